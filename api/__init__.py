@@ -1,0 +1,1 @@
+"""Tokens -> HTTP. The only room that may import litestar."""

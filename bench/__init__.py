@@ -1,0 +1,1 @@
+"""Measures: the runtime in process, and any OpenAI-compatible endpoint from outside."""

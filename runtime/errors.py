@@ -1,0 +1,50 @@
+"""The failures that powertrain expects, and what each asks of its reader.
+
+PowertrainError                an expected failure; its text is one line for a person: what, given, limit, what to do
+├── PackageError               a model package is missing, incomplete, altered or unreadable
+├── RequestError               a request cannot be served as it stands; carries the field at fault
+│   └── ContextLengthError     prompt and answer do not fit the model's context
+├── TemplateError              a chat template refused or failed to render the messages
+├── Overloaded                 the bounded queue is full; carries when to try again
+└── EngineUnavailable          the engine is loading, draining or dead
+
+Knows nothing of HTTP: the API room maps each class to a status.
+"""
+
+from __future__ import annotations
+
+
+class PowertrainError(Exception):
+    """An expected failure. ``str(error)`` is fit for a person and never holds a stack trace."""
+
+
+class PackageError(PowertrainError):
+    """A model package is missing, incomplete, altered or unreadable."""
+
+
+class RequestError(PowertrainError):
+    """A request cannot be served as it stands. ``field`` is the dotted name of the field at fault."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ContextLengthError(RequestError):
+    """Prompt and requested answer exceed the model's context length."""
+
+
+class TemplateError(PowertrainError):
+    """A chat template refused the messages (``raise_exception``) or failed while rendering them."""
+
+
+class Overloaded(PowertrainError):
+    """The waiting queue is full. ``retry_after_s`` is an estimate of when a place frees."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnavailable(PowertrainError):
+    """The engine is loading, draining or dead; nothing was accepted."""

@@ -1,0 +1,72 @@
+"""What the engine says about a request while it runs. Plain values that cross from the engine thread to the server.
+
+Each choice of an accepted request yields zero or more TokenEvents and then exactly one FinishEvent, also when the
+engine dies. Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a choice ended. ``ABORT`` and ``ERROR`` never reach a client as a finish reason."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities of one generated token: natural log, of the raw logits, floored at -9999.0.
+
+    ``top`` holds (token id, logprob) of the most likely tokens, best first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One generated token of choice ``index``."""
+
+    request_id: str
+    index: int
+    token_id: int
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When things happened to a request. ``admitted_ns`` and ``first_token_ns`` are 0 if it never came so far."""
+
+    arrival_ns: int
+    admitted_ns: int
+    first_token_ns: int
+    finish_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishEvent:
+    """The end of choice ``index``.
+
+    ``stop_token_id`` is the token that ended it when that is one of the request's ``stop_token_ids``; None for the
+    model's own end token. ``num_cached_tokens`` are prompt tokens taken from the prefix cache. ``error`` is set
+    with ``ERROR`` only and is fit for a log, not for a client.
+    """
+
+    request_id: str
+    index: int
+    reason: FinishReason
+    stop_token_id: int | None
+    num_generated: int
+    num_cached_tokens: int
+    timing: Timing
+    error: str | None = None
+
+
+Event = TokenEvent | FinishEvent

@@ -1,0 +1,38 @@
+"""Names, dtypes and shapes of a package graph's inputs and outputs: the agreement between export and runtime.
+
+Axes: B rows in the call, T tokens per row, N logits rows asked for, V vocabulary, L layers,
+H kv heads, S cache capacity of a slot in tokens, D head_dim.
+
+| tensor                          | dtype     | shape        | meaning                                             |
+|---------------------------------|-----------|--------------|-----------------------------------------------------|
+| ``input_ids``                   | int64     | [B, T]       | token ids                                           |
+| ``seqlens_k``                   | int32     | [B]          | tokens in the row's cache after this call, minus 1  |
+| ``total_sequence_length``       | int32     | []           | max(seqlens_k) + 1                                  |
+| ``logits_indices``              | int64     | [N]          | which of the B*T tokens (row-major) get logits      |
+| ``past_key_values.{i}.key``     | kv dtype  | [B, H, S, D] | cache before the call, and ``.value``               |
+| ``logits``                      | float32   | [N, V]       |                                                     |
+| ``present.{i}.key``             | kv dtype  | [B, H, S, D] | the same memory as the past, and ``.value``         |
+
+``logits_indices`` lets one graph serve prefill (the last token, or none before the last chunk), decode (every row),
+verification of drafted tokens and the quality report (every token) without computing a head that nobody reads.
+
+Owns names only; knows neither onnx nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+INPUT_IDS = "input_ids"
+SEQLENS_K = "seqlens_k"
+TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
+LOGITS_INDICES = "logits_indices"
+LOGITS = "logits"
+
+
+def past_name(layer: int, kind: str) -> str:
+    """Input name of a layer's cache before the call; ``kind`` is ``key`` or ``value``."""
+    return f"past_key_values.{layer}.{kind}"
+
+
+def present_name(layer: int, kind: str) -> str:
+    """Output name of a layer's cache after the call; ``kind`` is ``key`` or ``value``."""
+    return f"present.{layer}.{kind}"
