@@ -11,11 +11,15 @@ from enum import StrEnum
 
 
 class FinishReason(StrEnum):
-    """Why a choice ended. ``ABORT`` and ``ERROR`` never reach a client as a finish reason."""
+    """Why a choice ended. ``STOP`` and ``LENGTH`` alone reach a client as a finish reason.
+
+    ``EXPIRED``: it waited in the queue longer than the operator allows, and never ran.
+    """
 
     STOP = "stop"
     LENGTH = "length"
     ABORT = "abort"
+    EXPIRED = "expired"
     ERROR = "error"
 
 

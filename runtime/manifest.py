@@ -174,7 +174,9 @@ def read_manifest(root: Path) -> Manifest:
             f"no model package at {root}: {MANIFEST_FILE} is missing; build one with 'powertrain export SOURCE -o {root}'"
         )
     if path.stat().st_size > _MANIFEST_MAX_BYTES:
-        raise PackageError(f"{root.name}: {MANIFEST_FILE} is larger than {_MANIFEST_MAX_BYTES} bytes; it is not a manifest")
+        raise PackageError(
+            f"{root.name}: {MANIFEST_FILE} is larger than {_MANIFEST_MAX_BYTES} bytes; it is not a manifest"
+        )
     data = path.read_bytes()
     _check_schema_version(root, data)
     try:
@@ -213,9 +215,13 @@ def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> 
     if status.st_nlink > 1:
         raise PackageError(f"{root.name}: {name!r} is hard-linked elsewhere; packages hold plain files only")
     if status.st_size != info.size:
-        raise PackageError(f"{root.name}: {name!r} has {status.st_size} bytes, the manifest says {info.size}; rebuild the package")
+        raise PackageError(
+            f"{root.name}: {name!r} has {status.st_size} bytes, the manifest says {info.size}; rebuild the package"
+        )
     if verify_digests and (digest := sha256_of_file(path)) != info.sha256:
-        raise PackageError(f"{root.name}: {name!r} has sha256 {digest}, the manifest says {info.sha256}; rebuild the package")
+        raise PackageError(
+            f"{root.name}: {name!r} has sha256 {digest}, the manifest says {info.sha256}; rebuild the package"
+        )
 
 
 def _check_no_strangers(root: Path, manifest: Manifest) -> None:

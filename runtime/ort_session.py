@@ -106,7 +106,7 @@ class OrtSession:
             str(graph), cpu_session_options(options), providers=["CPUExecutionProvider"]
         )
         self._arena = KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
-        self._decode_calls: dict[int, _Call] = {}
+        self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
         self._run_ns = 0
         self._info = SessionInfo(
@@ -140,12 +140,13 @@ class OrtSession:
         self._run(call)
         return call.logits
 
-    def decode(self, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         """See ``Session.decode``."""
         num_rows = len(token_ids)
-        call = self._decode_calls.get(num_rows)
+        call = self._decode_calls.get((first_slot, num_rows))
         if call is None:
-            call = self._decode_calls[num_rows] = _Call(self._session, self._arena, 0, num_rows)
+            call = _Call(self._session, self._arena, first_slot, num_rows)
+            self._decode_calls[first_slot, num_rows] = call
             call.set_shape(1, num_rows, self._info.vocab_size)
         call.input_ids[:, 0] = token_ids
         call.seqlens_k[:] = positions

@@ -62,7 +62,9 @@ class Request:
     arrival_ns: int = 0
 
 
-def resolve_max_tokens(num_prompt_tokens: int, asked: int | None, max_model_len: int, default: int | None = None) -> int:
+def resolve_max_tokens(
+    num_prompt_tokens: int, asked: int | None, max_model_len: int, default: int | None = None
+) -> int:
     """Tokens that a choice may generate: ``asked``, else the rest of the context capped by ``default``.
 
     Raises ContextLengthError with vLLM's wording, which clients parse, when prompt and answer do not fit.

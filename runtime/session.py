@@ -1,7 +1,8 @@
 """The device seam: what the engine asks of whatever runs the graph.
 
 A session owns a KV cache of ``num_slots`` slots, allocated once, and knows nothing of requests, sampling or text.
-Two call shapes only: prefill one slot, decode slots ``[0, B)``. Axes are those of ``runtime.graph_io``.
+Two call shapes only: prefill one slot, decode adjacent slots ``[first, first + B)``. Axes are those of
+``runtime.graph_io``.
 A row's logits depend on that row's tokens alone: not on its slot, its batch, or how its prompt was cut into chunks
 of two or more tokens. A session whose backend cannot keep that says so in ``SessionInfo.batch_invariant``.
 """
@@ -50,8 +51,8 @@ class Session(Protocol):
         """
         ...
 
-    def decode(self, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """One token for each of the slots ``[0, B)``: ``token_ids`` [B] written at ``positions`` [B].
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        """One token for each of the slots ``[first_slot, first_slot + B)``: ``token_ids`` [B] at ``positions`` [B].
 
         Returns float32 [B, V], writable by the caller.
         """

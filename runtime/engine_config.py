@@ -1,0 +1,30 @@
+"""The engine's own settings. Values only; the API's settings and the command line fill them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How the engine schedules.
+
+    max_num_seqs             choices that may hold a slot at once; None = as many as there are slots
+    max_queue                requests that may wait beyond those that run; one more is refused
+    max_queue_time_s         a request that waits longer ends as expired; None = no limit
+    prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
+    idle_prefill_chunk_tokens  the same while nobody decodes
+    prefix_cache             reuse the cache rows of earlier prompts
+    deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
+                             bit by bit
+    watchdog_s               seconds without progress, with work at hand, after which the engine counts as hung
+    """
+
+    max_num_seqs: int | None = None
+    max_queue: int = 256
+    max_queue_time_s: float | None = None
+    prefill_chunk_tokens: int = 128
+    idle_prefill_chunk_tokens: int = 512
+    prefix_cache: bool = True
+    deterministic: bool = False
+    watchdog_s: float = 120.0

@@ -1,0 +1,82 @@
+"""From a verified package and the operator's wishes to a session: sizes the KV cache, chooses threads.
+
+Knows packages and machines; knows no requests. The session itself is built later, on the engine thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import PackageError
+from runtime.kv_budget import KVPlan, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
+from runtime.manifest import ORT_GRAPH, GraphInfo, Package
+from runtime.ort_session import OrtOptions, OrtSession
+from runtime.session import Session
+
+DEFAULT_SLOTS = 16
+DEFAULT_KV_SHARE = 0.4
+"""Share of the memory available at start that the KV cache may come to use: the rest is weights, Python, others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """What the operator may choose. None takes the value derived from the machine or the package."""
+
+    num_slots: int = DEFAULT_SLOTS
+    max_model_len: int | None = None
+    kv_cache_bytes: int | None = None
+    threads: int | None = None
+    spin_us: int | None = None
+
+
+def plan_model(package: Package, options: ModelOptions) -> KVPlan:
+    """The KV cache that the package gets on this machine. Raises KVBudgetError with the arithmetic."""
+    graph = _ort_graph(package)
+    manifest = package.manifest
+    budget = options.kv_cache_bytes
+    if budget is None:
+        budget = int(max(0, available_memory_bytes() - graph.weight_bytes) * DEFAULT_KV_SHARE)
+    return plan_kv_cache(
+        kv_bytes_per_token(manifest.shape, np.dtype(graph.kv_dtype).itemsize),
+        budget,
+        wanted_slots=options.num_slots,
+        model_len=manifest.max_model_len,
+        slot_tokens=options.max_model_len,
+    )
+
+
+def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
+    """A function that builds the session; call it on the engine thread, it takes as long as loading takes."""
+    graph = _ort_graph(package)
+    threads = options.threads or default_threads()
+    defaults = OrtOptions(intra_op_threads=threads)
+    chosen = OrtOptions(
+        intra_op_threads=threads, spin_us=defaults.spin_us if options.spin_us is None else options.spin_us
+    )
+
+    def build() -> Session:
+        return OrtSession(package.path(graph.path), package.manifest.shape, kv, chosen, graph.kv_dtype)
+
+    return build
+
+
+def default_threads(smt: Path = Path("/sys/devices/system/cpu/smt/active")) -> int:
+    """Physical cores that this process may use: matrix products gain nothing from a core's second thread."""
+    cores = len(os.sched_getaffinity(0))
+    has_smt = smt.is_file() and smt.read_text(encoding="ascii").strip() == "1"
+    return max(1, cores // 2 if has_smt else cores)
+
+
+def _ort_graph(package: Package) -> GraphInfo:
+    graph = package.manifest.graphs.get(ORT_GRAPH)
+    if graph is None:
+        raise PackageError(
+            f"package {package.manifest.name!r} holds no ONNX Runtime graph; "
+            "build it with 'powertrain export --dialect ort'"
+        )
+    return graph

@@ -1,0 +1,103 @@
+"""Logits [B, V] -> one token id per row, with log-probabilities for the rows that asked.
+
+Rows are independent: a row's draw uses its own generator, derived from (seed, choice index), so no other request can
+shift it. Knows the rules' order (docs/contract.md); knows no slots and no text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.events import TokenLogprobs
+from runtime.logit_rules import LogitRules
+from runtime.request import Request
+from runtime.session import FloatArray
+from runtime.token_choice import draw
+
+LOGPROB_FLOOR = -9999.0
+"""Stands for -inf, which JSON cannot carry."""
+
+
+class SamplerState:
+    """A choice's own randomness and rules."""
+
+    def __init__(self, request: Request, index: int) -> None:
+        self.params = request.sampling
+        self.rules = LogitRules(request)
+        self._generator: np.random.Generator | None = None
+        if not self.params.is_greedy:
+            seed = self.params.seed
+            entropy = None if seed is None else [seed % 2**64, index]
+            self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+    def uniform(self) -> float:
+        """The next number in [0, 1) of this choice's own stream; 0 for a greedy one."""
+        return float(self._generator.random()) if self._generator is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One drawn token. ``token_id`` is -1 when the row held no usable number; the choice must end with an error."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None
+
+
+FAILED = Sampled(-1, None)
+
+
+def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sampled]:
+    """Draw a token for each row of ``logits`` [B, V]; rows with state None are skipped and come back as FAILED.
+
+    ``logits`` is scratch afterwards. NaN or nothing but -inf in a row fails that row alone.
+    """
+    # NaN compares false with everything, and argmax returns the first NaN: its value tells a bad row from a good one.
+    best = logits.argmax(axis=1)
+    sampled: list[Sampled] = []
+    for row, state in enumerate(states):
+        if state is None or not np.isfinite(logits[row, best[row]]):
+            sampled.append(FAILED)
+            continue
+        sampled.append(_sample_row(logits[row], int(best[row]), state))
+    return sampled
+
+
+def _sample_row(logits: FloatArray, best: int, state: SamplerState) -> Sampled:
+    params = state.params
+    raw = None if params.logprobs is None else log_softmax(logits)
+    if not state.rules.is_neutral:
+        state.rules.apply(logits)
+        best = int(logits.argmax())
+        if not np.isfinite(logits[best]):
+            return FAILED
+    token_id = best if params.is_greedy else draw(logits, params, state.uniform())
+    state.rules.observe(token_id)
+    if raw is None:
+        return Sampled(token_id, None)
+    return Sampled(token_id, token_logprobs(raw, token_id, params.logprobs or 0))
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """log(softmax) of a row [V]; the sum is taken in float64."""
+    shifted = logits - logits.max()
+    total = np.exp(shifted).sum(dtype=np.float64)
+    result: FloatArray = shifted - np.float32(np.log(total))
+    return result
+
+
+def token_logprobs(logprobs: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
+    """The drawn token's log-probability and the ``num_top`` most likely tokens, best first, ties by lower id."""
+    top: list[tuple[int, float]] = []
+    if num_top > 0:
+        ids = np.argpartition(-logprobs, num_top - 1)[:num_top]
+        # The partition picks arbitrarily among tokens that tie with the last one; take every such token, then cut.
+        ids = np.flatnonzero(logprobs >= logprobs[ids].min())
+        ids = ids[np.argsort(-logprobs[ids], kind="stable")][:num_top]
+        top = [(int(token), _floored(float(logprobs[token]))) for token in ids]
+    return TokenLogprobs(_floored(float(logprobs[token_id])), tuple(top))
+
+
+def _floored(value: float) -> float:
+    return max(value, LOGPROB_FLOOR)
