@@ -55,7 +55,8 @@ def plan_kv_cache(
     """
     if slot_tokens is not None and not MIN_SLOT_TOKENS <= slot_tokens <= model_len:
         raise KVBudgetError(
-            f"max_model_len {slot_tokens} is not between {MIN_SLOT_TOKENS} and the {model_len} tokens that the model supports"
+            f"max_model_len {slot_tokens} is not between {MIN_SLOT_TOKENS} and the {model_len} tokens that the model "
+            "supports"
         )
     length = slot_tokens or model_len
     slots = min(wanted_slots, budget_bytes // (bytes_per_token * length))

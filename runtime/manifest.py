@@ -171,7 +171,8 @@ def read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST_FILE
     if not path.is_file():
         raise PackageError(
-            f"no model package at {root}: {MANIFEST_FILE} is missing; build one with 'powertrain export SOURCE -o {root}'"
+            f"no model package at {root}: {MANIFEST_FILE} is missing; "
+            f"build one with 'powertrain export SOURCE -o {root}'"
         )
     if path.stat().st_size > _MANIFEST_MAX_BYTES:
         raise PackageError(
@@ -216,7 +217,7 @@ def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> 
         raise PackageError(f"{root.name}: {name!r} is hard-linked elsewhere; packages hold plain files only")
     if status.st_size != info.size:
         raise PackageError(
-            f"{root.name}: {name!r} has {status.st_size} bytes, the manifest says {info.size}; rebuild the package"
+            f"{root.name}: {name!r} has {status.st_size} bytes, the manifest says {info.size}; rebuild it"
         )
     if verify_digests and (digest := sha256_of_file(path)) != info.sha256:
         raise PackageError(
