@@ -152,8 +152,8 @@ class AsyncEngine:
         self._draining = True
         if self._watchdog is not None:
             self._watchdog.cancel()
-        if not self._hung:
-            await asyncio.to_thread(self._worker.close)
+        # A hung thread cannot be ended from outside; it is a daemon, and sees the request to close if it recovers.
+        await asyncio.to_thread(self._worker.close, 0.0 if self._hung else None)
 
     async def _idle(self) -> None:
         while self._streams:

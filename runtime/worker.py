@@ -88,13 +88,13 @@ class EngineWorker:
             self._aborted.append(request_id)
             self._wake.notify()
 
-    def close(self) -> None:
-        """End the thread after the step in hand; unfinished choices end with ABORT. Returns when it is over."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """End the thread after the step in hand; unfinished choices end with ABORT. Waits for it up to a limit."""
         with self._wake:
             self._closing = True
             self._wake.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     def stalled_s(self) -> float:
         """Seconds since the last step while there is work at hand; 0 when idle or healthy."""

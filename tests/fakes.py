@@ -60,7 +60,9 @@ class ScriptedSession:
             raise ValueError(f"slot {slot} holds {len(rows)} rows, a chunk starts at {start}")
         rows[start:] = token_ids.tolist()
         self._check_capacity(slot)
-        return np.stack([self._logits(rows[: len(rows) - back]) for back in reversed(range(num_logits))] or [self._void])
+        return np.stack(
+            [self._logits(rows[: len(rows) - back]) for back in reversed(range(num_logits))] or [self._void]
+        )
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         slots = tuple(range(first_slot, first_slot + len(token_ids)))

@@ -77,7 +77,9 @@ def test_end_tokens_stop_tokens_and_length() -> None:
         request("both", [5], eos=8, stop_token_ids=frozenset({8})),
     )
     driver.run()
-    ends = {name: (driver.finishes[name, 0].reason, driver.finishes[name, 0].stop_token_id) for name, _ in driver.tokens}
+    ends = {
+        name: (driver.finishes[name, 0].reason, driver.finishes[name, 0].stop_token_id) for name, _ in driver.tokens
+    }
     assert driver.tokens["eos", 0] == [6, 7, 8]
     assert driver.tokens["ignored", 0] == [6, 7, 8, 9, 10, 11]
     assert ends == {
