@@ -10,7 +10,7 @@ from runtime.engine_config import EngineConfig
 from runtime.events import FinishReason
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
-STEMS = ([], list(range(100, 120)), list(range(100, 150)), list(range(200, 240)))
+STEMS: tuple[list[int], ...] = ([], list(range(100, 120)), list(range(100, 150)), list(range(200, 240)))
 
 
 class EngineLife(RuleBasedStateMachine):

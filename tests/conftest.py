@@ -1,0 +1,21 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.manifest import Package, load_package
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="session")
+def default_package() -> Package:
+    """The built default model; 'make test' builds it before the tests run."""
+    folder = ROOT / "models" / DEFAULT_MODEL
+    if not (folder / "manifest.json").is_file():
+        pytest.fail("the default package is not built; run 'make model' once", pytrace=False)
+    return load_package(folder)
