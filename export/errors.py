@@ -1,0 +1,32 @@
+"""What can go wrong between a checkpoint and a package.
+
+ExportError                 a package cannot be built as asked
+├── RecipeError             a recipe file is unreadable or contradicts itself
+├── SourceError             the checkpoint is missing, damaged, altered or hostile
+├── UnsupportedError        the checkpoint is whole but nothing here can express it; says what can be
+└── QualityError            the package was built and measured, and is worse than its recipe allows
+"""
+
+from __future__ import annotations
+
+from runtime.errors import PowertrainError
+
+
+class ExportError(PowertrainError):
+    """A package cannot be built as asked."""
+
+
+class RecipeError(ExportError):
+    """A recipe file is unreadable or contradicts itself."""
+
+
+class SourceError(ExportError):
+    """The checkpoint is missing, damaged, altered or hostile."""
+
+
+class UnsupportedError(ExportError):
+    """The checkpoint is whole but nothing here can express it."""
+
+
+class QualityError(ExportError):
+    """The package was built and measured, and is worse than its recipe allows."""

@@ -1,0 +1,148 @@
+"""Writes one ONNX graph: nodes in order, initializer bytes streamed at once into one external data file.
+
+Memory is what the caller holds of a single tensor, never the model. Knows ONNX's containers and no operator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from export.errors import ExportError
+
+GRAPH_FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+
+_IR_VERSION = 10
+_ALIGNMENT = 4096  # a memory page, so that runtimes can map a tensor straight from the file
+_INLINE_BYTES = 1024
+_TYPES = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
+    np.dtype(np.int8): TensorProto.INT8,
+    np.dtype(np.uint8): TensorProto.UINT8,
+    np.dtype(np.int32): TensorProto.INT32,
+    np.dtype(np.int64): TensorProto.INT64,
+    np.dtype(np.bool_): TensorProto.BOOL,
+}
+
+Dim = int | str
+
+
+class GraphWriter:
+    """Collects a graph in ``folder``. Use as a context manager; ``save`` writes ``model.onnx`` last."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._domains: set[str] = set()
+        self._data = (folder / DATA_FILE).open("wb")
+
+    def __enter__(self) -> GraphWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._data.close()
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes so far."""
+        return len(self._nodes)
+
+    def input(self, name: str, dtype: npt_dtype, shape: Sequence[Dim]) -> str:
+        """Declare a graph input; text dimensions are symbolic."""
+        self._inputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], list(shape)))
+        return name
+
+    def output(self, name: str, dtype: npt_dtype, shape: Sequence[Dim]) -> None:
+        """Declare a graph output; a node must make it."""
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], list(shape)))
+
+    def node(
+        self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], domain: str = "", **attributes: Any
+    ) -> str:
+        """Append a node and return its first output. An empty name leaves an optional input or output out."""
+        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        label = next(name for name in names if name)
+        self._nodes.append(helper.make_node(op, list(inputs), names, name=label, domain=domain, **attributes))
+        self._domains.add(domain)
+        return names[0]
+
+    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
+        """An initializer from memory, stored once per name; up to 1 KiB inside the graph, else in the data file."""
+        if name in self._initializers:
+            return name
+        if value.nbytes > _INLINE_BYTES:
+            return self.stream(name, value.dtype, value.shape, [value])
+        proto = TensorProto(name=name, data_type=_TYPES[value.dtype], dims=value.shape)
+        proto.raw_data = np.ascontiguousarray(value).tobytes()
+        self._initializers[name] = proto
+        return name
+
+    def stream(self, name: str, dtype: npt_dtype, shape: Sequence[int], pieces: Iterable[np.ndarray[Any, Any]]) -> str:
+        """An initializer whose bytes are ``pieces`` in order. Raises ExportError when the disk is full."""
+        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            start = -(-self._data.tell() // _ALIGNMENT) * _ALIGNMENT
+            self._data.seek(start)
+            for piece in pieces:
+                self._data.write(np.ascontiguousarray(piece, dtype=dtype).view(np.uint8).data)
+            written = self._data.tell() - start
+        except OSError as error:
+            raise ExportError(
+                f"cannot write the graph's data: {error.strerror}; free some space or choose another folder"
+            ) from error
+        if written != wanted:
+            raise ExportError(f"initializer {name!r} got {written} bytes, its shape {list(shape)} needs {wanted}")
+        self._initializers[name] = _external(name, np.dtype(dtype), shape, start, written)
+        return name
+
+    def alias(self, name: str, of: str, shape: Sequence[int]) -> str:
+        """A second initializer over the very bytes of ``of`` in another shape: stored, mapped and paged in once."""
+        source = self._initializers[of]
+        place = {entry.key: entry.value for entry in source.external_data}
+        dtype = helper.tensor_dtype_to_np_dtype(source.data_type)
+        self._initializers[name] = _external(name, np.dtype(dtype), shape, int(place["offset"]), int(place["length"]))
+        return name
+
+    def save(self, opset: int) -> None:
+        """Write ``model.onnx``. Raises ExportError when the disk is full."""
+        graph = helper.make_graph(
+            self._nodes, "decoder", self._inputs, self._outputs, list(self._initializers.values())
+        )
+        imports = [helper.make_opsetid("", opset)]
+        imports += [helper.make_opsetid(domain, 1) for domain in sorted(self._domains - {""})]
+        model = helper.make_model(graph, opset_imports=imports, producer_name="powertrain", ir_version=_IR_VERSION)
+        try:
+            self._data.flush()
+            os.fsync(self._data.fileno())
+            (self._folder / GRAPH_FILE).write_bytes(model.SerializeToString())
+        except OSError as error:
+            raise ExportError(
+                f"cannot write the graph: {error.strerror}; free some space or choose another folder"
+            ) from error
+
+
+npt_dtype = np.dtype[Any] | type[np.generic]
+
+
+def _external(name: str, dtype: np.dtype[Any], shape: Sequence[int], offset: int, length: int) -> TensorProto:
+    proto = TensorProto(name=name, data_type=_TYPES[dtype], dims=shape, data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", DATA_FILE), ("offset", str(offset)), ("length", str(length))):
+        proto.external_data.add(key=key, value=value)
+    return proto

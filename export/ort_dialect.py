@@ -1,0 +1,254 @@
+"""The ``ort`` dialect: ONNX Runtime's contributed operators, for its CPU and CUDA providers.
+
+Attention is GroupQueryAttention, whose past and present may be the same memory; quantized matrices are MatMulNBits
+with ``accuracy_level`` 4 (int8 activations, 20 times faster than level 0 at 8 bits on AVX2). Inputs and outputs are
+those of ``runtime.graph_io``. Knows no checkpoint and no order of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from export.dialect import Value
+from export.graph_writer import GraphWriter
+from export.lazy_tensor import F32, LazyTensor
+from export.precision import PrecisionPlan, WeightFormat
+from export.quantize import pack_offset_codes, quantize_rows
+from export.rope import rope_tables
+from export.spec import DecoderSpec
+from runtime import graph_io
+
+OPSET = 21
+
+_MS = "com.microsoft"
+_TRANSPOSE_COLUMNS = 512
+_FLOAT_DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+class OrtDialect:
+    """Emits into a GraphWriter. ``weight_bytes`` and ``formats`` are what the manifest records about the result."""
+
+    def __init__(self, spec: DecoderSpec, writer: GraphWriter, plan: PrecisionPlan, max_model_len: int) -> None:
+        self._spec, self._writer, self._plan = spec, writer, plan
+        self._max_model_len = max_model_len
+        self._dtype = _FLOAT_DTYPES[plan.float_type]
+        self._embedding_format = WeightFormat()
+        self.weight_bytes = 0
+        self.formats: dict[str, set[str]] = {}
+        self._declare_inputs()
+
+    def embed(self, table: LazyTensor) -> Value:
+        """GatherBlockQuantized or Gather; the table's bytes are shared with a tied head."""
+        writer, spec = self._writer, self._spec
+        chosen = self._embedding_format = self._format("embedding", "embedding", table)
+        scaled = spec.embedding_multiplier != 1.0
+        out = "embedding.rows" if scaled else "embedding.output"
+        if chosen.bits:
+            codes, scales = self._quantized("embedding", table, chosen)
+            flat = writer.alias("embedding.table", codes, (spec.vocab_size, spec.hidden_size * chosen.bits // 8))
+            attributes = {"bits": chosen.bits, "block_size": chosen.block, "gather_axis": 0, "quantize_axis": 1}
+            writer.node("GatherBlockQuantized", [flat, graph_io.INPUT_IDS, scales], out, _MS, **attributes)
+        else:
+            writer.stream("embedding.weight", self._dtype, table.shape, table.bands())
+            writer.node("Gather", ["embedding.weight", graph_io.INPUT_IDS], out)
+        if not scaled:
+            return out
+        multiplier = writer.constant("embedding.multiplier", np.asarray(spec.embedding_multiplier, self._dtype))
+        return writer.node("Mul", [out, multiplier], "embedding.output")
+
+    def norm(self, name: str, x: Value, weight: LazyTensor) -> Value:
+        """SimplifiedLayerNormalization, which is RMS norm."""
+        inputs = [x, self._vector(name + ".weight", weight)]
+        return self._writer.node(
+            "SimplifiedLayerNormalization", inputs, name, axis=-1, epsilon=self._spec.norm_eps, stash_type=1
+        )
+
+    def add(self, name: str, x: Value, delta: Value) -> Value:
+        """Add."""
+        return self._writer.node("Add", [x, delta], name)
+
+    def add_norm(self, name: str, x: Value, delta: Value, weight: LazyTensor) -> tuple[Value, Value]:
+        """SkipSimplifiedLayerNormalization: sum and norm in one pass."""
+        total = name + ".sum"
+        inputs = [x, delta, self._vector(name + ".weight", weight)]
+        self._writer.node(
+            "SkipSimplifiedLayerNormalization", inputs, [name, "", "", total], _MS, epsilon=self._spec.norm_eps
+        )
+        return total, name
+
+    def linear(self, name: str, x: Value, weight: LazyTensor, bias: LazyTensor | None) -> Value:
+        """MatMulNBits, or MatMul and Add."""
+        group = "attention" if name.endswith((".qkv", ".o")) else "mlp"
+        chosen = self._format(name, group, weight)
+        bias_name = self._vector(name + ".bias", bias) if bias else ""
+        if chosen.bits:
+            codes, scales = self._quantized(name, weight, chosen)
+            return self._matmul_nbits(name, x, codes, scales, weight.shape, chosen, bias_name)
+        num_out, num_in = weight.shape
+        self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), _transposed(weight))
+        self.weight_bytes += num_out * num_in * np.dtype(self._dtype).itemsize
+        product = self._writer.node("MatMul", [x, name + ".weight"], name + ".product" if bias_name else name)
+        return self._writer.node("Add", [product, bias_name], name) if bias_name else product
+
+    def attention(self, layer: int, qkv: Value, q_norm: LazyTensor | None, k_norm: LazyTensor | None) -> Value:
+        """GroupQueryAttention; query and key norms are nodes before it, since its CPU kernel refuses them as inputs."""
+        spec, name = self._spec, f"layers.{layer}.attention"
+        parts = [qkv, "", ""] if q_norm is None or k_norm is None else self._normed_parts(layer, qkv, q_norm, k_norm)
+        rope = spec.layers[layer].rope
+        tables = self._rope(rope) if rope is not None else ("", "")
+        pasts = [graph_io.past_name(layer, kind) for kind in ("key", "value")]
+        presents = [graph_io.present_name(layer, kind) for kind in ("key", "value")]
+        cache_shape = ("batch", spec.num_kv_heads, "capacity", spec.head_dim)
+        for past, present in zip(pasts, presents, strict=True):
+            self._writer.input(past, self._dtype, cache_shape)
+            self._writer.output(present, self._dtype, cache_shape)
+        inputs = [*parts, *pasts, graph_io.SEQLENS_K, graph_io.TOTAL_SEQUENCE_LENGTH, *tables]
+        attributes: dict[str, Any] = {"num_heads": spec.num_heads, "kv_num_heads": spec.num_kv_heads}
+        attributes |= {"do_rotary": int(rope is not None), "scale": spec.softmax_scale}
+        if window := spec.layers[layer].window:
+            attributes["local_window_size"] = window
+        if spec.attention_softcap:
+            attributes["softcap"] = spec.attention_softcap
+        return self._writer.node("GroupQueryAttention", inputs, [name, *presents], _MS, **attributes)
+
+    def glu(self, name: str, gate_up: Value) -> Value:
+        """Split, activation, Mul. QuickGelu with alpha 1 is SiLU in one node."""
+        writer = self._writer
+        gate, up = name + ".gate", name + ".up"
+        writer.node("Split", [gate_up], [gate, up], axis=-1, num_outputs=2)
+        match self._spec.activation:
+            case "silu":
+                active = writer.node("QuickGelu", [gate], name + ".active", _MS, alpha=1.0)
+            case "gelu_tanh":
+                active = writer.node("Gelu", [gate], name + ".active", approximate="tanh")
+            case "gelu":
+                active = writer.node("Gelu", [gate], name + ".active")
+        return writer.node("Mul", [active, up], name)
+
+    def select(self, name: str, x: Value) -> Value:
+        """Rows of the flattened [B * T, width] by ``logits_indices``."""
+        writer = self._writer
+        width = self._spec.q_size if "attended" in name else self._spec.hidden_size
+        shape = writer.constant(f"rows_of_{width}", np.array([-1, width], np.int64))
+        flat = writer.node("Reshape", [x, shape], name + ".flat")
+        return writer.node("Gather", [flat, graph_io.LOGITS_INDICES], name, axis=0)
+
+    def logits(self, x: Value, head: LazyTensor | None) -> None:
+        """MatMulNBits or Gemm on the head; float32 out whatever the graph computes in."""
+        writer, spec = self._writer, self._spec
+        cast, cap = self._dtype is not np.float32, spec.logits_softcap
+        out = "logits.raw" if cast or cap else graph_io.LOGITS
+        name = "embedding" if head is None else "head"
+        chosen = self._embedding_format if head is None else self._format("head", "head", head)
+        if head is None:
+            self.formats["head"] = {chosen.label(self._plan.float_type)}
+        shape = (spec.vocab_size, spec.hidden_size)
+        if chosen.bits:
+            codes, scales = (name + ".codes", name + ".scales") if head is None else self._quantized(name, head, chosen)
+            if head is None:
+                self.weight_bytes += _quantized_bytes(shape, chosen, self._dtype)
+            self._matmul_nbits(out, x, codes, scales, shape, chosen)
+        else:
+            if head is not None:
+                writer.stream("head.weight", self._dtype, shape, head.bands())
+            writer.node("Gemm", [x, name + ".weight"], out, transB=1)
+            self.weight_bytes += spec.vocab_size * spec.hidden_size * np.dtype(self._dtype).itemsize
+        if cast:
+            out = writer.node("Cast", [out], "logits.float32" if cap else graph_io.LOGITS, to=1)
+        if cap:
+            limit = writer.constant("logits.softcap", np.asarray(cap, np.float32))
+            scaled = writer.node("Tanh", [writer.node("Div", [out, limit], "logits.scaled")], "logits.capped")
+            writer.node("Mul", [scaled, limit], graph_io.LOGITS)
+        writer.output(graph_io.LOGITS, np.float32, ("num_logits", spec.vocab_size))
+
+    def precision(self) -> dict[str, str]:
+        """Tensor group -> its stored form, or forms, for the manifest."""
+        return {group: ", ".join(sorted(labels)) for group, labels in self.formats.items()}
+
+    def _declare_inputs(self) -> None:
+        writer = self._writer
+        writer.input(graph_io.INPUT_IDS, np.int64, ("batch", "tokens"))
+        writer.input(graph_io.SEQLENS_K, np.int32, ("batch",))
+        writer.input(graph_io.TOTAL_SEQUENCE_LENGTH, np.int32, ())
+        writer.input(graph_io.LOGITS_INDICES, np.int64, ("num_logits",))
+
+    def _format(self, name: str, group: str, weight: LazyTensor) -> WeightFormat:
+        chosen = self._plan.format_of(name, weight.shape[1])
+        self.formats.setdefault(group, set()).add(chosen.label(self._plan.float_type))
+        return chosen
+
+    def _vector(self, name: str, tensor: LazyTensor) -> str:
+        values = tensor.numpy()
+        self.weight_bytes += values.size * np.dtype(self._dtype).itemsize
+        return self._writer.constant(name, values.astype(self._dtype))
+
+    def _quantized(self, name: str, weight: LazyTensor, chosen: WeightFormat) -> tuple[str, str]:
+        """Initializers ``name.codes`` and ``name.scales``, quantized band by band."""
+        num_out, num_in = weight.shape
+        scales: list[F32] = []
+
+        def codes() -> Iterator[np.ndarray[Any, Any]]:
+            for band in weight.bands():
+                band_codes, band_scales = quantize_rows(band, chosen.bits, chosen.block)
+                scales.append(band_scales)
+                yield pack_offset_codes(band_codes, chosen.bits, chosen.block)
+
+        blocks = num_in // chosen.block
+        self._writer.stream(name + ".codes", np.uint8, (num_out, blocks, chosen.block * chosen.bits // 8), codes())
+        self._writer.stream(name + ".scales", self._dtype, (num_out, blocks), scales)
+        if name != "embedding":
+            self.weight_bytes += _quantized_bytes(weight.shape, chosen, self._dtype)
+        return name + ".codes", name + ".scales"
+
+    def _matmul_nbits(
+        self, name: str, x: Value, codes: str, scales: str, shape: tuple[int, ...], chosen: WeightFormat, bias: str = ""
+    ) -> Value:
+        inputs = [x, codes, scales, *(["", "", bias] if bias else [])]
+        attributes = {
+            "N": shape[0],
+            "K": shape[1],
+            "bits": chosen.bits,
+            "block_size": chosen.block,
+            "accuracy_level": 4,
+        }
+        return self._writer.node("MatMulNBits", inputs, name, _MS, **attributes)
+
+    def _rope(self, index: int) -> tuple[str, str]:
+        names = (f"rope.{index}.cos", f"rope.{index}.sin")
+        for name, table in zip(names, rope_tables(self._spec.ropes[index], self._max_model_len), strict=True):
+            self._writer.constant(name, table.astype(self._dtype))
+        return names
+
+    def _normed_parts(self, layer: int, qkv: Value, q_norm: LazyTensor, k_norm: LazyTensor) -> list[Value]:
+        """q, k and v apart, q and k normalized per head or over their whole width."""
+        writer, spec, prefix = self._writer, self._spec, f"layers.{layer}."
+        sizes = writer.constant("qkv_sizes", np.array([spec.q_size, spec.kv_size, spec.kv_size], np.int64))
+        parts = [prefix + role + "_part" for role in "qkv"]
+        writer.node("Split", [qkv, sizes], parts, axis=-1)
+        normed = []
+        for part, role, weight in zip(parts, "qk", (q_norm, k_norm), strict=False):
+            name = prefix + role + "_norm"
+            if spec.qk_norm == "full":
+                normed.append(self.norm(name, part, weight))
+                continue
+            heads = writer.constant("head_rows", np.array([0, 0, -1, spec.head_dim], np.int64))
+            joined = writer.constant("joined_heads", np.array([0, 0, -1], np.int64))
+            by_head = writer.node("Reshape", [part, heads], name + ".heads")
+            normed.append(writer.node("Reshape", [self.norm(name, by_head, weight), joined], name + ".joined"))
+        return [*normed, parts[2]]
+
+
+def _quantized_bytes(shape: tuple[int, ...], chosen: WeightFormat, scale_type: Any) -> int:
+    num_out, num_in = shape
+    return num_out * num_in * chosen.bits // 8 + num_out * num_in // chosen.block * np.dtype(scale_type).itemsize
+
+
+def _transposed(weight: LazyTensor) -> Iterator[F32]:
+    """[out, in] as rows of [in, out]. Needs the matrix once in memory: its rows are scattered over all of it."""
+    whole = weight.numpy()
+    for start in range(0, whole.shape[1], _TRANSPOSE_COLUMNS):
+        yield whole[:, start : start + _TRANSPOSE_COLUMNS].T

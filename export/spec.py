@@ -1,0 +1,151 @@
+"""DecoderSpec: the switches in which dense decoder-only transformers differ, and nothing else.
+
+Sources (gguf_spec, hf_spec) fill it in; decoder, reference and the dialects read it. It knows no file format, no
+tensor values and no graph operator. Adding an architecture means mapping its config to these fields.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["silu", "gelu_tanh", "gelu"]
+QkNorm = Literal["none", "head", "full"]
+NormPlacement = Literal["pre", "post", "sandwich"]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the trained context.
+
+    ``linear`` divides every frequency by ``factor``; ``llama3`` does so smoothly for long wavelengths (Llama 3.1,
+    section 4.3 of its model card's reference code); ``yarn`` is Peng et al. 2023 (arXiv:2309.00071), with
+    ``attention_factor`` multiplied into both tables; ``factors`` divides frequency j by ``factors[j]`` (Phi-3's
+    long-context tables, GGUF's ``rope_freqs``).
+    """
+
+    kind: Literal["linear", "llama3", "yarn", "factors"]
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float = 1.0
+    factors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary position embedding (Su et al. 2021) over the first ``dim`` of each head, halves layout."""
+
+    theta: float
+    dim: int
+    scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """What varies between the layers of one model.
+
+    ``window`` is the number of keys a token sees, itself included (None: all). ``rope`` indexes
+    ``DecoderSpec.ropes`` (None: this layer knows no positions).
+    """
+
+    window: int | None = None
+    rope: int | None = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderSpec:
+    """A dense decoder: x += attention(norm(x)); x += mlp(norm(x)), with the variations below.
+
+    ``norm_placement``: ``pre`` normalizes what enters a block (Llama), ``post`` what leaves it (OLMo 2), ``sandwich``
+    both (Gemma 2 and 3). ``qk_norm``: RMS norm of queries and keys per ``head`` or over the ``full`` projection.
+    ``attention_scale`` multiplies q.k; ``attention_softcap`` and ``logits_softcap`` are c * tanh(x / c), 0 for none.
+    ``residual_multiplier`` scales what each block adds, ``logits_multiplier`` the logits before the softcap.
+    """
+
+    architecture: str
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    norm_eps: float
+    tied_head: bool
+    layers: tuple[LayerSpec, ...]
+    ropes: tuple[RopeSpec, ...]
+    activation: Activation = "silu"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: QkNorm = "none"
+    norm_placement: NormPlacement = "pre"
+    attention_scale: float = 0.0
+    attention_softcap: float = 0.0
+    logits_softcap: float = 0.0
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logits_multiplier: float = 1.0
+
+    @property
+    def q_size(self) -> int:
+        """Width of the query projection."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Width of the key projection, and of the value projection."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def softmax_scale(self) -> float:
+        """What multiplies q.k: ``attention_scale``, or 1/sqrt(head_dim) when that is 0."""
+        return self.attention_scale or 1.0 / math.sqrt(self.head_dim)
+
+
+def weight_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of every tensor that the decoder reads; matrices are [out, in].
+
+    Names: ``embedding``, ``head`` (absent when tied), ``final_norm`` and per layer ``layers.{i}.`` + ``q k v o gate up
+    down``, the same + ``_bias``, ``q_norm``, ``k_norm``, ``attention_norm``, ``mlp_norm`` (before a block),
+    ``attention_post_norm``, ``mlp_post_norm`` (after it). Norm weights are effective ones: Gemma's 1 is added already.
+    """
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (spec.vocab_size, spec.hidden_size)}
+    for i in range(spec.num_layers):
+        shapes |= {f"layers.{i}.{name}": shape for name, shape in _layer_shapes(spec).items()}
+    shapes["final_norm"] = (spec.hidden_size,)
+    if not spec.tied_head:
+        shapes["head"] = (spec.vocab_size, spec.hidden_size)
+    return shapes
+
+
+def _layer_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
+    hidden, inner = spec.hidden_size, spec.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "q": (spec.q_size, hidden),
+        "k": (spec.kv_size, hidden),
+        "v": (spec.kv_size, hidden),
+        "o": (hidden, spec.q_size),
+        "gate": (inner, hidden),
+        "up": (inner, hidden),
+        "down": (hidden, inner),
+    }
+    biased = {"q": spec.qkv_bias, "k": spec.qkv_bias, "v": spec.qkv_bias, "o": spec.output_bias}
+    biased |= dict.fromkeys(("gate", "up", "down"), spec.mlp_bias)
+    shapes |= {f"{name}_bias": shapes[name][:1] for name, has_bias in biased.items() if has_bias}
+    if spec.qk_norm != "none":
+        per_head = spec.qk_norm == "head"
+        shapes["q_norm"] = (spec.head_dim,) if per_head else (spec.q_size,)
+        shapes["k_norm"] = (spec.head_dim,) if per_head else (spec.kv_size,)
+    if spec.norm_placement != "post":
+        shapes |= {"attention_norm": (hidden,), "mlp_norm": (hidden,)}
+    if spec.norm_placement != "pre":
+        shapes |= {"attention_post_norm": (hidden,), "mlp_post_norm": (hidden,)}
+    return shapes
