@@ -16,6 +16,12 @@ H kv heads, S cache capacity of a slot in tokens, D head_dim.
 ``logits_indices`` lets one graph serve prefill (the last token, or none before the last chunk), decode (every row),
 verification of drafted tokens and the quality report (every token) without computing a head that nobody reads.
 
+A graph for TensorRT has a fixed S and, in place of ``seqlens_k`` and ``total_sequence_length``:
+
+| tensor                          | dtype     | shape        | meaning                                             |
+|---------------------------------|-----------|--------------|-----------------------------------------------------|
+| ``write_indices``               | int64     | [B]          | cache row at which the row's first token is written |
+
 Owns names only; knows neither onnx nor onnxruntime.
 """
 
@@ -24,6 +30,7 @@ from __future__ import annotations
 INPUT_IDS = "input_ids"
 SEQLENS_K = "seqlens_k"
 TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
+WRITE_INDICES = "write_indices"
 LOGITS_INDICES = "logits_indices"
 LOGITS = "logits"
 
