@@ -247,3 +247,22 @@ def test_warm_up_leaves_no_trace() -> None:
     driver.engine.warm_up()
     assert not driver.engine.has_work
     assert driver.engine.stats().num_steps == 0
+
+
+def test_a_hole_is_closed_and_the_rows_it_retained_are_kept() -> None:
+    driver = Driver(num_slots=3)
+    middle = [*PROMPT, 60, 61]
+    driver.add(request("low", [1, 2], max_tokens=30), request("middle", middle, max_tokens=3))
+    driver.add(request("high", [5, 6], max_tokens=30))
+    driver.step()
+    while ("middle", 0) not in driver.finishes:
+        driver.step()
+    driver.step()
+    swaps = [call for call in driver.session.calls if call.kind == "swap"]
+    assert [(call.slots, call.start) for call in swaps] == [((0, 1), 44)]  # 42 prompt rows and 2 of the 3 new tokens
+    assert driver.session.calls[-1].slots == (1, 2)
+    driver.add(request("again", [*middle, 7, 8], max_tokens=3))
+    driver.run()
+    assert driver.finishes["again", 0].num_cached_tokens == 42
+    assert driver.tokens["high", 0] == adding_reply([5, 6], 30)
+    assert driver.tokens["again", 0] == adding_reply([*middle, 7, 8], 3)
