@@ -6,7 +6,6 @@ from pathlib import Path
 
 import rich_click as click
 from rich.console import Console
-
 from runtime.errors import PowertrainError
 
 
@@ -42,4 +41,6 @@ def export_command(source: str, output: Path | None, precision: str | None) -> N
         reporter.say(f"{result.root} is up to date")
         return
     size_mib = sum(info.size for info in manifest.files.values()) / 2**20
-    reporter.say(f"{result.root}: {size_mib:.0f} MiB in {manifest.build_seconds:.1f} s")
+    quality = manifest.quality
+    against = f", mean KL {quality.mean_kl:.4f}, top-1 {quality.top1_agreement:.1%} against float32" if quality else ""
+    reporter.say(f"{result.root}: {size_mib:.0f} MiB in {manifest.build_seconds:.1f} s{against}")

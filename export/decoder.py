@@ -20,8 +20,9 @@ def emit_decoder(checkpoint: Checkpoint, dialect: Dialect, on_layer: Callable[[]
     their keys and values are in the cache by then.
     """
     spec = checkpoint.spec
-    x, delta = dialect.embed(checkpoint.tensor("embedding")), None
-    for layer in range(spec.num_layers):
+    x, delta = _Layer(checkpoint, dialect, 0).emit(dialect.embed(checkpoint.tensor("embedding")), None)
+    on_layer()
+    for layer in range(1, spec.num_layers):
         x, delta = _Layer(checkpoint, dialect, layer).emit(x, delta)
         on_layer()
     final_norm = _scaled(checkpoint.tensor("final_norm"), spec.logits_multiplier)
@@ -31,7 +32,7 @@ def emit_decoder(checkpoint: Checkpoint, dialect: Dialect, on_layer: Callable[[]
 
 
 class _Layer:
-    """One layer. ``x`` is the residual stream and ``delta`` what the block before adds to it, so sums fuse with norms."""
+    """One layer. ``x`` is the residual stream, ``delta`` what the block before adds; their sum fuses with a norm."""
 
     def __init__(self, checkpoint: Checkpoint, dialect: Dialect, index: int) -> None:
         self.checkpoint, self.dialect, self.index = checkpoint, dialect, index

@@ -54,5 +54,5 @@ class Dialect(Protocol):
         ...
 
     def logits(self, x: Value, head: LazyTensor | None) -> None:
-        """``x`` [N, hidden] through ``head`` [V, hidden] (None: the embedding's table), softcapped: the graph's output."""
+        """The graph's output: ``x`` [N, hidden] times ``head`` [V, hidden] (None: the embedding), softcapped."""
         ...

@@ -15,10 +15,11 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.errors import SourceError
-from export.progress import Reporter
-from export.recipe import WheelSource
 from runtime.manifest import sha256_of_file
+
+from export.errors import SourceError
+from export.progress import Advance, Reporter
+from export.recipe import WheelSource
 
 _POLL_SECONDS = 0.2
 _COPY_BYTES = 2**20
@@ -74,19 +75,15 @@ def _download(source: WheelSource, scratch: Path, reporter: Reporter) -> Path:
     ]
     command += ["--only-binary=:all:", "--dest", str(scratch / "wheel"), requirement]
     log = scratch / "pip.log"
+    # env(1) sets TMPDIR for pip alone, so that its half-written file lies where it can be measured.
+    command = ["/usr/bin/env", f"TMPDIR={scratch}", *command]
     with reporter.stage(f"Downloading {requirement}", source.size, in_bytes=True) as advance, log.open("wb") as output:
-        # env(1) sets TMPDIR for pip alone, so that its half-written file lies where it can be measured.
-        with subprocess.Popen(["/usr/bin/env", f"TMPDIR={scratch}", *command], stdout=output, stderr=output) as pip:  # noqa: S603
-            seen = 0
-            try:
-                while pip.poll() is None:
-                    time.sleep(_POLL_SECONDS)
-                    size = _bytes_below(scratch)
-                    advance(max(0, size - seen))
-                    seen = max(seen, size)
-            except BaseException:
-                pip.terminate()
-                raise
+        pip = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - a fixed list and a pinned name
+        try:
+            _report_growth(pip, scratch, advance)
+        finally:
+            pip.terminate()
+            pip.wait()
     if pip.returncode:
         reason = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"])[-1]
         raise SourceError(f"pip could not download {requirement}: {reason}")
@@ -98,6 +95,16 @@ def _download(source: WheelSource, scratch: Path, reporter: Reporter) -> Path:
             f"{wheels[0].name} has sha256 {digest}, the recipe says {source.sha256}; not the file that was reviewed"
         )
     return wheels[0]
+
+
+def _report_growth(pip: subprocess.Popen[bytes], scratch: Path, advance: Advance) -> None:
+    """Report bytes as they appear on disk until pip ends."""
+    seen = 0
+    while pip.poll() is None:
+        time.sleep(_POLL_SECONDS)
+        size = _bytes_below(scratch)
+        advance(max(0, size - seen))
+        seen = max(seen, size)
 
 
 def _bytes_below(folder: Path) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
@@ -155,7 +156,7 @@ class _Cursor:
         except UnicodeDecodeError:
             return piece
 
-    def scalars(self, kind: int, count: int) -> Any:
+    def scalars(self, kind: int, count: int) -> npt.NDArray[Any]:
         dtype = np.dtype(_SCALARS[kind])
         return np.frombuffer(self.take(count * dtype.itemsize), dtype)
 
@@ -171,7 +172,8 @@ def _read_preamble(cursor: _Cursor) -> tuple[int, int]:
     num_tensors, num_metadata = cursor.u64(), cursor.u64()
     if num_tensors > _MAX_TENSORS or num_metadata > _MAX_METADATA:
         raise cursor.error(
-            f"{num_tensors} tensors and {num_metadata} metadata keys, at most {_MAX_TENSORS} and {_MAX_METADATA} are read,"
+            f"{num_tensors} tensors and {num_metadata} metadata keys, "
+            f"at most {_MAX_TENSORS} and {_MAX_METADATA} are read,"
         )
     return num_tensors, num_metadata
 
@@ -186,7 +188,7 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
     return metadata
 
 
-def _read_value(cursor: _Cursor) -> Any:
+def _read_value(cursor: _Cursor) -> Any:  # noqa: ANN401 - a metadata value has any of the format's types
     kind = cursor.u32()
     if kind == _STRING:
         return cursor.raw_text()

@@ -25,7 +25,7 @@ class _Keys:
     def __init__(self, file: GgufFile, architecture: str) -> None:
         self._file, self._architecture = file, architecture
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str) -> Any:  # noqa: ANN401 - a metadata value has any of the format's types
         return self._file.metadata.get(f"{self._architecture}.{key}")
 
     def count(self, key: str, default: int | None = None) -> int:
@@ -34,7 +34,8 @@ class _Keys:
             return default
         if type(value) is not int or not 0 < value <= _MAX_SIZE:
             raise SourceError(
-                f"{self._file.path.name}: metadata {self._architecture}.{key} is {value!r}, a whole number up to {_MAX_SIZE} is needed"
+                f"{self._file.path.name}: metadata {self._architecture}.{key} is {value!r}, "
+                f"a whole number up to {_MAX_SIZE} is needed"
             )
         return value
 
@@ -54,7 +55,8 @@ def spec_from_gguf(file: GgufFile) -> DecoderSpec:
     architecture = file.metadata.get("general.architecture")
     if architecture not in _VARIANTS:
         raise UnsupportedError(
-            f"{file.path.name}: architecture {architecture!r} is not read from GGUF; those read are {', '.join(sorted(_VARIANTS))}"
+            f"{file.path.name}: architecture {architecture!r} is not read from GGUF; "
+            f"those read are {', '.join(sorted(_VARIANTS))}"
         )
     keys = _Keys(file, architecture)
     return _VARIANTS[architecture](file, keys, _base_spec(file, keys, architecture))
@@ -175,8 +177,8 @@ def _phi3(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
     used = int(window) if window and int(window) < spec.max_positions else None
     if "rope_factors_long.weight" in file.tensors:
         raise UnsupportedError(
-            f"{file.path.name}: Phi-3's long-context rope tables are not read from GGUF; use the Hugging Face checkpoint, "
-            "or a file of a 4k-context Phi-3"
+            f"{file.path.name}: Phi-3's long-context rope tables are not read from GGUF; "
+            "use the Hugging Face checkpoint, or a file of a 4k-context Phi-3"
         )
     return replace(spec, layers=tuple(LayerSpec(window=used) for _ in range(spec.num_layers)))
 

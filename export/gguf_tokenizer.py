@@ -26,7 +26,10 @@ _END_OF_TURN_TEXTS = (
     "<|endoftext|>",
     "<|end_of_role|>",
 )
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
@@ -157,7 +160,7 @@ def _byte_level_json(name: str, metadata: dict[str, Any], tokens: list[str]) -> 
 def _check_loads(name: str, text: str, num_tokens: int) -> None:
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # noqa: BLE001 - the Rust library raises plain Exception for every malformed file
+    except Exception as error:
         raise SourceError(f"{name}: its tokenizer is contradictory ({error})") from error
     if tokenizer.get_vocab_size() != num_tokens:
         raise SourceError(f"{name}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the file lists {num_tokens}")

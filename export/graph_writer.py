@@ -21,7 +21,6 @@ from export.errors import ExportError
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 
-_IR_VERSION = 10
 _ALIGNMENT = 4096  # a memory page, so that runtimes can map a tensor straight from the file
 _INLINE_BYTES = 1024
 _TYPES = {
@@ -29,6 +28,7 @@ _TYPES = {
     np.dtype(np.float16): TensorProto.FLOAT16,
     np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
     np.dtype(np.int8): TensorProto.INT8,
+    np.dtype(ml_dtypes.int4): TensorProto.INT4,
     np.dtype(np.uint8): TensorProto.UINT8,
     np.dtype(np.int32): TensorProto.INT32,
     np.dtype(np.int64): TensorProto.INT64,
@@ -36,6 +36,8 @@ _TYPES = {
 }
 
 Dim = int | str
+DType = np.dtype[Any] | type[np.generic]
+Attribute = int | float | str | Sequence[int]
 
 
 class GraphWriter:
@@ -64,22 +66,24 @@ class GraphWriter:
         """Nodes so far."""
         return len(self._nodes)
 
-    def input(self, name: str, dtype: npt_dtype, shape: Sequence[Dim]) -> str:
+    def input(self, name: str, dtype: DType, shape: Sequence[Dim]) -> str:
         """Declare a graph input; text dimensions are symbolic."""
         self._inputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], list(shape)))
         return name
 
-    def output(self, name: str, dtype: npt_dtype, shape: Sequence[Dim]) -> None:
+    def output(self, name: str, dtype: DType, shape: Sequence[Dim]) -> None:
         """Declare a graph output; a node must make it."""
         self._outputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], list(shape)))
 
     def node(
-        self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], domain: str = "", **attributes: Any
+        self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], domain: str = "", **attributes: Attribute
     ) -> str:
         """Append a node and return its first output. An empty name leaves an optional input or output out."""
         names = [outputs] if isinstance(outputs, str) else list(outputs)
         label = next(name for name in names if name)
-        self._nodes.append(helper.make_node(op, list(inputs), names, name=label, domain=domain, **attributes))
+        self._nodes.append(
+            helper.make_node(op, list(inputs), names, name=label, domain=domain, **dict[str, Any](attributes))
+        )
         self._domains.add(domain)
         return names[0]
 
@@ -94,14 +98,19 @@ class GraphWriter:
         self._initializers[name] = proto
         return name
 
-    def stream(self, name: str, dtype: npt_dtype, shape: Sequence[int], pieces: Iterable[np.ndarray[Any, Any]]) -> str:
-        """An initializer whose bytes are ``pieces`` in order. Raises ExportError when the disk is full."""
-        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    def stream(self, name: str, dtype: DType, shape: Sequence[int], pieces: Iterable[np.ndarray[Any, Any]]) -> str:
+        """An initializer whose bytes are ``pieces`` in order; int4 comes packed, two to a uint8.
+
+        Raises ExportError when the disk is full.
+        """
+        is_packed = np.dtype(dtype) == np.dtype(ml_dtypes.int4)
+        stored = np.dtype(np.uint8 if is_packed else dtype)
+        wanted = int(np.prod(shape)) * stored.itemsize // (2 if is_packed else 1)
         try:
             start = -(-self._data.tell() // _ALIGNMENT) * _ALIGNMENT
             self._data.seek(start)
             for piece in pieces:
-                self._data.write(np.ascontiguousarray(piece, dtype=dtype).view(np.uint8).data)
+                self._data.write(np.ascontiguousarray(piece, dtype=stored).view(np.uint8).data)
             written = self._data.tell() - start
         except OSError as error:
             raise ExportError(
@@ -127,7 +136,8 @@ class GraphWriter:
         )
         imports = [helper.make_opsetid("", opset)]
         imports += [helper.make_opsetid(domain, 1) for domain in sorted(self._domains - {""})]
-        model = helper.make_model(graph, opset_imports=imports, producer_name="powertrain", ir_version=_IR_VERSION)
+        ir_version = helper.find_min_ir_version_for(imports, ignore_unknown=True)
+        model = helper.make_model(graph, opset_imports=imports, producer_name="powertrain", ir_version=ir_version)
         try:
             self._data.flush()
             os.fsync(self._data.fileno())
@@ -136,9 +146,6 @@ class GraphWriter:
             raise ExportError(
                 f"cannot write the graph: {error.strerror}; free some space or choose another folder"
             ) from error
-
-
-npt_dtype = np.dtype[Any] | type[np.generic]
 
 
 def _external(name: str, dtype: np.dtype[Any], shape: Sequence[int], offset: int, length: int) -> TensorProto:

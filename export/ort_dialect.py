@@ -8,25 +8,46 @@ those of ``runtime.graph_io``. Knows no checkpoint and no order of layers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from runtime import graph_io
 
 from export.dialect import Value
 from export.graph_writer import GraphWriter
 from export.lazy_tensor import F32, LazyTensor
 from export.precision import PrecisionPlan, WeightFormat
-from export.quantize import pack_offset_codes, quantize_rows
+from export.quantize import U8, pack_offset_codes, quantize_rows
 from export.rope import rope_tables
 from export.spec import DecoderSpec
-from runtime import graph_io
 
 OPSET = 21
 
 _MS = "com.microsoft"
 _TRANSPOSE_COLUMNS = 512
-_FLOAT_DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+FloatDType = np.dtype[Any]
+_FLOAT_DTYPES: dict[str, FloatDType] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A quantized matrix of ``shape`` [out, in] in the file: names of its initializers."""
+
+    codes: str
+    scales: str
+    shape: tuple[int, ...]
+    format: WeightFormat
+
+    def num_bytes(self, scale_type: FloatDType) -> int:
+        """Bytes of codes and scales."""
+        num_out, num_in = self.shape
+        return num_out * num_in * self.format.bits // 8 + num_out * num_in // self.format.block * scale_type.itemsize
 
 
 class OrtDialect:
@@ -36,7 +57,7 @@ class OrtDialect:
         self._spec, self._writer, self._plan = spec, writer, plan
         self._max_model_len = max_model_len
         self._dtype = _FLOAT_DTYPES[plan.float_type]
-        self._embedding_format = WeightFormat()
+        self._table: _Stored | None = None
         self.weight_bytes = 0
         self.formats: dict[str, set[str]] = {}
         self._declare_inputs()
@@ -44,14 +65,15 @@ class OrtDialect:
     def embed(self, table: LazyTensor) -> Value:
         """GatherBlockQuantized or Gather; the table's bytes are shared with a tied head."""
         writer, spec = self._writer, self._spec
-        chosen = self._embedding_format = self._format("embedding", "embedding", table)
+        chosen = self._format("embedding", "embedding", table)
         scaled = spec.embedding_multiplier != 1.0
         out = "embedding.rows" if scaled else "embedding.output"
         if chosen.bits:
-            codes, scales = self._quantized("embedding", table, chosen)
-            flat = writer.alias("embedding.table", codes, (spec.vocab_size, spec.hidden_size * chosen.bits // 8))
+            stored = self._table = self._quantized("embedding", table, chosen)
+            width = spec.hidden_size * chosen.bits // 8
+            flat = writer.alias("embedding.table", stored.codes, (spec.vocab_size, width))
             attributes = {"bits": chosen.bits, "block_size": chosen.block, "gather_axis": 0, "quantize_axis": 1}
-            writer.node("GatherBlockQuantized", [flat, graph_io.INPUT_IDS, scales], out, _MS, **attributes)
+            writer.node("GatherBlockQuantized", [flat, graph_io.INPUT_IDS, stored.scales], out, _MS, **attributes)
         else:
             writer.stream("embedding.weight", self._dtype, table.shape, table.bands())
             writer.node("Gather", ["embedding.weight", graph_io.INPUT_IDS], out)
@@ -86,11 +108,10 @@ class OrtDialect:
         chosen = self._format(name, group, weight)
         bias_name = self._vector(name + ".bias", bias) if bias else ""
         if chosen.bits:
-            codes, scales = self._quantized(name, weight, chosen)
-            return self._matmul_nbits(name, x, codes, scales, weight.shape, chosen, bias_name)
+            return self._matmul_nbits(name, x, self._quantized(name, weight, chosen), bias_name)
         num_out, num_in = weight.shape
         self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), _transposed(weight))
-        self.weight_bytes += num_out * num_in * np.dtype(self._dtype).itemsize
+        self.weight_bytes += num_out * num_in * self._dtype.itemsize
         product = self._writer.node("MatMul", [x, name + ".weight"], name + ".product" if bias_name else name)
         return self._writer.node("Add", [product, bias_name], name) if bias_name else product
 
@@ -140,23 +161,22 @@ class OrtDialect:
     def logits(self, x: Value, head: LazyTensor | None) -> None:
         """MatMulNBits or Gemm on the head; float32 out whatever the graph computes in."""
         writer, spec = self._writer, self._spec
-        cast, cap = self._dtype is not np.float32, spec.logits_softcap
+        cast, cap = self._dtype != np.float32, spec.logits_softcap
         out = "logits.raw" if cast or cap else graph_io.LOGITS
-        name = "embedding" if head is None else "head"
-        chosen = self._embedding_format if head is None else self._format("head", "head", head)
         if head is None:
-            self.formats["head"] = {chosen.label(self._plan.float_type)}
-        shape = (spec.vocab_size, spec.hidden_size)
-        if chosen.bits:
-            codes, scales = (name + ".codes", name + ".scales") if head is None else self._quantized(name, head, chosen)
-            if head is None:
-                self.weight_bytes += _quantized_bytes(shape, chosen, self._dtype)
-            self._matmul_nbits(out, x, codes, scales, shape, chosen)
+            self.formats["head"] = self.formats["embedding"]
+            stored = self._table
         else:
+            chosen = self._format("head", "head", head)
+            stored = self._quantized("head", head, chosen) if chosen.bits else None
+        if stored is not None:
+            self._matmul_nbits(out, x, stored)
+        else:
+            table = "embedding.weight" if head is None else "head.weight"
             if head is not None:
-                writer.stream("head.weight", self._dtype, shape, head.bands())
-            writer.node("Gemm", [x, name + ".weight"], out, transB=1)
-            self.weight_bytes += spec.vocab_size * spec.hidden_size * np.dtype(self._dtype).itemsize
+                writer.stream(table, self._dtype, head.shape, head.bands())
+            writer.node("Gemm", [x, table], out, transB=1)
+            self.weight_bytes += spec.vocab_size * spec.hidden_size * self._dtype.itemsize
         if cast:
             out = writer.node("Cast", [out], "logits.float32" if cap else graph_io.LOGITS, to=1)
         if cap:
@@ -183,38 +203,31 @@ class OrtDialect:
 
     def _vector(self, name: str, tensor: LazyTensor) -> str:
         values = tensor.numpy()
-        self.weight_bytes += values.size * np.dtype(self._dtype).itemsize
+        self.weight_bytes += values.size * self._dtype.itemsize
         return self._writer.constant(name, values.astype(self._dtype))
 
-    def _quantized(self, name: str, weight: LazyTensor, chosen: WeightFormat) -> tuple[str, str]:
+    def _quantized(self, name: str, weight: LazyTensor, chosen: WeightFormat) -> _Stored:
         """Initializers ``name.codes`` and ``name.scales``, quantized band by band."""
-        num_out, num_in = weight.shape
+        stored = _Stored(name + ".codes", name + ".scales", weight.shape, chosen)
         scales: list[F32] = []
 
-        def codes() -> Iterator[np.ndarray[Any, Any]]:
+        def codes() -> Iterator[U8]:
             for band in weight.bands():
                 band_codes, band_scales = quantize_rows(band, chosen.bits, chosen.block)
                 scales.append(band_scales)
                 yield pack_offset_codes(band_codes, chosen.bits, chosen.block)
 
+        num_out, num_in = weight.shape
         blocks = num_in // chosen.block
-        self._writer.stream(name + ".codes", np.uint8, (num_out, blocks, chosen.block * chosen.bits // 8), codes())
-        self._writer.stream(name + ".scales", self._dtype, (num_out, blocks), scales)
-        if name != "embedding":
-            self.weight_bytes += _quantized_bytes(weight.shape, chosen, self._dtype)
-        return name + ".codes", name + ".scales"
+        self._writer.stream(stored.codes, np.uint8, (num_out, blocks, chosen.block * chosen.bits // 8), codes())
+        self._writer.stream(stored.scales, self._dtype, (num_out, blocks), scales)
+        return stored
 
-    def _matmul_nbits(
-        self, name: str, x: Value, codes: str, scales: str, shape: tuple[int, ...], chosen: WeightFormat, bias: str = ""
-    ) -> Value:
-        inputs = [x, codes, scales, *(["", "", bias] if bias else [])]
-        attributes = {
-            "N": shape[0],
-            "K": shape[1],
-            "bits": chosen.bits,
-            "block_size": chosen.block,
-            "accuracy_level": 4,
-        }
+    def _matmul_nbits(self, name: str, x: Value, stored: _Stored, bias: str = "") -> Value:
+        (num_out, num_in), chosen = stored.shape, stored.format
+        self.weight_bytes += stored.num_bytes(self._dtype)
+        inputs = [x, stored.codes, stored.scales, *(["", "", bias] if bias else [])]
+        attributes = {"N": num_out, "K": num_in, "bits": chosen.bits, "block_size": chosen.block, "accuracy_level": 4}
         return self._writer.node("MatMulNBits", inputs, name, _MS, **attributes)
 
     def _rope(self, index: int) -> tuple[str, str]:
@@ -240,11 +253,6 @@ class OrtDialect:
             by_head = writer.node("Reshape", [part, heads], name + ".heads")
             normed.append(writer.node("Reshape", [self.norm(name, by_head, weight), joined], name + ".joined"))
         return [*normed, parts[2]]
-
-
-def _quantized_bytes(shape: tuple[int, ...], chosen: WeightFormat, scale_type: Any) -> int:
-    num_out, num_in = shape
-    return num_out * num_in * chosen.bits // 8 + num_out * num_in // chosen.block * np.dtype(scale_type).itemsize
 
 
 def _transposed(weight: LazyTensor) -> Iterator[F32]:

