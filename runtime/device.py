@@ -1,0 +1,73 @@
+"""What a session asks of a device: memory by address, ordered copies, and replay of a recorded step.
+
+Everything but ``allocate`` and ``pinned`` is queued on one stream and done, in order, by the time ``synchronize``
+returns. Addresses are plain integers in the device's address space. Knows neither graphs nor caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import PowertrainError
+
+Bytes = NDArray[np.uint8]
+
+ALIGNMENT_BYTES = 256
+"""Alignment of every address handed to a graph; CUDA allocations have it, and slots must keep it."""
+
+
+class DeviceError(PowertrainError):
+    """The device refused memory, a copy or a launch."""
+
+
+class Recording(Protocol):
+    """Work recorded once, to be replayed with the same addresses and shapes."""
+
+    def launch(self) -> None:
+        """Queue the recorded work."""
+        ...
+
+
+class Device(Protocol):
+    """One device and one stream. Not thread-safe; everything allocated lives until ``close``."""
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream that runtimes must queue their work on."""
+        ...
+
+    def allocate(self, num_bytes: int) -> int:
+        """Address of fresh device memory, zeroed. Raises DeviceError with the size when there is not enough."""
+        ...
+
+    def pinned(self, num_bytes: int) -> Bytes:
+        """Page-locked host memory, uint8 [num_bytes], which copies need to run beside computation."""
+        ...
+
+    def upload(self, target: int, source: Bytes) -> None:
+        """Queue a copy from pinned memory; ``source`` must not change before ``synchronize``."""
+        ...
+
+    def download(self, target: Bytes, source: int) -> None:
+        """Queue a copy to pinned memory; ``target`` holds it after ``synchronize``."""
+        ...
+
+    def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
+        """Queue a copy of the first ``row_bytes`` of each of ``num_rows`` rows that lie ``pitch_bytes`` apart."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Recording:
+        """Record what ``work`` queues, without running it."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for everything queued. Raises DeviceError if any of it failed."""
+        ...
+
+    def close(self) -> None:
+        """Free everything."""
+        ...
