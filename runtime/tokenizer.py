@@ -65,7 +65,7 @@ class Tokenizer:
         keys = {content: _key(token_id) for token_id, content in self._special.items()}
         own = self._special_pattern.sub(lambda match: keys[match[0]], text) if self._special_pattern else text
         twin = self._plain_twin()
-        return list(twin.encode(own.replace(GUARD_MARK, ""), add_special_tokens=add_special_tokens).ids)
+        return list(twin.encode(self.unguarded(own), add_special_tokens=add_special_tokens).ids)
 
     def guard(self, text: str) -> str:
         """``text`` with a mark inside every control token's name, so that it can no longer be read as one.
@@ -81,6 +81,10 @@ class Tokenizer:
         if _RESERVED.search(text):
             raise RequestError("the text holds noncharacters U+FDD0 to U+FDD2, which are not meant for interchange")
         return pattern.sub(lambda match: match[0][:1] + GUARD_MARK + match[0][1:], text)
+
+    def unguarded(self, text: str) -> str:
+        """Text without the marks of ``guard``."""
+        return text.replace(GUARD_MARK, "")
 
     def holds_special_text(self, text: str) -> bool:
         """True when the text contains the name of a control token."""

@@ -1,0 +1,74 @@
+"""From settings and a package to a service, and from an address to a socket. Starts nothing, knows no request."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from runtime.async_engine import AsyncEngine
+from runtime.engine_config import EngineConfig
+from runtime.manifest import Package
+from runtime.model_loader import ModelOptions, plan_model, session_factory
+
+from api.metrics import ServerMetrics
+from api.served_model import served_model_from_package
+from api.server_settings import Settings, SettingsError
+from api.service import Service
+from api.tracing import tracer_from_settings
+
+
+def build_service(settings: Settings, package: Package) -> Service:
+    """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
+    options = ModelOptions(
+        num_slots=settings.num_slots,
+        max_model_len=settings.max_model_len,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        threads=settings.threads,
+    )
+    kv_plan = plan_model(package, options)
+    model = served_model_from_package(
+        package,
+        names=settings.served_model_name,
+        max_model_len=kv_plan.slot_tokens,
+        template_source=_template_source(settings),
+    )
+    engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings))
+    metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
+    return Service(
+        settings=settings, model=model, engine=engine, metrics=metrics, tracer=tracer_from_settings(settings)
+    )
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """The engine's share of the settings."""
+    return EngineConfig(
+        max_queue=settings.max_queue,
+        max_queue_time_s=settings.max_queue_time_s,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        prefix_cache=settings.prefix_cache,
+        deterministic=settings.deterministic,
+        watchdog_s=settings.watchdog_s,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SettingsError in one line when the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from error
+    return sock
+
+
+def _template_source(settings: Settings) -> str | None:
+    if settings.chat_template is None:
+        return None
+    try:
+        return Path(settings.chat_template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"chat_template: {settings.chat_template} is not readable: {error}") from error

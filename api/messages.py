@@ -1,0 +1,102 @@
+"""The messages of a chat request, as they arrive: one struct per role. Knows no template and no field beside them.
+
+Unknown keys in messages and parts are ignored, as vLLM does: clients send back what servers once added.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """A piece of text. Several parts of one message are joined by a line feed."""
+
+    text: str
+
+
+class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
+    """What an assistant said instead of an answer; treated as its text."""
+
+    refusal: str
+
+
+TextContent = str | list[TextPart]
+
+
+class FunctionCall(msgspec.Struct, frozen=True):
+    """A function's name and its arguments as JSON text (empty means no arguments)."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that an assistant made in an earlier turn."""
+
+    function: FunctionCall
+    id: str | None = None
+    type: str = "function"
+
+
+class SystemMessage(msgspec.Struct, frozen=True, tag_field="role", tag="system"):
+    """Instructions. Any number of them, anywhere, in the order received."""
+
+    content: TextContent
+    name: str | None = None
+
+
+class DeveloperMessage(msgspec.Struct, frozen=True, tag_field="role", tag="developer"):
+    """Instructions in newer clients' spelling; a system message unless the template knows the role."""
+
+    content: TextContent
+    name: str | None = None
+
+
+class UserMessage(msgspec.Struct, frozen=True, tag_field="role", tag="user"):
+    """What the user says."""
+
+    content: TextContent
+    name: str | None = None
+
+
+class AssistantMessage(msgspec.Struct, frozen=True, tag_field="role", tag="assistant"):
+    """An earlier answer. ``content`` may be missing only beside ``tool_calls`` or ``function_call``."""
+
+    content: str | list[TextPart | RefusalPart] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class ToolMessage(msgspec.Struct, frozen=True, tag_field="role", tag="tool"):
+    """The result of a tool call."""
+
+    content: TextContent
+    tool_call_id: str
+    name: str | None = None
+
+
+class FunctionMessage(msgspec.Struct, frozen=True, tag_field="role", tag="function"):
+    """The result of a function call in the deprecated spelling."""
+
+    content: str
+    name: str
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
+Messages = Annotated[list[Message], Meta(min_length=1, description="The conversation so far, in order.")]
+
+
+def text_of(content: str | list[Any] | None) -> str:
+    """A message's content as one string: parts joined by a line feed, nothing as the empty string."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)

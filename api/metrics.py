@@ -1,0 +1,146 @@
+"""Prometheus metrics: NIM 1.x's names always, vLLM's (NIM 2.x) on request. One registry per application.
+
+Counts and times come from finished request records, gauges from the engine at the moment of a scrape, so they are
+never stale. Buckets are those that NIM 1.x documents. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from runtime.engine import EngineStats
+
+from api.request_record import Outcome, RequestRecord
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+
+_TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_TOKEN_TIME_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+_LATENCY_BUCKETS = (1, 2.5, 5, 10, 15, 20, 30, 40, 50, 60)
+_COUNT_BUCKETS = (*(digit * 10**power for power in range(5) for digit in (1, 2, 5)), 100_000)
+_CHOICE_BUCKETS = (1, 2, 5, 10, 20, 50, 100)
+
+
+class ServerMetrics:
+    """All metrics of one server."""
+
+    def __init__(self, model_name: str, read_stats: Callable[[], EngineStats], *, vllm_names: bool) -> None:
+        self.registry = CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.PlatformCollector(registry=self.registry)
+        prefixes = ["", "vllm:"] if vllm_names else [""]
+        self._families = [_RequestFamilies(prefix, model_name, self.registry) for prefix in prefixes]
+        self.registry.register(_EngineGauges(model_name, read_stats, vllm_names=vllm_names))
+        refused = Counter(
+            "request_refused", "Requests refused with a 4xx status.", ["model_name", "code"], registry=self.registry
+        )
+        self._refused = refused
+        self._model_name = model_name
+
+    def observe(self, record: RequestRecord) -> None:
+        """Count a finished request."""
+        for family in self._families:
+            family.observe(record)
+
+    def observe_failure(self) -> None:
+        """Count a generation request that ended in a 5xx before it got as far as a record."""
+        for family in self._families:
+            family.failure.inc()
+
+    def observe_refusal(self, status: int) -> None:
+        """Count a request that was answered with a 4xx."""
+        self._refused.labels(self._model_name, str(status)).inc()
+
+    def page(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return prometheus_client.generate_latest(self.registry)
+
+
+class _RequestFamilies:
+    """The per-request counters and histograms under one prefix."""
+
+    def __init__(self, prefix: str, model_name: str, registry: CollectorRegistry) -> None:
+        def counter(name: str, help_text: str, *labels: str) -> Counter:
+            return Counter(prefix + name, help_text, ["model_name", *labels], registry=registry)
+
+        def histogram(name: str, help_text: str, buckets: Sequence[float]) -> Histogram:
+            family = Histogram(prefix + name, help_text, ["model_name"], buckets=buckets, registry=registry)
+            return family.labels(model_name)
+
+        is_nim = prefix == ""
+        self._model_name = model_name
+        self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of all requests.").labels(model_name)
+        self._generation_tokens = counter("generation_tokens", "Generated tokens.").labels(model_name)
+        self._success = counter("request_success", "Requests answered in full.").labels(model_name)
+        self.failure = counter("request_failure", "Requests ended by a 5xx or an error event.").labels(model_name)
+        self._finish = counter("request_finish", "Choices by finish reason.", "finished_reason")
+        gone = "request_client_disconnected" if is_nim else "http_requests_client_disconnected"
+        self._disconnected = counter(gone, "Requests whose client left before the end.").labels(model_name)
+        self._ttft = histogram("time_to_first_token_seconds", "First token - arrival.", _TTFT_BUCKETS)
+        gap = "time_per_output_token_seconds" if is_nim else "inter_token_latency_seconds"
+        self._gap = histogram(gap, "Time between tokens of one choice.", _TOKEN_TIME_BUCKETS)
+        self._latency = histogram("e2e_request_latency_seconds", "Finish - arrival.", _LATENCY_BUCKETS)
+        self._prompt_sizes = histogram("request_prompt_tokens", "Prompt tokens per request.", _COUNT_BUCKETS)
+        self._generated_sizes = histogram("request_generation_tokens", "Generated tokens per request.", _COUNT_BUCKETS)
+        self._queue = histogram("request_queue_time_seconds", "Admitted - arrival.", _TTFT_BUCKETS)
+        self._choices = histogram("request_params_n", "Choices asked for.", _CHOICE_BUCKETS)
+        self._max_tokens = histogram("request_params_max_tokens", "Tokens allowed per choice.", _COUNT_BUCKETS)
+
+    def observe(self, record: RequestRecord) -> None:
+        self._prompt_tokens.inc(record.num_prompt_tokens)
+        self._generation_tokens.inc(record.num_generated)
+        for reason in record.finish_reasons.values():
+            self._finish.labels(self._model_name, reason).inc()
+        if record.outcome is Outcome.FAILURE:
+            self.failure.inc()
+        if record.outcome is Outcome.ABORT:
+            self._disconnected.inc()
+        if record.outcome is not Outcome.SUCCESS:
+            return
+        self._success.inc()
+        if record.ttft_s is not None:
+            self._ttft.observe(record.ttft_s)
+        for gap_s in record.gaps_s:
+            self._gap.observe(gap_s)
+        self._latency.observe(record.total_s)
+        self._prompt_sizes.observe(record.num_prompt_tokens)
+        self._generated_sizes.observe(record.num_generated)
+        if record.queue_s is not None:
+            self._queue.observe(record.queue_s)
+        self._choices.observe(record.num_choices)
+        self._max_tokens.observe(record.max_tokens)
+
+
+class _EngineGauges(Collector):
+    """The engine's state at the moment of the scrape."""
+
+    def __init__(self, model_name: str, read_stats: Callable[[], EngineStats], *, vllm_names: bool) -> None:
+        self._model_name = model_name
+        self._read_stats = read_stats
+        self._vllm_names = vllm_names
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._read_stats()
+        used = stats.kv_used_tokens / stats.kv_capacity_tokens if stats.kv_capacity_tokens else 0.0
+        gauges = [
+            ("num_requests_running", "Choices being generated.", stats.num_running),
+            ("num_requests_waiting", "Choices waiting for a slot.", stats.num_waiting),
+            ("num_request_max", "Choices that can be generated at once.", stats.num_slots),
+            ("gpu_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", used),
+        ]
+        if self._vllm_names:
+            gauges += [
+                ("vllm:num_requests_running", "Choices being generated.", stats.num_running),
+                ("vllm:num_requests_waiting", "Choices waiting for a slot.", stats.num_waiting),
+                ("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", used),
+                ("vllm:prefix_cache_queries", "Prompt tokens looked up in the cache.", stats.prefix_query_tokens),
+                ("vllm:prefix_cache_hits", "Prompt tokens found in the cache.", stats.prefix_hit_tokens),
+            ]
+        for name, help_text, value in gauges:
+            family = GaugeMetricFamily(name, help_text, labels=["model_name"])
+            family.add_metric([self._model_name], value)
+            yield family

@@ -1,0 +1,82 @@
+"""What the server knows of its model: names, limits, defaults, tokenizer, template. Knows nothing of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from runtime.chat_template import ChatTemplate
+from runtime.errors import PackageError
+from runtime.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
+from runtime.tokenizer import Tokenizer
+
+
+class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """Sampling defaults from the package's ``generation_config.json``; requests override each one."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """One model as requests see it. ``names[0]`` is the base name; the others are aliases.
+
+    ``special_tokens`` (``bos_token``, ...) are handed to the template. ``license_text`` and ``manifest`` are what the
+    management endpoints show.
+    """
+
+    names: tuple[str, ...]
+    created_unix: int
+    max_model_len: int
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    eos_token_ids: frozenset[int]
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    license_name: str = ""
+    license_text: str = ""
+    manifest: Manifest | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The name that absent ``model`` fields and listings use."""
+        return self.names[0]
+
+
+def served_model_from_package(
+    package: Package, *, names: tuple[str, ...], max_model_len: int, template_source: str | None = None
+) -> ServedModel:
+    """The model of a verified package. Raises PackageError or TemplateError when a text file of it is unusable."""
+    manifest = package.manifest
+    source = template_source if template_source is not None else package.read_text(CHAT_TEMPLATE_FILE)
+    license_text = package.read_text(LICENSE_FILE) if LICENSE_FILE in manifest.files else ""
+    return ServedModel(
+        names=names or manifest.served_names or (manifest.name,),
+        created_unix=manifest.created_unix,
+        max_model_len=max_model_len,
+        tokenizer=Tokenizer.from_package(package),
+        template=ChatTemplate(source),
+        eos_token_ids=frozenset(manifest.stop_token_ids),
+        special_tokens=manifest.special_tokens,
+        defaults=_generation_defaults(package),
+        license_name=manifest.source.license,
+        license_text=license_text,
+        manifest=manifest,
+    )
+
+
+def _generation_defaults(package: Package) -> GenerationDefaults:
+    if GENERATION_CONFIG_FILE not in package.manifest.files:
+        return GenerationDefaults()
+    config: Any = package.path(GENERATION_CONFIG_FILE).read_bytes()
+    try:
+        return msgspec.json.decode(config, type=GenerationDefaults)
+    except msgspec.MsgspecError as error:
+        raise PackageError(f"{package.manifest.name}: {GENERATION_CONFIG_FILE} is not readable ({error})") from error

@@ -1,0 +1,110 @@
+"""Every setting of the server: its type, default, meaning and names. Values only.
+
+Where values come from and which one wins is ``api.settings``; the rules between settings are ``check``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from runtime.errors import PowertrainError
+
+
+class SettingsError(PowertrainError):
+    """A setting is unknown, unreadable or contradicts another."""
+
+
+def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) -> Any:  # noqa: ANN401 - any type
+    return field(default=default, metadata={"help": meaning, "nim": nim_names, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The server's settings. Each is a flag, a ``POWERTRAIN_*`` variable and a key of the TOML file, by one name."""
+
+    model: str | None = _setting(None, "Folder of the model package.", "NIM_MODEL_PATH")
+    served_model_name: tuple[str, ...] = _setting(
+        (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
+    )
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8000, "Port to listen on; 0 takes a free one.", "NIM_SERVER_PORT", "NIM_HTTP_API_PORT")
+    api_key: tuple[str, ...] = _setting((), "Keys that clients must send; none: no key is needed.", secret=True)
+    allow_public_without_key: bool = _setting(False, "Listen beyond this machine without a key.")
+    cors_allow_origin: tuple[str, ...] = _setting(
+        (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
+    )
+
+    max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
+    num_slots: int = _setting(16, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
+    max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
+    max_queue_time_s: float | None = _setting(None, "Longest wait before a request is given up.")
+    kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")
+    threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
+    prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
+    prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
+    deterministic: bool = _setting(
+        False,
+        "Cached answers equal uncached ones bit by bit.",
+        "NIM_FORCE_DETERMINISTIC",
+    )
+    watchdog_s: float = _setting(120.0, "Seconds without progress after which the engine counts as hung.")
+
+    chat_template: str | None = _setting(None, "File with a chat template instead of the model's.", "NIM_CHAT_TEMPLATE")
+    trust_request_chat_template: bool = _setting(False, "Run chat templates that requests bring.")
+    trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")
+    strict_fields: bool = _setting(False, "Refuse unknown request fields instead of ignoring them.")
+    max_stop_strings: int = _setting(16, "Most stop strings of a request.")
+    max_body_bytes: int = _setting(10 * 2**20, "Largest request body.")
+    id_prefix: str = _setting("chat-", "Start of chat answers' ids; NIM 2.x uses chatcmpl-.")
+    force_include_usage: bool = _setting(False, "End every stream with usage.")
+    prompt_tokens_details: bool = _setting(False, "Report cached prompt tokens in usage.")
+    per_request_stats: bool = _setting(False, "Add stats to plain answers.", "NIM_PER_REQ_METRICS_ENABLE")
+    keep_alive_s: float = _setting(15.0, "Silence after which a stream sends a comment; 0 for never.")
+    drain_timeout_s: float = _setting(30.0, "Time for running answers to end at shutdown.")
+
+    vllm_metrics: bool = _setting(False, "Also expose metrics under vLLM's names.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "Least severity logged.", "NIM_LOG_LEVEL"
+    )
+    log_format: Literal["text", "json"] = _setting("text", "Form of log lines.", "NIM_JSONL_LOGGING")
+    otel: bool = _setting(False, "Export OpenTelemetry traces (extra otel).", "NIM_ENABLE_OTEL")
+    otel_endpoint: str | None = _setting(None, "OTLP/HTTP collector of traces.", "NIM_OTEL_EXPORTER_OTLP_ENDPOINT")
+    otel_service_name: str = _setting("powertrain", "Service name in traces.", "NIM_OTEL_SERVICE_NAME")
+
+    def check(self) -> None:
+        """Raise SettingsError for a value out of range or two settings that contradict each other."""
+        least = {
+            "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_queue_time_s": 0, "kv_cache_bytes": 1,
+            "threads": 1, "prefill_chunk_tokens": 1, "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1,
+            "keep_alive_s": 0, "drain_timeout_s": 0,
+        }  # fmt: skip
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not bound <= value < float("inf"):
+                raise SettingsError(f"{name}: {value} is below {bound} or not finite")
+        if self.port > 65535:
+            raise SettingsError(f"port: {self.port} is above 65535")
+        for name in ("api_key", "served_model_name", "cors_allow_origin"):
+            if any(not item.strip() for item in getattr(self, name)):
+                raise SettingsError(f"{name}: an empty value is not allowed")
+        if any(not key.isascii() or not key.isprintable() for key in self.api_key):
+            raise SettingsError("api_key: keys are printable ASCII")
+        if not self.api_key and not self.allow_public_without_key and not is_loopback(self.host):
+            raise SettingsError(
+                f"host {self.host} is reachable from other machines and no --api-key is set; "
+                "set a key, or say --allow-public-without-key"
+            )
+        if self.otel_endpoint is not None and not self.otel:
+            raise SettingsError("otel_endpoint is set but otel is off; add --otel")
+
+
+def is_loopback(host: str) -> bool:
+    """True when only programs on this machine reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

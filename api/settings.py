@@ -1,0 +1,119 @@
+"""Where settings come from. The only reader of the environment.
+
+Precedence, highest first: command line, ``POWERTRAIN_*`` variables, NIM's variables, a TOML file, the default. An
+unknown ``POWERTRAIN_*`` variable or key of the file is an error at start, because a setting that silently does
+nothing is found in production. Unknown ``NIM_*`` variables are left alone: most have no meaning here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from api.server_settings import Settings, SettingsError
+
+ENV_PREFIX = "POWERTRAIN_"
+CONFIG_VARIABLE = "POWERTRAIN_CONFIG"
+
+# NIM's values that differ from ours.
+_NIM_VALUES = {"NIM_JSONL_LOGGING": {"1": "json", "true": "json", "0": "text", "false": "text"}}
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSettings:
+    """Settings with the origin of each value, such as ``default``, ``--port`` or ``NIM_SERVER_PORT``."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """One ``name = value  # origin`` per setting, as TOML; secrets are hidden."""
+        lines = []
+        for item in dataclasses.fields(Settings):
+            value = getattr(self.settings, item.name)
+            shown = "<hidden>" if item.metadata["secret"] and value else value
+            text = "(none)" if shown is None else msgspec.json.encode(shown).decode()
+            lines.append(f"{item.name} = {text}  # {self.origins[item.name]}")
+        return lines
+
+
+def resolve_settings(
+    flags: Mapping[str, Any], config_file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> ResolvedSettings:
+    """Merge all sources and check the result. ``flags`` are those that the command line really gave."""
+    environment = os.environ if environ is None else environ
+    if config_file is None and (named := environment.get(CONFIG_VARIABLE)):
+        config_file = Path(named)
+    sources = [
+        {name: ("default", item.default) for name, item in _fields().items()},
+        _from_file(config_file),
+        _from_nim(environment),
+        _from_environment(environment),
+        {name: ("--" + name.replace("_", "-"), value) for name, value in flags.items()},
+    ]
+    merged: dict[str, tuple[str, Any]] = {}
+    for source in sources:
+        merged.update(source)
+    values: dict[str, Any] = {name: _converted(name, origin, value) for name, (origin, value) in merged.items()}
+    settings = Settings(**values)
+    settings.check()
+    return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()})
+
+
+def _fields() -> dict[str, dataclasses.Field[Any]]:
+    return {item.name: item for item in dataclasses.fields(Settings)}
+
+
+def _from_file(path: Path | None) -> dict[str, tuple[str, Any]]:
+    if path is None:
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not readable: {error}") from error
+    if unknown := sorted(set(values) - set(_fields())):
+        raise SettingsError(f"the settings file {path} has unknown settings: {', '.join(unknown)}")
+    return {name: (path.name, value) for name, value in values.items()}
+
+
+def _from_nim(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
+    found = {}
+    for name, item in _fields().items():
+        for variable in item.metadata["nim"]:
+            if value := environment.get(variable):
+                found[name] = (variable, _NIM_VALUES.get(variable, {}).get(value.lower(), value))
+                break
+    return found
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
+    known = {ENV_PREFIX + name.upper(): name for name in _fields()}
+    mine = {variable: value for variable, value in environment.items() if variable.startswith(ENV_PREFIX)}
+    if unknown := sorted(set(mine) - set(known) - {CONFIG_VARIABLE}):
+        raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}")
+    return {known[variable]: (variable, value) for variable, value in mine.items() if variable in known}
+
+
+def _converted(name: str, origin: str, value: object) -> object:
+    """A value as its field's type; text from the environment is read leniently, lists at their commas."""
+    wanted = get_type_hints(Settings)[name]
+    if isinstance(value, str) and wanted == tuple[str, ...]:
+        value = [part.strip() for part in value.split(",")]
+    if isinstance(value, str) and wanted is bool:
+        value = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}.get(value.strip().lower(), value)
+    if isinstance(value, str) and name == "log_level":
+        value = value.lower()
+    try:
+        converted: object = msgspec.convert(value, wanted, strict=not isinstance(value, str) or wanted is bool)
+    except msgspec.ValidationError as error:
+        shown = "the given value" if _fields()[name].metadata["secret"] else repr(value)
+        raise SettingsError(f"{name} (from {origin}): {shown} does not fit: {error}") from error
+    return converted
