@@ -35,16 +35,20 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _PromptDetails | None = None
 
 
+# A union of Raw and None would accept only null (msgspec 0.22), so "absent" is the raw text of null.
+_NULL = msgspec.Raw(b"null")
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NULL
 
 
 class _ErrorDetail(msgspec.Struct):
     message: str | None = None
     detail: str | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NULL
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -127,7 +131,7 @@ class StreamRecorder:
             chunk = _decode_chunk(event)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StreamError("bad_chunk", f"the endpoint sent a chunk that is not a chat chunk: {error}") from error
-        if chunk.error is not None and bytes(chunk.error) != b"null":
+        if bytes(chunk.error) != b"null":
             raise StreamError("stream_error", f"the endpoint reported an error mid-stream: {error_text(event)}")
         if (usage := chunk.usage) is not None:
             self._on_usage(usage)
@@ -178,7 +182,7 @@ def error_text(body: bytes) -> str:
             detail = msgspec.json.decode(raw, type=_ErrorDetail)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             break
-        if detail.error is not None:
+        if bytes(detail.error) != b"null":
             raw = bytes(detail.error)
             continue
         raw = (detail.message or detail.detail or body.decode("utf-8", "replace")).encode()

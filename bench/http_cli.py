@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import rich_click as click
-import uvloop
 from rich.console import Console
 from runtime.errors import PowertrainError
 
@@ -85,7 +84,7 @@ def _measure(urls: Sequence[str], flags: HttpFlags) -> tuple[Report, list[tuple[
     if len({endpoint.label for endpoint in endpoints}) < len(endpoints):
         raise BenchError("two endpoints have the same label; name them LABEL=URL")
     console = Console(stderr=True)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+    with asyncio.Runner() as loop:
         targets = loop.run(_targets(endpoints, flags))
         bench = HttpBench(
             targets=targets,

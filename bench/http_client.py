@@ -57,7 +57,7 @@ class _Connection(asyncio.Protocol):
         self.reusable = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's.
+        # Other loops' transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def exchange(self, request: bytes, recorder: StreamRecorder) -> asyncio.Future[bool]:

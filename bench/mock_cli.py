@@ -9,7 +9,6 @@ import signal
 from typing import Any
 
 import rich_click as click
-import uvloop
 from rich.console import Console
 
 from bench.mock_server import MOCK_MODEL, MockBehaviour, MockServer
@@ -34,7 +33,7 @@ def mock_command(host: str, port: int, **values: Any) -> None:  # noqa: ANN401 -
     """Serve a chat endpoint with exact latencies, or with chosen faults, to try a client or this benchmark on."""
     behaviour = MockBehaviour(**values)
     try:
-        uvloop.run(_serve(MockServer(behaviour), host, port))
+        asyncio.run(_serve(MockServer(behaviour), host, port))
     except OSError as error:
         raise click.ClickException(
             f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; try another --port"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _NS_PER_S = 1e9
+START_NS = 1_000_000_000
+"""Simulated time begins here and not at 0, which records read as "never"."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -20,7 +22,7 @@ class _JumpingSelector(selectors.SelectSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_ns = 0
+        self.now_ns = START_NS
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Let the time pass at once; no file is ever ready."""
@@ -31,7 +33,7 @@ class _JumpingSelector(selectors.SelectSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop in simulated time, which starts at 0 and moves only when every task waits. Opens no sockets."""
+    """An event loop in simulated time, which moves only when every task waits. Opens no sockets."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
