@@ -6,6 +6,7 @@ except the optional table of rope factors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -176,11 +177,22 @@ def _phi3(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
     window = keys.get("attention.sliding_window")
     used = int(window) if window and int(window) < spec.max_positions else None
     if "rope_factors_long.weight" in file.tensors:
-        raise UnsupportedError(
-            f"{file.path.name}: Phi-3's long-context rope tables are not read from GGUF; "
-            "use the Hugging Face checkpoint, or a file of a 4k-context Phi-3"
-        )
+        spec = replace(spec, ropes=(replace(spec.ropes[0], scaling=_longrope(file, keys, spec.max_positions)),))
     return replace(spec, layers=tuple(LayerSpec(window=used) for _ in range(spec.num_layers)))
+
+
+def _longrope(file: GgufFile, keys: _Keys, max_positions: int) -> RopeScaling:
+    original = keys.count("rope.scaling.original_context_length", max_positions)
+    stretch = max_positions / original
+    default = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+    short, long = (file.tensor(f"rope_factors_{kind}.weight").numpy().ravel().tolist() for kind in ("short", "long"))
+    return RopeScaling(
+        "longrope",
+        original_max_positions=original,
+        attention_factor=keys.number("rope.scaling.attn_factor", default),
+        factors=tuple(short),
+        long_factors=tuple(long),
+    )
 
 
 def _plain(_file: GgufFile, _keys: _Keys, spec: DecoderSpec) -> DecoderSpec:

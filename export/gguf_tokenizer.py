@@ -15,17 +15,9 @@ from tokenizers import Tokenizer
 from export.checkpoint import TextFiles
 from export.errors import SourceError, UnsupportedError
 from export.spm_tokenizer import begin_with, spm_tokenizer_json
+from export.stop_tokens import end_of_turn_ids
 
 _CONTROL, _USER_DEFINED = 3, 4
-_END_OF_TURN_TEXTS = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<end_of_turn>",
-    "<|end|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end_of_role|>",
-)
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -179,8 +171,5 @@ def _stop_token_ids(name: str, metadata: dict[str, Any], tokens: list[str], temp
     """``eos``, ``eot`` and each known end-of-turn control token that the chat template writes."""
     ids = [_token_id(name, metadata, f"{key}_token_id", len(tokens)) for key in ("eos", "eot", "eom")]
     types = _token_types(metadata, len(tokens))
-    known = {
-        text: index for index, text in enumerate(tokens) if types[index] == _CONTROL and text in _END_OF_TURN_TEXTS
-    }
-    ids += [index for text, index in known.items() if template is not None and text in template]
+    ids += end_of_turn_ids(template, {text: i for i, text in enumerate(tokens) if types[i] == _CONTROL})
     return tuple(sorted({index for index in ids if index is not None}))

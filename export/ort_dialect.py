@@ -16,6 +16,7 @@ import numpy as np
 from runtime import graph_io
 
 from export.dialect import Value
+from export.errors import UnsupportedError
 from export.graph_writer import GraphWriter
 from export.lazy_tensor import F32, LazyTensor
 from export.precision import PrecisionPlan, WeightFormat
@@ -231,6 +232,10 @@ class OrtDialect:
         return self._writer.node("MatMulNBits", inputs, name, _MS, **attributes)
 
     def _rope(self, index: int) -> tuple[str, str]:
+        if self._spec.ropes[index].dim % 16:
+            raise UnsupportedError(
+                f"rotary embedding over {self._spec.ropes[index].dim} dimensions: ONNX Runtime takes multiples of 16"
+            )
         names = (f"rope.{index}.cos", f"rope.{index}.sin")
         for name, table in zip(names, rope_tables(self._spec.ropes[index], self._max_model_len), strict=True):
             self._writer.constant(name, table.astype(self._dtype))

@@ -27,9 +27,9 @@ from export.graph_writer import GRAPH_FILE, GraphWriter
 from export.ort_dialect import OPSET, OrtDialect
 from export.precision import PrecisionPlan, WeightFormat, plan_from_name
 from export.progress import Reporter, SilentReporter
-from export.quality import WINDOW_TOKENS, check_quality, measure_quality
+from export.quality import WINDOW_TOKENS, check_quality, measure_quality, text_windows
 from export.recipe import Recipe
-from export.sources import OpenedSource, open_source
+from export.sources import OpenedSource, open_source, stat_fingerprint
 from export.spec import DecoderSpec
 
 DEFAULT_MAX_MODEL_LEN = 8192
@@ -51,7 +51,7 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
 
     Raises ExportError; whatever stood at ``root`` before then still stands.
     """
-    digest = recipe.digest()
+    digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
     if existing is not None:
         return BuildResult(root, existing, was_up_to_date=True)
@@ -96,7 +96,9 @@ def _fill(recipe: Recipe, plan: PrecisionPlan, checkpoint: Checkpoint, partial: 
     text = checkpoint.text_files()
     _write_text_files(partial, text)
     graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
-    quality = _measure(recipe, plan, checkpoint, partial, reporter)
+    quality = _measure(
+        recipe, plan, checkpoint=checkpoint, max_model_len=max_model_len, partial=partial, reporter=reporter
+    )
     return _Filled(graph, text, quality, max_model_len)
 
 
@@ -120,17 +122,25 @@ def write_ort_graph(
 
 
 def _measure(
-    recipe: Recipe, plan: PrecisionPlan, checkpoint: Checkpoint, partial: Path, reporter: Reporter
+    recipe: Recipe,
+    plan: PrecisionPlan,
+    *,
+    checkpoint: Checkpoint,
+    max_model_len: int,
+    partial: Path,
+    reporter: Reporter,
 ) -> package.Quality | None:
     """The quality report, against a float32 graph that lives only as long as this takes. Raises QualityError."""
-    if recipe.quality is None or plan == PrecisionPlan(WeightFormat()):
+    exact = PrecisionPlan(WeightFormat())
+    if recipe.quality is None or plan == exact:
         return None
     reference = partial / _REFERENCE_FOLDER
-    write_ort_graph(checkpoint, PrecisionPlan(WeightFormat()), WINDOW_TOKENS, reference, SilentReporter())
+    write_ort_graph(checkpoint, exact, max_model_len, reference, SilentReporter())
+    tokenizer_json = (partial / package.TOKENIZER_FILE).read_text(encoding="utf-8")
     quality = measure_quality(
         reference / GRAPH_FILE,
         partial / package.ORT_GRAPH / GRAPH_FILE,
-        tokenizer_json=(partial / package.TOKENIZER_FILE).read_text(encoding="utf-8"),
+        windows=list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len))),
         shape=_model_shape(checkpoint.spec),
         max_mean_kl=recipe.quality.max_mean_kl,
         reporter=reporter,

@@ -30,6 +30,7 @@ _TEXT_FOLDER = "texts"
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,9 @@ class Comparison:
 
 
 def measure_quality(
-    reference: Path, graph: Path, *, tokenizer_json: str, shape: ModelShape, max_mean_kl: float, reporter: Reporter
+    reference: Path, graph: Path, *, windows: list[I64], shape: ModelShape, max_mean_kl: float, reporter: Reporter
 ) -> Quality:
-    """Run both graphs over the built-in texts. Raises QualityError if the graph's logits are not finite."""
-    windows = list(text_windows(tokenizer_json))
+    """Run both graphs over ``windows``. Raises QualityError if a graph's logits are not finite."""
     runners = _GraphRunner(reference, shape), _GraphRunner(graph, shape)
     parts = []
     with reporter.stage("Measuring quality against float32", len(windows)) as advance:
@@ -73,22 +73,23 @@ def check_quality(quality: Quality, name: str) -> None:
     """Raise QualityError if the mean KL is above its limit."""
     if not quality.mean_kl <= quality.max_mean_kl:
         raise QualityError(
-            f"{name}: mean KL against float32 is {quality.mean_kl:.4f} nats per token, the limit is {quality.max_mean_kl:g} "
-            f"(top-1 agreement {quality.top1_agreement:.1%}); choose a higher precision or raise max_mean_kl"
+            f"{name}: mean KL against float32 is {quality.mean_kl:.4f} nats per token, the limit is "
+            f"{quality.max_mean_kl:g} (top-1 agreement {quality.top1_agreement:.1%}); "
+            "choose a higher precision or raise max_mean_kl"
         )
 
 
-def text_windows(tokenizer_json: str) -> Iterator[npt.NDArray[np.int64]]:
-    """Token ids int64 [T <= 512] of the built-in texts, text by text; windows of one token are left out."""
+def text_windows(tokenizer_json: str, length: int = WINDOW_TOKENS) -> Iterator[I64]:
+    """Token ids int64 [T <= length] of the built-in texts, text by text; a lone last token is left out."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     folder = resources.files(__package__) / _TEXT_FOLDER
     for text in sorted((item for item in folder.iterdir() if item.name.endswith(".txt")), key=lambda item: item.name):
         ids = tokenizer.encode(text.read_text(encoding="utf-8")).ids
-        for start in range(0, len(ids) - 1, WINDOW_TOKENS):
-            yield np.array(ids[start : start + WINDOW_TOKENS], np.int64)
+        for start in range(0, len(ids) - 1, length):
+            yield np.array(ids[start : start + length], np.int64)
 
 
-def compare(reference: F32, logits: F32, window: npt.NDArray[np.int64]) -> Comparison:
+def compare(reference: F32, logits: F32, window: I64) -> Comparison:
     """Compare two graphs' logits float32 [T, V] on one window of ids int64 [T], in bands to bound memory."""
     if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
         raise QualityError("a graph computed NaN or infinite logits on the built-in text; its checkpoint is broken")
@@ -118,7 +119,7 @@ class _GraphRunner:
             self._session.get_inputs()[-1].type
         ]
 
-    def logits(self, window: npt.NDArray[np.int64]) -> F32:
+    def logits(self, window: I64) -> F32:
         """Logits float32 [T, V] of every token of a window int64 [T]."""
         length = len(window)
         empty = np.zeros((1, self._shape.num_kv_heads, length, self._shape.head_dim), self._kv_dtype)

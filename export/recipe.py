@@ -83,9 +83,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     quality: QualityLimits | None = msgspec.field(default_factory=QualityLimits)
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
 
-    def digest(self) -> str:
-        """Identifies what would be built: equal digests, equal packages."""
-        return hashlib.sha256(_DIGEST_SALT + msgspec.json.encode(self, order="deterministic")).hexdigest()
+    def digest(self, fingerprint: str = "") -> str:
+        """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""
+        content = msgspec.json.encode((self, fingerprint), order="deterministic")
+        return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
 
 
 def load_recipe(path: Path) -> Recipe:

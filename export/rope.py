@@ -18,12 +18,12 @@ def rope_tables(rope: RopeSpec, num_positions: int) -> tuple[F32, F32]:
 
     Computed in float64 and rounded once, so that far positions keep their angle.
     """
-    angles = np.outer(np.arange(num_positions, dtype=np.float64), _frequencies(rope))
+    angles = np.outer(np.arange(num_positions, dtype=np.float64), _frequencies(rope, num_positions))
     factor = rope.scaling.attention_factor if rope.scaling else 1.0
     return (np.cos(angles) * factor).astype(np.float32), (np.sin(angles) * factor).astype(np.float32)
 
 
-def _frequencies(rope: RopeSpec) -> F64:
+def _frequencies(rope: RopeSpec, num_positions: int) -> F64:
     """Angle per position, float64 [dim / 2]: theta ** (-2j / dim), then stretched."""
     base: F64 = rope.theta ** (-np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim)
     scaling = rope.scaling
@@ -34,6 +34,9 @@ def _frequencies(rope: RopeSpec) -> F64:
             return base / scaling.factor
         case "factors":
             return base / np.asarray(scaling.factors, np.float64)
+        case "longrope":
+            is_long = num_positions > scaling.original_max_positions
+            return base / np.asarray(scaling.long_factors if is_long else scaling.factors, np.float64)
         case "llama3":
             return _llama3(base, scaling)
         case "yarn":

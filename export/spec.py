@@ -21,11 +21,12 @@ class RopeScaling:
 
     ``linear`` divides every frequency by ``factor``; ``llama3`` does so smoothly for long wavelengths (Llama 3.1,
     section 4.3 of its model card's reference code); ``yarn`` is Peng et al. 2023 (arXiv:2309.00071), with
-    ``attention_factor`` multiplied into both tables; ``factors`` divides frequency j by ``factors[j]`` (Phi-3's
-    long-context tables, GGUF's ``rope_freqs``).
+    ``attention_factor`` multiplied into both tables; ``factors`` divides frequency j by ``factors[j]`` (GGUF's
+    ``rope_freqs``); ``longrope`` (Ding et al. 2024) does so by ``long_factors`` in tables longer than
+    ``original_max_positions`` and by ``factors`` in shorter ones.
     """
 
-    kind: Literal["linear", "llama3", "yarn", "factors"]
+    kind: Literal["linear", "llama3", "yarn", "factors", "longrope"]
     factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
@@ -35,6 +36,7 @@ class RopeScaling:
     truncate: bool = True
     attention_factor: float = 1.0
     factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
