@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from runtime.engine import EngineStats
 from runtime.engine_config import EngineConfig
 from runtime.errors import EngineUnavailable
 from runtime.events import Event, FinishEvent, FinishReason, Timing
 from runtime.request import Request
 from runtime.session import Session
+from runtime.step_report import EngineStats
 from runtime.worker import EngineState, EngineWorker
 
 __all__ = ["AsyncEngine", "EngineState", "EventStream"]

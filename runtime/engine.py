@@ -15,52 +15,18 @@ import numpy as np
 
 from runtime.engine_config import EngineConfig
 from runtime.events import Event, FinishEvent, FinishReason, Timing, TokenEvent
+from runtime.ngram_draft import NgramDraft
 from runtime.request import Request, SamplingParams
 from runtime.sampler import Sampled, SamplerState, sample
 from runtime.scheduler import Scheduler
 from runtime.sequence import Phase, Sequence
 from runtime.session import FloatArray, Session
 from runtime.step_plan import CopyKind, PrefillChunk, SlotCopy, StepPlan
+from runtime.step_report import EngineStats, StepResult, StepTimes
 
 _WARM_UP_PROMPT_TOKENS = 8
 _WARM_UP_NEW_TOKENS = 3
 _NS_PER_S = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class StepTimes:
-    """Where a step's nanoseconds went. ``run`` is inside the backend; ``bind`` is the session's own work around it."""
-
-    plan_ns: int = 0
-    copy_ns: int = 0
-    bind_ns: int = 0
-    run_ns: int = 0
-    sample_ns: int = 0
-    commit_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What a step produced. ``num_decoded`` and ``num_prefilled`` count tokens."""
-
-    events: list[Event]
-    num_decoded: int
-    num_prefilled: int
-    times: StepTimes
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """A snapshot. Token counts are cumulative; ``kv_used_tokens`` are rows owned by live sequences."""
-
-    num_running: int = 0
-    num_waiting: int = 0
-    num_slots: int = 0
-    kv_used_tokens: int = 0
-    kv_capacity_tokens: int = 0
-    num_steps: int = 0
-    prefix_query_tokens: int = 0
-    prefix_hit_tokens: int = 0
 
 
 class Engine:
@@ -72,10 +38,13 @@ class Engine:
         self._config = config
         self._clock = clock
         self._states: dict[Sequence, SamplerState] = {}
+        self._drafts: dict[Sequence, NgramDraft] = {}
         self._order = 0
         self._num_steps = 0
         self._prefix_query_tokens = 0
         self._prefix_hit_tokens = 0
+        self._drafted_tokens = 0
+        self._accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -94,6 +63,8 @@ class Engine:
             num_steps=self._num_steps,
             prefix_query_tokens=self._prefix_query_tokens,
             prefix_hit_tokens=self._prefix_hit_tokens,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
     def add(self, request: Request) -> None:
@@ -180,6 +151,8 @@ class Engine:
     def _decode(self, plan: StepPlan, events: list[Event], spent: _Spent) -> int:
         if not plan.decode:
             return 0
+        if len(plan.decode) == 1 and (sequence := plan.decode[0].sequence) and (draft := self._draft(sequence)):
+            return self._verify(sequence, draft, events, spent)
         token_ids = np.zeros(len(plan.decode), np.int64)  # [B]; idle rows may hold any token
         positions = np.zeros(len(plan.decode), np.int64)  # [B]
         sequences = [row.sequence for row in plan.decode]
@@ -196,6 +169,41 @@ class Engine:
         for sequence in filter(None, sequences):
             self._scheduler.commit_decode(sequence)
         return self._sample(logits, sequences, events, spent)
+
+    def _draft(self, sequence: Sequence) -> list[int]:
+        if not self._config.drafts:
+            return []
+        drafter = self._drafts.get(sequence)
+        if drafter is None:
+            drafter = self._drafts[sequence] = NgramDraft(self._config.max_draft_tokens)
+        for token_id in sequence.token_ids[drafter.num_observed :]:
+            drafter.observe(token_id)
+        return drafter.propose(sequence.request.sampling.max_tokens - sequence.num_generated - 1)
+
+    def _verify(self, sequence: Sequence, draft: list[int], events: list[Event], spent: _Spent) -> int:
+        """Compute the last token and its draft in one call, and draw tokens as long as they meet the draft.
+
+        Each token is drawn from the model's own distribution given what was drawn before it, exactly as without a
+        draft; a draft that is met only saves the call. Returns how many tokens were drawn.
+        """
+        token_ids = np.array([sequence.token_ids[-1], *draft], np.int64)  # [1 + draft]
+        try:
+            logits = self.session.prefill(sequence.slot, token_ids, sequence.num_computed, len(token_ids))
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this sequence and no other
+            self._fail(sequence, error, events)
+            return 0
+        drawn = 0
+        for row in range(len(token_ids)):
+            self._scheduler.commit_decode(sequence)
+            drawn += self._sample(logits[row : row + 1], [sequence], events, spent)
+            if sequence.phase is Phase.FINISHED or row == len(draft) or sequence.token_ids[-1] != draft[row]:
+                break
+        accepted = max(0, drawn - 1)
+        self._drafted_tokens += len(draft)
+        self._accepted_tokens += accepted
+        if sequence in self._drafts:
+            self._drafts[sequence].report(len(draft), accepted)
+        return drawn
 
     def _prefill(self, chunk: PrefillChunk, events: list[Event], spent: _Spent) -> int:
         sequence = chunk.sequence
@@ -258,6 +266,7 @@ class Engine:
     ) -> None:
         self._scheduler.finish(sequence, rows_valid=error is None)
         del self._states[sequence]
+        self._drafts.pop(sequence, None)
         timing = Timing(
             arrival_ns=sequence.request.arrival_ns,
             admitted_ns=sequence.admitted_ns,

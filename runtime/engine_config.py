@@ -17,6 +17,8 @@ class EngineConfig:
     prefix_cache             reuse the cache rows of earlier prompts
     deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
                              bit by bit
+    max_draft_tokens         tokens that prompt lookup may guess ahead while a sequence decodes alone; 0 switches it
+                             off, and so does ``deterministic``
     watchdog_s               seconds without progress, with work at hand, after which the engine counts as hung
     """
 
@@ -27,4 +29,10 @@ class EngineConfig:
     idle_prefill_chunk_tokens: int = 512
     prefix_cache: bool = True
     deterministic: bool = False
+    max_draft_tokens: int = 0
     watchdog_s: float = 120.0
+
+    @property
+    def drafts(self) -> bool:
+        """True when prompt lookup may draft."""
+        return self.max_draft_tokens > 0 and not self.deterministic

@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
-from runtime.engine import Engine, EngineStats
+from runtime.engine import Engine
 from runtime.engine_config import EngineConfig
 from runtime.errors import EngineUnavailable, Overloaded
 from runtime.events import Event, FinishEvent, FinishReason, Timing
 from runtime.request import Request
 from runtime.session import Session
+from runtime.step_report import EngineStats
 
 _LOG = logging.getLogger("powertrain.engine")
 _NS_PER_S = 1_000_000_000
