@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from runtime import manifest as package
+from runtime.engine_sidecar import TRT_GRAPH
 from runtime.errors import PackageError
 
 from export.checkpoint import Checkpoint, TextFiles, check_shapes
@@ -31,6 +32,7 @@ from export.quality import WINDOW_TOKENS, check_quality, measure_quality, text_w
 from export.recipe import Recipe
 from export.sources import OpenedSource, open_source, stat_fingerprint
 from export.spec import DecoderSpec
+from export.trt_graph import write_trt_graph
 
 DEFAULT_MAX_MODEL_LEN = 8192
 
@@ -80,7 +82,7 @@ def up_to_date(root: Path, digest: str) -> package.Manifest | None:
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    graph: package.GraphInfo
+    graphs: dict[str, package.GraphInfo]
     text: TextFiles
     quality: package.Quality | None
     max_model_len: int
@@ -95,11 +97,15 @@ def _fill(recipe: Recipe, plan: PrecisionPlan, checkpoint: Checkpoint, partial: 
         raise ExportError(f"max_model_len is {max_model_len}, the model was made for {spec.max_positions} tokens")
     text = checkpoint.text_files()
     _write_text_files(partial, text)
-    graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
+    graphs = {
+        package.ORT_GRAPH: write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
+    }
+    if TRT_GRAPH in recipe.dialects:
+        graphs[TRT_GRAPH] = write_trt_graph(checkpoint, plan, max_model_len, partial / TRT_GRAPH, reporter)
     quality = _measure(
         recipe, plan, checkpoint=checkpoint, max_model_len=max_model_len, partial=partial, reporter=reporter
     )
-    return _Filled(graph, text, quality, max_model_len)
+    return _Filled(graphs, text, quality, max_model_len)
 
 
 def write_ort_graph(
@@ -183,7 +189,7 @@ def _manifest(
         max_model_len=filled.max_model_len,
         stop_token_ids=filled.text.stop_token_ids,
         special_tokens=filled.text.special_tokens,
-        graphs={package.ORT_GRAPH: filled.graph},
+        graphs=filled.graphs,
         quality=filled.quality,
         recipe_digest=digest,
         files={name: package.file_info(partial / name) for name in names},

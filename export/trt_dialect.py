@@ -56,6 +56,10 @@ class TrtDialect:
         """Bytes of weights that one decode step reads."""
         return self._weights.num_bytes
 
+    def precision(self) -> dict[str, str]:
+        """Group -> how its weights are stored, as the manifest records it."""
+        return {group: ", ".join(sorted(labels)) for group, labels in sorted(self.formats.items())}
+
     def embed(self, table: LazyTensor) -> Value:
         """Gather from a floating-point table."""
         self._table = table

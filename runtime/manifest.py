@@ -231,5 +231,11 @@ def _check_no_strangers(root: Path, manifest: Manifest) -> None:
         name = path.relative_to(root).as_posix()
         if path.is_dir() and not path.is_symlink():
             continue
-        if name not in known:
+        if name not in known and not _is_added_later(path, name):
             raise PackageError(f"{root.name}: the manifest does not name {name!r}; remove it or rebuild the package")
+
+
+def _is_added_later(path: Path, name: str) -> bool:
+    """TensorRT engines, their sidecars and kernels compiled from them: made after the package, checked when used."""
+    is_engine_file = name.startswith("trt/") and name.endswith((".engine", ".engine.json", ".engine.kernels"))
+    return is_engine_file and name.count("/") == 1 and path.is_file() and not path.is_symlink()

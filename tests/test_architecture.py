@@ -13,7 +13,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
-    "export": {"export", "runtime.manifest", "runtime.graph_io", "runtime.errors"},
+    "export": {
+        "export",
+        "runtime.engine_sidecar",
+        "runtime.errors",
+        "runtime.gpu",
+        "runtime.graph_io",
+        "runtime.kv_budget",
+        "runtime.manifest",
+    },
     "runtime": {"runtime"},
     "api": {"api", "runtime"},
     "bench": {"bench", "runtime"},
