@@ -23,24 +23,25 @@ __all__ = ["AsyncEngine", "EngineState", "EventStream"]
 class EventStream:
     """Events of one request, in order; iterates over lists, each what one engine step delivered."""
 
-    def __init__(self, request: Request, on_abort: Callable[[str], None]) -> None:
+    def __init__(self, request: Request, on_abort: Callable[[str, int | None], None]) -> None:
         self.request = request
         self._on_abort = on_abort
         self._events: list[Event] = []
         self._unfinished = set(range(request.n))
         self._arrived = asyncio.Event()
-        self._aborted = False
+        self._aborted: set[int] = set()
 
     @property
     def finished(self) -> bool:
         """True when every choice has ended, read or not."""
         return not self._unfinished
 
-    def abort(self) -> None:
-        """Ask the engine to drop the request; its unfinished choices end with ABORT. Idempotent."""
-        if not self._aborted and self._unfinished:
-            self._aborted = True
-            self._on_abort(self.request.request_id)
+    def abort(self, index: int | None = None) -> None:
+        """Ask the engine to drop one choice or all of them; what is unfinished ends with ABORT. Idempotent."""
+        wanted = self._unfinished if index is None else self._unfinished & {index}
+        if wanted - self._aborted:
+            self._aborted |= wanted
+            self._on_abort(self.request.request_id, index)
 
     def push(self, events: list[Event]) -> None:
         """Take events from the engine; those of a choice that has ended already are dropped."""

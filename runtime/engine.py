@@ -79,11 +79,12 @@ class Engine:
         """Ids of the requests that have unfinished choices."""
         return list(dict.fromkeys(sequence.request.request_id for sequence in self._scheduler.alive()))
 
-    def abort(self, request_id: str) -> list[Event]:
-        """Drop what is left of a request; its unfinished choices end with ABORT. Unknown ids are ignored."""
+    def abort(self, request_id: str, index: int | None = None) -> list[Event]:
+        """Drop one choice or all that is left of a request; they end with ABORT. Unknown ids are ignored."""
         events: list[Event] = []
         for sequence in self._scheduler.of_request(request_id):
-            self._finish(sequence, FinishReason.ABORT, events)
+            if index is None or sequence.index == index:
+                self._finish(sequence, FinishReason.ABORT, events)
         return events
 
     def fail_all(self, error: str) -> list[Event]:

@@ -54,7 +54,7 @@ class EngineWorker:
         self._on_state = on_state
         self._wake = threading.Condition()
         self._submitted: deque[Request] = deque()
-        self._aborted: deque[str] = deque()
+        self._aborted: deque[tuple[str, int | None]] = deque()
         self._closing = False
         self._live_choices = 0
         self._max_seqs = 0
@@ -83,10 +83,10 @@ class EngineWorker:
             self._submitted.append(request)
             self._wake.notify()
 
-    def abort(self, request_id: str) -> None:
-        """Ask for the end of a request; it takes effect before the next step."""
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """Ask for the end of one choice or a whole request; it takes effect before the next step."""
         with self._wake:
-            self._aborted.append(request_id)
+            self._aborted.append((request_id, index))
             self._wake.notify()
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -133,16 +133,17 @@ class EngineWorker:
             requests, aborted, closing = self._take(idle=not engine.has_work)
             for request in requests:
                 engine.add(request)
-            for request_id in aborted:
-                self._deliver(engine.abort(request_id))
+            for request_id, index in aborted:
+                self._deliver(engine.abort(request_id, index))
             if closing:
                 self._deliver(self._abort_all(engine))
                 return
-            self._deliver(engine.step().events)
-            self.stats = engine.stats()
+            result = engine.step()
             self._last_progress_ns = time.perf_counter_ns()
+            self.stats = engine.stats()  # before the events: who reads an end must find it counted
+            self._deliver(result.events)
 
-    def _take(self, *, idle: bool) -> tuple[list[Request], list[str], bool]:
+    def _take(self, *, idle: bool) -> tuple[list[Request], list[tuple[str, int | None]], bool]:
         with self._wake:
             while idle and not (self._submitted or self._aborted or self._closing):
                 self._wake.wait()

@@ -107,6 +107,18 @@ def test_abort_ends_the_stream_once() -> None:
     with_engine(body)
 
 
+def test_one_choice_can_be_dropped_while_the_others_go_on() -> None:
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        stream = engine.submit(request("a", [1, 2], max_tokens=60, n=2))
+        await anext(stream)
+        stream.abort(0)
+        ends = {event.index: event async for events in stream for event in events if isinstance(event, FinishEvent)}
+        assert (ends[0].reason, ends[1].reason) == (FinishReason.ABORT, FinishReason.LENGTH)
+        assert ends[0].num_generated < 60
+
+    with_engine(body)
+
+
 def test_a_load_failure_is_told_and_nothing_is_accepted() -> None:
     def cannot_load() -> ScriptedSession:
         raise OSError("the graph is not there")
