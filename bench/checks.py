@@ -117,7 +117,15 @@ def warmup_drift(done: Sequence[RequestRecord]) -> Check:
     value = float(np.median(per_token[half:]) / np.median(per_token[:half]) - 1.0)
     ok = abs(value) <= DRIFT_LIMIT
     detail = "median latency per token, later half against earlier half"
-    return Check("drift", title, ok, value, DRIFT_LIMIT, "", detail if ok else detail + "; add --warmup-request-count")
+    return Check(
+        "drift",
+        title,
+        ok,
+        value,
+        DRIFT_LIMIT,
+        "",
+        detail if ok else detail + "; warm up longer, or find what else took the machine",
+    )
 
 
 def failures(result: Measurement) -> Check:

@@ -17,6 +17,7 @@ from bench.endpoint import ChatOptions, Endpoint, endpoint_from_url
 from bench.environment import environment
 from bench.errors import BenchError
 from bench.exports import points_csv, report_json, report_markdown, requests_jsonl, write_whole
+from bench.html_report import report_html
 from bench.http_bench import HttpBench, Target
 from bench.http_client import HttpClient, socket_dial
 from bench.http_flags import HttpFlags, flags_from, loads_from, objectives_from, text_from, workload_from
@@ -186,6 +187,7 @@ def _write(report: Report, records: list[tuple[str, str, int, RequestRecord]], f
         write_whole(folder / "report.json", report_json(report))
         write_whole(folder / "requests.jsonl", requests_jsonl(records))
         write_whole(folder / "report.csv", points_csv(report.points))
+        write_whole(folder / "report.html", report_html(report).encode())
         write_whole(folder / "report.md", report_markdown(report).encode())
     except OSError as error:
         raise BenchError(f"cannot write results: {error.strerror}") from error
