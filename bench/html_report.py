@@ -84,7 +84,7 @@ def _cards(report: Report) -> str:
 def _failed_checks(report: Report) -> str:
     """What a reader must know before believing any figure below."""
     lines = [
-        f"<li><b>{escape(check.title)}</b> in {escape(point.load)} of {escape(point.target)}: {escape(check.detail)}</li>"
+        f"<li><b>{escape(check.title)}</b>, {escape(f'{point.target}, {point.load}: {check.detail}')}</li>"
         for point in report.points
         for check in point.runs[-1].checks
         if check.ok is False

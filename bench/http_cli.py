@@ -24,6 +24,7 @@ from bench.http_flags import HttpFlags, flags_from, loads_from, objectives_from,
 from bench.http_options import shared_options
 from bench.live import LiveProgress
 from bench.metric_catalog import BY_KEY, METRICS, explain
+from bench.plots import write_plots
 from bench.preflight import choose_model, preflight
 from bench.records import RequestRecord
 from bench.results import Point, Report, new_report
@@ -189,6 +190,8 @@ def _write(report: Report, records: list[tuple[str, str, int, RequestRecord]], f
         write_whole(folder / "report.csv", points_csv(report.points))
         write_whole(folder / "report.html", report_html(report).encode())
         write_whole(folder / "report.md", report_markdown(report).encode())
+        if flags.plots:
+            write_plots(report, folder)
     except OSError as error:
         raise BenchError(f"cannot write results: {error.strerror}") from error
 

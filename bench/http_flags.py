@@ -156,6 +156,7 @@ def _refuse_contradictions(flags: HttpFlags) -> None:
         (flags.trace and flags.warmup_request_count, "a trace is replayed as recorded: no --warmup-request-count"),
         (flags.request_cancellation_delay and not flags.request_cancellation_rate,
          "--request-cancellation-delay needs --request-cancellation-rate"),
+        (flags.plots and flags.output_dir is None, "--plots needs --output-dir"),
         (flags.turns > 1 and flags.trace, "--turns does not apply to a trace"),
     )  # fmt: skip
     for broken, message in rules:

@@ -29,9 +29,7 @@ _TTFT_MS = 50.0
 
 
 @click.command("prove")
-@click.option(
-    "--client", is_flag=True, help="Also measure this machine's client at 64 streams, 5,000 tok/s, in real time."
-)
+@click.option("--client", is_flag=True, help="Also measure the client here: 64 streams, 5,000 tok/s, real time.")
 def prove_command(*, client: bool) -> None:
     """Reproduce NVIDIA's published NIM tables in simulated time; with --client, measure the measuring client."""
     console = Console()

@@ -12,6 +12,7 @@ from runtime.errors import PowertrainError
 from bench.errors import BenchError
 from bench.exports import report_markdown, write_whole
 from bench.html_report import report_html
+from bench.plots import write_plots
 from bench.results import Report, load_report
 
 
@@ -32,8 +33,6 @@ def report_command(
         if output is not None:
             write_whole(output, report_html(report).encode())
         if plots is not None:
-            from bench.plots import write_plots
-
             write_plots(report, plots)
         if markdown:
             sys.stdout.write(report_markdown(report))
@@ -56,8 +55,10 @@ def merged(named: list[tuple[str, Report]], title: str | None) -> Report:
     points = []
     for name, report in named:
         several = len({point.target for point in report.points}) > 1
-        for point in report.points:
-            points.append(msgspec.structs.replace(point, target=f"{name} {point.target}" if several else name))
+        points += [
+            msgspec.structs.replace(point, target=f"{name} {point.target}" if several else name)
+            for point in report.points
+        ]
     first = named[0][1]
     return msgspec.structs.replace(
         first, points=points, title=title or f"{' against '.join(name for name, _ in named)}"
