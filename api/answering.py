@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from litestar.types import HTTPReceiveMessage, Receive, Scope, Send
 
 from api.errors import ClientGoneError, answer_from
-from api.generation import Generation, Update
-from api.renderer import Renderer, merged, whole_choices
+from api.generation import Generation, Update, merged
+from api.renderer import Renderer, whole_choices
 from api.request_record import Outcome, RequestRecord
 from api.sse import DONE, KEEP_ALIVE, event
 
@@ -96,10 +96,10 @@ class Answer:
         return self.renderer.body(whole_choices(updates))
 
     async def _write_whole(self, send: Send) -> Outcome:
-        events = []
+        events = self.renderer.opening()
         while not self.generation.finished:
             events += self._chunks(await self._next())
-        body = b"".join([*self.renderer.opening(), *events, *self.renderer.closing(), DONE])
+        body = b"".join([*events, *self.renderer.closing(), DONE])
         await _send_whole(send, _STREAM_HEADERS + self.headers, body)
         return Outcome.SUCCESS
 
@@ -108,11 +108,13 @@ class Answer:
         outcome = Outcome.SUCCESS
         try:
             while not self.generation.finished:
-                events = await self._next_events()
+                updates = await self._next_or_silence()
+                events: list[bytes] = []
                 if not started:
                     await _start(send, _STREAM_HEADERS + self.headers)
                     started = True
-                    events = [*self.renderer.opening(), *events]
+                    events = self.renderer.opening()
+                events += [KEEP_ALIVE] if updates is None else self._chunks(updates)
                 if events:
                     await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
             tail = self.renderer.closing()
@@ -125,16 +127,13 @@ class Answer:
         await send({"type": "http.response.body", "body": b"".join([*tail, DONE]), "more_body": False})
         return outcome
 
-    async def _next_events(self) -> list[bytes]:
-        """The next chunks, or a comment after a silence: proxies close connections that say nothing."""
-        if not self.keep_alive_s:
-            return self._chunks(await self._next())
+    async def _next_or_silence(self) -> list[Update] | None:
+        """The next updates, or None after a silence: proxies close connections that say nothing."""
         try:
-            async with asyncio.timeout(self.keep_alive_s):
-                updates = await self._next()
+            async with asyncio.timeout(self.keep_alive_s or None):
+                return await self._next()
         except TimeoutError:
-            return [KEEP_ALIVE]
-        return self._chunks(updates)
+            return None
 
     def _chunks(self, updates: list[Update]) -> list[bytes]:
         events = (self.renderer.chunk(update) for update in updates for update in self._spaced(update))

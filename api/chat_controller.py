@@ -6,6 +6,7 @@ import time
 
 import msgspec
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from runtime.errors import RequestError
 from runtime.request import Request as EngineRequest
@@ -39,7 +40,7 @@ class ChatController(Controller):
     path = "/v1/chat/completions"
 
     @post(status_code=200)
-    async def complete(self, request: AnyRequest, service: Service) -> ASGIApp:
+    async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Answer a conversation. Every check is made before the status line."""
         arrival_ns = time.perf_counter_ns()
         body = await read_object(request, service)
@@ -78,7 +79,7 @@ class ChatController(Controller):
         )
 
     @post("/render", status_code=200)
-    async def render(self, request: AnyRequest, service: Service) -> ASGIApp:
+    async def render(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """The prompt that a chat request would run with. Needs no engine."""
         asked = validate_chat(await read_object(request, service), service.rules)
         text, prompt_ids, sampling = await _prepare(asked, service)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from runtime.errors import RequestError
 from runtime.request import Request as EngineRequest
@@ -35,7 +36,7 @@ class CompletionController(Controller):
     path = "/v1/completions"
 
     @post(status_code=200)
-    async def complete(self, request: AnyRequest, service: Service) -> ASGIApp:
+    async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Continue a prompt or several. Choices are grouped by prompt."""
         arrival_ns = time.perf_counter_ns()
         body = await read_object(request, service)

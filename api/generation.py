@@ -42,6 +42,12 @@ class Update:
     finish: Finish | None = None
 
 
+def merged(first: Update, second: Update) -> Update:
+    """Two consecutive updates of one choice as one."""
+    tokens = first.tokens + second.tokens
+    return Update(first.index, first.text + second.text, tokens, second.num_tokens, second.finish)
+
+
 class Generation:
     """The choices of one HTTP request: request ``p`` of ``requests`` owns the indices ``p * n`` to ``p * n + n - 1``.
 
@@ -62,6 +68,7 @@ class Generation:
         self._merged: asyncio.Queue[tuple[int, list[Event]]] | None = None
         self._pumps: list[asyncio.Task[None]] = []
         self._num_choices = requests[0].n
+        self._failure: PowertrainError | None = None  # raised once the tokens before it were handed on
         self.cached_tokens: int | None = None
         self.admitted_ns = 0
         try:
@@ -86,6 +93,8 @@ class Generation:
         Raises GenerationFailedError when the engine failed, EngineUnavailable when it gave the request up.
         """
         while self._texts:
+            if self._failure is not None:
+                raise self._failure
             position, events = await self._next_events()
             updates = self._updates(position, events)
             if not any(index // self._num_choices == position for index in self._texts):
@@ -110,18 +119,28 @@ class Generation:
             raise GenerationFailedError("the events ended before every choice did") from None
 
     def _updates(self, position: int, events: list[Event]) -> list[Update]:
-        updates = []
+        updates: list[Update] = []
+        before: Update | None = None  # what the event just before this one brought
         for event in events:
             index = position * self._num_choices + event.index
             text = self._texts.get(index)
             if text is None:  # the choice has ended at a stop string; its later tokens are nobody's
                 continue
-            if isinstance(event, FinishEvent):
-                update: Update | None = self._finish(index, text, event)
+            if isinstance(event, TokenEvent):
+                before = self._push(index, text, event)
+                updates += [] if before is None else [before]
+                continue
+            self._failure = _failure(event)
+            if self._failure is not None:
+                break
+            end = self._finish(index, text, event)
+            # A finish rides on the token that brought it. Other updates stay one per token, so that the pieces of a
+            # stream do not depend on how busy the event loop is.
+            if before is not None and before.index == index:
+                updates[-1] = merged(before, end)
             else:
-                update = self._push(index, text, event)
-            if update is not None:
-                updates.append(update)
+                updates.append(end)
+            before = None
         return updates
 
     def _push(self, index: int, text: TextStream, event: TokenEvent) -> Update | None:
@@ -133,14 +152,8 @@ class Generation:
         return self._update(index, text, delta, finish)
 
     def _finish(self, index: int, text: TextStream, event: FinishEvent) -> Update:
-        if event.reason is FinishReason.ERROR:
-            raise GenerationFailedError(event.error or "the engine failed")
-        if event.reason is FinishReason.EXPIRED:
-            raise Overloaded("The request waited too long in the queue; try again later.")
-        if event.reason is FinishReason.ABORT:
-            raise EngineUnavailable("The server is shutting down; the answer was cut off.")
         self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
-        self.admitted_ns = event.timing.admitted_ns
+        self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
         return self._update(index, text, text.finish(), Finish(event.reason.value, event.stop_token_id))
 
     def _update(self, index: int, text: TextStream, delta: TextDelta, finish: Finish | None) -> Update:
@@ -157,3 +170,16 @@ class Generation:
 
         self._merged = merged
         self._pumps = [asyncio.ensure_future(pump(*pair)) for pair in enumerate(self._streams)]
+
+
+def _failure(event: FinishEvent) -> PowertrainError | None:
+    """The error that a choice's end stands for, None for an ordinary end."""
+    match event.reason:
+        case FinishReason.ERROR:
+            return GenerationFailedError(event.error or "the engine failed")
+        case FinishReason.EXPIRED:
+            return Overloaded("The request waited too long in the queue; try again later.")
+        case FinishReason.ABORT:
+            return EngineUnavailable("the server gave the request up")
+        case _:
+            return None

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import msgspec
 from litestar import Controller, get
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from api.json_answer import JsonAnswer
@@ -74,7 +75,7 @@ class ManagementController(Controller):
         return JsonAnswer(HealthBody(message="Service is live."))
 
     @get(["/v1/health/ready", "/health", "/ping"])
-    async def ready(self, service: Service) -> ASGIApp:
+    async def ready(self, service: NamedDependency[Service]) -> ASGIApp:
         """A request sent now would be answered."""
         service.require_ready()
         return JsonAnswer(HealthBody(message="Service is ready."))
@@ -85,7 +86,7 @@ class ManagementController(Controller):
         return JsonAnswer(VersionBody(version("powertrain"), API_VERSION))
 
     @get("/v1/metadata")
-    async def metadata(self, service: Service) -> ASGIApp:
+    async def metadata(self, service: NamedDependency[Service]) -> ASGIApp:
         """Model, files and licence."""
         model = service.model
         manifest = model.manifest
@@ -101,19 +102,19 @@ class ManagementController(Controller):
         )
 
     @get("/v1/license")
-    async def license(self, service: Service) -> ASGIApp:
+    async def license(self, service: NamedDependency[Service]) -> ASGIApp:
         """The model's licence text."""
         return JsonAnswer(_license(service.model))
 
     @get("/v1/manifest")
-    async def manifest(self, service: Service) -> ASGIApp:
+    async def manifest(self, service: NamedDependency[Service]) -> ASGIApp:
         """The package's manifest."""
         manifest = service.model.manifest
         text = msgspec.json.format(msgspec.json.encode(manifest)).decode() if manifest else ""
         return JsonAnswer(ManifestBody(text))
 
     @get(["/v1/metrics", "/metrics"])
-    async def metrics(self, service: Service) -> ASGIApp:
+    async def metrics(self, service: NamedDependency[Service]) -> ASGIApp:
         """Metrics in Prometheus' text format."""
         return JsonAnswer(service.metrics.page(), content_type=CONTENT_TYPE)
 

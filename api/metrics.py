@@ -12,7 +12,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from runtime.engine import EngineStats
+from runtime.step_report import EngineStats
 
 from api.request_record import Outcome, RequestRecord
 

@@ -6,6 +6,8 @@ import hashlib
 
 import msgspec
 from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from api.errors import NotFoundError
@@ -57,12 +59,12 @@ class ModelsController(Controller):
     path = "/v1/models"
 
     @get()
-    async def list_models(self, service: Service) -> ASGIApp:
+    async def list_models(self, service: NamedDependency[Service]) -> ASGIApp:
         """Every served name, the base name first."""
         return JsonAnswer(ModelList(data=[_card(name, service.model) for name in service.model.names]))
 
     @get("/{model_id:path}")
-    async def retrieve(self, model_id: str, service: Service) -> ASGIApp:
+    async def retrieve(self, model_id: FromPath[str], service: NamedDependency[Service]) -> ASGIApp:
         """One served name; names may hold slashes."""
         name = str(model_id).strip("/")
         if name not in service.model.names:

@@ -89,12 +89,6 @@ def whole_choices(updates: Sequence[Update]) -> list[WholeChoice]:
     return [_whole(index, parts[index]) for index in sorted(parts)]
 
 
-def merged(first: Update, second: Update) -> Update:
-    """Two consecutive updates of one choice as one."""
-    tokens = first.tokens + second.tokens
-    return Update(first.index, first.text + second.text, tokens, second.num_tokens, second.finish)
-
-
 def _whole(index: int, updates: list[Update]) -> WholeChoice:
     finish = updates[-1].finish
     if finish is None:

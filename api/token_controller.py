@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from msgspec import Meta
 from runtime.errors import RequestError
@@ -56,7 +57,7 @@ class TokenController(Controller):
     """The tokenizer."""
 
     @post("/tokenize", status_code=200)
-    async def tokenize(self, request: AnyRequest, service: Service) -> ASGIApp:
+    async def tokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Token ids of a text or of a conversation."""
         body = await read_object(request, service)
         model = service.model
@@ -76,7 +77,7 @@ class TokenController(Controller):
         return JsonAnswer(TokenizeBody(count=len(ids), max_model_len=model.max_model_len, tokens=ids, token_strs=names))
 
     @post("/detokenize", status_code=200)
-    async def detokenize(self, request: AnyRequest, service: Service) -> ASGIApp:
+    async def detokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Text of token ids."""
         body = await read_object(request, service)
         check_model(body.get("model"), service.rules)

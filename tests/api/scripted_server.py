@@ -1,0 +1,273 @@
+"""A real server over a real socket whose model does what the user's message says.
+
+Only the session is fake (``tests.fakes.ScriptedSession``); tokenizer, template, engine, scheduler, sampler, HTTP and
+client are the real things. The last user message is the model's program:
+
+=============  =====================================================================
+``text``       say the text, byte by byte, then end
+``#1,2,3``     emit these token ids, then end
+``*text``      say the text over and over
+``?``          draw letters a to z, all equally likely, without end
+``!3:text``    say the text, but fail before token 3 (counted from 0)
+=============  =====================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import openai
+from numpy.typing import NDArray
+
+from api.launch import bind, engine_config
+from api.metrics import ServerMetrics
+from api.served_model import ServedModel
+from api.server import Server
+from api.server_settings import Settings
+from api.service import Service
+from runtime.async_engine import AsyncEngine
+from runtime.chat_template import ChatTemplate
+from runtime.token_bytes import byte_alphabet
+from runtime.tokenizer import Tokenizer
+from tests.fakes import Call, ScriptedSession
+
+IM_START, IM_END, CONTROL = 256, 257, 258
+PIECES = ("hello", " world", "gani", "vol", "unteer", " or", "zation", "stop", " STOP", "\n\n")
+PIECE_IDS = {piece: 260 + position for position, piece in enumerate(PIECES)}
+VOCAB_SIZE = 512
+MAX_MODEL_LEN = 256
+NUM_SLOTS = 4
+NAMES = ("test/scripted-model", "alias-name")
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'tool' %}{{ raise_exception('No tools here') }}{% endif %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_ASSISTANT = list(b"assistant\n")
+
+
+def tokenizer_json() -> bytes:
+    """A byte-level tokenizer: ids 0..255 are the bytes, then control tokens, then pieces that text never encodes to."""
+    characters = {byte: character for character, byte in byte_alphabet().items()}
+    vocab = {characters[byte]: byte for byte in range(256)}
+    specials = {"<|im_start|>": IM_START, "<|im_end|>": IM_END, "<|control|>": CONTROL}
+    vocab |= specials
+    vocab |= {"".join(characters[byte] for byte in piece.encode()): token_id for piece, token_id in PIECE_IDS.items()}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    document: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": token_id, "content": content, **flags} for content, token_id in specials.items()],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": [],
+        },
+    }  # fmt: skip
+    return msgspec.json.encode(document)
+
+
+def model_script(history: list[int]) -> int | NDArray[np.float32]:
+    """The next token after a slot's whole history."""
+    program, done = _program(history)
+    if program.startswith(b"?"):
+        logits = np.full(VOCAB_SIZE, -30.0, np.float32)
+        logits[ord("a") : ord("z") + 1] = 0.0
+        return logits
+    if program.startswith(b"#"):
+        tokens = [int(part) for part in program[1:].split(b",")]
+    elif program.startswith(b"*"):
+        return program[1 + done % (len(program) - 1)]
+    elif program.startswith(b"!"):
+        step, _, text = program[1:].partition(b":")
+        if done == int(step):
+            raise RuntimeError("scripted failure")
+        tokens = list(text)
+    else:
+        tokens = list(program)
+    return tokens[done] if done < len(tokens) else IM_END
+
+
+def _program(history: list[int]) -> tuple[bytes, int]:
+    """The program and how many tokens were generated; a raw prompt is a program up to its first line feed."""
+    if IM_START not in history:
+        end = history.index(10) + 1 if 10 in history else len(history)
+        return _text(history[: end - 1]), len(history) - end
+    last = len(history) - 1 - history[::-1].index(IM_START)
+    user = b"user\n"
+    starts = [place for place, token in enumerate(history[:last]) if token == IM_START]
+    programs = [_text(history[start + 1 : history.index(IM_END, start)]) for start in starts]
+    mine = [program.removeprefix(user) for program in programs if program.startswith(user)]
+    return (mine[-1] if mine else b""), len(history) - last - 1 - len(_ASSISTANT)
+
+
+def _text(tokens: list[int]) -> bytes:
+    return bytes(token for token in tokens if token < 256)
+
+
+@dataclasses.dataclass
+class Gate:
+    """Lets a test hold the engine thread before its next call. Closed gates open when the server stops."""
+
+    open: threading.Event = dataclasses.field(default_factory=threading.Event)
+    reached: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def __call__(self, _call: Call) -> None:
+        self.reached.set()
+        if not self.open.wait(timeout=60):
+            raise RuntimeError("a test left the gate closed")
+
+
+@dataclasses.dataclass
+class RunningServer:
+    """A served scripted model."""
+
+    service: Service
+    session: ScriptedSession
+    gate: Gate
+    server: Server
+    base_url: str
+    port: int
+    http: httpx.Client
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        """A fresh client as a user makes it; close it, or use it as a context manager."""
+        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="not-used", max_retries=0)
+
+    def post(self, body: Any, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
+        """POST a JSON body, or raw bytes as they are."""
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        headers = {"content-type": "application/json", **options.pop("headers", {})}
+        return self.http.post(path, content=content, headers=headers, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """GET a path."""
+        return self.http.get(path, **options)
+
+    def chat(self, program: str, **fields: Any) -> dict[str, Any]:
+        """The body of a successful plain answer to one user message."""
+        response = self.post({"messages": [user(program)], **fields})
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def stream(self, program: str, **fields: Any) -> list[dict[str, Any]]:
+        """The chunks of a stream; checks the framing and the end marker."""
+        response = self.post({"messages": [user(program)], "stream": True, **fields})
+        assert response.status_code == 200, response.text
+        return chunks_of(response.content)
+
+    def wait_idle(self) -> None:
+        """Return when the engine has nothing left to do."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            stats = self.service.engine.stats()
+            if self.service.engine.num_live == 0 and stats.num_running == 0 and stats.num_waiting == 0:
+                return
+            threading.Event().wait(0.005)
+        raise AssertionError("the engine did not become idle")
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample's value; 0 when it does not exist yet."""
+        labels = {"model_name": NAMES[0], **labels}
+        return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def user(content: str) -> dict[str, str]:
+    """One user message."""
+    return {"role": "user", "content": content}
+
+
+def chunks_of(body: bytes) -> list[dict[str, Any]]:
+    """The JSON of a stream's events; every line must be strict UTF-8 and the stream must end with ``[DONE]``."""
+    events = [event for event in body.split(b"\n\n") if event and not event.startswith(b":")]
+    assert all(event.startswith(b"data: ") and b"\n" not in event for event in events)
+    assert events[-1] == b"data: [DONE]"
+    return [msgspec.json.decode(event.removeprefix(b"data: ").decode("utf-8")) for event in events[:-1]]
+
+
+def content_of(chunks: list[dict[str, Any]], index: int = 0) -> str:
+    """A choice's text: its deltas joined."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+    return "".join(choice["delta"].get("content", "") for choice in choices)
+
+
+@contextlib.contextmanager
+def running_server(
+    *,
+    gate_open: bool = True,
+    wait_ready: bool = True,
+    max_model_len: int = MAX_MODEL_LEN,
+    template: str = TEMPLATE,
+    load_error: str | None = None,
+    **settings: Any,
+) -> Iterator[RunningServer]:
+    """Serve on a free port of this machine until the block ends."""
+    chosen = dataclasses.replace(Settings(port=0, num_slots=NUM_SLOTS), **settings)
+    chosen.check()
+    gate = Gate()
+    if gate_open:
+        gate.open.set()
+    session = ScriptedSession(
+        model_script, num_slots=NUM_SLOTS, max_model_len=max_model_len, vocab_size=VOCAB_SIZE, before_call=gate
+    )
+
+    def factory() -> ScriptedSession:
+        if load_error is not None:
+            raise RuntimeError(load_error)
+        return session
+
+    engine = AsyncEngine(factory, engine_config(chosen))
+    model = ServedModel(
+        names=chosen.served_model_name or NAMES,
+        created_unix=1_700_000_000,
+        max_model_len=max_model_len,
+        tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
+        template=ChatTemplate(template),
+        eos_token_ids=frozenset({IM_END}),
+        license_name="Apache-2.0",
+        license_text="Do as you please.\n",
+    )
+    metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
+    service = Service(settings=chosen, model=model, engine=engine, metrics=metrics)
+    sock = bind(chosen.host, 0)
+    server = Server(service)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    port = int(sock.getsockname()[1])
+    base_url = f"http://127.0.0.1:{port}"
+    http = httpx.Client(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=None))
+    running = RunningServer(service, session, gate, server, base_url, port, http)
+    try:
+        _wait_until_answering(running, "/v1/health/ready" if wait_ready else "/v1/health/live")
+        yield running
+    finally:
+        http.close()
+        gate.open.set()
+        server.should_exit = True
+        thread.join(timeout=20)
+        sock.close()
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def _wait_until_answering(server: RunningServer, path: str) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if server.get(path).status_code == 200:
+                return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"{path} never answered 200")
