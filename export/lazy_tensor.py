@@ -15,7 +15,8 @@ from export.errors import SourceError
 
 F32 = npt.NDArray[np.float32]
 
-_BAND_BYTES = 16 * 2**20
+BAND_BYTES = 16 * 2**20
+"""Size of the float32 pieces that matrices are worked on in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class LazyTensor:
     def bands(self) -> Iterator[F32]:
         """All rows in order, in arrays of at most 16 MiB (or one row). Raises SourceError at a value not finite."""
         row_bytes = 4 * (self.shape[1] if len(self.shape) > 1 else 1)
-        step = max(1, _BAND_BYTES // row_bytes)
+        step = max(1, BAND_BYTES // row_bytes)
         for start in range(0, self.shape[0], step):
             band = self.read(start, min(start + step, self.shape[0]))
             if not np.isfinite(band).all():

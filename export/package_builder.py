@@ -17,26 +17,28 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 from runtime import manifest as package
 from runtime.engine_sidecar import TRT_GRAPH
 from runtime.errors import PackageError
 
 from export.checkpoint import Checkpoint, TextFiles, check_shapes
-from export.decoder import emit_decoder
 from export.errors import ExportError
-from export.graph_writer import GRAPH_FILE, GraphWriter
-from export.ort_dialect import OPSET, OrtDialect
-from export.precision import PrecisionPlan, WeightFormat, plan_from_name
+from export.explain import estimate
+from export.graph_writer import GRAPH_FILE
+from export.ort_graph import write_ort_graph
+from export.precision import AUTO, EXACT, PrecisionPlan, plan_from_name
 from export.progress import Reporter, SilentReporter
 from export.quality import WINDOW_TOKENS, check_quality, measure_quality, text_windows
 from export.recipe import Recipe
+from export.sensitivity import SensitivityProbe, choose_plan
 from export.sources import OpenedSource, open_source, stat_fingerprint
 from export.spec import DecoderSpec
 from export.trt_graph import write_trt_graph
 
 DEFAULT_MAX_MODEL_LEN = 8192
 
-_REFERENCE_FOLDER = "float32"
+_SCRATCH_FOLDER = "scratch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,12 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
     existing = up_to_date(root, digest)
     if existing is not None:
         return BuildResult(root, existing, was_up_to_date=True)
-    plan = plan_from_name(recipe.precision, recipe.block)
+    if recipe.precision != AUTO:
+        plan_from_name(recipe.precision, recipe.block)  # refuse a wrong name before anything is fetched
     started = time.perf_counter()
     with _workspace(root) as partial:
         source = open_source(recipe, base, reporter)
-        info = _fill(recipe, plan, source.checkpoint, partial, reporter)
+        info = _fill(recipe, source.checkpoint, partial, reporter)
         if source.license_text is not None:
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
@@ -88,72 +91,82 @@ class _Filled:
     max_model_len: int
 
 
-def _fill(recipe: Recipe, plan: PrecisionPlan, checkpoint: Checkpoint, partial: Path, reporter: Reporter) -> _Filled:
+def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
+    """The recipe's context length, else the model's up to 8192. Raises ExportError above the model's."""
+    wanted = recipe.max_model_len or min(spec.max_positions, DEFAULT_MAX_MODEL_LEN)
+    if wanted > spec.max_positions:
+        raise ExportError(f"max_model_len is {wanted}, the model was made for {spec.max_positions} tokens")
+    return wanted
+
+
+def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Reporter) -> _Filled:
     """Everything but the manifest."""
-    spec = checkpoint.spec
     check_shapes(checkpoint)
-    max_model_len = recipe.max_model_len or min(spec.max_positions, DEFAULT_MAX_MODEL_LEN)
-    if max_model_len > spec.max_positions:
-        raise ExportError(f"max_model_len is {max_model_len}, the model was made for {spec.max_positions} tokens")
+    max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     text = checkpoint.text_files()
     _write_text_files(partial, text)
-    graphs = {
-        package.ORT_GRAPH: write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
-    }
+    gauge = _Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
+    notes: dict[str, str] = {}
+    if recipe.precision == AUTO:
+        plan, notes = gauge.choose_plan(recipe, reporter)
+    else:
+        plan = plan_from_name(recipe.precision, recipe.block)
+    _check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
+    graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
+    quality = None
+    if recipe.quality is not None and plan != EXACT and "cpu" in graph.providers:
+        quality = gauge.measure(partial / package.ORT_GRAPH / GRAPH_FILE, recipe, reporter)
+    shutil.rmtree(partial / _SCRATCH_FOLDER, ignore_errors=True)
+    graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | notes)}
     if TRT_GRAPH in recipe.dialects:
         graphs[TRT_GRAPH] = write_trt_graph(checkpoint, plan, max_model_len, partial / TRT_GRAPH, reporter)
-    quality = _measure(
-        recipe, plan, checkpoint=checkpoint, max_model_len=max_model_len, partial=partial, reporter=reporter
-    )
     return _Filled(graphs, text, quality, max_model_len)
 
 
-def write_ort_graph(
-    checkpoint: Checkpoint, plan: PrecisionPlan, max_model_len: int, folder: Path, reporter: Reporter
-) -> package.GraphInfo:
-    """The ``ort`` graph of a checkpoint in ``folder``, and its entry for the manifest."""
-    title = f"Writing the {package.ORT_GRAPH} graph"
-    with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
-        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len)
-        emit_decoder(checkpoint, dialect, lambda: advance(1))
-        writer.save(OPSET)
-        return package.GraphInfo(
-            path=f"{folder.name}/{GRAPH_FILE}",
-            kv_dtype=plan.float_type,
-            providers=("cpu", "cuda"),
-            precision=dialect.precision(),
-            weight_bytes=dialect.weight_bytes,
-            num_nodes=writer.num_nodes,
+class _Gauge:
+    """Compares graphs with the checkpoint's float32 graph, which is written to ``scratch`` at the first comparison."""
+
+    def __init__(self, checkpoint: Checkpoint, max_model_len: int, tokenizer_json: str, scratch: Path) -> None:
+        self._checkpoint, self._max_model_len, self._scratch = checkpoint, max_model_len, scratch
+        self._windows = list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len)))
+        self._shape = _model_shape(checkpoint.spec)
+
+    def measure(self, graph: Path, recipe: Recipe, reporter: Reporter) -> package.Quality:
+        """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
+        quality = measure_quality(
+            self._reference(),
+            graph,
+            windows=self._windows,
+            shape=self._shape,
+            max_mean_kl=recipe.quality.max_mean_kl if recipe.quality else float("inf"),
+            reporter=reporter,
         )
+        check_quality(quality, recipe.name)
+        return quality
+
+    def choose_plan(self, recipe: Recipe, reporter: Reporter) -> tuple[PrecisionPlan, dict[str, str]]:
+        """The mixed plan within the recipe's limit, and what the manifest says of it."""
+        if recipe.quality is None:
+            raise ExportError("precision 'auto' needs a budget; give --max-kl and leave --no-quality away")
+        probe = SensitivityProbe(
+            self._checkpoint, self._reference(), self._windows, self._shape, self._scratch / "probe"
+        )
+        return choose_plan(self._checkpoint, probe, recipe.quality.max_mean_kl, reporter)
+
+    def _reference(self) -> Path:
+        folder = self._scratch / "float32"
+        if not folder.is_dir():
+            write_ort_graph(self._checkpoint, EXACT, self._max_model_len, folder, SilentReporter())
+        return folder / GRAPH_FILE
 
 
-def _measure(
-    recipe: Recipe,
-    plan: PrecisionPlan,
-    *,
-    checkpoint: Checkpoint,
-    max_model_len: int,
-    partial: Path,
-    reporter: Reporter,
-) -> package.Quality | None:
-    """The quality report, against a float32 graph that lives only as long as this takes. Raises QualityError."""
-    exact = PrecisionPlan(WeightFormat())
-    if recipe.quality is None or plan == exact:
-        return None
-    reference = partial / _REFERENCE_FOLDER
-    write_ort_graph(checkpoint, exact, max_model_len, reference, SilentReporter())
-    tokenizer_json = (partial / package.TOKENIZER_FILE).read_text(encoding="utf-8")
-    quality = measure_quality(
-        reference / GRAPH_FILE,
-        partial / package.ORT_GRAPH / GRAPH_FILE,
-        windows=list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len))),
-        shape=_model_shape(checkpoint.spec),
-        max_mean_kl=recipe.quality.max_mean_kl,
-        reporter=reporter,
-    )
-    shutil.rmtree(reference)
-    check_quality(quality, recipe.name)
-    return quality
+def _check_space(folder: Path, wanted: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise ExportError(
+            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
+            "free some space or choose another folder with -o"
+        )
 
 
 def _model_shape(spec: DecoderSpec) -> package.ModelShape:

@@ -14,6 +14,8 @@ _INT_BLOCKS = (128, 64, 32, 16)
 _DEFAULT_BLOCK = {8: 64, 4: 32}
 _FLOAT_NAMES: dict[str, FloatType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = (*_FLOAT_NAMES, "int8", "int4")
+AUTO = "auto"
+"""The precision that ``sensitivity`` chooses by measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,10 @@ class PrecisionPlan:
         return self.overrides.get(name, self.default).fitted(num_columns)
 
 
+EXACT = PrecisionPlan(WeightFormat())
+"""float32 throughout: what every other plan is measured against."""
+
+
 def plan_from_name(precision: str, block: int | None = None) -> PrecisionPlan:
     """``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``, the last two with float32 around them.
 
@@ -60,7 +66,7 @@ def plan_from_name(precision: str, block: int | None = None) -> PrecisionPlan:
     if precision in _FLOAT_NAMES:
         return PrecisionPlan(WeightFormat(), _FLOAT_NAMES[precision])
     if precision not in PRECISIONS:
-        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join((*PRECISIONS, AUTO))}")
     bits = int(precision.removeprefix("int"))
     chosen = block or _DEFAULT_BLOCK[bits]
     if chosen not in _INT_BLOCKS:

@@ -50,7 +50,7 @@ def measure_quality(
     reference: Path, graph: Path, *, windows: list[I64], shape: ModelShape, max_mean_kl: float, reporter: Reporter
 ) -> Quality:
     """Run both graphs over ``windows``. Raises QualityError if a graph's logits are not finite."""
-    runners = _GraphRunner(reference, shape), _GraphRunner(graph, shape)
+    runners = GraphRunner(reference, shape), GraphRunner(graph, shape)
     parts = []
     with reporter.stage("Measuring quality against float32", len(windows)) as advance:
         for window in windows:
@@ -106,7 +106,7 @@ def compare(reference: F32, logits: F32, window: I64) -> Comparison:
     return Comparison(np.concatenate(kl), agrees, np.concatenate(reference_nll), np.concatenate(nll))
 
 
-class _GraphRunner:
+class GraphRunner:
     """One graph on the CPU, run over whole windows with an empty cache."""
 
     def __init__(self, graph: Path, shape: ModelShape) -> None:

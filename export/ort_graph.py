@@ -1,0 +1,36 @@
+"""Writes a checkpoint's ``ort`` graph into a folder and says what the manifest records about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.manifest import ORT_GRAPH, GraphInfo
+
+from export.checkpoint import Checkpoint
+from export.decoder import emit_decoder
+from export.graph_writer import GRAPH_FILE, GraphWriter
+from export.ort_dialect import OPSET, OrtDialect
+from export.precision import PrecisionPlan
+from export.progress import Reporter
+
+# ONNX Runtime's CPU kernels compute in float32 and float16, not in bfloat16.
+_PROVIDERS = {"float32": ("cpu", "cuda"), "float16": ("cpu", "cuda"), "bfloat16": ("cuda",)}
+
+
+def write_ort_graph(
+    checkpoint: Checkpoint, plan: PrecisionPlan, max_model_len: int, folder: Path, reporter: Reporter
+) -> GraphInfo:
+    """Write ``model.onnx`` and its data below ``folder``. Raises ExportError; memory is one band of one matrix."""
+    title = f"Writing the {ORT_GRAPH} graph"
+    with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
+        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len)
+        emit_decoder(checkpoint, dialect, lambda: advance(1))
+        writer.save(OPSET)
+        return GraphInfo(
+            path=f"{folder.name}/{GRAPH_FILE}",
+            kv_dtype=plan.float_type,
+            providers=_PROVIDERS[plan.float_type],
+            precision=dialect.precision(),
+            weight_bytes=dialect.weight_bytes,
+            num_nodes=writer.num_nodes,
+        )
