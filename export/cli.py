@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the package [default: models/NAME].")
 @click.option("--precision", help="int8, int4, fp32, fp16, bf16 or auto [default: the recipe's, else int8].")
+@click.option("--dialect", help="ort, or ort,trt to add TensorRT's graph [default: the recipe's, else ort].")
 @click.option("--block", type=int, help="Columns per scale: 16, 32, 64 or 128 [default: 64 at 8 bits, 32 at 4].")
 @click.option("--max-model-len", type=int, help="Longest context in tokens [default: the model's, at most 8192].")
 @click.option("--max-kl", type=float, help="Fail above this mean KL in nats per token; the budget of --precision auto.")
@@ -60,6 +61,8 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     from export.recipe import QualityLimits, check_recipe
 
     changes: dict[str, Any] = {key: options[key] for key in ("precision", "block", "max_model_len") if options[key]}
+    if options["dialect"]:
+        changes["dialects"] = tuple(options["dialect"].split(","))
     if options["license_name"]:
         changes["license"] = options["license_name"]
     if options["served_model_name"]:

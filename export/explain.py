@@ -77,7 +77,7 @@ def _precision_lines(spec: DecoderSpec, max_model_len: int) -> dict[str, str]:
     for name in PRECISIONS:
         costs = estimate(spec, plan_from_name(name), max_model_len)
         lines[name] = (
-            f"{costs.graph_bytes / 2**20:,.0f} MiB on disk, cache {costs.kv_bytes_per_token / 2**10:,.1f} KiB per token "
+            f"{costs.graph_bytes / 2**20:,.0f} MiB, cache {costs.kv_bytes_per_token / 2**10:,.1f} KiB per token "
             f"({costs.kv_bytes_per_token * max_model_len / 2**20:,.0f} MiB per full sequence), "
             f"about {costs.build_bytes / 2**20:,.0f} MiB of memory to write"
         )

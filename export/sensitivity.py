@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from runtime.manifest import ModelShape
@@ -116,9 +117,7 @@ def layer_units(checkpoint: Checkpoint) -> list[Unit]:
     bands = min(_BANDS, spec.num_layers)
     edges = [spec.num_layers * band // bands for band in range(bands + 1)]
     return [
-        Unit(role, first, last - 1, sizes[role] * (last - first))
-        for role in _ROLES
-        for first, last in zip(edges, edges[1:], strict=False)
+        Unit(role, first, last - 1, sizes[role] * (last - first)) for role in _ROLES for first, last in pairwise(edges)
     ]
 
 
