@@ -72,6 +72,7 @@ def _sweep(figure_type: Any, points: Sequence[Point]) -> Any:  # noqa: ANN401 - 
             for x, y, point in zip(xs, ys, own, strict=True):
                 if x is not None and y is not None:
                     axes.annotate(point.load.removeprefix("concurrency "), (x, y), (5, 5), textcoords="offset points")
+        axes.margins(0.12)
         axes.set(xlabel=x_title, ylabel=y_title, xlim=(0, None), ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9, frameon=False)

@@ -1,0 +1,90 @@
+"""Where a decode step of the whole engine goes: plan, copy, bind, run, sample, commit, deliver.
+
+Drives the engine on this thread, as its worker does, and delivers each step's events to an event loop on another
+thread, as the server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+
+import numpy as np
+from runtime.engine import Engine
+from runtime.engine_config import EngineConfig
+from runtime.events import FinishEvent
+from runtime.request import Request, SamplingParams
+from runtime.session import Session
+from runtime.step_report import StepTimes
+
+from bench.engine_report import Breakdown
+from bench.errors import BenchError
+
+SAMPLINGS: dict[str, SamplingParams] = {
+    "greedy": SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True),
+    "top-p": SamplingParams(max_tokens=1, temperature=0.8, top_p=0.95, seed=1, ignore_eos=True),
+}
+_PROMPT_TOKENS = 128
+_WARM_STEPS = 3
+
+
+def measure_breakdown(session: Session, batch: int, sampling: str, num_steps: int) -> Breakdown:
+    """Medians over ``num_steps`` decode steps that carry all ``batch`` rows and nothing else.
+
+    Prompts of 128 tokens. Raises BenchError when they do not fit, or when the engine ends a sequence with an error.
+    """
+    info = session.info
+    if batch > info.num_slots or _PROMPT_TOKENS + num_steps + _WARM_STEPS + batch + 2 > info.max_model_len:
+        raise BenchError(
+            f"a breakdown of batch {batch} over {num_steps} steps does not fit {info.num_slots} slots of "
+            f"{info.max_model_len} tokens"
+        )
+    engine = Engine(session, EngineConfig(prefix_cache=False))
+    rng = np.random.default_rng(0)
+    first_id = min(256, info.vocab_size - 1)
+    params = replace(SAMPLINGS[sampling], max_tokens=num_steps + _WARM_STEPS + batch + 2)
+    for index in range(batch):
+        prompt = tuple(rng.integers(first_id, info.vocab_size, _PROMPT_TOKENS).tolist())
+        engine.add(Request(request_id=f"r{index}", prompt_ids=prompt, sampling=params, eos_token_ids=frozenset()))
+    names = [field.name.removesuffix("_ns") for field in fields(StepTimes)]
+    rows: list[list[int]] = []
+    with _event_loop_elsewhere() as loop:
+        while engine.has_work:
+            result = engine.step()
+            begin = time.perf_counter_ns()
+            loop.call_soon_threadsafe(len, result.events)
+            delivered_ns = time.perf_counter_ns() - begin
+            if any(isinstance(event, FinishEvent) and event.error for event in result.events):
+                raise BenchError("the engine ended a sequence with an error; see 'powertrain serve' logs")
+            if result.num_decoded == batch and result.num_prefilled == 0:
+                rows.append([*(getattr(result.times, name + "_ns") for name in names), delivered_ns])
+    times_us = np.array(rows[_WARM_STEPS : _WARM_STEPS + num_steps], np.float64) / 1e3  # [steps, parts]
+    parts = dict(zip([*names, "deliver"], np.median(times_us, axis=0).tolist(), strict=True))
+    run_at = names.index("run")
+    totals = times_us.sum(axis=1)
+    return Breakdown(
+        batch=batch,
+        sampling=sampling,
+        num_steps=len(times_us),
+        parts_us=parts,
+        overhead_us=float(np.median(totals - times_us[:, run_at])),
+        total_us=float(np.median(totals)),
+    )
+
+
+@contextmanager
+def _event_loop_elsewhere() -> Iterator[asyncio.AbstractEventLoop]:
+    """A running event loop on another thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="bench-deliver", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
