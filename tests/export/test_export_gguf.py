@@ -79,7 +79,9 @@ def write_gguf(path: Path, config: dict[str, Any], tensors: Tensors, extra: dict
     for key, value in extra.items():
         (writer.add_uint32 if isinstance(value, int) else writer.add_float32)(f"{kind}.{key}", value)
     for name, array in tensors.items():
-        writer.add_tensor(gguf_name(name, config["model_type"]), np.ascontiguousarray(as_converted(name, array, config)))
+        writer.add_tensor(
+            gguf_name(name, config["model_type"]), np.ascontiguousarray(as_converted(name, array, config))
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
