@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 MODEL  ?= smollm2-135m-instruct
 HOST   ?= 127.0.0.1
 PORT   ?= 8000
@@ -20,16 +21,20 @@ setup: $(VENV)/.cpu ## Make .venv with everything that serving needs
 setup-dev: $(VENV)/.dev ## The same, and the tools that check and test need
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "powertrain needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "powertrain needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.cpu: requirements/cpu.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/cpu.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "Installing what serving needs"
+	@$(PIP) install --require-hashes -r requirements/cpu.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@echo "Installing what checks and tests need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
 model: setup ## Build the package of MODEL if it is missing
@@ -38,7 +43,7 @@ model: setup ## Build the package of MODEL if it is missing
 serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
 	@$(BIN)/powertrain serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
-test: setup-dev ## Run every test (pytest flags in ARGS)
+test: setup-dev model ## Run every test (pytest flags in ARGS)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup-dev ## Lint, formatting and types
