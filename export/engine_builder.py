@@ -58,6 +58,7 @@ def build_engine(graph: Path, target: Target, settings: EngineSettings, on_fract
             f"{library.name} {library.version} cannot build for {target.sm}: {reason.splitlines()[0]}; "
             "choose another precision or target"
         )
+    on_fraction(1.0)
     if cache is not None and settings.timing_cache is not None:
         settings.timing_cache.write_bytes(bytes(cache.serialize()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -46,6 +46,7 @@ class TrtDialect:
         self._weights = TrtWeights(writer, self._dtype)
         self._attention = TrtAttention(spec, writer, self._dtype, capacity)
         self._table: LazyTensor | None = None
+        self._parts: dict[Value, list[Value]] = {}
         self.formats: dict[str, set[str]] = {}
         writer.input(graph_io.INPUT_IDS, np.int64, ("batch", "tokens"))
         writer.input(graph_io.WRITE_INDICES, np.int64, ("batch",))
@@ -85,19 +86,50 @@ class TrtDialect:
         return total, self.norm(name, total, weight)
 
     def linear(self, name: str, x: Value, weight: LazyTensor, bias: LazyTensor | None) -> Value:
-        """MatMul with a weight that is dequantized in the graph, and Add."""
-        matrix = self._matrix(name, "attention" if name.endswith((".qkv", ".o")) else "mlp", weight)
+        """MatMul with a weight that is dequantized in the graph, and Add.
+
+        Fused projections (qkv, gate and up) leave their parts' values in ``_parts``. Quantized ones stay one MatMul
+        with a Split behind it, floating-point ones become a MatMul each: of the two forms, each is the one that TensorRT
+        for RTX 1.7.1 stores once.
+        """
+        group = "attention" if name.endswith((".qkv", ".o")) else "mlp"
+        chosen, sizes = self._format(name, group, weight), self._part_sizes(name)
+        if len(sizes) == 1:
+            return self._product(name, x, weight, bias, chosen)
+        if chosen.bits:
+            product = self._product(name, x, weight, bias, chosen)
+            rows = self._writer.constant("sizes." + ".".join(sizes), np.array([*sizes.values()], np.int64))
+            self._parts[name] = [f"{name}.{role}" for role in sizes]
+            self._writer.node("Split", [product, rows], self._parts[name], axis=-1)
+            return name
+        parts, first = [], 0
+        for role, size in sizes.items():
+            part = weight.slice_rows(first, size)
+            part_bias = bias.slice_rows(first, size) if bias else None
+            parts.append(self._product(f"{name}.{role}", x, part, part_bias, chosen))
+            first += size
+        self._parts[name] = parts
+        return name
+
+    def _part_sizes(self, name: str) -> dict[str, int]:
+        """Rows of each projection that a matrix of this name holds."""
+        spec = self._spec
+        if name.endswith(".qkv"):
+            return {"q": spec.q_size, "k": spec.kv_size, "v": spec.kv_size}
+        if name.endswith(".gate_up"):
+            return {"gate": spec.intermediate_size, "up": spec.intermediate_size}
+        return {name: 0}
+
+    def _product(self, name: str, x: Value, weight: LazyTensor, bias: LazyTensor | None, chosen: WeightFormat) -> Value:
+        matrix = self._weights.matrix(name, weight, chosen)
         product = self._writer.node("MatMul", [x, matrix], name + ".product" if bias else name)
         if bias is None:
             return product
         return self._writer.node("Add", [product, self._weights.vector(name + ".bias", bias)], name)
 
     def attention(self, layer: int, qkv: Value, q_norm: LazyTensor | None, k_norm: LazyTensor | None) -> Value:
-        """Split, norms, RotaryEmbedding, two TensorScatter, Attention."""
-        writer, spec, prefix = self._writer, self._spec, f"layers.{layer}."
-        sizes = writer.constant("qkv_sizes", np.array([spec.q_size, spec.kv_size, spec.kv_size], np.int64))
-        parts = [prefix + role for role in "qkv"]
-        writer.node("Split", [qkv, sizes], parts, axis=-1)
+        """Norms, RotaryEmbedding, two TensorScatter, Attention."""
+        spec, prefix, parts = self._spec, f"layers.{layer}.", self._parts.pop(qkv)
         heads = [
             self._heads(prefix + "q", parts[0], spec.num_heads, q_norm),
             self._heads(prefix + "k", parts[1], spec.num_kv_heads, k_norm),
@@ -106,10 +138,9 @@ class TrtDialect:
         return self._attention.emit(layer, *heads)
 
     def glu(self, name: str, gate_up: Value) -> Value:
-        """Split, activation, Mul."""
+        """Activation, Mul."""
         writer = self._writer
-        gate, up = name + ".gate", name + ".up"
-        writer.node("Split", [gate_up], [gate, up], axis=-1, num_outputs=2)
+        gate, up = self._parts.pop(gate_up)
         match self._spec.activation:
             case "silu":
                 active = writer.node("Swish", [gate], name + ".active")
@@ -134,13 +165,11 @@ class TrtDialect:
         if table is None:
             raise UnsupportedError("a tied head needs an embedding before it")
         if head is None and not self._plan.format_of("head", table.shape[1]).bits:
-            matrix = writer.node(
-                "Transpose", ["embedding.weight"], "head.matrix", perm=[1, 0]
-            )  # one copy of the table for both
+            matrix = writer.node("Transpose", ["embedding.weight"], "head.matrix", perm=[1, 0])  # one table for both
             self._weights.num_bytes += table.shape[0] * table.shape[1] * np.dtype(self._dtype).itemsize
             self.formats["head"] = self.formats["embedding"]
         else:
-            matrix = self._matrix("head", "head", table)
+            matrix = self._weights.matrix("head", table, self._format("head", "head", table))
         out = "logits.raw" if cap or is_half else graph_io.LOGITS
         value = writer.node("MatMul", [x, matrix], out)
         if is_half:
@@ -151,10 +180,10 @@ class TrtDialect:
             writer.node("Mul", [bounded, writer.constant("logits.cap", np.asarray(cap, np.float32))], graph_io.LOGITS)
         writer.output(graph_io.LOGITS, np.float32, ("num_logits", self._spec.vocab_size))
 
-    def _matrix(self, name: str, group: str, weight: LazyTensor) -> Value:
+    def _format(self, name: str, group: str, weight: LazyTensor) -> WeightFormat:
         chosen = self._plan.format_of(name, weight.shape[1])
         self.formats.setdefault(group, set()).add(chosen.label(self._plan.float_type))
-        return self._weights.matrix(name, weight, chosen)
+        return chosen
 
     def _heads(self, name: str, part: Value, num_heads: int, weight: LazyTensor | None) -> Value:
         """[B, T, num_heads * D] -> [B, num_heads, T, D], normalized over the full width or per head."""

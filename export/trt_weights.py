@@ -42,26 +42,19 @@ class TrtWeights:
             self.num_bytes += num_out * num_in * np.dtype(self._dtype).itemsize
             return self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), _transposed(weight))
         codes, scales = self._codes(name, weight, chosen)
-        rows = self._writer.node(
-            "DequantizeLinear", [codes, scales], name + ".dequantized", axis=1, block_size=chosen.block
-        )
-        return self._writer.node("Transpose", [rows], name + ".matrix", perm=[1, 0])
+        return self._writer.node("DequantizeLinear", [codes, scales], name + ".matrix", axis=0, block_size=chosen.block)
 
     def _codes(self, name: str, weight: LazyTensor, chosen: WeightFormat) -> tuple[str, str]:
+        """Codes [K, N] and scales [K / block, N]. TensorRT stores codes that lie the other way round twice."""
         num_out, num_in = weight.shape
-        scales: list[npt.NDArray[Any]] = []
-
-        def codes() -> Iterator[np.ndarray[Any, Any]]:
-            for band in weight.bands():
-                band_codes, band_scales = quantize_for(band, chosen.bits, chosen.block, self._dtype)
-                scales.append(band_scales)
-                yield pack_int4(band_codes) if chosen.bits == 4 else band_codes
-
+        bands = [quantize_for(band, chosen.bits, chosen.block, self._dtype) for band in weight.bands()]
+        codes = np.concatenate([band_codes for band_codes, _ in bands]).T
+        scales = np.concatenate([band_scales for _, band_scales in bands]).T
         dtype = ml_dtypes.int4 if chosen.bits == 4 else np.int8
-        self._writer.stream(name + ".codes", dtype, (num_out, num_in), codes())
-        self._writer.stream(name + ".scales", self._dtype, (num_out, num_in // chosen.block), scales)
-        scale_bytes = num_out * num_in // chosen.block * np.dtype(self._dtype).itemsize
-        self.num_bytes += num_out * num_in * chosen.bits // 8 + scale_bytes
+        stored = pack_int4(codes) if chosen.bits == 4 else codes
+        self._writer.stream(name + ".codes", dtype, (num_in, num_out), [stored])
+        self._writer.stream(name + ".scales", self._dtype, scales.shape, [scales])
+        self.num_bytes += num_out * num_in * chosen.bits // 8 + scales.nbytes
         return name + ".codes", name + ".scales"
 
 
@@ -82,9 +75,9 @@ def quantize_for(weights: F32, bits: int, block: int, dtype: DType) -> tuple[I8,
 
 
 def pack_int4(codes: I8) -> U8:
-    """ONNX's INT4 layout: two's complement, the even column in the low half of a byte; uint8 [N, K / 2]."""
-    nibbles = codes.view(np.uint8) & np.uint8(0x0F)
-    return nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
+    """ONNX's INT4 layout: two's complement in row-major order, the even element in the low half of a byte."""
+    nibbles = np.ascontiguousarray(codes).view(np.uint8).reshape(-1) & np.uint8(0x0F)
+    return nibbles[0::2] | (nibbles[1::2] << np.uint8(4))
 
 
 def _transposed(weight: LazyTensor) -> Iterator[F32]:
