@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from runtime.engine import Engine
 from runtime.engine_config import EngineConfig
 from runtime.events import FinishEvent
@@ -44,25 +45,15 @@ def measure_breakdown(session: Session, batch: int, sampling: str, num_steps: in
             f"{info.max_model_len} tokens"
         )
     engine = Engine(session, EngineConfig(prefix_cache=False))
+    params = replace(SAMPLINGS[sampling], max_tokens=num_steps + _WARM_STEPS + batch + 2)
     rng = np.random.default_rng(0)
     first_id = min(256, info.vocab_size - 1)
-    params = replace(SAMPLINGS[sampling], max_tokens=num_steps + _WARM_STEPS + batch + 2)
     for index in range(batch):
         prompt = tuple(rng.integers(first_id, info.vocab_size, _PROMPT_TOKENS).tolist())
         engine.add(Request(request_id=f"r{index}", prompt_ids=prompt, sampling=params, eos_token_ids=frozenset()))
     names = [field.name.removesuffix("_ns") for field in fields(StepTimes)]
-    rows: list[list[int]] = []
-    with _event_loop_elsewhere() as loop:
-        while engine.has_work:
-            result = engine.step()
-            begin = time.perf_counter_ns()
-            loop.call_soon_threadsafe(len, result.events)
-            delivered_ns = time.perf_counter_ns() - begin
-            if any(isinstance(event, FinishEvent) and event.error for event in result.events):
-                raise BenchError("the engine ended a sequence with an error; see 'powertrain serve' logs")
-            if result.num_decoded == batch and result.num_prefilled == 0:
-                rows.append([*(getattr(result.times, name + "_ns") for name in names), delivered_ns])
-    times_us = np.array(rows[_WARM_STEPS : _WARM_STEPS + num_steps], np.float64) / 1e3  # [steps, parts]
+    rows = _steps_us(engine, batch, names)
+    times_us = rows[_WARM_STEPS : _WARM_STEPS + num_steps]
     parts = dict(zip([*names, "deliver"], np.median(times_us, axis=0).tolist(), strict=True))
     run_at = names.index("run")
     totals = times_us.sum(axis=1)
@@ -74,6 +65,23 @@ def measure_breakdown(session: Session, batch: int, sampling: str, num_steps: in
         overhead_us=float(np.median(totals - times_us[:, run_at])),
         total_us=float(np.median(totals)),
     )
+
+
+def _steps_us(engine: Engine, batch: int, names: list[str]) -> NDArray[np.float64]:
+    """Run the engine dry; times of the pure decode steps of full batch, float64 [steps, parts + deliver], us."""
+    rows: list[list[int]] = []
+    with _event_loop_elsewhere() as loop:
+        while engine.has_work:
+            result = engine.step()
+            begin = time.perf_counter_ns()
+            loop.call_soon_threadsafe(len, result.events)
+            delivered_ns = time.perf_counter_ns() - begin
+            failed = [event.error for event in result.events if isinstance(event, FinishEvent) and event.error]
+            if failed:
+                raise BenchError(f"the engine ended a sequence with an error: {failed[0]}")
+            if result.num_decoded == batch and result.num_prefilled == 0:
+                rows.append([*(getattr(result.times, name + "_ns") for name in names), delivered_ns])
+    return np.array(rows, np.float64) / 1e3
 
 
 @contextmanager

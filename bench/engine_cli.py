@@ -15,13 +15,16 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from runtime.errors import PowertrainError
 from runtime.manifest import ORT_GRAPH, load_package
 from runtime.model_loader import ModelOptions, default_threads, plan_model, session_factory
+from runtime.session import Session
 
 from bench.bandwidth import read_bandwidth
 from bench.engine_breakdown import SAMPLINGS, measure_breakdown
 from bench.engine_report import (
     SCHEMA,
     SCHEMA_VERSION,
+    Breakdown,
     EngineReport,
+    SpeedTest,
     breakdown_table,
     judge,
     load_engine_report,
@@ -104,28 +107,15 @@ def _measure(path: Path, flags: _Flags) -> EngineReport:
         chunk_tokens=flags.chunk,
     )
     threads = flags.threads or default_threads()
-    options = ModelOptions(
-        num_slots=flags.slots or max(plan.batches), max_model_len=_slot_tokens(flags, plan), threads=threads
-    )
+    slots = flags.slots or max(plan.batches)
+    options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
     kv = plan_model(package, options)
     bandwidth = read_bandwidth(threads)
     begin = time.perf_counter()
     session = session_factory(package, kv, options)()
+    load_s = time.perf_counter() - begin
     try:
-        load_s = time.perf_counter() - begin
-        with Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-            console=Console(stderr=True), transient=True,
-        ) as progress:  # fmt: skip
-            task = progress.add_task("starting")
-            speeds = measure_speed(
-                session, plan, graph.weight_bytes, bandwidth, lambda name: progress.update(task, description=name)
-            )
-            breakdowns = []
-            for batch in plan.batches if flags.breakdown else ():
-                for sampling in SAMPLINGS:
-                    progress.update(task, description=f"step of batch {batch}, {sampling}")
-                    breakdowns.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps))
+        speeds, breakdowns = _run(session, plan, flags, graph.weight_bytes, bandwidth)
     finally:
         session.close()
     return EngineReport(
@@ -143,6 +133,26 @@ def _measure(path: Path, flags: _Flags) -> EngineReport:
         breakdowns=breakdowns,
         environment=environment(),
     )
+
+
+def _run(
+    session: Session, plan: SpeedPlan, flags: _Flags, weight_bytes: int, bandwidth: float
+) -> tuple[list[SpeedTest], list[Breakdown]]:
+    """All tests with their names on the terminal while they run."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting")
+
+        def show(name: str) -> None:
+            progress.update(task, description=name)
+
+        speeds = measure_speed(session, plan, weight_bytes, bandwidth, show)
+        breakdowns = []
+        for batch in plan.batches if flags.breakdown else ():
+            for sampling in SAMPLINGS:
+                show(f"step of batch {batch}, {sampling}")
+                breakdowns.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps))
+    return speeds, breakdowns
 
 
 def _slot_tokens(flags: _Flags, plan: SpeedPlan) -> int:

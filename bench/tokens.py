@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from bench.errors import BenchError
 
-_MAX_REPAIRS = 64
+_GROWTH_WORDS = 8
 _SAMPLES_FOR_ADDITIVITY = 8
 
 # Common English words: one token each with a leading space in nearly every subword vocabulary.
@@ -74,15 +74,22 @@ class TextMaker:
     def text(self, num_tokens: int, rng: np.random.Generator) -> str:
         """A text of exactly ``num_tokens`` tokens. BenchError if the tokenizer allows none."""
         words = self._draw(num_tokens, rng)
+        text = " ".join(words)
         if self.additive:
-            return " ".join(words)
-        for _ in range(_MAX_REPAIRS):
-            missing = num_tokens - self.counter.count(" ".join(words))
-            if missing == 0:
-                return " ".join(words)
-            words = (
-                words + self._draw(missing, rng) if missing > 0 else words[:missing] or [str(rng.choice(self.words))]
-            )
+            return text
+        while (count := self.counter.count(text)) > num_tokens:
+            words = words[: len(words) * num_tokens // count]
+            text = " ".join(words)
+        while count < num_tokens:
+            text, count = self._grown(text, count, num_tokens)
+        return text
+
+    def _grown(self, text: str, count: int, num_tokens: int) -> tuple[str, int]:
+        """The text with a few more tokens, but not more than wanted, and its count."""
+        for piece in (*(f" {word}" for word in self.words[:_GROWTH_WORDS]), " a", ".", "x", "7"):
+            grown = self.counter.count(text + piece)
+            if count < grown <= num_tokens:
+                return text + piece, grown
         raise BenchError(
             f"could not make a text of exactly {num_tokens} tokens with this tokenizer; try another length"
         )

@@ -7,7 +7,7 @@ One-turn conversations are plain independent requests.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -113,7 +113,7 @@ class _TraceLine(msgspec.Struct):
     output_length: int
     input_length: int | None = None
     prompt: str | None = None
-    messages: list[Message] = field(default_factory=list)
+    messages: list[Message] = []
 
 
 def recorded_chats(
