@@ -70,7 +70,6 @@ class GgufFile:
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
     tensor_data_start: int
-    data: mmap.mmap
 
     def tensor(self, name: str) -> LazyTensor:
         """The tensor, dequantized by the ``gguf`` library as its rows are read. Raises SourceError if absent."""
@@ -79,11 +78,15 @@ class GgufFile:
         info = self.tensors[name]
         kind = GGMLQuantizationType[info.type_name]
         rows = info.shape[0]
-        flat = np.frombuffer(self.data, np.uint8, info.num_bytes, self.tensor_data_start + info.offset)
-        raw = flat.reshape(rows, -1)
+        row_bytes = info.num_bytes // rows
+        begin = self.tensor_data_start + info.offset
 
         def read(start: int, stop: int) -> F32:
-            values = np.asarray(dequantize(raw[start:stop], kind), dtype=np.float32)
+            # Not mapped: pages of a map would stay in memory, and a build's peak would be the whole file.
+            raw = np.fromfile(self.path, np.uint8, (stop - start) * row_bytes, offset=begin + start * row_bytes)
+            if raw.size != (stop - start) * row_bytes:
+                raise SourceError(f"{self.path.name}: tensor {name!r} ends early; the file changed while it was read")
+            values = np.asarray(dequantize(raw.reshape(stop - start, -1), kind), dtype=np.float32)
             return values.reshape(stop - start, *info.shape[1:])
 
         return LazyTensor(name, info.shape, read)
@@ -100,14 +103,18 @@ def read_gguf(path: Path) -> GgufFile:
         raise SourceError(f"{path.name}: the file is empty, not GGUF") from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
-    cursor = _Cursor(path.name, data)
+    with data:
+        return _parse(path, _Cursor(path.name, data))
+
+
+def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     num_tensors, num_metadata = _read_preamble(cursor)
     metadata = _read_metadata(cursor, num_metadata)
     alignment = _alignment(cursor, metadata)
     infos = [_read_tensor_info(cursor) for _ in range(num_tensors)]
     start = -(-cursor.position // alignment) * alignment
     _check_layout(cursor, infos, start, alignment)
-    return GgufFile(path, metadata, {info.name: info for info in infos}, start, data)
+    return GgufFile(path, metadata, {info.name: info for info in infos}, start)
 
 
 class _Cursor:

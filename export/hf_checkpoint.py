@@ -51,8 +51,8 @@ class HfCheckpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._spec = spec_from_config(read_json_object(inside(folder, CONFIG_FILE)))
-        self._files = {name: _open(path) for name, path in _shards(folder).items()}
-        self._place = {key: name for name, file in self._files.items() for key in file.keys()}  # noqa: SIM118 - the library's handle is no mapping
+        self._files = _shards(folder)
+        self._place = _tensor_places(self._files)
         roots = [key.removesuffix(_EMBEDDING) for key in self._place if key.endswith("." + _EMBEDDING)]
         if len(roots) != 1:
             raise SourceError(f"{folder.name}: {len(roots)} tensors end in {_EMBEDDING!r}, one is expected")
@@ -123,17 +123,30 @@ class HfCheckpoint:
     def _read(self, key: str) -> LazyTensor:
         if key not in self._place:
             raise SourceError(f"{self.folder.name}: tensor {key!r} is missing; the checkpoint is incomplete")
-        part = self._files[self._place[key]].get_slice(key)
-        if part.get_dtype() not in _FLOAT_TYPES:
+        path = self._files[self._place[key]]
+        with _open(path) as file:
+            part = file.get_slice(key)
+            shape, kind = tuple(part.get_shape()), part.get_dtype()
+        if kind not in _FLOAT_TYPES:
             raise UnsupportedError(
-                f"{self.folder.name}: tensor {key!r} has type {part.get_dtype()}; "
-                f"{', '.join(sorted(_FLOAT_TYPES))} are read"
+                f"{self.folder.name}: tensor {key!r} has type {kind}; {', '.join(sorted(_FLOAT_TYPES))} are read"
             )
 
         def read(start: int, stop: int) -> F32:
-            return np.asarray(part[start:stop], dtype=np.float32)
+            # Opened per read: a file kept open stays mapped, and a build's peak memory would be the whole checkpoint.
+            with _open(path) as file:
+                return np.asarray(file.get_slice(key)[start:stop], dtype=np.float32)
 
-        return LazyTensor(key, tuple(part.get_shape()), read)
+        return LazyTensor(key, shape, read)
+
+
+def _tensor_places(files: dict[str, Path]) -> dict[str, str]:
+    """Tensor -> the file that holds it."""
+    place: dict[str, str] = {}
+    for name, path in files.items():
+        with _open(path) as file:
+            place |= dict.fromkeys(file.keys(), name)
+    return place
 
 
 def inside(folder: Path, name: str) -> Path:
