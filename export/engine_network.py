@@ -39,9 +39,9 @@ def parse_graph(library: Library, network: Any, logger: Any, path: Path) -> None
     """Parse an ONNX file with its external data into ``network``. Raises EngineError with the parser's reasons."""
     parser = library.module.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
-        first = parser.get_error(0).desc() if parser.num_errors else "no reason given"
+        first = " ".join(parser.get_error(0).desc().split()) if parser.num_errors else "no reason given"
         raise EngineError(
-            f"{library.name} {library.version} cannot parse {path.name}: {first}; export the package again, "
+            f"{library.name} {library.version} cannot parse {path.name}: {first[:300]}; export the package again, "
             "and if that does not help, with another version of the library"
         )
 
@@ -52,7 +52,7 @@ def check_network(library: Library, network: Any) -> NetworkFacts:  # noqa: ANN4
     makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
     inputs = {network.get_input(i).name: network.get_input(i) for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name for i in range(network.num_outputs)}
-    pairs, num_attention, num_dequantize = [], 0, 0
+    pairs, attentions, num_dequantize = [], [], 0
     for layer in layers:
         kind = layer.type.name
         if kind.startswith("PLUGIN"):
@@ -60,14 +60,15 @@ def check_network(library: Library, network: Any) -> NetworkFacts:  # noqa: ANN4
         if kind == "KV_CACHE_UPDATE":
             pairs.append(_cache_pair(layer, makers, set(inputs), outputs))
         elif kind == "ATTENTION_INPUT":
-            _check_mask(layer)
-            num_attention += 1
+            attentions.append(layer)
         elif kind == "ATTENTION_OUTPUT":
             _check_causal(library, layer)
         num_dequantize += kind == "DEQUANTIZE"
+    for layer in attentions:
+        _check_mask(layer)
     return _facts(
         num_layers=len(layers),
-        num_attention=num_attention,
+        num_attention=len(attentions),
         num_dequantize=num_dequantize,
         pairs=pairs,
         inputs=inputs,

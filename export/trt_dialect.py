@@ -89,8 +89,8 @@ class TrtDialect:
         """MatMul with a weight that is dequantized in the graph, and Add.
 
         Fused projections (qkv, gate and up) leave their parts' values in ``_parts``. Quantized ones stay one MatMul
-        with a Split behind it, floating-point ones become a MatMul each: of the two forms, each is the one that TensorRT
-        for RTX 1.7.1 stores once.
+        with a Split behind it, floating-point ones become a MatMul each: each in the form that TensorRT for RTX 1.7.1
+        stores once.
         """
         group = "attention" if name.endswith((".qkv", ".o")) else "mlp"
         chosen, sizes = self._format(name, group, weight), self._part_sizes(name)
