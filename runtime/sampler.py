@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.events import TokenLogprobs
 from runtime.logit_rules import LogitRules
@@ -18,6 +19,8 @@ from runtime.token_choice import draw
 
 LOGPROB_FLOOR = -9999.0
 """Stands for -inf, which JSON cannot carry."""
+
+_BLOCK = 256
 
 
 class SamplerState:
@@ -66,37 +69,43 @@ def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sample
 
 def _sample_row(logits: FloatArray, best: int, state: SamplerState) -> Sampled:
     params = state.params
-    raw = None if params.logprobs is None else log_softmax(logits)
+    raw = None if params.logprobs is None else logits.copy()
     if not state.rules.is_neutral:
         state.rules.apply(logits)
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):
             return FAILED
-    token_id = best if params.is_greedy else draw(logits, params, state.uniform())
+    token_id = best if params.is_greedy else draw(logits, float(logits[best]), params, state.uniform())
     state.rules.observe(token_id)
     if raw is None:
         return Sampled(token_id, None)
     return Sampled(token_id, token_logprobs(raw, token_id, params.logprobs or 0))
 
 
-def log_softmax(logits: FloatArray) -> FloatArray:
-    """log(softmax) of a row [V]; the sum is taken in float64."""
-    shifted = logits - logits.max()
-    total = np.exp(shifted).sum(dtype=np.float64)
-    result: FloatArray = shifted - np.float32(np.log(total))
-    return result
+def log_total(logits: FloatArray) -> float:
+    """log(sum(exp(logits))) of a row [V]; a token's log-probability is its logit minus this."""
+    peak = logits.max()
+    return float(peak) + float(np.log(np.exp(logits - peak).sum()))
 
 
-def token_logprobs(logprobs: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
-    """The drawn token's log-probability and the ``num_top`` most likely tokens, best first, ties by lower id."""
-    top: list[tuple[int, float]] = []
-    if num_top > 0:
-        ids = np.argpartition(-logprobs, num_top - 1)[:num_top]
-        # The partition picks arbitrarily among tokens that tie with the last one; take every such token, then cut.
-        ids = np.flatnonzero(logprobs >= logprobs[ids].min())
-        ids = ids[np.argsort(-logprobs[ids], kind="stable")][:num_top]
-        top = [(int(token), _floored(float(logprobs[token]))) for token in ids]
-    return TokenLogprobs(_floored(float(logprobs[token_id])), tuple(top))
+def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
+    """The drawn token's log-probability and those of the ``num_top`` likeliest, best first, ties by lower id."""
+    total = log_total(logits)
+    top = [(int(token), _floored(float(logits[token]) - total)) for token in _largest(logits, num_top)]
+    return TokenLogprobs(_floored(float(logits[token_id]) - total), tuple(top))
+
+
+def _largest(logits: FloatArray, count: int) -> NDArray[np.int64]:
+    """Ids of the ``count`` largest values of a row [V], largest first."""
+    if count <= 0:
+        return np.empty(0, np.int64)
+    whole = len(logits) // _BLOCK * _BLOCK
+    floor = -np.inf
+    if whole // _BLOCK > count:
+        # Each of the count largest blocks holds a value that reaches the smallest of their maxima.
+        floor = np.partition(logits[:whole].reshape(-1, _BLOCK).max(axis=1), -count)[-count]
+    ids = np.flatnonzero(logits >= floor)
+    return ids[np.argsort(-logits[ids], kind="stable")][:count]
 
 
 def _floored(value: float) -> float:

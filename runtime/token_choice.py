@@ -1,8 +1,8 @@
 """Draws one token from one row of logits: temperature, min_p, top_k, top_p, in that order, without a full sort.
 
-The nucleus is found among the tokens above a falling probability threshold: any set {p >= t} that holds the wanted
-mass or count contains the nucleus, and is usually a few dozen tokens out of 50,000. Pure functions of a row and a
-uniform number; knows neither requests nor generators.
+What top_k and top_p keep is found among the tokens above a falling weight threshold, usually a few dozen out of
+50,000; a flat distribution's nucleus is cut by a histogram of weights, and only the bin at the cut is sorted. Pure
+functions of a row and a uniform number; knows neither requests nor generators.
 """
 
 from __future__ import annotations
@@ -13,74 +13,106 @@ from numpy.typing import NDArray
 from runtime.request import SamplingParams
 from runtime.session import FloatArray
 
+Ids = NDArray[np.int64]
+
 _BLOCK = 256
 _FIRST_THRESHOLD = 1e-3
 _THRESHOLD_STEP = 1e-2
+_SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
+_SORTABLE = 2048
+_BIN_SHIFT = 16
+"""A float32's upper 16 bits: sign, exponent and 7 bits of mantissa, so a histogram bin is 0.8 % wide."""
 
 
-def draw(logits: FloatArray, params: SamplingParams, uniform: float) -> int:
+def draw(logits: FloatArray, peak: float, params: SamplingParams, uniform: float) -> int:
     """Index drawn from softmax(logits / temperature) [V] after min_p, top_k and top_p; ``uniform`` is in [0, 1).
 
-    Ties at a cut are broken by the lower token id. The row must be finite or -inf with one finite value at least.
+    ``peak`` is the row's maximum, finite. Ties at a cut are broken by the lower token id; kept tokens are laid out by
+    id. ``logits`` is overwritten.
     """
-    weights = np.exp((logits - logits.max()) / np.float32(params.temperature))  # [V], the top token has weight 1
-    if params.top_p >= 1.0 and params.top_k <= 0 and params.min_p <= 0.0:
+    weights = _weights(logits, peak, params.temperature)
+    if params.min_p <= 0.0 and params.top_k <= 0 and params.top_p >= 1.0:
         return _draw_from_all(weights, uniform)
-    ids = _candidates(weights, params)
-    kept = weights[ids].astype(np.float64)
-    if params.top_p < 1.0:
-        mass = np.cumsum(kept)
-        ids = ids[: int(np.searchsorted(mass, params.top_p * _mass(weights, kept, params))) + 1]
-        kept = kept[: len(ids)]
-    return int(ids[_inverse_cdf(np.cumsum(kept), uniform)])
+    ids = _kept(weights, params)
+    mass = np.cumsum(weights[ids], dtype=np.float64)
+    return int(ids[_first_above(mass, uniform * float(mass[-1]))])
 
 
-def _candidates(weights: FloatArray, params: SamplingParams) -> NDArray[np.int64]:
-    """Ids by falling weight that hold everything that min_p, top_k and top_p can keep, cut by min_p and top_k."""
-    floor = np.float32(params.min_p)
-    wanted_count = params.top_k if params.top_k > 0 else 0
-    # Mass of what min_p keeps; top_k's mass is only known after the cut, so there the count alone decides.
-    wanted_mass = params.top_p * float(weights[weights >= floor].sum(dtype=np.float64)) if params.top_p < 1.0 else 0.0
-    threshold = max(floor, np.float32(_FIRST_THRESHOLD))
-    while True:
-        ids = np.flatnonzero(weights >= threshold)
-        enough_count = len(ids) >= wanted_count if wanted_count else wanted_mass > 0.0
-        enough_mass = wanted_count or float(weights[ids].sum(dtype=np.float64)) >= wanted_mass
-        if threshold <= floor or threshold <= 0 or (enough_count and enough_mass):
-            break
-        threshold = max(floor, threshold * np.float32(_THRESHOLD_STEP))
-        if threshold < np.finfo(np.float32).tiny:
-            threshold = floor
-    ids = ids[np.argsort(-weights[ids], kind="stable")]
-    return ids[:wanted_count] if wanted_count else ids
+def _weights(logits: FloatArray, peak: float, temperature: float) -> FloatArray:
+    """exp((logits - peak) / temperature) in place: the top token weighs 1."""
+    logits -= np.float32(peak)
+    if temperature != 1.0:
+        logits *= np.float32(1.0 / temperature)
+    return np.exp(logits, out=logits)
 
 
-def _mass(weights: FloatArray, kept: NDArray[np.float64], params: SamplingParams) -> float:
-    """What top_p is a share of: the weights that min_p and top_k left."""
+def _kept(weights: FloatArray, params: SamplingParams) -> Ids:
+    """Ids that min_p, then top_k, then top_p keep, ascending."""
+    total = 0.0
+    if params.min_p > 0.0:
+        ids = np.flatnonzero(weights >= np.float32(params.min_p))
+        total = float(weights[ids].sum(dtype=np.float64))
+    else:
+        total = float(weights.sum())
+        ids = _candidates(weights, params, total)
+    if 0 < params.top_k < len(ids):
+        ids = _top(weights, ids, params.top_k)
+    if params.top_p >= 1.0:
+        return ids
     if params.top_k > 0:
-        return float(kept.sum())
-    return float(weights[weights >= np.float32(params.min_p)].sum(dtype=np.float64))
+        total = float(weights[ids].sum(dtype=np.float64))
+    return np.sort(_nucleus(weights[ids], ids, params.top_p * total))
+
+
+def _candidates(weights: FloatArray, params: SamplingParams, total: float) -> Ids:
+    """Every token that top_k and top_p can keep, and maybe more, ascending."""
+    wanted_mass = params.top_p * total if params.top_p < 1.0 and params.top_k <= 0 else 0.0
+    threshold = _FIRST_THRESHOLD
+    while threshold > _SMALLEST_WEIGHT:
+        ids = np.flatnonzero(weights >= np.float32(threshold))
+        enough_mass = wanted_mass == 0.0 or float(weights[ids].sum(dtype=np.float64)) >= wanted_mass
+        if len(ids) >= params.top_k and enough_mass:
+            return ids
+        threshold *= _THRESHOLD_STEP
+    return np.flatnonzero(weights)
+
+
+def _top(weights: FloatArray, ids: Ids, count: int) -> Ids:
+    """The ``count`` heaviest of ``ids``, ascending."""
+    values = weights[ids]
+    cut = np.partition(values, len(ids) - count)[len(ids) - count]
+    above, ties = ids[values > cut], ids[values == cut]
+    return np.sort(np.concatenate([above, ties[: count - len(above)]]))
+
+
+def _nucleus(values: FloatArray, ids: Ids, share: float) -> Ids:
+    """The fewest of ``ids`` whose ``values`` reach ``share``, heaviest first; at least one."""
+    if len(ids) > _SORTABLE:
+        bins = values.view(np.int32) >> _BIN_SHIFT  # positive floats are ordered like their bits
+        heavier = np.cumsum(np.bincount(bins, weights=values)[::-1])
+        boundary = int(bins.max()) - min(int(np.searchsorted(heavier, share)), len(heavier) - 1)
+        above, inside = bins > boundary, bins == boundary
+        if not inside.all():
+            rest = share - float(values[above].sum(dtype=np.float64))
+            return np.concatenate([ids[above], _nucleus(values[inside], ids[inside], rest)])
+    order = np.argsort(-values, kind="stable")
+    mass = np.cumsum(values[order], dtype=np.float64)
+    return ids[order[: int(np.searchsorted(mass, share)) + 1]]
 
 
 def _draw_from_all(weights: FloatArray, uniform: float) -> int:
     """Inverse CDF over the whole vocabulary in two levels, so that only one block is accumulated item by item."""
     whole = len(weights) // _BLOCK * _BLOCK
-    sums = weights[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.float64)
-    sums = np.append(sums, weights[whole:].sum(dtype=np.float64))
-    ends = np.cumsum(sums)
-    target = uniform * ends[-1]
-    block = min(int(np.searchsorted(ends, target, side="right")), _last_positive(sums))
+    sums = weights[:whole].reshape(-1, _BLOCK).sum(axis=1)
+    ends = np.cumsum(np.append(sums, weights[whole:].sum()), dtype=np.float64)
+    block = _first_above(ends, uniform * float(ends[-1]))
     begin = block * _BLOCK
     inside = np.cumsum(weights[begin : begin + _BLOCK], dtype=np.float64)
-    rest = target - (ends[block] - sums[block])
-    index = min(int(np.searchsorted(inside, rest, side="right")), _last_positive(weights[begin : begin + _BLOCK]))
-    return begin + index
+    before = float(ends[block - 1]) if block else 0.0
+    return begin + _first_above(inside, uniform * float(ends[-1]) - before)
 
 
-def _inverse_cdf(ends: NDArray[np.float64], uniform: float) -> int:
-    return min(int(np.searchsorted(ends, uniform * ends[-1], side="right")), len(ends) - 1)
-
-
-def _last_positive(values: NDArray[np.floating]) -> int:
-    """Rounding may push the target past the last token that has any weight; that token is meant then."""
-    return int(np.flatnonzero(values)[-1])
+def _first_above(ends: NDArray[np.float64], target: float) -> int:
+    """First index whose cumulative weight exceeds ``target``; rounding past the end means the last one with weight."""
+    index = int(np.searchsorted(ends, target, side="right"))
+    return index if index < len(ends) else int(np.searchsorted(ends, ends[-1], side="left"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.logit_rules import LogitRules
 from runtime.request import Request, SamplingParams
-from runtime.sampler import LOGPROB_FLOOR, SamplerState, log_softmax, sample, token_logprobs
+from runtime.sampler import LOGPROB_FLOOR, SamplerState, sample, token_logprobs
 from runtime.token_choice import draw
 from tests.runtime.engine_driver import request
 
@@ -85,6 +85,7 @@ def plain(logits: np.ndarray, params: SamplingParams) -> dict[int, float]:
 
 @given(
     seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([40, 1000, 6000]),
     spread=st.sampled_from([0.1, 1.0, 4.0, 12.0]),
     temperature=st.sampled_from([0.2, 0.7, 1.0, 2.0]),
     top_p=st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.999, 1.0]),
@@ -92,17 +93,16 @@ def plain(logits: np.ndarray, params: SamplingParams) -> dict[int, float]:
     min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
 )
 def test_draw_follows_the_full_sort(
-    seed: int, spread: float, temperature: float, top_p: float, top_k: int, min_p: float
+    seed: int, size: int, spread: float, temperature: float, top_p: float, top_k: int, min_p: float
 ) -> None:
     generator = np.random.default_rng(seed)
-    logits = (generator.standard_normal(1000) * spread).astype(np.float32)
+    logits = (generator.standard_normal(size) * spread).astype(np.float32)
     params = SamplingParams(max_tokens=1, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     expected = plain(logits, params)
-    unfiltered = top_p == 1.0 and top_k <= 0 and min_p <= 0.0
-    ordered = sorted(expected) if unfiltered else list(expected)  # without a filter the ids themselves are the order
+    ordered = sorted(expected)
     ends = np.cumsum([expected[token] for token in ordered])
-    for uniform in (0.0, 0.1, 0.5, 0.77, 0.999):
-        token = draw(logits, params, uniform)
+    for uniform in (0.001, 0.1, 0.5, 0.77, 0.999):  # 0 itself belongs to any token of negligible weight
+        token = drawn(logits, params, uniform)
         place = int(np.searchsorted(ends, uniform, side="right"))
         near = {ordered[max(0, min(place + shift, len(ordered) - 1))] for shift in (-1, 0, 1)}
         assert token in near  # a neighbour is right too where rounding decides
@@ -111,10 +111,10 @@ def test_draw_follows_the_full_sort(
 def test_draw_follows_the_probabilities() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     params = SamplingParams(max_tokens=1, temperature=1.0)
-    counts = np.bincount([draw(logits, params, u) for u in (np.arange(1000) + 0.5) / 1000], minlength=4)
+    counts = np.bincount([drawn(logits, params, u) for u in (np.arange(1000) + 0.5) / 1000], minlength=4)
     assert counts.tolist() == [500, 300, 150, 50]
     nucleus = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.75)
-    counts = np.bincount([draw(logits, nucleus, u) for u in (np.arange(800) + 0.5) / 800], minlength=4)
+    counts = np.bincount([drawn(logits, nucleus, u) for u in (np.arange(800) + 0.5) / 800], minlength=4)
     assert counts.tolist() == [500, 300, 0, 0]
 
 
@@ -122,7 +122,12 @@ def test_masked_tokens_are_never_drawn() -> None:
     logits = np.full(600, -np.inf, np.float32)
     logits[[3, 300]] = 0.0
     params = SamplingParams(max_tokens=1, temperature=1.0)
-    assert {draw(logits, params, u) for u in (0.0, 0.4999, 0.5, 0.9999999)} == {3, 300}
+    assert {drawn(logits, params, u) for u in (0.0, 0.4999, 0.5, 0.9999999)} == {3, 300}
+
+
+def drawn(logits: np.ndarray, params: SamplingParams, uniform: float) -> int:
+    """``draw`` on a copy, since it overwrites its row."""
+    return draw(logits.copy(), float(logits.max()), params, uniform)
 
 
 def seeded(seed: int | None, index: int = 0) -> SamplerState:
@@ -158,7 +163,7 @@ def test_logprobs_are_of_the_raw_logits() -> None:
 
 
 def test_logprobs_of_masked_tokens_are_finite_and_ties_go_to_the_lower_id() -> None:
-    row = log_softmax(np.array([0.0, -np.inf, 0.0, 0.0], np.float32))
+    row = np.array([0.0, -np.inf, 0.0, 0.0], np.float32)
     assert token_logprobs(row, 1, 2).logprob == LOGPROB_FLOOR
     assert [token for token, _ in token_logprobs(row, 0, 2).top] == [0, 2]
 
@@ -170,3 +175,14 @@ def test_a_row_without_a_number_fails_alone(bad: float) -> None:
     assert [one.token_id for one in sample(logits, [seeded(1), None])] == [-1, -1]
     logits[1, 2] = 50.0
     assert [one.token_id for one in sample(logits, [seeded(1), seeded(1)])] == [-1, 2]
+
+
+def test_the_largest_of_many_are_found_in_order() -> None:
+    logits = np.random.default_rng(5).permutation(5000).astype(np.float32)
+    expected = [int(token) for token in np.argsort(-logits)[:20]]
+    assert [token for token, _ in token_logprobs(logits, 0, 20).top] == expected
+
+
+def test_a_flat_distribution_keeps_the_lower_ids() -> None:
+    params = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.5)
+    assert max(drawn(np.zeros(5000, np.float32), params, u) for u in (0.0, 0.3, 0.9999)) == 2499
