@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.chat_template_utils import _compile_jinja_template
+from transformers.utils.chat_template_utils import _compile_jinja_template  # noqa: TID251
 
 TEMPLATES = {
     # Trailing-newline and dash rules, a default system text, tools as JSON lines, tool answers grouped in one turn.
@@ -136,7 +136,8 @@ TEMPLATES = {
         {%- endif %}
         {{- "<|eot_id|>" }}
     {%- else %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' -}}
+        {{- message['content'] | trim + '<|eot_id|>' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}
@@ -234,7 +235,9 @@ TEMPLATES = {
 {{- "<|im_end|>\\n" -}}
 {%- for message in messages if message.role != "system" -%}
   {%- if message.role == "assistant" -%}
-    {% generation %}{{ "<|im_start|>assistant\\n" + message.content.lstrip("\\n") + "<|im_end|>\\n" }}{% endgeneration %}
+    {% generation %}
+    {{- "<|im_start|>assistant\\n" + message.content.lstrip("\\n") + "<|im_end|>\\n" -}}
+    {% endgeneration %}
   {%- else -%}
     {{ "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>\\n" }}
   {%- endif -%}

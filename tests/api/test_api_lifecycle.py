@@ -1,0 +1,342 @@
+"""Contract cases 88 to 100 and section 13: loading, draining, keys, limits, metrics, crowds."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import hashlib
+import threading
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.openapi import OPERATIONS
+from api.server_settings import SettingsError
+from tests.api.scripted_server import NAMES, RunningServer, content_of, running_server, user
+
+KEY = "secret-key"
+
+
+def test_case_088_probes_while_loading() -> None:
+    with running_server(gate_open=False, wait_ready=False) as server:
+        live = server.get("/v1/health/live")
+        assert live.json() == {"object": "health.response", "message": "Service is live."}
+        response = server.get("/v1/health/ready")
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) >= 1
+        assert response.json()["error"]["type"] == "ServiceUnavailableError"
+        chat = server.post({"messages": [user("x")]})
+        assert (chat.status_code, chat.json()["error"]["code"]) == (503, 503)
+        assert server.get("/v1/models").status_code == 200
+        server.gate.open.set()
+        while server.get("/v1/health/ready").status_code != 200:
+            threading.Event().wait(0.01)
+        ready = server.get("/v1/health/ready/")
+        assert ready.json() == {"object": "health.response", "message": "Service is ready."}
+        assert server.chat("x")["choices"][0]["message"]["content"] == "x"
+
+
+def test_case_088_live_answers_while_a_step_runs() -> None:
+    with running_server() as server:
+        server.gate.open.clear()
+        server.gate.reached.clear()
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            streams = [pool.submit(server.stream, "abc") for _ in range(32)]
+            assert server.gate.reached.wait(10)
+            for _ in range(5):
+                assert server.get("/v1/health/live").status_code == 200
+            server.gate.open.set()
+            assert {content_of(stream.result()) for stream in streams} == {"abc"}
+
+
+def test_load_failure_ends_in_503_and_live() -> None:
+    with running_server(wait_ready=False, load_error="weights are missing at /secret/path") as server:
+        server.server.should_exit = False
+        response = server.get("/v1/health/ready")
+        assert response.status_code == 503
+        assert "/secret" not in response.text
+
+
+def test_case_090_models(server: RunningServer) -> None:
+    listed = server.get("/v1/models/").json()
+    assert listed["object"] == "list"
+    base, alias = listed["data"]
+    permission = base.pop("permission")[0]
+    assert base == {
+        "id": NAMES[0],
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "system",
+        "root": NAMES[0],
+        "parent": None,
+        "max_model_len": 256,
+    }
+    assert permission["id"].startswith("modelperm-")
+    assert len(permission) == 12
+    assert (alias["id"], alias["root"]) == (NAMES[1], NAMES[0])
+    with server.openai as client:
+        assert [model.id for model in client.models.list()] == list(NAMES)
+        assert client.models.retrieve(NAMES[0]).id == NAMES[0]  # the SDK sends the slash as %2F
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("no/such")
+    assert server.get(f"/v1/models/{NAMES[0]}").json()["id"] == NAMES[0]
+
+
+def test_case_091_management(server: RunningServer) -> None:
+    version = server.get("/v1/version").json()
+    assert set(version) == {"release", "api"}
+    metadata = server.get("/v1/metadata").json()
+    assert metadata["modelInfo"][0]["shortName"].split(":")[0] == NAMES[0]
+    assert set(metadata) == {"version", "assetInfo", "licenseInfo", "modelInfo"}
+    found = server.get("/v1/license").json()
+    assert found["sha"] == hashlib.sha1(found["content"].encode()).hexdigest()  # noqa: S324
+    assert found["size"] == len(found["content"])
+    assert set(found) == {"name", "path", "sha", "size", "url", "type", "content"}
+    assert "manifest_file" in server.get("/v1/manifest").json()
+
+
+def _samples(server: RunningServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    page = server.get("/v1/metrics").text
+    families = text_string_to_metric_families(page)
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_case_092_metrics() -> None:
+    with running_server(vllm_metrics=True) as server:
+        for index in range(3):
+            server.chat("abcd", stream=False) if index % 2 else server.stream("abcd")
+        server.chat("abcdef", max_tokens=2, n=2)
+        assert server.post({"messages": [user("!0:x")]}).status_code == 500
+        assert server.post({"messages": []}).status_code == 400
+        server.wait_idle()
+        samples = _samples(server)
+    name = ("model_name", NAMES[0])
+
+    def value(metric: str, *labels: tuple[str, str]) -> float:
+        return samples[metric, tuple(sorted((name, *labels)))]
+
+    prompt, generated = 23, 5
+    for prefix in ("", "vllm:"):
+        assert value(f"{prefix}prompt_tokens_total") == 3 * prompt + 25 + 23
+        assert value(f"{prefix}generation_tokens_total") == 3 * generated + 4
+        assert value(f"{prefix}request_success_total") == 4
+        assert value(f"{prefix}request_failure_total") == 1
+        assert value(f"{prefix}time_to_first_token_seconds_count") == 4
+        assert value(f"{prefix}e2e_request_latency_seconds_count") == 4
+        assert value(f"{prefix}num_requests_running") == 0
+        assert value(f"{prefix}num_requests_waiting") == 0
+        assert value(f"{prefix}request_finish_total", ("finished_reason", "stop")) == 3
+        assert value(f"{prefix}request_finish_total", ("finished_reason", "length")) == 2
+    gaps = 3 * (generated - 1) + 2 * 1
+    assert value("time_per_output_token_seconds_count") == gaps
+    assert value("vllm:inter_token_latency_seconds_count") == gaps
+    assert value("request_prompt_tokens_bucket", ("le", "50.0")) == 4
+    assert value("request_generation_tokens_bucket", ("le", "2.0")) == 0
+    assert value("request_refused_total", ("code", "400")) == 1
+    assert value("gpu_cache_usage_perc") == 0
+    assert value("num_request_max") == 4
+    assert any(metric == "process_resident_memory_bytes" for metric, _ in samples)
+
+
+def test_vllm_names_are_off_by_default() -> None:
+    with running_server() as server:
+        assert "vllm:" not in server.get("/metrics").text
+
+
+def test_case_093_unknown_paths_and_methods(server: RunningServer) -> None:
+    missing = server.get("/v1/nope")
+    assert (missing.status_code, missing.json()["error"]["type"]) == (404, "NotFoundError")
+    for path in ("/v1/responses", "/v1/messages", "/v1/embeddings", "/health/../v1/x"):
+        assert server.post({}, path).status_code == 404
+    wrong = server.get("/v1/chat/completions")
+    assert (wrong.status_code, wrong.json()["error"]["type"]) == (405, "MethodNotAllowedError")
+    assert set(wrong.headers["allow"].replace(" ", "").split(",")) == {"POST", "OPTIONS"}
+
+
+def _preflight(server: RunningServer, origin: str) -> httpx.Response:
+    headers = {"origin": origin, "access-control-request-method": "POST"}
+    return server.http.options("/v1/chat/completions", headers=headers)
+
+
+def test_case_093_cors_is_closed_by_default(server: RunningServer) -> None:
+    bare = server.http.options("/v1/chat/completions")
+    assert bare.status_code == 204
+    assert "POST" in bare.headers["allow"]
+    assert _preflight(server, "https://a.example").status_code == 204
+    assert "access-control-allow-origin" not in _preflight(server, "https://a.example").headers
+
+
+def test_case_093_cors_for_named_origins() -> None:
+    with running_server(cors_allow_origin=("https://a.example",), api_key=(KEY,)) as server:
+        allowed = _preflight(server, "https://a.example")
+        assert allowed.status_code == 204
+        assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        foreign = _preflight(server, "https://b.example")
+        assert foreign.status_code == 204
+        assert "access-control-allow-origin" not in foreign.headers
+        refused = server.get("/v1/models", headers={"origin": "https://a.example"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_case_094_every_path_asks_for_the_key() -> None:
+    with running_server(api_key=("other-key", KEY)) as server:
+        paths = [(operation.method, operation.path.replace("{model_id}", "x")) for operation in OPERATIONS]
+        paths += [("get", path) for path in ("/docs", "/openapi.json", "/metrics", "/health", "/nope", "/")]
+        odd = ["//v1/models", "/v1/%6dodels", "/v1/health/live/../models", "/v1/health/live%2f..", "/V1/HEALTH/LIVE"]
+        paths += [("get", path) for path in odd]
+        bad_headers: list[list[tuple[str, str]]] = [
+            [],
+            [("authorization", "Bearer wrong")],
+            [("authorization", "Bearer")],
+            [("authorization", f"Basic {KEY}")],
+            [("authorization", KEY)],
+            [("authorization", f"Bearer {KEY}"), ("authorization", "Bearer wrong")],
+        ]
+        for method, path in paths:
+            for headers in bad_headers:
+                for verb in {method, "head", "options"}:
+                    response = server.http.request(verb, path, headers=headers)
+                    is_open = path in {"/v1/health/live", "/v1/health/ready"}
+                    assert (response.status_code != 401) == is_open, (verb, path, headers)
+                    if not is_open:
+                        assert response.headers["www-authenticate"] == "Bearer"
+                        if verb != "head":
+                            assert response.json()["error"]["type"] == "AuthenticationError"
+        for key in (KEY, "other-key"):
+            assert server.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
+        assert server.get("/v1/health/ready/").status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"api_key": ("",)}, {"api_key": (" ",)}, {"host": "0.0.0.0"}, {"host": "::"}])
+def test_unsafe_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError), running_server(**settings):
+        pass
+
+
+def test_case_095_request_ids(server: RunningServer) -> None:
+    def echoed(value: str) -> str:
+        headers = {b"x-request-id": value.encode()}
+        return str(server.get("/v1/models", headers=headers).headers["x-request-id"])
+
+    assert echoed("abc-123_X!") == "abc-123_X!"
+    assert echoed("x" * 128) == "x" * 128
+    for unsafe in ("x" * 129, "a b", "é"):
+        assert echoed(unsafe) != unsafe
+    assert len(server.get("/v1/models").headers["x-request-id"]) == 32
+    assert len(server.get("/nope").headers["x-request-id"]) == 32
+
+
+def test_case_096_queue_full() -> None:
+    with running_server(max_queue=0) as server:
+        server.gate.open.clear()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            running = [pool.submit(server.chat, "abc") for _ in range(4)]
+            while server.service.engine.num_live < 4:
+                threading.Event().wait(0.005)
+            response = server.post({"messages": [user("x")]})
+            assert response.status_code == 429
+            assert int(response.headers["retry-after"]) >= 1
+            assert response.json()["error"]["type"] == "RateLimitError"
+            assert server.post({"messages": [user("x")], "stream": True}).status_code == 429
+            with server.openai.with_options(max_retries=5) as client:
+                messages: list[Any] = [user("ok")]
+                patient = pool.submit(lambda: client.chat.completions.create(model=NAMES[0], messages=messages))
+                server.gate.open.set()
+                assert patient.result(30).choices[0].message.content == "ok"
+            assert [one.result()["choices"][0]["message"]["content"] for one in running] == ["abc"] * 4
+
+
+def test_case_097_drain() -> None:
+    with running_server() as server:
+        server.gate.open.clear()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(server.stream, "abc")
+            while server.service.engine.num_live < 1:
+                threading.Event().wait(0.005)
+            server.server.handle_exit(15, None)
+            while server.get("/v1/health/ready").status_code != 503:
+                threading.Event().wait(0.005)
+            assert server.get("/v1/health/live").status_code == 200
+            refused = server.post({"messages": [user("x")]})
+            assert refused.status_code == 503
+            assert "retry-after" in refused.headers
+            server.gate.open.set()
+            assert content_of(running.result(20)) == "abc"
+
+
+def test_drain_cuts_off_what_takes_too_long() -> None:
+    with running_server(drain_timeout_s=0.05) as server:
+        server.gate.open.clear()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(server.post, {"messages": [user("*ab")], "max_tokens": 200})
+            while server.service.engine.num_live < 1:
+                threading.Event().wait(0.005)
+            server.server.handle_exit(15, None)
+            while not server.server.should_exit:
+                threading.Event().wait(0.005)
+            server.gate.open.set()
+            assert running.result(20).status_code == 503
+
+
+def test_case_098_unknown_adapter_is_404(server: RunningServer) -> None:
+    assert server.post({"model": "some-lora", "messages": [user("x")]}).status_code == 404
+
+
+def test_case_100_crowd_without_cross_talk(server: RunningServer) -> None:
+    async def one(client: openai.AsyncOpenAI, number: int) -> tuple[str, str]:
+        text = f"This is answer {number}: {'x' * (number % 7)}."
+        messages: list[Any] = [{"role": "user", "content": text}]
+        if number % 2:
+            answer = await client.chat.completions.create(model=NAMES[0], messages=messages)
+            return text, answer.choices[0].message.content or ""
+        stream = await client.chat.completions.create(model=NAMES[0], messages=messages, stream=True)
+        return text, "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def crowd() -> list[tuple[str, str]]:
+        url = f"{server.base_url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
+            return await asyncio.gather(*(one(client, number) for number in range(64)))
+
+    for asked, got in asyncio.run(crowd()):
+        assert got == asked
+    server.wait_idle()
+    assert server.service.engine.stats().num_running == 0
+
+
+def test_case_053_seeded_answers_do_not_depend_on_the_crowd(server: RunningServer) -> None:
+    fields = {"temperature": 1, "seed": 11, "max_tokens": 25}
+    alone = server.chat("?", **fields)["choices"]
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        others = [pool.submit(server.chat, "?", temperature=1, max_tokens=40) for _ in range(8)]
+        assert server.chat("?", **fields)["choices"] == alone
+        for other in others:
+            other.result()
+
+
+def test_head_works_where_get_does(server: RunningServer) -> None:
+    for path in ("/v1/models", "/v1/health/live", "/v1/metrics", "/docs", "/openapi.json"):
+        response = server.http.head(path)
+        assert response.status_code == 200
+        assert response.content == b""
+    assert server.http.head("/v1/chat/completions").status_code == 405
+
+
+def test_probes_answer_fast_while_many_streams_run(server: RunningServer) -> None:
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        streams = [pool.submit(server.stream, "*ab", max_tokens=150) for _ in range(16)]
+        slowest = 0.0
+        while not all(stream.done() for stream in streams):
+            before = time.monotonic()
+            assert server.get("/v1/health/live").status_code == 200
+            slowest = max(slowest, time.monotonic() - before)
+    assert slowest < 5  # a bound on hanging, not a measurement
