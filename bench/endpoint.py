@@ -62,7 +62,10 @@ def endpoint_from_url(url: str, *, label: str | None = None, headers: tuple[tupl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """The part of a chat request that all requests of a run share. ``extra`` is merged in last and may override."""
+    """The part of a chat request that all requests of a run share. ``extra`` is merged in last and may override.
+
+    ``model`` is empty until the endpoint was asked which models it serves.
+    """
 
     model: str
     temperature: float | None = 0.0

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -83,11 +84,12 @@ def _measure(urls: Sequence[str], flags: HttpFlags) -> tuple[Report, list[tuple[
     if flags.metric_percentiles or flags.percentile_metrics:
         _table_shape(flags)
     endpoints = [_endpoint(url, flags) for url in urls]
+    options = _chat_options(flags)
     if len({endpoint.label for endpoint in endpoints}) < len(endpoints):
         raise BenchError("two endpoints have the same label; name them LABEL=URL")
     console = Console(stderr=True)
     with asyncio.Runner() as loop:
-        targets = loop.run(_targets(endpoints, flags))
+        targets = loop.run(_targets(endpoints, options, flags))
         bench = HttpBench(
             targets=targets,
             loads=loads,
@@ -124,7 +126,7 @@ def _endpoint(text: str, flags: HttpFlags) -> Endpoint:
     return endpoint_from_url(url, label=label or None, headers=tuple(headers))
 
 
-async def _targets(endpoints: Sequence[Endpoint], flags: HttpFlags) -> list[Target]:
+async def _targets(endpoints: Sequence[Endpoint], options: ChatOptions, flags: HttpFlags) -> list[Target]:
     """Check each endpoint and settle its model before anything is measured."""
     if len(flags.model) not in {0, 1, len(endpoints)}:
         raise BenchError(f"{len(flags.model)} models for {len(endpoints)} endpoints; give --model once, or for each")
@@ -133,15 +135,15 @@ async def _targets(endpoints: Sequence[Endpoint], flags: HttpFlags) -> list[Targ
         wanted = None if not flags.model else flags.model[number if len(flags.model) > 1 else 0]
         client = HttpClient(endpoint, socket_dial(endpoint, verify_tls=not flags.insecure), time.perf_counter_ns)
         try:
-            options = _chat_options(flags, await choose_model(client, wanted))
-            await preflight(client, options, flags.timeout)
+            chosen = replace(options, model=await choose_model(client, wanted))
+            await preflight(client, chosen, flags.timeout)
         finally:
             await client.close()
-        targets.append(Target(endpoint, options))
+        targets.append(Target(endpoint, chosen))
     return targets
 
 
-def _chat_options(flags: HttpFlags, model: str) -> ChatOptions:
+def _chat_options(flags: HttpFlags) -> ChatOptions:
     extra: dict[str, object] = {}
     if flags.extra_body:
         try:
@@ -149,7 +151,7 @@ def _chat_options(flags: HttpFlags, model: str) -> ChatOptions:
         except msgspec.MsgspecError as error:
             raise BenchError(f"--extra-body is not a JSON object: {error}") from error
     return ChatOptions(
-        model=model,
+        model="",
         temperature=None if flags.no_temperature else flags.temperature,
         ignore_eos=flags.ignore_eos,
         usage=flags.usage,
