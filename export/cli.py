@@ -97,7 +97,9 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
         check_shapes(checkpoint)
         precision = "int8" if recipe.precision == AUTO else recipe.precision
         costs = estimate(checkpoint.spec, plan_from_name(precision, recipe.block), max_model_len)
-        console.print(f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written")
+        console.print(
+            f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True
+        )
 
 
 def _closing_line(result: BuildResult) -> str:

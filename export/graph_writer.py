@@ -5,6 +5,7 @@ Memory is what the caller holds of a single tensor, never the model. Knows ONNX'
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,7 +60,8 @@ class GraphWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._data.close()
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            self._data.close()  # after a failed write its buffer fails again, which would hide the first error
 
     @property
     def num_nodes(self) -> int:

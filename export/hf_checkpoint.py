@@ -97,7 +97,7 @@ class HfCheckpoint:
 
     def text_files(self) -> TextFiles:
         """Tokenizer, template and stop tokens."""
-        return text_files_from_folder(self.folder, self._spec.vocab_size)
+        return text_files_from_folder(self.folder)
 
     def _norm_name(self, role: str) -> str:
         if role in _AFTER_NAMES:

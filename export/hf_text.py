@@ -20,14 +20,9 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "bos_token_id", "pad_token_id")
 
 
-def text_files_from_folder(folder: Path, vocab_size: int) -> TextFiles:
-    """Raises SourceError if the tokenizer is missing, unreadable or larger than the embedding."""
+def text_files_from_folder(folder: Path) -> TextFiles:
+    """Raises SourceError if the tokenizer is missing or a file is unreadable."""
     text, tokenizer = _tokenizer(folder)
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise SourceError(
-            f"tokenizer.json has {tokenizer.get_vocab_size()} tokens, the embedding has {vocab_size} rows; "
-            "they belong to different models"
-        )
     config = _optional(folder / "tokenizer_config.json")
     generation = _optional(folder / "generation_config.json")
     model = read_json_object(folder / "config.json")
@@ -37,8 +32,6 @@ def text_files_from_folder(folder: Path, vocab_size: int) -> TextFiles:
     ids += [index for index in [tokenizer.token_to_id(special.get("eos_token", ""))] if index is not None]
     added = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items()}
     ids += end_of_turn_ids(template, added)
-    if any(not 0 <= index < vocab_size for index in ids):
-        raise SourceError(f"an end-of-text token lies outside the vocabulary of {vocab_size} tokens")
     return TextFiles(
         tokenizer_json=text,
         chat_template=template,

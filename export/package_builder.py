@@ -34,6 +34,7 @@ from export.recipe import Recipe
 from export.sensitivity import SensitivityProbe, choose_plan
 from export.sources import OpenedSource, open_source, stat_fingerprint
 from export.spec import DecoderSpec
+from export.text_check import check_text_files
 from export.trt_graph import write_trt_graph
 
 DEFAULT_MAX_MODEL_LEN = 8192
@@ -104,6 +105,7 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     check_shapes(checkpoint)
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     text = checkpoint.text_files()
+    check_text_files(text, checkpoint.spec.vocab_size)
     _write_text_files(partial, text)
     gauge = _Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
     notes: dict[str, str] = {}

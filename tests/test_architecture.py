@@ -15,10 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "export": {
         "export",
+        "runtime.chat_template",
         "runtime.engine_sidecar",
         "runtime.errors",
         "runtime.gpu",
         "runtime.graph_io",
+        "runtime.graph_profiles",
         "runtime.kv_budget",
         "runtime.manifest",
     },
