@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.engine_sidecar import EngineError
+from runtime.graph_profiles import profile_shapes
 
 from export.engine_library import Library, make_logger
 from export.engine_network import NetworkFacts, check_network, parse_graph
 from export.engine_progress import OnFraction, make_monitor
-from export.engine_settings import EngineSettings, check_settings, profile_shapes
+from export.engine_settings import EngineSettings, check_settings
 from export.engine_targets import Target
 
 
@@ -45,7 +46,8 @@ def build_engine(graph: Path, target: Target, settings: EngineSettings, on_fract
     config = builder.create_builder_config()
     _configure(library, config, settings, target)
     cache = _timing_cache(library, config, settings)
-    for shapes in profile_shapes(settings, {past: facts.cache_shape for past, _ in facts.cache_pairs}):
+    caches = {past: facts.cache_shape for past, _ in facts.cache_pairs}
+    for shapes in profile_shapes(settings.max_slots, settings.prefill_tokens, caches):
         profile = builder.create_optimization_profile()
         for name, (low, best, high) in shapes.items():
             profile.set_shape(name, low, best, high)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from runtime import engine_sidecar as sidecars
 from runtime.engine_sidecar import EngineError, EngineKey, EngineSidecar
+from runtime.graph_profiles import max_prefill_logits
 from runtime.manifest import Package, load_package, sha256_of_file
 
 from export.engine_builder import build_engine
@@ -68,7 +69,7 @@ def wanted_key(package: Package, target: Target, settings: EngineSettings) -> En
         graph_sha256=sidecars.graph_digests(package),
         max_slots=settings.max_slots,
         prefill_tokens=settings.prefill_tokens,
-        max_logits=settings.max_logits,
+        max_logits=max_prefill_logits(settings.prefill_tokens),
         optimization_level=settings.optimization_level,
         workspace_bytes=settings.workspace_bytes,
     )

@@ -24,10 +24,11 @@ from export.engine_estimate import check_room, estimate_build
 from export.engine_library import Library, load_library, make_logger
 from export.engine_network import check_network, parse_graph
 from export.engine_progress import PhaseTree, shown_progress
-from export.engine_settings import EngineSettings, profile_shapes
+from export.engine_settings import EngineSettings
 from export.engine_targets import Target, parse_targets
 from runtime.engine_sidecar import EngineError
 from runtime.gpu import Gpu, GpuReport
+from runtime.graph_profiles import profile_shapes
 from tests.trt.random_checkpoint import ARCHITECTURES, CAPACITY, WIDE, write_trt
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
@@ -80,7 +81,7 @@ def test_integer_weights_stay_packed(library: Library, tmp_path: Path) -> None:
 
 
 def test_the_profiles_are_decode_and_prefill(library: Library) -> None:
-    decode, prefill = profile_shapes(EngineSettings(max_slots=8, prefill_tokens=100), {"past": (2, 64, 16)})
+    decode, prefill = profile_shapes(8, 100, {"past": (2, 64, 16)})
     assert decode == {
         "input_ids": ((1, 1), (4, 1), (8, 1)),
         "write_indices": ((1,), (4,), (8,)),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from runtime.device import DeviceError
@@ -15,7 +16,8 @@ from runtime.engine import Engine
 from runtime.engine_config import EngineConfig
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.kv_budget import KVPlan
-from runtime.ort_session import OrtOptions, OrtSession
+from runtime.ort_gpu_session import CudaArena, OrtRunner, Provider
+from runtime.ort_session import OrtOptions, OrtSession, Placement
 from runtime.session import Session
 from runtime.static_session import Call, StaticSession
 from runtime.trt_runner import TrtRunner
@@ -48,9 +50,38 @@ def trt_session(
     return StaticSession("tensorrt", runner, device, SHAPE, SLOTS), engine, device
 
 
-@pytest.fixture(params=[True, False], ids=["recorded", "queued"])
-def session(graphs: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[StaticSession]:
-    made, _, _ = trt_session(graphs["trt"], records=request.param)
+def ort_static_session(graph: Path) -> StaticSession:
+    """The ``trt`` graph in ONNX Runtime, as its GPU providers run it, on the one provider that is here."""
+    device = HostDevice()
+    provider = Provider("ort-cpu", "cpu", lambda path, options: ort.InferenceSession(str(path), options))
+    runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16)
+    return StaticSession("ort-cpu", runner, device, SHAPE, SLOTS)
+
+
+def placed_ort_session(graph: Path) -> OrtSession:
+    """The ``ort`` graph over an arena in device memory, as the CUDA provider runs it."""
+    device = HostDevice()
+    kv = KVPlan(num_slots=SLOTS, slot_tokens=CAPACITY, bytes_per_token=512, budget_bytes=0)
+    arena = CudaArena(device, SHAPE, SLOTS, CAPACITY, "float32")
+    placement = Placement(
+        backend="cuda",
+        memory="cpu",
+        make=lambda path, options: ort.InferenceSession(str(path), options),
+        arena=arena,
+        release=device.close,
+    )
+    return OrtSession(graph, SHAPE, kv, OrtOptions(intra_op_threads=1), "float32", placement=placement)
+
+
+@pytest.fixture(params=["recorded", "queued", "onnxruntime", "placed"])
+def session(graphs: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Session]:
+    made: Session
+    if request.param == "onnxruntime":
+        made = ort_static_session(graphs["trt"])
+    elif request.param == "placed":
+        made = placed_ort_session(graphs["ort"])
+    else:
+        made, _, _ = trt_session(graphs["trt"], records=request.param == "recorded")
     yield made
     made.close()
 
@@ -79,7 +110,7 @@ def serve(session: Session, *, abort: str | None = None, config: EngineConfig | 
     return tokens
 
 
-def test_a_batch_gets_the_tokens_that_the_ort_graph_gives(graphs: dict[str, Path], session: StaticSession) -> None:
+def test_a_batch_gets_the_tokens_that_the_ort_graph_gives(graphs: dict[str, Path], session: Session) -> None:
     expected = serve(ort_session(graphs["ort"]))
     assert {name: len(tokens) for name, tokens in expected.items()} == {
         "r0": 6, "r1": 7, "r2": 8, "r3": 9, "r4": 10, "again": 8,
@@ -89,9 +120,7 @@ def test_a_batch_gets_the_tokens_that_the_ort_graph_gives(graphs: dict[str, Path
 
 
 @pytest.mark.parametrize("victim", ["r0", "r2"])
-def test_an_abort_moves_slots_and_changes_nobody_else(
-    graphs: dict[str, Path], session: StaticSession, victim: str
-) -> None:
+def test_an_abort_moves_slots_and_changes_nobody_else(graphs: dict[str, Path], session: Session, victim: str) -> None:
     expected = serve(ort_session(graphs["ort"]))
     served = serve(session, abort=victim)
     for name, tokens in served.items():
@@ -99,7 +128,7 @@ def test_an_abort_moves_slots_and_changes_nobody_else(
         assert name == victim or len(tokens) == len(expected[name])
 
 
-def test_logits_equal_the_ort_graphs(graphs: dict[str, Path], session: StaticSession) -> None:
+def test_logits_equal_the_ort_graphs(graphs: dict[str, Path], session: Session) -> None:
     reference = ort_session(graphs["ort"])
     prompt = np.array(PROMPTS[4], np.int64)  # 41 tokens: three pieces of the prefill profile
     ours, theirs = (one.prefill(2, prompt, 0, 3).copy() for one in (session, reference))
@@ -113,7 +142,7 @@ def test_logits_equal_the_ort_graphs(graphs: dict[str, Path], session: StaticSes
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_copied_and_swapped_slots_hold_their_rows(graphs: dict[str, Path], session: StaticSession) -> None:
+def test_copied_and_swapped_slots_hold_their_rows(graphs: dict[str, Path], session: Session) -> None:
     prompt = np.array(PROMPTS[2], np.int64)
     session.prefill(0, prompt, 0, 1)
     expected = session.decode(0, np.array([9]), np.array([len(prompt)])).copy()
