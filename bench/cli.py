@@ -10,6 +10,7 @@ _COMMANDS = {
     "http": ("bench.http_cli", "http_command"),
     "compare": ("bench.http_cli", "compare_command"),
     "engine": ("bench.engine_cli", "engine_command"),
+    "suite": ("bench.suite_cli", "suite_command"),
     "report": ("bench.report_cli", "report_command"),
     "prove": ("bench.prove_cli", "prove_command"),
     "mock": ("bench.mock_cli", "mock_command"),
