@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 @click.option("--precision", help="int8, int4, fp32, fp16, bf16 or auto [default: the recipe's, else int8].")
 @click.option("--dialect", help="ort, or ort,trt to add TensorRT's graph [default: the recipe's, else ort].")
 @click.option("--block", type=int, help="Columns per scale: 16, 32, 64 or 128 [default: 64 at 8 bits, 32 at 4].")
+@click.option(
+    "--kv-cache", type=click.Choice(["float", "int8"]), help="Form of the cache [default: the recipe's, else float]."
+)
 @click.option("--max-model-len", type=int, help="Longest context in tokens [default: the model's, at most 8192].")
 @click.option("--max-kl", type=float, help="Fail above this mean KL in nats per token; the budget of --precision auto.")
 @click.option("--no-quality", is_flag=True, help="Skip the quality report.")
 @click.option("--served-model-name", help="Names that a server answers to, separated by commas.")
 @click.option("--license", "license_name", help="SPDX name of the weights' licence, for the manifest.")
 @click.option("--revision", default="main", help="Branch, tag or commit of a hub repository.")
+@click.option("--via", type=click.Choice(["native", "optimum"]), default="native", help="Who writes the graph.")
+@click.option("--optimum-python", help="Python that has Optimum installed [default: this one].")
 @click.option("--explain", "explain_only", is_flag=True, help="Print spec, sizes and memory needs; build nothing.")
 @click.option(
     "--dry-run", is_flag=True, help="Open and check the checkpoint, say what would be written, write nothing."
@@ -36,6 +41,7 @@ def export_command(source: str, output: Path | None, revision: str, **options: A
 
     SOURCE is a recipe (models/NAME.toml), a GGUF file, a Hugging Face folder or a hub repository (owner/name).
     """
+    from export.optimum_package import build_optimum_package
     from export.package_builder import build_package
     from export.progress import TerminalReporter
     from export.source_argument import recipe_from_argument
@@ -48,7 +54,10 @@ def export_command(source: str, output: Path | None, revision: str, **options: A
         if options["explain_only"] or options["dry_run"]:
             _explain(recipe, base, root if options["dry_run"] else None)
             return
-        result = build_package(recipe, base, root, reporter)
+        if options["via"] == "optimum":
+            result = build_optimum_package(recipe, base, root, reporter, options["optimum_python"])
+        else:
+            result = build_package(recipe, base, root, reporter)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     reporter.say(_closing_line(result))
@@ -60,7 +69,9 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
 
     from export.recipe import QualityLimits, check_recipe
 
-    changes: dict[str, Any] = {key: options[key] for key in ("precision", "block", "max_model_len") if options[key]}
+    changes: dict[str, Any] = {
+        key: options[key] for key in ("precision", "block", "kv_cache", "max_model_len") if options[key]
+    }
     if options["dialect"]:
         changes["dialects"] = tuple(options["dialect"].split(","))
     if options["license_name"]:

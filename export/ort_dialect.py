@@ -18,6 +18,7 @@ from runtime import graph_io
 from export.dialect import Value
 from export.errors import UnsupportedError
 from export.graph_writer import GraphWriter
+from export.kv_scales import KvScales
 from export.lazy_tensor import F32, LazyTensor
 from export.precision import PrecisionPlan, WeightFormat
 from export.quantize import U8, pack_offset_codes, quantize_rows
@@ -54,10 +55,19 @@ class _Stored:
 class OrtDialect:
     """Emits into a GraphWriter. ``weight_bytes`` and ``formats`` are what the manifest records about the result."""
 
-    def __init__(self, spec: DecoderSpec, writer: GraphWriter, plan: PrecisionPlan, max_model_len: int) -> None:
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        writer: GraphWriter,
+        plan: PrecisionPlan,
+        max_model_len: int,
+        kv_scales: KvScales | None = None,
+    ) -> None:
         self._spec, self._writer, self._plan = spec, writer, plan
         self._max_model_len = max_model_len
         self._dtype = _FLOAT_DTYPES[plan.float_type]
+        self._kv_scales = kv_scales
+        self._kv_dtype = self._dtype if kv_scales is None else np.dtype(np.int8)
         self._table: _Stored | None = None
         self.weight_bytes = 0
         self.formats: dict[str, set[str]] = {}
@@ -126,8 +136,8 @@ class OrtDialect:
         presents = [graph_io.present_name(layer, kind) for kind in ("key", "value")]
         cache_shape = ("batch", spec.num_kv_heads, "capacity", spec.head_dim)
         for past, present in zip(pasts, presents, strict=True):
-            self._writer.input(past, self._dtype, cache_shape)
-            self._writer.output(present, self._dtype, cache_shape)
+            self._writer.input(past, self._kv_dtype, cache_shape)
+            self._writer.output(present, self._kv_dtype, cache_shape)
         inputs = [*parts, *pasts, graph_io.SEQLENS_K, graph_io.TOTAL_SEQUENCE_LENGTH, *tables]
         attributes: dict[str, Any] = {"num_heads": spec.num_heads, "kv_num_heads": spec.num_kv_heads}
         attributes |= {"do_rotary": int(rope is not None), "scale": spec.softmax_scale}
@@ -135,6 +145,10 @@ class OrtDialect:
             attributes["local_window_size"] = window
         if spec.attention_softcap:
             attributes["softcap"] = spec.attention_softcap
+        if self._kv_scales is not None:
+            scales = zip(("key", "value"), self._kv_scales.scales[layer], strict=True)
+            inputs += ["", "", "", *(self._writer.constant(f"{name}.{kind}_scale", scale) for kind, scale in scales)]
+            attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
         return self._writer.node("GroupQueryAttention", inputs, [name, *presents], _MS, **attributes)
 
     def glu(self, name: str, gate_up: Value) -> Value:

@@ -9,6 +9,7 @@ from runtime.manifest import ORT_GRAPH, GraphInfo
 from export.checkpoint import Checkpoint
 from export.decoder import emit_decoder
 from export.graph_writer import GRAPH_FILE, GraphWriter
+from export.kv_scales import KvScales
 from export.ort_dialect import OPSET, OrtDialect
 from export.precision import PrecisionPlan
 from export.progress import Reporter
@@ -18,17 +19,26 @@ _PROVIDERS = {"float32": ("cpu", "cuda"), "float16": ("cpu", "cuda"), "bfloat16"
 
 
 def write_ort_graph(
-    checkpoint: Checkpoint, plan: PrecisionPlan, max_model_len: int, folder: Path, reporter: Reporter
+    checkpoint: Checkpoint,
+    plan: PrecisionPlan,
+    max_model_len: int,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    kv_scales: KvScales | None = None,
 ) -> GraphInfo:
-    """Write ``model.onnx`` and its data below ``folder``. Raises ExportError; memory is one band of one matrix."""
+    """Write ``model.onnx`` and its data below ``folder``; with ``kv_scales`` its cache is int8.
+
+    Raises ExportError; memory is one band of one matrix.
+    """
     title = f"Writing the {ORT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
-        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len)
+        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len, kv_scales)
         emit_decoder(checkpoint, dialect, lambda: advance(1))
         writer.save(OPSET)
         return GraphInfo(
             path=f"{folder.name}/{GRAPH_FILE}",
-            kv_dtype=plan.float_type,
+            kv_dtype=plan.float_type if kv_scales is None else "int8",
             providers=_PROVIDERS[plan.float_type],
             precision=dialect.precision(),
             weight_bytes=dialect.weight_bytes,

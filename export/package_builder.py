@@ -26,10 +26,11 @@ from export.checkpoint import Checkpoint, TextFiles, check_shapes
 from export.errors import ExportError
 from export.explain import estimate
 from export.graph_writer import GRAPH_FILE
+from export.kv_scales import KvScales, measure_kv_scales
 from export.ort_graph import write_ort_graph
 from export.precision import AUTO, EXACT, PrecisionPlan, plan_from_name
 from export.progress import Reporter, SilentReporter
-from export.quality import WINDOW_TOKENS, check_quality, measure_quality, text_windows
+from export.quality import WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
 from export.recipe import Recipe
 from export.sensitivity import SensitivityProbe, choose_plan
 from export.sources import OpenedSource, open_source, stat_fingerprint
@@ -63,7 +64,7 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
     if recipe.precision != AUTO:
         plan_from_name(recipe.precision, recipe.block)  # refuse a wrong name before anything is fetched
     started = time.perf_counter()
-    with _workspace(root) as partial:
+    with workspace(root) as partial:
         source = open_source(recipe, base, reporter)
         info = _fill(recipe, source.checkpoint, partial, reporter)
         if source.license_text is not None:
@@ -71,7 +72,7 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
         package.write_manifest(partial, manifest)
-        _replace(partial, root)
+        put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False)
 
 
@@ -106,7 +107,7 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     text = checkpoint.text_files()
     check_text_files(text, checkpoint.spec.vocab_size)
-    _write_text_files(partial, text)
+    write_text_files(partial, text)
     gauge = _Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
     notes: dict[str, str] = {}
     if recipe.precision == AUTO:
@@ -114,9 +115,10 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     else:
         plan = plan_from_name(recipe.precision, recipe.block)
     _check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
-    graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter)
+    kv_scales = gauge.kv_scales(reporter) if recipe.kv_cache == "int8" else None
+    graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter, kv_scales=kv_scales)
     quality = None
-    if recipe.quality is not None and plan != EXACT and "cpu" in graph.providers:
+    if recipe.quality is not None and (plan != EXACT or kv_scales is not None) and "cpu" in graph.providers:
         quality = gauge.measure(partial / package.ORT_GRAPH / GRAPH_FILE, recipe, reporter)
     shutil.rmtree(partial / _SCRATCH_FOLDER, ignore_errors=True)
     graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | notes)}
@@ -145,6 +147,11 @@ class _Gauge:
         )
         check_quality(quality, recipe.name)
         return quality
+
+    def kv_scales(self, reporter: Reporter) -> KvScales:
+        """What one code of an int8 cache stands for."""
+        runner = GraphRunner(self._reference(), self._shape)
+        return measure_kv_scales(runner, self._windows[::2], self._shape, reporter)
 
     def choose_plan(self, recipe: Recipe, reporter: Reporter) -> tuple[PrecisionPlan, dict[str, str]]:
         """The mixed plan within the recipe's limit, and what the manifest says of it."""
@@ -180,7 +187,14 @@ def _model_shape(spec: DecoderSpec) -> package.ModelShape:
     )
 
 
-def _write_text_files(partial: Path, text: TextFiles) -> None:
+def recorded_files(partial: Path) -> dict[str, package.FileInfo]:
+    """Size and digest of every file below ``partial``, for the manifest."""
+    paths = sorted(path for path in partial.rglob("*") if path.is_file())
+    return {path.relative_to(partial).as_posix(): package.file_info(path) for path in paths}
+
+
+def write_text_files(partial: Path, text: TextFiles) -> None:
+    """tokenizer.json, generation_config.json and, if the model has one, chat_template.jinja."""
     (partial / package.TOKENIZER_FILE).write_text(text.tokenizer_json, encoding="utf-8")
     if text.chat_template is not None:
         (partial / package.CHAT_TEMPLATE_FILE).write_text(text.chat_template, encoding="utf-8")
@@ -192,7 +206,6 @@ def _manifest(
     recipe: Recipe, *, digest: str, source: OpenedSource, filled: _Filled, partial: Path, seconds: float
 ) -> package.Manifest:
     spec = source.checkpoint.spec
-    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
     return package.Manifest(
         schema_version=package.SCHEMA_VERSION,
         name=recipe.name,
@@ -207,7 +220,7 @@ def _manifest(
         graphs=filled.graphs,
         quality=filled.quality,
         recipe_digest=digest,
-        files={name: package.file_info(partial / name) for name in names},
+        files=recorded_files(partial),
         tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
         build_seconds=round(seconds, 3),
         created_unix=int(time.time()),
@@ -215,7 +228,7 @@ def _manifest(
 
 
 @contextmanager
-def _workspace(root: Path) -> Iterator[Path]:
+def workspace(root: Path) -> Iterator[Path]:
     """A fresh folder ``.NAME.partial`` beside ``root``, held by a lock, gone afterwards unless renamed."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +256,7 @@ def _workspace(root: Path) -> Iterator[Path]:
             Path(lock.name).unlink(missing_ok=True)
 
 
-def _replace(partial: Path, root: Path) -> None:
+def put_in_place(partial: Path, root: Path) -> None:
     """Put the finished folder in place; a package that it replaces is gone only after that."""
     old = root.parent / f".{root.name}.old"
     shutil.rmtree(old, ignore_errors=True)

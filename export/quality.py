@@ -27,6 +27,11 @@ TEXT_NAME = "powertrain texts 1"
 
 _BAND_ROWS = 32
 _TEXT_FOLDER = "texts"
+_KV_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+}
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -115,12 +120,21 @@ class GraphRunner:
         options.enable_cpu_mem_arena = False
         self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self._shape = shape
-        self._kv_dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[
-            self._session.get_inputs()[-1].type
-        ]
+        self._kv_dtype: type[np.generic] = _KV_DTYPES[self._session.get_inputs()[-1].type]
 
     def logits(self, window: I64) -> F32:
         """Logits float32 [T, V] of every token of a window int64 [T]."""
+        return np.asarray(self._session.run([graph_io.LOGITS], self._feeds(window))[0], np.float32)
+
+    def cache(self, window: I64) -> list[tuple[F32, F32]]:
+        """Each layer's (keys after rope, values) for a window int64 [T], float32 [H, T, D]."""
+        layers = range(self._shape.num_layers)
+        names = [graph_io.present_name(layer, kind) for layer in layers for kind in ("key", "value")]
+        found = [np.asarray(rows[0], np.float32) for rows in self._session.run(names, self._feeds(window))]
+        return list(zip(found[0::2], found[1::2], strict=True))
+
+    def _feeds(self, window: I64) -> dict[str, Any]:
+        """An empty cache and a whole window [T], with logits wanted of every token."""
         length = len(window)
         empty = np.zeros((1, self._shape.num_kv_heads, length, self._shape.head_dim), self._kv_dtype)
         feeds: dict[str, Any] = {
@@ -132,7 +146,7 @@ class GraphRunner:
         feeds |= {
             graph_io.past_name(i, kind): empty for i in range(self._shape.num_layers) for kind in ("key", "value")
         }
-        return np.asarray(self._session.run([graph_io.LOGITS], feeds)[0], np.float32)
+        return feeds
 
 
 def _log_softmax(logits: F32) -> F64:

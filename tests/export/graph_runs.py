@@ -39,7 +39,9 @@ class GraphRun:
         self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         shape = (rows, spec.num_kv_heads, capacity, spec.head_dim)
         kinds = [(layer, kind) for layer in range(spec.num_layers) for kind in ("key", "value")]
-        dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[self.session.get_inputs()[-1].type]
+        dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}[
+            self.session.get_inputs()[-1].type
+        ]
         self.cache: dict[str, npt.NDArray[Any]] = {graph_io.past_name(*kind): np.zeros(shape, dtype) for kind in kinds}
         self.present = {graph_io.present_name(*kind): graph_io.past_name(*kind) for kind in kinds}
 
