@@ -27,7 +27,7 @@ def fetch_snapshot(repo: str, revision: str, cache: Path, reporter: Reporter) ->
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
-        raise SourceError("fetching from the hub needs its client: pip install 'powertrain[hub]'") from error
+        raise SourceError("fetching from the hub needs its client: pip install huggingface-hub") from error
     reporter.say(f"Downloading {repo} at {revision}")
     folder = cache / "hub" / repo.replace("/", "--") / re.sub(r"[^\w.-]", "-", revision)
     try:

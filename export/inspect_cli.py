@@ -57,8 +57,10 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         "source": f"{source.name} ({source.kind}, sha256 {source.sha256})",
         "licence": source.license,
         "architecture": manifest.architecture,
-        "layers": f"{shape.num_layers}, hidden {spec.get('hidden_size')}, MLP {spec.get('intermediate_size')}",
-        "heads": f"{spec.get('num_heads')} query, {shape.num_kv_heads} key and value, of {shape.head_dim}",
+        "layers": f"{shape.num_layers}"
+        + (f", hidden {spec['hidden_size']}, MLP {spec['intermediate_size']}" if spec else ""),
+        "heads": (f"{spec['num_heads']} query, " if spec else "")
+        + f"{shape.num_kv_heads} key and value, of {shape.head_dim}",
         "vocabulary": f"{shape.vocab_size:,} tokens",
         "context": f"{manifest.max_model_len:,} tokens",
         "stop tokens": ", ".join(map(str, manifest.stop_token_ids)),

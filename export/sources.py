@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +43,31 @@ def open_source(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
             fetched = check_file(base / source.path, source.sha256)
             return _gguf(recipe, fetched, fetched.path.name)
         case FolderSource() as source:
-            return _folder(recipe, base / source.path, (base / source.path).name)
+            return _folder(recipe, source_folder(recipe, base, reporter), (base / source.path).name)
+        case HubSource() as source:
+            return _folder(recipe, source_folder(recipe, base, reporter), f"{source.repo}@{source.revision}")
+
+
+def source_folder(recipe: Recipe, base: Path, reporter: Reporter) -> Path:
+    """The folder of a folder or hub source, fetched if needed. Raises SourceError for other sources."""
+    match recipe.source:
+        case FolderSource() as source:
+            folder = base / source.path
         case HubSource() as source:
             folder = fetch_snapshot(source.repo, source.revision, base / CACHE_FOLDER, reporter)
-            return _folder(recipe, folder, f"{source.repo}@{source.revision}")
+        case _:
+            raise SourceError("a Hugging Face folder or a hub repository is needed here, not a GGUF file")
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder")
+    return folder
+
+
+def folder_digest(paths: Sequence[Path]) -> str:
+    """sha256 over the names and digests of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def stat_fingerprint(recipe: Recipe, base: Path) -> str:
@@ -67,13 +89,9 @@ def _gguf(recipe: Recipe, fetched: Fetched, name: str) -> OpenedSource:
 
 
 def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
     checkpoint = HfCheckpoint(folder)
-    digest = hashlib.sha256()
-    for path in checkpoint.files():
-        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
-    info = SourceInfo(kind="safetensors", name=name, sha256=digest.hexdigest(), license=recipe.license)
+    digest = folder_digest(checkpoint.files())
+    info = SourceInfo(kind="safetensors", name=name, sha256=digest, license=recipe.license)
     texts = [folder / file for file in _LICENSE_FILES if (folder / file).is_file()]
     is_short = bool(texts) and texts[0].stat().st_size <= _LICENSE_MAX_BYTES
     return OpenedSource(checkpoint, info, texts[0].read_text(encoding="utf-8", errors="replace") if is_short else None)

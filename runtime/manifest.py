@@ -24,6 +24,7 @@ CHAT_TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_CONFIG_FILE = "generation_config.json"
 LICENSE_FILE = "LICENSE"
 ORT_GRAPH = "ort"
+OPTIMUM_GRAPH = "optimum"
 
 _MANIFEST_MAX_BYTES = 16 * 2**20
 _HASH_BLOCK_BYTES = 2**20

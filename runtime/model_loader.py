@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import PackageError
+from runtime.growing_cache_session import GrowingCacheSession
 from runtime.kv_budget import KVPlan, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
-from runtime.manifest import ORT_GRAPH, GraphInfo, Package
+from runtime.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
 from runtime.ort_session import OrtOptions, OrtSession
 from runtime.session import Session
 
@@ -60,6 +61,8 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
     )
 
     def build() -> Session:
+        if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
+            return GrowingCacheSession(package.path(graph.path), package.manifest.shape, kv, chosen)
         return OrtSession(package.path(graph.path), package.manifest.shape, kv, chosen, graph.kv_dtype)
 
     return build
@@ -73,7 +76,7 @@ def default_threads(smt: Path = Path("/sys/devices/system/cpu/smt/active")) -> i
 
 
 def _ort_graph(package: Package) -> GraphInfo:
-    graph = package.manifest.graphs.get(ORT_GRAPH)
+    graph = package.manifest.graphs.get(ORT_GRAPH) or package.manifest.graphs.get(OPTIMUM_GRAPH)
     if graph is None:
         raise PackageError(
             f"package {package.manifest.name!r} holds no ONNX Runtime graph; "
