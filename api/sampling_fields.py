@@ -44,7 +44,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
 
     top_k: Annotated[int, Meta(ge=-1, description="Most likely tokens sampled from; 0 and -1 disable.")] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1, description="Least share of the top token's probability.")] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, description="Over prompt and generated tokens.")] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100, description="Over prompt and answer.")] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="Tokens before anything may end a choice.")] | None = None
     ignore_eos: Annotated[bool, Meta(description="Go on past the model's end token.")] | None = None
     stop_token_ids: list[int] | None = None

