@@ -11,6 +11,7 @@ _COMMANDS = {
     "compare": ("bench.http_cli", "compare_command"),
     "engine": ("bench.engine_cli", "engine_command"),
     "suite": ("bench.suite_cli", "suite_command"),
+    "peers": ("bench.peers.cli", "peers_command"),
     "report": ("bench.report_cli", "report_command"),
     "prove": ("bench.prove_cli", "prove_command"),
     "mock": ("bench.mock_cli", "mock_command"),

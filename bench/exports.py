@@ -16,7 +16,7 @@ from bench.metrics import per_request
 from bench.records import Outcome, RequestRecord
 from bench.results import Point, Report, over_repeats
 from bench.stats import PERCENTILES, percentile_name
-from bench.tables import checks_table, latency_table, sweep_table, totals_table
+from bench.tables import checks_table, latency_table, machine_line, sweep_table, totals_table
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -86,9 +86,5 @@ def report_markdown(report: Report) -> str:
         parts.append(sweep_table(report.points).markdown())
     for point in report.points:
         parts += [latency_table(point).markdown(), totals_table(point).markdown(), checks_table(point).markdown()]
-    block = report.environment
-    parts.append(
-        f"Measured on {block['cpu']}, {block['cores']} cores, {block['memory_gib']} GiB, {block['system']}, "
-        f"{block['python']}, powertrain {block['powertrain']}.\n"
-    )
+    parts.append(machine_line(report.environment) + "\n")
     return "\n".join(parts)

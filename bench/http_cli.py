@@ -35,6 +35,7 @@ from bench.tables import (
     checks_table,
     compare_table,
     latency_table,
+    machine_line,
     stalls_table,
     sweep_table,
     totals_table,
@@ -212,6 +213,7 @@ def _print(report: Report, flags: HttpFlags) -> None:
         console.print(compared.rich())
     for point in report.points:
         _print_point(console, point, flags)
+    console.print(machine_line(report.environment), highlight=False)
     if flags.explain:
         _print_formulas(console)
 

@@ -47,6 +47,13 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
+def machine_line(environment: dict[str, str]) -> str:
+    """The machine and version block in one sentence."""
+    block = environment
+    machine = f"{block['cpu']}, {block['cores']} cores, {block['memory_gib']} GiB, {block['system']}, {block['python']}"
+    return f"Measured on {machine}, powertrain {block['powertrain']}."
+
+
 def number(value: float | None) -> str:
     """Four significant digits without exponents, so that columns compare at a glance."""
     if value is None:

@@ -1,0 +1,1 @@
+"""Other people's runtimes, built or installed here, to be measured beside ours in one run."""
