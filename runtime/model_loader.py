@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.backend import ON_CPU, BackendChoice
 from runtime.errors import PackageError
+from runtime.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.growing_cache_session import GrowingCacheSession
 from runtime.kv_budget import KVPlan, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
 from runtime.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
@@ -26,17 +28,31 @@ DEFAULT_KV_SHARE = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """What the operator may choose. None takes the value derived from the machine or the package."""
+    """What the operator may choose. None takes the value derived from the machine or the package.
+
+    ``backend`` comes from ``runtime.backend.choose_backend``; ``self_test`` compares a GPU's logits with the CPU's
+    before anyone is served.
+    """
 
     num_slots: int = DEFAULT_SLOTS
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
     threads: int | None = None
     spin_us: int | None = None
+    backend: BackendChoice = ON_CPU
+    self_test: bool = True
 
 
 def plan_model(package: Package, options: ModelOptions) -> KVPlan:
     """The KV cache that the package gets on this machine. Raises KVBudgetError with the arithmetic."""
+    if options.backend.gpu is not None:
+        return plan_gpu_cache(
+            package,
+            options.backend,
+            num_slots=options.num_slots,
+            max_model_len=options.max_model_len,
+            kv_cache_bytes=options.kv_cache_bytes,
+        )
     graph = _ort_graph(package)
     manifest = package.manifest
     budget = options.kv_cache_bytes
@@ -53,8 +69,10 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
 
 def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
     """A function that builds the session; call it on the engine thread, it takes as long as loading takes."""
-    graph = _ort_graph(package)
     threads = options.threads or default_threads()
+    if options.backend.gpu is not None:
+        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test, threads=threads)
+    graph = _ort_graph(package)
     defaults = OrtOptions(intra_op_threads=threads)
     chosen = OrtOptions(
         intra_op_threads=threads, spin_us=defaults.spin_us if options.spin_us is None else options.spin_us

@@ -1,0 +1,71 @@
+"""Tries one backend's libraries and prints what it found as JSON. Run as a process of its own, since a broken GPU
+library may take the process down with it: ``python -m runtime.backend_probe tensorrt_rtx``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import msgspec
+
+_IDENTITY_MODEL = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02"
+    "080142040a001011"
+)
+"""ONNX: y = Identity(x), float32 [1], opset 17."""
+
+
+class ProbeResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``problem`` is empty when the backend's libraries work; ``fix`` is the line that helps."""
+
+    version: str = ""
+    problem: str = ""
+    fix: str = ""
+
+
+def probe(name: str) -> ProbeResult:
+    """Import and start what a backend needs: ``tensorrt``, ``tensorrt_rtx`` or ``cuda``."""
+    return _probe_onnxruntime() if name == "cuda" else _probe_tensorrt(name)
+
+
+def _probe_tensorrt(name: str) -> ProbeResult:
+    extra = name.replace("_", "-")
+    fix = f"pip install 'powertrain[{extra}]'"
+    try:
+        trt: Any = importlib.import_module(name)
+        cudart: Any = importlib.import_module("cuda.bindings.runtime")
+    except (ImportError, OSError, RuntimeError) as error:
+        return ProbeResult(problem=_one_line(error), fix=fix)
+    version = str(trt.__version__)
+    status, count = cudart.cudaGetDeviceCount()
+    if int(status) != 0 or not count:
+        fix = "install a driver that is new enough for this version of CUDA"
+        return ProbeResult(version, f"CUDA finds no GPU (status {int(status)})", fix)
+    if trt.Runtime(trt.Logger(trt.Logger.ERROR)) is None:
+        return ProbeResult(version, f"{name} does not start", fix)
+    return ProbeResult(version)
+
+
+def _probe_onnxruntime() -> ProbeResult:
+    fix = "pip uninstall -y onnxruntime && pip install 'powertrain[gpu]'"
+    try:
+        ort: Any = importlib.import_module("onnxruntime")
+    except (ImportError, OSError, RuntimeError) as error:
+        return ProbeResult(problem=_one_line(error), fix=fix)
+    version = str(ort.__version__)
+    wanted = "CUDAExecutionProvider"
+    if wanted not in ort.get_available_providers():
+        return ProbeResult(version, f"onnxruntime {version} was built without CUDA", fix)
+    if wanted not in ort.InferenceSession(_IDENTITY_MODEL, providers=[wanted]).get_providers():
+        fix = f"pip install 'onnxruntime-gpu[cuda,cudnn]=={version}'"
+        return ProbeResult(version, f"onnxruntime {version} cannot load its CUDA libraries", fix)
+    return ProbeResult(version)
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(msgspec.json.encode(probe(sys.argv[1])).decode() + "\n")

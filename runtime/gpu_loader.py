@@ -1,0 +1,90 @@
+"""From a chosen GPU backend to a cache plan and a session. The GPU's counterpart of ``runtime.model_loader``.
+
+Libraries are imported by the function that builds the session, on the engine thread, after the choice was probed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runtime.backend import Backend, BackendChoice, BackendError
+from runtime.gpu import Gpu
+from runtime.kv_budget import KVPlan, kv_bytes_per_token, plan_kv_cache
+from runtime.manifest import ORT_GRAPH, GraphInfo, Package
+from runtime.session import Session
+
+_HALF_BYTES = 2
+_KV_SHARE = 0.8
+"""Share of the GPU memory that is free after the weights; the rest is for activations and other processes."""
+
+
+def plan_gpu_cache(
+    package: Package, choice: BackendChoice, *, num_slots: int, max_model_len: int | None, kv_cache_bytes: int | None
+) -> KVPlan:
+    """The KV cache that fits the GPU. An engine's slot length is fixed; CUDA's can be chosen. Raises KVBudgetError."""
+    slots, length, slot_tokens = num_slots, package.manifest.max_model_len, max_model_len
+    weight_bytes = package.manifest.graphs[ORT_GRAPH].weight_bytes if choice.engine is None else 0
+    if choice.engine is not None:
+        sidecar = choice.engine.sidecar
+        slots, length, slot_tokens = min(num_slots, sidecar.key.max_slots), sidecar.capacity, sidecar.capacity
+        weight_bytes = sidecar.plan_bytes
+        if max_model_len not in {None, length}:
+            raise BackendError(
+                f"the engine's slots have {length} tokens, {max_model_len} were asked for; "
+                f"export with --max-model-len {max_model_len} and build the engine again"
+            )
+    budget = kv_cache_bytes
+    if budget is None:
+        budget = int(max(0, _gpu(choice).free_bytes - weight_bytes) * _KV_SHARE)
+    per_token = kv_bytes_per_token(package.manifest.shape, _HALF_BYTES)
+    return plan_kv_cache(per_token, budget, wanted_slots=slots, model_len=length, slot_tokens=slot_tokens)
+
+
+def gpu_session_factory(
+    package: Package, choice: BackendChoice, kv: KVPlan, *, self_test: bool, threads: int
+) -> Callable[[], Session]:
+    """A function that builds the session, for the engine thread. ``self_test`` compares it with the CPU first."""
+
+    def build() -> Session:
+        from runtime.self_test import check_against_cpu
+
+        gpu = _gpu(choice)
+        if choice.engine is None:
+            session = _open_cuda(package, package.manifest.graphs[ORT_GRAPH], gpu, kv, threads)
+        else:
+            from runtime.trt_session import open_trt_session
+
+            session = open_trt_session(choice.engine, package.manifest.shape, gpu.index, kv.num_slots)
+        if self_test:
+            try:
+                check_against_cpu(session, package, threads)
+            except BaseException:
+                session.close()
+                raise
+        return session
+
+    return build
+
+
+def _open_cuda(package: Package, graph: GraphInfo, gpu: Gpu, kv: KVPlan, threads: int) -> Session:
+    from runtime.cuda_memory import CudaDevice
+    from runtime.ort_gpu_session import CudaArena, cuda_session
+    from runtime.ort_session import OrtOptions, OrtSession, Placement
+
+    device = CudaDevice(gpu.index)
+    try:
+        arena = CudaArena(device, package.manifest.shape, kv.num_slots, kv.slot_tokens, graph.kv_dtype)
+        placement = Placement(backend=Backend.CUDA, memory="cuda", make=cuda_session, arena=arena, release=device.close)
+        options = OrtOptions(intra_op_threads=threads)
+        return OrtSession(
+            package.path(graph.path), package.manifest.shape, kv, options, graph.kv_dtype, placement=placement
+        )
+    except BaseException:
+        device.close()
+        raise
+
+
+def _gpu(choice: BackendChoice) -> Gpu:
+    if choice.gpu is None:
+        raise BackendError(f"backend {choice.backend} was chosen without a GPU")
+    return choice.gpu
