@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -19,6 +20,7 @@ from api.server_settings import Settings, SettingsError
 from api.settings import ResolvedSettings, resolve_settings
 
 MODELS_FOLDER = Path("models")
+_LOG = logging.getLogger("powertrain.server")
 _Command = Callable[..., None]
 
 
@@ -80,6 +82,8 @@ def find_package_folder(models: Path) -> Path:
 def _serve(resolved: ResolvedSettings) -> None:
     settings = resolved.settings
     configure_logging(settings)
+    if resolved.unused_nim_names:
+        _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
     # The port first: a second server on it should fail before it reads gigabytes.
     sock = bind(settings.host, settings.port)
     with sock:

@@ -72,6 +72,7 @@ class Server(uvicorn.Server):
     async def _report_ready(self) -> None:
         started = time.perf_counter()
         try:
+            await asyncio.to_thread(self._service.model.tokenizer.prepare)
             await self._service.engine.wait_ready()
         except EngineUnavailable as error:
             _LOG.error("the model could not be loaded: %s", error)

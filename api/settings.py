@@ -2,7 +2,7 @@
 
 Precedence, highest first: command line, ``POWERTRAIN_*`` variables, NIM's variables, a TOML file, the default. An
 unknown ``POWERTRAIN_*`` variable or key of the file is an error at start, because a setting that silently does
-nothing is found in production. Unknown ``NIM_*`` variables are left alone: most have no meaning here.
+nothing is found in production. ``NIM_*`` variables without a meaning here are named, for a warning in the log.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class ResolvedSettings:
 
     settings: Settings
     origins: dict[str, str]
+    unused_nim_names: tuple[str, ...] = ()  # NIM's variables that are set and have no meaning here
 
     def lines(self) -> list[str]:
         """One ``name = value  # origin`` per setting, as TOML; secrets are hidden."""
@@ -65,7 +66,9 @@ def resolve_settings(
     values: dict[str, Any] = {name: _converted(name, origin, value) for name, (origin, value) in merged.items()}
     settings = Settings(**values)
     settings.check()
-    return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()})
+    known_nim = {variable for item in _fields().values() for variable in item.metadata["nim"]}
+    unused = sorted(name for name in environment if name.startswith("NIM_") and name not in known_nim)
+    return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()}, tuple(unused))
 
 
 def _fields() -> dict[str, dataclasses.Field[Any]]:

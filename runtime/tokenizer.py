@@ -49,14 +49,13 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of text in which control tokens' names become control tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        return _encode(self._tokenizer, text, add_special_tokens=add_special_tokens)
 
     def encode_plain(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of text from outside: a control token's name in it stays ordinary text."""
         if not self.holds_special_text(text):
             return self.encode(text, add_special_tokens=add_special_tokens)
-        ids = self._plain_twin().encode(text, add_special_tokens=add_special_tokens).ids
-        return list(ids)
+        return _encode(self._plain_twin(), text, add_special_tokens=add_special_tokens)
 
     def encode_guarded(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of text whose client-made parts went through ``guard``; marked places become ordinary text."""
@@ -64,8 +63,7 @@ class Tokenizer:
             return self.encode(text, add_special_tokens=add_special_tokens)
         keys = {content: _key(token_id) for token_id, content in self._special.items()}
         own = self._special_pattern.sub(lambda match: keys[match[0]], text) if self._special_pattern else text
-        twin = self._plain_twin()
-        return list(twin.encode(self.unguarded(own), add_special_tokens=add_special_tokens).ids)
+        return _encode(self._plain_twin(), self.unguarded(own), add_special_tokens=add_special_tokens)
 
     def guard(self, text: str) -> str:
         """``text`` with a mark inside every control token's name, so that it can no longer be read as one.
@@ -112,6 +110,10 @@ class Tokenizer:
         found = self._tokenizer.id_to_token(token_id)
         return None if found is None else str(found)
 
+    def prepare(self) -> None:
+        """Build now what the first text with a control token's name in it would otherwise wait for."""
+        self._plain_twin()
+
     def _plain_twin(self) -> tokenizers.Tokenizer:
         """The same tokenizer whose control tokens have names that no text holds. Built when first needed."""
         if self._twin is None:
@@ -130,6 +132,12 @@ def _load(tokenizer_json: bytes) -> tokenizers.Tokenizer:
         # The library raises a bare Exception for every kind of bad file.
         version = tokenizers.__version__
         raise PackageError(f"{TOKENIZER_FILE} is not readable by tokenizers {version}: {error}") from error
+
+
+def _encode(tokenizer: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool) -> list[int]:
+    # tokenizers 0.23's batch call releases the interpreter lock, the single call does not: a long prompt would stop
+    # every other thread of the process for as long as it takes. Without offsets it is also faster.
+    return list(tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
 
 def _key(token_id: int) -> str:

@@ -35,6 +35,7 @@ def test_precedence(tmp_path: Path) -> None:
     assert resolved.origins["log_level"] == "NIM_LOG_LEVEL"
     assert resolved.origins["id_prefix"] == "serve.toml"
     assert resolved.origins["host"] == "default"
+    assert resolved.unused_nim_names == ("NIM_UNKNOWN_TO_US",)
 
 
 def test_the_newer_nim_port_wins() -> None:
