@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -101,41 +102,67 @@ def measure(records: Sequence[RequestRecord], objectives: Sequence[Objective] = 
     failed = [record for record in counted if record.outcome is Outcome.FAILED]
     return Measurement(
         distributions={key: value for key, sample in samples.items() if (value := distribution(sample)) is not None},
-        totals=_totals(done, rows, len(failed), objectives),
+        totals=_totals(records, done, rows, len(failed), objectives),
         outcomes={outcome.value: sum(r.outcome is outcome for r in counted) for outcome in Outcome},
         errors=dict(Counter(record.error_kind or "unknown" for record in failed)),
         error_examples={record.error_kind or "unknown": record.error_text or "" for record in reversed(failed)},
     )
 
 
-def window_s(done: Sequence[RequestRecord]) -> float:
-    """T: from the first request sent to the last chunk with text, seconds; 0 when nothing came."""
+class _Window(NamedTuple):
+    """T: from the first measured request sent to the last measured chunk with text, ns."""
+
+    begin_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.begin_ns) / _NS_PER_S
+
+
+def _window(done: Sequence[RequestRecord]) -> _Window | None:
     ends = [int(record.chunk_ns[-1]) for record in done if len(record.chunk_ns)]
     if not ends:
-        return 0.0
-    return (max(ends) - min(record.sent_ns for record in done)) / _NS_PER_S
+        return None
+    window = _Window(min(record.sent_ns for record in done), max(ends))
+    return window if window.seconds > 0 else None
 
 
 def _totals(
+    records: Sequence[RequestRecord],
     done: Sequence[RequestRecord],
     rows: Sequence[dict[str, float]],
     num_failed: int,
     objectives: Sequence[Objective],
 ) -> dict[str, float]:
-    seconds = window_s(done)
-    if seconds <= 0:
+    window = _window(done)
+    if window is None:
         return {}
-    tokens_out = sum(record.output_tokens for record in done)
-    tokens_in = sum(record.prompt_tokens or 0 for record in done)
+    # Cool-down requests keep the endpoint busy while the last measured ones run: what arrived of them in the window
+    # is the endpoint's work like any other. Without cool-down these sums are simply over the measured requests.
+    beside = [record for record in records if record.phase is Phase.COOLDOWN and record.outcome is Outcome.OK]
+    present = [record for record in (*done, *beside) if len(record.chunk_ns)]
+    tokens_out = sum(record.output_tokens * _share_inside(record, window) for record in present)
+    tokens_in = sum(record.prompt_tokens or 0 for record in present if int(record.chunk_ns[0]) <= window.end_ns)
+    finished = sum(int(record.chunk_ns[-1]) <= window.end_ns for record in present)
     totals = {
-        "duration": seconds,
-        "output_tps": tokens_out / seconds,
-        "total_tps": (tokens_in + tokens_out) / seconds,
-        "request_tps": len(done) / seconds,
-        "concurrency": sum(row.get("request_latency", 0.0) for row in rows) / 1000.0 / seconds,
+        "duration": window.seconds,
+        "output_tps": tokens_out / window.seconds,
+        "total_tps": (tokens_in + tokens_out) / window.seconds,
+        "request_tps": finished / window.seconds,
+        "concurrency": sum(_seconds_inside(record, window) for record in present) / window.seconds,
     }
     if objectives:
         good = sum(is_good(row, objectives) for row in rows)
-        totals["goodput"] = good / seconds
+        totals["goodput"] = totals["request_tps"] * good / len(done)
         totals["goodput_share"] = 100.0 * good / (len(done) + num_failed)
     return totals
+
+
+def _share_inside(record: RequestRecord, window: _Window) -> float:
+    """Share of a request's chunks that arrived by the window's end (none can come before its beginning)."""
+    return float(np.searchsorted(record.chunk_ns, window.end_ns, side="right")) / len(record.chunk_ns)
+
+
+def _seconds_inside(record: RequestRecord, window: _Window) -> float:
+    return max(0.0, (min(int(record.chunk_ns[-1]), window.end_ns) - record.sent_ns) / _NS_PER_S)

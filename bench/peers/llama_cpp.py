@@ -5,6 +5,7 @@ Nothing of it is committed or imported; it runs as a process of its own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -70,7 +71,8 @@ def build(folder: Path, say: Callable[[str], None]) -> LlamaCpp:
     switches = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "-DBUILD_SHARED_LIBS=OFF"]
     where = str(binaries.parent)
     run(["cmake", "-S", str(source), "-B", where, *switches, "-DLLAMA_BUILD_TESTS=OFF"], "cmake failed")
-    run(["cmake", "--build", where, "--parallel", "--target", *_PROGRAMS], "llama.cpp did not build")
+    jobs = str(len(os.sched_getaffinity(0)))
+    run(["cmake", "--build", where, "--parallel", jobs, "--target", *_PROGRAMS], "llama.cpp did not build")
     return LlamaCpp(binaries)
 
 

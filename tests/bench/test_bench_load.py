@@ -184,6 +184,26 @@ def test_checks_on_a_steady_run_and_on_one_with_a_tail() -> None:
     assert "--cooldown-request-count 5" in checks["littles_law"].detail
 
 
+def test_cool_down_keeps_throughput_and_littles_law_exact_where_a_tail_would_not() -> None:
+    # 5 users whose answers take 200 ms; 26 requests leave one alone in the sixth round unless others fill it.
+    plan = LoadPlan(concurrency=5, request_count=26, cooldown_count=4)
+    run = simulate(MOCK, plan, output_tokens=11)
+
+    totals = run.measurement.totals
+    assert run.measurement.outcomes["ok"] == 26
+    assert totals["duration"] == pytest.approx(1.2)
+    assert totals["concurrency"] == pytest.approx(5.0)
+    assert totals["output_tps"] == pytest.approx(5 * 11 / 0.2)
+    assert totals["request_tps"] == pytest.approx(25.0)
+    # Of a cool-down request that goes on beyond the window only the tokens inside count: staggered starts.
+    plan = LoadPlan(concurrency=2, request_count=2, cooldown_count=2, ramp_s=0.1)
+    totals = simulate(MOCK, plan, output_tokens=11).measurement.totals
+    # Sent at 0 and 50 ms, ended at 200 and 250 ms; one more ran from 200 ms and had shown nothing by 250 ms.
+    assert totals["duration"] == pytest.approx(0.25)
+    assert totals["output_tps"] == pytest.approx(22 / 0.25)
+    assert totals["concurrency"] == pytest.approx(0.45 / 0.25)
+
+
 def test_every_fault_is_named_and_never_enters_the_latencies() -> None:
     cases = {
         "cut": MockBehaviour(cut_after_chunks=3),
