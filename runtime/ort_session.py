@@ -50,7 +50,6 @@ def cpu_session_options(options: OrtOptions) -> ort.SessionOptions:
     so.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin_us else "0")
     if options.spin_us:
         so.add_session_config_entry("session.intra_op.spin_duration_us", str(options.spin_us))
-    so.add_session_config_entry("session.set_denormal_as_zero", "1")
     for key, value in options.config_entries.items():
         so.add_session_config_entry(key, value)
     return so
