@@ -210,7 +210,7 @@ def content_of(chunks: list[dict[str, Any]], index: int = 0) -> str:
 def running_server(
     *,
     gate_open: bool = True,
-    wait_ready: bool = True,
+    wait_for: str | None = "/v1/health/ready",
     max_model_len: int = MAX_MODEL_LEN,
     template: str = TEMPLATE,
     load_error: str | None = None,
@@ -253,7 +253,8 @@ def running_server(
     http = httpx.Client(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=None))
     running = RunningServer(service, session, gate, server, base_url, port, http)
     try:
-        _wait_until_answering(running, "/v1/health/ready" if wait_ready else "/v1/health/live")
+        if wait_for is not None:
+            _wait_until_answering(running, wait_for)
         yield running
     finally:
         http.close()

@@ -22,7 +22,7 @@ KEY = "secret-key"
 
 
 def test_case_088_probes_while_loading() -> None:
-    with running_server(gate_open=False, wait_ready=False) as server:
+    with running_server(gate_open=False, wait_for="/v1/health/live") as server:
         live = server.get("/v1/health/live")
         assert live.json() == {"object": "health.response", "message": "Service is live."}
         response = server.get("/v1/health/ready")
@@ -53,12 +53,31 @@ def test_case_088_live_answers_while_a_step_runs() -> None:
             assert {content_of(stream.result()) for stream in streams} == {"abc"}
 
 
-def test_load_failure_ends_in_503_and_live() -> None:
-    with running_server(wait_ready=False, load_error="weights are missing at /secret/path") as server:
-        server.server.should_exit = False
-        response = server.get("/v1/health/ready")
-        assert response.status_code == 503
-        assert "/secret" not in response.text
+def test_a_server_whose_model_cannot_be_loaded_exits() -> None:
+    with running_server(wait_for=None, load_error="weights are missing") as server:
+        while not server.server.should_exit:
+            threading.Event().wait(0.005)
+        assert server.service.engine.failure == "RuntimeError: weights are missing"
+
+
+def test_a_dead_engine_is_503_and_its_words_stay_inside() -> None:
+    with running_server() as server:
+        worker = server.service.engine._worker
+        deliver = worker._deliver
+
+        def die_once(events: Any) -> None:
+            worker._deliver = deliver  # type: ignore[method-assign]
+            raise RuntimeError("broken at /secret/path")
+
+        worker._deliver = die_once  # type: ignore[method-assign]
+        assert server.post({"messages": [user("abc")]}).status_code in {500, 503}
+        while server.service.engine.failure is None:
+            threading.Event().wait(0.005)
+        for response in (server.get("/v1/health/ready"), server.post({"messages": [user("abc")]})):
+            assert response.status_code == 503
+            assert "retry-after" in response.headers
+            assert "/secret" not in response.text
+        assert server.get("/v1/health/live").status_code == 200
 
 
 def test_case_090_models(server: RunningServer) -> None:
