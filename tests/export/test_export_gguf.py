@@ -13,10 +13,13 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from export.checkpoint import check_shapes
 from export.errors import ExportError, SourceError, UnsupportedError
 from export.gguf_checkpoint import GgufCheckpoint, halves_from_interleaved
 from export.gguf_file import SUPPORTED_TYPES, read_gguf
 from export.hf_checkpoint import HfCheckpoint
+from export.hf_spec import spec_from_config
+from export.json_object import JsonObject
 from export.reference import reference_logits
 from tests.export.tiny_models import Tensors, tiny_config, tiny_input_ids, tiny_tensors, write_tiny_folder
 
@@ -113,6 +116,19 @@ def test_a_converted_file_computes_what_the_folder_does(name: str, tmp_path: Pat
     assert file.spec.layers == spec.layers
     difference = reference_logits(file, tiny_input_ids()) - reference_logits(folder, tiny_input_ids())
     assert np.abs(difference).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gemma3", "smollm3"])
+def test_layers_that_differ_are_the_folder_s(name: str, tmp_path: Path) -> None:
+    """GGUF states neither Gemma 3's windows and ropes per layer nor SmolLM3's layers without rope: they are known."""
+    config = tiny_config(name) | {"num_hidden_layers": 8, "rope_theta": 5e5}
+    del config["layer_types" if name == "gemma3" else "no_rope_layers"]
+    extra = {"attention.sliding_window": 7} if name == "gemma3" else {}
+    file = GgufCheckpoint(write_gguf(tmp_path / "t.gguf", config, tiny_tensors(config), extra))
+    expected = spec_from_config(JsonObject("config.json", config))
+    assert (file.spec.layers, file.spec.ropes) == (expected.layers, expected.ropes)
+    assert (file.spec.norm_placement, file.spec.qk_norm) == (expected.norm_placement, expected.qk_norm)
+    check_shapes(file)
 
 
 def test_rows_leave_the_interleaved_order() -> None:
