@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 
 from runtime.async_engine import AsyncEngine
+from runtime.backend import choose_backend
 from runtime.engine_config import EngineConfig
 from runtime.manifest import Package
 from runtime.model_loader import ModelOptions, plan_model, session_factory
@@ -16,16 +18,24 @@ from api.server_settings import Settings, SettingsError
 from api.service import Service
 from api.tracing import tracer_from_settings
 
+_LOG = logging.getLogger("powertrain.server")
+
 
 def build_service(settings: Settings, package: Package) -> Service:
     """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
+    backend = choose_backend(package, settings.backend)
+    _LOG.info("%s", backend.explain())
     options = ModelOptions(
         num_slots=settings.num_slots,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=settings.kv_cache_bytes,
+        kv_cache_share=settings.kv_cache_share,
         threads=settings.threads,
+        backend=backend,
+        self_test=settings.self_test,
     )
     kv_plan = plan_model(package, options)
+    _LOG.info("%s", kv_plan.explain())
     model = served_model_from_package(
         package,
         names=settings.served_model_name,
@@ -47,6 +57,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
         prefix_cache=settings.prefix_cache,
         deterministic=settings.deterministic,
+        max_draft_tokens=settings.max_draft_tokens,
         watchdog_s=settings.watchdog_s,
     )
 

@@ -36,11 +36,14 @@ class Settings:
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
     )
 
+    backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"] = _setting("auto", "What runs the model.")
+    self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int = _setting(16, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
     max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
     max_queue_time_s: float | None = _setting(None, "Longest wait before a request is given up.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")
+    kv_cache_share: float = _setting(0.4, "That share, on the CPU: above 0, at most 1.")
     threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
     prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
@@ -49,6 +52,7 @@ class Settings:
         "Cached answers equal uncached ones bit by bit.",
         "NIM_FORCE_DETERMINISTIC",
     )
+    max_draft_tokens: int = _setting(0, "Tokens that prompt lookup may guess ahead of a lone stream; 0: off.")
     watchdog_s: float = _setting(120.0, "Seconds without progress after which the engine counts as hung.")
 
     chat_template: str | None = _setting(None, "File with a chat template instead of the model's.", "NIM_CHAT_TEMPLATE")
@@ -77,13 +81,16 @@ class Settings:
         """Raise SettingsError for a value out of range or two settings that contradict each other."""
         least = {
             "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_queue_time_s": 0, "kv_cache_bytes": 1,
-            "threads": 1, "prefill_chunk_tokens": 1, "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1,
+            "threads": 1, "prefill_chunk_tokens": 16, "max_draft_tokens": 0,
+            "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and not bound <= value < float("inf"):
                 raise SettingsError(f"{name}: {value} is below {bound} or not finite")
+        if not 0 < self.kv_cache_share <= 1:
+            raise SettingsError(f"kv_cache_share: {self.kv_cache_share} is not above 0 and at most 1")
         if self.port > 65535:
             raise SettingsError(f"port: {self.port} is above 65535")
         for name in ("api_key", "served_model_name", "cors_allow_origin"):

@@ -30,6 +30,8 @@ DEFAULT_KV_SHARE = 0.4
 class ModelOptions:
     """What the operator may choose. None takes the value derived from the machine or the package.
 
+    ``kv_cache_share`` is the share of the memory available at start (on the CPU) for the KV cache, when its bytes are
+    not given.
     ``backend`` comes from ``runtime.backend.choose_backend``; ``self_test`` compares a GPU's logits with the CPU's
     before anyone is served.
     """
@@ -37,6 +39,7 @@ class ModelOptions:
     num_slots: int = DEFAULT_SLOTS
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
+    kv_cache_share: float = DEFAULT_KV_SHARE
     threads: int | None = None
     spin_us: int | None = None
     backend: BackendChoice = ON_CPU
@@ -57,7 +60,7 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
     manifest = package.manifest
     budget = options.kv_cache_bytes
     if budget is None:
-        budget = int(max(0, available_memory_bytes() - graph.weight_bytes) * DEFAULT_KV_SHARE)
+        budget = int(max(0, available_memory_bytes() - graph.weight_bytes) * options.kv_cache_share)
     return plan_kv_cache(
         kv_bytes_per_token(manifest.shape, np.dtype(graph.kv_dtype).itemsize),
         budget,
