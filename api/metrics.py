@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from runtime.step_report import EngineStats
 
@@ -132,15 +132,21 @@ class _EngineGauges(Collector):
             ("num_request_max", "Choices that can be generated at once.", stats.num_slots),
             ("gpu_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", used),
         ]
+        counters = [
+            ("prefix_cache_queries", "Prompt tokens looked up in the cache.", stats.prefix_query_tokens),
+            ("prefix_cache_hits", "Prompt tokens found in the cache.", stats.prefix_hit_tokens),
+            ("spec_decode_num_draft_tokens", "Tokens guessed by prompt lookup.", stats.drafted_tokens),
+            ("spec_decode_num_accepted_tokens", "Guessed tokens that were right.", stats.accepted_tokens),
+        ]
         if self._vllm_names:
             gauges += [
                 ("vllm:num_requests_running", "Choices being generated.", stats.num_running),
                 ("vllm:num_requests_waiting", "Choices waiting for a slot.", stats.num_waiting),
                 ("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", used),
-                ("vllm:prefix_cache_queries", "Prompt tokens looked up in the cache.", stats.prefix_query_tokens),
-                ("vllm:prefix_cache_hits", "Prompt tokens found in the cache.", stats.prefix_hit_tokens),
             ]
-        for name, help_text, value in gauges:
-            family = GaugeMetricFamily(name, help_text, labels=["model_name"])
-            family.add_metric([self._model_name], value)
-            yield family
+            counters += [(f"vllm:{name}", help_text, value) for name, help_text, value in counters]
+        for kind, families in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters)):
+            for name, help_text, value in families:
+                family = kind(name, help_text, labels=["model_name"])
+                family.add_metric([self._model_name], value)
+                yield family
