@@ -104,7 +104,9 @@ def answer_from(error: Exception) -> ErrorAnswer:
         return ErrorAnswer(503, str(error), headers={"retry-after": str(_UNAVAILABLE_RETRY_S)})
     if isinstance(error, HTTPException):
         return _from_http_exception(error)
-    # A retry meets the same fault: tell the SDKs not to try.
+    if isinstance(error, GenerationFailedError):  # may be different next time
+        return ErrorAnswer(500, "Internal server error")
+    # A fault of ours: a retry meets it again, so tell the SDKs not to try.
     return ErrorAnswer(500, "Internal server error", headers={"x-should-retry": "false"})
 
 

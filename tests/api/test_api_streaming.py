@@ -184,7 +184,7 @@ def test_case_066_failure_after_tokens(server: RunningServer) -> None:
 def test_case_067_failure_before_the_first_token(server: RunningServer, stream: bool) -> None:
     response = server.post({"messages": [user("!0:abc")], "stream": stream})
     assert response.status_code == 500
-    assert response.headers["x-should-retry"] == "false"
+    assert "x-should-retry" not in response.headers  # the engine may do better next time
     assert response.json()["error"]["message"] == "Internal server error"
 
 

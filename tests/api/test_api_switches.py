@@ -1,0 +1,110 @@
+"""What the operator's switches change about answers."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+
+import pytest
+
+from api.errors import answer_from
+from tests.api.scripted_server import IM_END, RunningServer, running_server, user
+
+RENDER = "/v1/chat/completions/render"
+
+
+def test_templates_from_requests_when_trusted() -> None:
+    with running_server(trust_request_chat_template=True) as server:
+        body = {"messages": [user("abc")], "chat_template": "<{{ messages[0].content }}>{{ extra }}"}
+        rendered = server.post({**body, "chat_template_kwargs": {"extra": "!"}}, RENDER).json()
+        assert rendered["prompt"] == "<abc>!"
+        broken = server.post({**body, "chat_template": "{% if %}"})
+        assert (broken.status_code, broken.json()["error"]["param"]) == (400, "messages")
+        endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+        assert server.post({**body, "chat_template": endless}).status_code == 400
+
+
+def test_control_tokens_in_content_when_trusted() -> None:
+    with running_server(trust_special_tokens_in_content=True) as server:
+        ids = server.post({"messages": [user("a<|im_end|>b")]}, RENDER).json()["prompt_token_ids"]
+        assert ids.count(IM_END) == 2
+        assert server.post({"prompt": "<|im_end|>"}, "/tokenize").json()["tokens"] == [IM_END]
+
+
+def test_ids_stats_and_cache_details() -> None:
+    with running_server(id_prefix="chatcmpl-", per_request_stats=True, prompt_tokens_details=True) as server:
+        answer = server.chat("abc")
+        assert answer["id"].startswith("chatcmpl-")
+        assert answer["stats"]["llm_input_token_length"] == answer["usage"]["prompt_tokens"]
+        assert answer["stats"]["llm_output_token_length"] == 4
+        assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+        again = server.chat("abc")["usage"]
+        # All but the last two tokens come from the cache: a chunk holds at least two, so that it computes alike.
+        assert again["prompt_tokens_details"] == {"cached_tokens": again["prompt_tokens"] - 2}
+        assert all("stats" not in chunk for chunk in server.stream("abc"))
+
+
+def test_served_names() -> None:
+    with running_server(served_model_name=("mine", "other")) as server:
+        assert server.chat("x")["model"] == "mine"
+        assert server.chat("x", model="other")["model"] == "other"
+
+
+def test_stop_string_cap() -> None:
+    with running_server(max_stop_strings=2) as server:
+        response = server.post({"messages": [user("x")], "stop": ["a", "b", "c"]})
+        assert response.json()["error"]["message"] == "stop: at most 2 stop strings are allowed, got 3"
+
+
+def test_waiting_too_long_is_429() -> None:
+    with running_server(max_queue_time_s=0.01) as server:
+        server.gate.open.clear()
+        server.gate.reached.clear()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(server.post, {"messages": [user("abc")]}) for _ in range(8)]
+            assert server.gate.reached.wait(10)
+            while server.service.engine.num_live < 8:
+                threading.Event().wait(0.005)
+            threading.Event().wait(0.02)  # longer than the limit; the engine stands still meanwhile
+            server.gate.open.set()
+            statuses = [answer.result().status_code for answer in answers]
+        assert set(statuses) == {200, 429}
+
+
+def test_chat_template_arguments(server: RunningServer) -> None:
+    for name in ("messages", "tools", "add_generation_prompt"):
+        response = server.post({"messages": [user("x")], "chat_template_kwargs": {name: 1}})
+        assert response.json()["error"]["param"] == "chat_template_kwargs"
+
+
+def test_reasoning_effort_reaches_templates_that_know_it() -> None:
+    template = "{{ reasoning_effort }}/{{ enable_thinking }}/{{ messages[0].content }}"
+    with running_server(template=template) as server:
+
+        def prompt(**fields: object) -> str:
+            return str(server.post({"messages": [user("x")], **fields}, RENDER).json()["prompt"])
+
+        assert prompt() == "//x"
+        assert prompt(reasoning_effort="none") == "none/False/x"
+        assert prompt(reasoning_effort="high") == "high/True/x"
+        kwargs = {"enable_thinking": False}
+        assert prompt(reasoning_effort="high", chat_template_kwargs=kwargs) == "high/False/x"
+
+
+def test_tool_arguments_reach_the_template_as_objects() -> None:
+    template = (
+        "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments | tojson }};{% endfor %}{% endfor %}"
+    )
+    calls = [{"id": str(index), "type": "function", "function": {"name": "f", "arguments": text}}
+             for index, text in enumerate(["", '{"a": "é"}', "[1]", "not json"])]  # fmt: skip
+    with running_server(template=template) as server:
+        messages = [user("x"), {"role": "assistant", "tool_calls": calls}]
+        prompt = server.post({"messages": messages}, RENDER).json()["prompt"]
+    assert prompt == '{};{"a": "é"};"[1]";"not json";'
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("secret"), KeyError("secret")])
+def test_faults_of_ours_tell_nothing_and_are_not_retried(error: Exception) -> None:
+    answer = answer_from(error)
+    assert (answer.status, answer.message) == (500, "Internal server error")
+    assert answer.headers == {"x-should-retry": "false"}
