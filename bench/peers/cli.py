@@ -15,6 +15,7 @@ from runtime.model_loader import default_threads
 from bench.errors import BenchError
 from bench.http_cli import compare_command
 from bench.peers import llama_cpp
+from bench.peers.in_process import compare_in_process
 from bench.server_process import free_port, running_server
 
 _SLOTS = 16
@@ -32,6 +33,7 @@ SAME_FILE = "same-file"
 @click.option("--concurrency", "-c", default="1,16", show_default=True)
 @click.option("--request-count", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--in-process", is_flag=True, help="Single-stream latency beside OpenVINO GenAI, without HTTP.")
 @click.option("--markdown", "output_format", flag_value="markdown", help="Print Markdown.")
 def peers_command(
     package: Path,
@@ -42,6 +44,7 @@ def peers_command(
     concurrency: str,
     request_count: int,
     repeats: int,
+    in_process: bool,
     output_format: str | None,
 ) -> None:
     """Measure PACKAGE and llama.cpp (built here from its pinned sources) in one interleaved run over HTTP."""
@@ -49,7 +52,13 @@ def peers_command(
     try:
         if not gguf.is_file():
             raise BenchError(f"no checkpoint at {gguf}; give the GGUF file that the package was made of")
-        llama = llama_cpp.build(work_dir, lambda text: console.print(text, highlight=False))
+        if in_process:
+            table = compare_in_process(
+                package, gguf, work_dir, threads=default_threads(), rounds=repeats, say=lambda text: _say(console, text)
+            )
+            Console().print(table.markdown() if output_format == "markdown" else table.rich())
+            return
+        llama = llama_cpp.build(work_dir, lambda text: _say(console, text))
         served = {}
         for kind in formats.split(","):
             model = gguf if kind == SAME_FILE else llama.quantize(gguf, kind, work_dir)
@@ -64,6 +73,10 @@ def peers_command(
             compare_command.main(words, standalone_mode=False)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False)
 
 
 def _start(stack: ExitStack, package: Path, llama: llama_cpp.LlamaCpp, served: dict[str, Path]) -> list[str]:

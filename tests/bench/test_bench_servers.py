@@ -10,8 +10,13 @@ from click.testing import CliRunner
 
 from bench.cli import bench_group
 from bench.errors import BenchError
+from bench.peers.in_process import Probe, in_process_table
 from bench.peers.llama_cpp import SDIST, LlamaCpp, build, run
+from bench.peers.own_probe import measure_request
 from bench.server_process import free_port, running_server
+from runtime.engine import Engine
+from runtime.engine_config import EngineConfig
+from tests.fakes import ScriptedSession, counting
 
 
 def test_server_runs_for_the_length_of_the_block() -> None:
@@ -68,3 +73,22 @@ def test_peers_need_the_checkpoint(tmp_path: Path) -> None:
     result = CliRunner().invoke(bench_group, ["peers", str(tmp_path), "--gguf", str(tmp_path / "none.gguf")])
     assert result.exit_code == 1
     assert "no checkpoint at" in result.output
+
+
+def test_own_probe_counts_the_first_token_apart() -> None:
+    session = ScriptedSession(counting, num_slots=1, max_model_len=256)
+    ttft_ms, tpot_ms = measure_request(Engine(session, EngineConfig(prefix_cache=False)), 512, seed=1)
+
+    assert ttft_ms > 0
+    assert tpot_ms > 0
+    assert session.count("decode") == 63
+
+
+def test_in_process_ratios_are_paired_by_round() -> None:
+    ours = [Probe([10.0, 11.0, 90.0], [5.0] * 3), Probe([20.0] * 3, [10.0] * 3)]
+    theirs = [Probe([22.0] * 3, [10.0] * 3), Probe([40.0] * 3, [20.0] * 3)]
+
+    table = in_process_table({"ours": ours, "theirs": theirs})
+
+    assert table.rows[0] == ("ours", "15.50", "1.00 (1.00 to 1.00)", "7.50", "1.00 (1.00 to 1.00)")
+    assert table.rows[1] == ("theirs", "31.00", "0.50 (0.50 to 0.50)", "15.00", "0.50 (0.50 to 0.50)")
