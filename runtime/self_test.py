@@ -23,9 +23,12 @@ NUM_TOKENS = 64
 """Cache rows that the script needs in each of two slots."""
 
 MAX_MEAN_KL = 0.1
-"""Nats per row. Half precision against the CPU's int8 arithmetic stays below 0.02 on the default model; a causal mask
-aligned to the wrong corner, a cache row off by one or exchanged slots give more than 1."""
+MAX_ROW_KL = 0.3
+"""Nats, on average and for the worst row. Measured on a model of 135 million parameters: half precision against the
+CPU's int8 arithmetic 0.01 and 0.05; a chunk or a step written one row off, a slot that was not moved, or a causal mask
+aligned to the wrong corner 0.08 to 9 and 0.8 to 19."""
 
+_PERIOD = 9
 _FIRST_PROMPT = 40
 _CHUNK = 24
 _SECOND_PROMPT = 21
@@ -51,9 +54,7 @@ class Agreement:
 
 def compare_sessions(candidate: Session, reference: Session) -> Agreement:
     """Run the script on both. The slots' contents are void afterwards."""
-    vocab_size = candidate.info.vocab_size
-    tokens = np.random.default_rng(20).integers(0, vocab_size, 4 * NUM_TOKENS)  # any text will do, but always the same
-    ours, theirs = (_script_rows(session, tokens) for session in (candidate, reference))
+    ours, theirs = (_script_rows(session) for session in (candidate, reference))
     log_p, log_q = _log_softmax(theirs), _log_softmax(ours)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
     return Agreement(
@@ -84,34 +85,42 @@ def check_against_cpu(session: Session, package: Package, threads: int) -> Agree
     return agreement
 
 
-def check_agreement(agreement: Agreement, what: str, max_mean_kl: float = MAX_MEAN_KL) -> None:
-    """Raise EngineError unless the mean KL is a number within the limit."""
-    if not agreement.mean_kl <= max_mean_kl:
+def check_agreement(agreement: Agreement, what: str) -> None:
+    """Raise EngineError unless both KL figures are numbers within their limits."""
+    if not (agreement.mean_kl <= MAX_MEAN_KL and agreement.max_kl <= MAX_ROW_KL):
         raise EngineError(
-            f"{what} does not compute this package's model: mean KL {agreement.mean_kl:.3g} nats against the CPU, "
-            f"the limit is {max_mean_kl}; serve with --backend cpu, and build the engine again for this GPU and library"
+            f"{what} does not compute this package's model: KL against the CPU is {agreement.mean_kl:.3g} nats on "
+            f"average and {agreement.max_kl:.3g} at worst, the limits are {MAX_MEAN_KL} and {MAX_ROW_KL}; "
+            "serve with --backend cpu, and build the engine again for this GPU and library"
         )
 
 
-def _script_rows(session: Session, tokens: Int64Array) -> FloatArray:
+def _script_rows(session: Session) -> FloatArray:
     """Logits [rows, V] of: a prompt in two chunks, another slot's prompt, ragged decode steps of both, a moved slot."""
     num_slots = min(2, session.info.num_slots)
-    first, second = tokens[:_FIRST_PROMPT], tokens[_FIRST_PROMPT : _FIRST_PROMPT + _SECOND_PROMPT]
-    rows = [session.prefill(0, first[:_CHUNK], 0, 1).copy()]
-    rows.append(session.prefill(0, first[_CHUNK:], _CHUNK, 2).copy())
-    lengths = [_FIRST_PROMPT]
+    texts = [_repeating_text(seed, session.info.vocab_size) for seed in range(num_slots)]
+    lengths = [_FIRST_PROMPT, _SECOND_PROMPT][:num_slots]
+    rows = [session.prefill(0, texts[0][:_CHUNK], 0, 1).copy()]
+    rows.append(session.prefill(0, texts[0][_CHUNK:_FIRST_PROMPT], _CHUNK, 2).copy())
     if num_slots == 2:
-        rows.append(session.prefill(1, second, 0, 1).copy())
-        lengths.append(_SECOND_PROMPT)
-    supply = iter(tokens[_FIRST_PROMPT + _SECOND_PROMPT :].tolist())
-    for step in range(_DECODE_STEPS):
-        ids = np.array([next(supply) for _ in lengths], np.int64)
-        rows.append(session.decode(0, ids, np.array(lengths, np.int64) + step).copy())
+        rows.append(session.prefill(1, texts[1][:_SECOND_PROMPT], 0, 1).copy())
+    for _ in range(_DECODE_STEPS):
+        ids = np.array([text[length] for text, length in zip(texts, lengths, strict=True)])
+        rows.append(session.decode(0, ids, np.array(lengths)).copy())
+        lengths = [length + 1 for length in lengths]
     if num_slots == 2:
-        session.swap_slots(0, 1, _FIRST_PROMPT + _DECODE_STEPS)
-        ids = np.array([next(supply)], np.int64)
-        rows.append(session.decode(1, ids, np.array([_FIRST_PROMPT + _DECODE_STEPS])).copy())
+        session.swap_slots(0, 1, lengths[0])
+        rows.append(session.decode(1, texts[0][lengths[0] : lengths[0] + 1], np.array(lengths[:1])).copy())
     return np.concatenate(rows)
+
+
+def _repeating_text(seed: int, vocab_size: int) -> Int64Array:
+    """``_PERIOD`` random tokens over and over, int64 [NUM_TOKENS].
+
+    A language model copies what it has seen repeat, so its next token hangs on which rows it attends to.
+    """
+    period = np.random.default_rng([20, seed]).integers(0, vocab_size, _PERIOD)
+    return np.resize(period, NUM_TOKENS)
 
 
 def _log_softmax(logits: FloatArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -1,0 +1,195 @@
+"""Engines in a package: built once, rebuilt for a reason that is named, refused when anything about them changed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from export.engine_cli import engine_command
+from export.engine_library import load_library
+from export.engine_progress import OnFraction
+from export.engine_settings import EngineSettings
+from export.engine_store import StoredEngine, ensure_engine
+from export.engine_targets import Target
+from runtime.engine_choice import RunningLibrary, choose_engine, judge_engines
+from runtime.engine_sidecar import EngineError, EngineSidecar, read_sidecar
+from runtime.errors import PackageError
+from runtime.gpu import Gpu
+from runtime.manifest import load_package
+from tests.trt.tiny_package import write_package
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
+
+SETTINGS = EngineSettings(max_slots=4, prefill_tokens=32)
+ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+
+
+def build(root: Path, sm: str = "sm89", settings: EngineSettings = SETTINGS) -> StoredEngine:
+    target = Target(sm, sm, load_library("tensorrt_rtx"))
+    return ensure_engine(root, target, settings, lambda _title: nullcontext[OnFraction](lambda _fraction: None))
+
+
+def running() -> RunningLibrary:
+    return RunningLibrary("tensorrt_rtx", load_library("tensorrt_rtx").version)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models") / "tiny"
+    write_package(root)
+    stored = build(root)
+    assert stored.reasons == ("tiny holds no engine for sm89",)
+    return root
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "tiny"))
+
+
+def edit(root: Path, change: Callable[[EngineSidecar], EngineSidecar]) -> None:
+    path = root / "trt/sm89.engine.json"
+    sidecar = msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
+    path.write_bytes(msgspec.json.encode(change(sidecar)))
+
+
+def test_an_engine_leaves_the_package_whole_and_nothing_beside_it(root: Path) -> None:
+    load_package(root)
+    assert sorted(path.name for path in (root / "trt").iterdir()) == [
+        "model.onnx",
+        "model.onnx.data",
+        "sm89.engine",
+        "sm89.engine.json",
+    ]
+    assert [path.name for path in root.parent.iterdir()] == ["tiny"]
+
+
+def test_the_sidecar_records_what_was_built(root: Path) -> None:
+    sidecar = read_sidecar(root, "sm89").sidecar
+    assert (sidecar.key.library, sidecar.key.target, sidecar.key.compute_capability) == ("tensorrt_rtx", "sm89", "8.9")
+    assert (sidecar.key.max_slots, sidecar.key.prefill_tokens, sidecar.key.max_logits) == (4, 32, 16)
+    assert sidecar.key.graph_sha256 == {
+        name: info.sha256 for name, info in load_package(root).manifest.files.items() if name.startswith("trt/")
+    }
+    assert (sidecar.capacity, sidecar.precision["mlp"], sidecar.driver) == (64, "float16", "")
+    assert sidecar.plan_bytes == (root / "trt/sm89.engine").stat().st_size
+
+
+def test_an_equal_wish_builds_nothing(root: Path) -> None:
+    before = (root / "trt/sm89.engine").stat().st_mtime_ns
+    assert build(root).reasons == ()
+    assert (root / "trt/sm89.engine").stat().st_mtime_ns == before
+
+
+def test_another_wish_is_built_and_says_why(root: Path) -> None:
+    assert build(root, settings=replace(SETTINGS, max_slots=2, workspace_bytes=2**30)).reasons == (
+        "max slots is 2, the engine was built with 4",
+        "workspace bytes is 1073741824, the engine was built with 0",
+    )
+    assert read_sidecar(root, "sm89").sidecar.key.max_slots == 2
+
+
+def test_another_graph_is_built_anew(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "tiny"
+    write_package(other, seed=1)
+    for name in ("sm89.engine", "sm89.engine.json"):
+        shutil.copy(root / "trt" / name, other / "trt" / name)
+    name = "trt/model.onnx"
+    digests = [load_package(one).manifest.files[name].sha256[:12] for one in (other, root)]
+    with pytest.raises(EngineError, match=f"built from {name} {digests[1]}, the package holds {digests[0]}"):
+        choose_engine(load_package(other), running(), ADA)
+    assert build(other).reasons[0] == f"{name} is {digests[0]}, the engine was built from {digests[1]}"
+    choose_engine(load_package(other), running(), ADA)
+
+
+def test_a_fit_engine_is_chosen(root: Path) -> None:
+    assert choose_engine(load_package(root), running(), ADA).path == root / "trt/sm89.engine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), r"has [\d,]+ bytes, its sidecar says [\d,]+; rebuild"),
+        (
+            lambda path: path.write_bytes(b"\0" + path.read_bytes()[1:]),
+            r"has sha256 \w+, its sidecar says \w+; re",
+        ),
+        (lambda path: path.with_name("sm89.engine.json").unlink(), r"has no usable sm89\.engine\.json; build it"),
+        (lambda path: path.with_name("sm89.engine.json").write_text("{"), r"sm89\.engine\.json is not readable"),
+        (lambda path: path.unlink(), "holds no engine; build one with 'powertrain engine .* --target sm89'"),
+    ],
+    ids=["truncated", "bit-flipped", "no sidecar", "broken sidecar", "no engine"],
+)
+def test_a_damaged_engine_is_refused(root: Path, change: Callable[[Path], object], message: str) -> None:
+    change(root / "trt/sm89.engine")
+    with pytest.raises(EngineError, match=message) as raised:
+        choose_engine(load_package(root), running(), ADA)
+    assert f"powertrain engine {root} --target sm89" in str(raised.value)
+
+
+def test_an_edited_sidecar_is_refused(root: Path) -> None:
+    edit(root, lambda sidecar: msgspec.structs.replace(sidecar, capacity=128))
+    with pytest.raises(EngineError, match=r"sm89\.engine\.json was edited after the build"):
+        choose_engine(load_package(root), running(), ADA)
+    assert build(root).reasons == ("sm89.engine.json was edited after the build",)
+
+
+def test_another_version_is_refused(root: Path) -> None:
+    with pytest.raises(EngineError, match=r"was built by tensorrt_rtx 1\..*, this machine runs tensorrt_rtx 9\.9"):
+        choose_engine(load_package(root), RunningLibrary("tensorrt_rtx", "9.9.9"), ADA)
+
+
+def test_another_library_is_refused(root: Path) -> None:
+    with pytest.raises(EngineError, match=r"this machine runs tensorrt 11\.4; build one with '.* --target current'"):
+        choose_engine(load_package(root), RunningLibrary("tensorrt", "11.4"), ADA)
+
+
+def test_another_gpu_is_refused(root: Path) -> None:
+    blackwell = Gpu(0, "RTX 5090", "12.0", 32 * 2**30, 32 * 2**30, "595.10")
+    with pytest.raises(EngineError, match=r"built for compute capability 8\.9, RTX 5090 has 12\.0; .* --target sm120'"):
+        choose_engine(load_package(root), running(), blackwell)
+
+
+def test_engines_of_several_targets_are_judged_one_by_one(root: Path) -> None:
+    build(root, "sm86")
+    verdicts = judge_engines(load_package(root), running(), ADA)
+    assert [(verdict.target, verdict.problem == "") for verdict in verdicts] == [("sm89", True), ("sm86", False)]
+
+
+def test_strangers_are_still_refused(root: Path) -> None:
+    for name in ("trt/notes.txt", "sm89.engine", "ort/sm89.engine"):
+        stranger = root / name
+        stranger.write_bytes(b"")
+        with pytest.raises(PackageError, match=f"does not name '{name}'"):
+            load_package(root)
+        stranger.unlink()
+    (root / "trt/sm80.engine").symlink_to(root / "trt/sm89.engine")
+    with pytest.raises(PackageError, match=r"does not name 'trt/sm80\.engine'"):
+        load_package(root)
+
+
+def test_the_command_builds_and_explains(tmp_path: Path) -> None:
+    root = tmp_path / "tiny"
+    write_package(root)
+    arguments = [str(root), "--target", "sm89", "--max-slots", "2", "--prefill-tokens", "16"]
+    first, second = (CliRunner().invoke(engine_command, arguments) for _ in range(2))
+    assert first.exit_code == 0
+    assert "built because tiny holds no engine for sm89" in first.output
+    assert "is up to date" in second.output
+    refused = CliRunner().invoke(engine_command, [str(root), "--target", "sm89"])
+    assert refused.exit_code == 1
+    assert "--prefill-tokens 512 is not possible" in " ".join(refused.output.split())
+
+
+def test_a_package_without_the_graph_says_how_to_get_it(tmp_path: Path) -> None:
+    root = tmp_path / "plain"
+    write_package(root, with_trt=False)
+    with pytest.raises(EngineError, match="holds no graph for TensorRT; build it with 'powertrain export SOURCE"):
+        build(root)

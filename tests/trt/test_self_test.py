@@ -1,0 +1,118 @@
+"""The self-test before serving: silent on a right engine, and a refusal for each fault that it exists for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from runtime.engine_sidecar import EngineError
+from runtime.kv_budget import KVPlan
+from runtime.manifest import Package
+from runtime.ort_session import OrtOptions, OrtSession
+from runtime.self_test import Agreement, check_against_cpu, check_agreement, compare_sessions
+from runtime.session import FloatArray, Int64Array, SessionInfo
+from runtime.static_session import StaticSession
+from runtime.trt_runner import TrtRunner
+from tests.host_tensorrt import HostDevice, HostEngine
+from tests.trt.tiny_package import write_package
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return write_package(tmp_path_factory.mktemp("models") / "tiny", "fp32")
+
+
+@pytest.fixture
+def session(package: Package) -> Iterator[StaticSession]:
+    device, engine = HostDevice(), HostEngine(package.path("trt/model.onnx"))
+    shape = package.manifest.shape
+    runner = TrtRunner(engine, lambda: engine.create_execution_context(device), device, shape, records_decode=True)
+    made = StaticSession("tensorrt", runner, device, shape, 4)
+    yield made
+    made.close()
+
+
+def cpu_session(package: Package) -> OrtSession:
+    kv = KVPlan(num_slots=2, slot_tokens=64, bytes_per_token=0, budget_bytes=0)
+    return OrtSession(
+        package.path("ort/model.onnx"), package.manifest.shape, kv, OrtOptions(intra_op_threads=1), "float32"
+    )
+
+
+class Faulty:
+    """A session with one fault."""
+
+    def __init__(self, inner: StaticSession, fault: str) -> None:
+        self.inner, self.fault = inner, fault
+
+    @property
+    def info(self) -> SessionInfo:
+        return self.inner.info
+
+    @property
+    def run_ns(self) -> int:
+        return self.inner.run_ns
+
+    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
+        begin = max(0, start - 1) if self.fault == "second chunk one row early" else start
+        return self.inner.prefill(slot, token_ids, begin, num_logits)
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        if self.fault == "decode sees the first key only":
+            return self.inner.decode(first_slot, token_ids, np.zeros_like(positions))
+        if self.fault == "decode one row late":
+            return self.inner.decode(first_slot, token_ids, positions + 1)
+        return self.inner.decode(first_slot, token_ids, positions)
+
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        self.inner.copy_slot(source, target, num_tokens)
+
+    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
+        if self.fault != "slots stay where they are":
+            self.inner.swap_slots(first, second, num_tokens)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_a_right_engine_agrees_to_float32_accuracy(session: StaticSession, package: Package) -> None:
+    agreement = check_against_cpu(session, package, 1)
+    assert agreement.num_rows == 1 + 2 + 1 + 6 * 2 + 1
+    assert agreement.max_kl < 1e-6
+    assert agreement.top1 == 1.0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "second chunk one row early",
+        "decode one row late",
+        "decode sees the first key only",
+        "slots stay where they are",
+    ],
+)
+def test_a_fault_shows_in_the_worst_row(session: StaticSession, package: Package, fault: str) -> None:
+    reference = cpu_session(package)
+    agreement = compare_sessions(Faulty(session, fault), reference)
+    reference.close()
+    # Random weights attend weakly, so the limits, which are set for trained ones, are not what is tested here.
+    assert agreement.max_kl > 1e-3
+
+
+def test_a_number_that_is_none_is_a_refusal() -> None:
+    good = Agreement(num_rows=17, mean_kl=0.01, max_kl=0.05, top1=0.9)
+    check_agreement(good, "engine")
+    for bad in ({"mean_kl": float("nan")}, {"max_kl": float("nan")}, {"mean_kl": 0.11}, {"max_kl": 0.31}):
+        with pytest.raises(EngineError, match=r"the limits are 0\.1 and 0\.3; serve with --backend cpu"):
+            check_agreement(dataclasses.replace(good, **dict[str, Any](bad)), "engine")
+
+
+def test_without_a_graph_for_the_cpu_nothing_is_served(session: StaticSession, package: Package) -> None:
+    blind = msgspec.structs.replace(package.manifest, graphs={})
+    with pytest.raises(EngineError, match="the package holds no graph for the CPU"):
+        check_against_cpu(session, Package(package.root, blind), 1)
