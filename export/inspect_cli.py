@@ -11,6 +11,8 @@ from rich.table import Table
 from runtime.errors import PowertrainError
 from runtime.manifest import Manifest, load_package
 
+from export.engine_summary import describe_engines
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -18,14 +20,18 @@ from runtime.manifest import Manifest, load_package
 def inspect_command(folder: Path, as_json: bool) -> None:
     """Show what a model package holds, after verifying every file's digest."""
     try:
-        manifest = load_package(folder).manifest
+        package = load_package(folder)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
+    manifest = package.manifest
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(manifest)).decode())
         return
     console = Console()
-    for title, rows in _sections(manifest).items():
+    sections = _sections(manifest)
+    if engines := describe_engines(package):
+        sections["engines"] = engines
+    for title, rows in sections.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         for key, value in rows.items():
             table.add_row(key, value)

@@ -18,8 +18,9 @@ from export.engine_progress import OnFraction
 from export.engine_settings import EngineSettings
 from export.engine_store import StoredEngine, ensure_engine
 from export.engine_targets import Target
+from export.inspect_cli import inspect_command
 from runtime.engine_choice import RunningLibrary, choose_engine, judge_engines
-from runtime.engine_sidecar import EngineError, EngineSidecar, read_sidecar
+from runtime.engine_sidecar import EngineError, EngineSidecar, read_sidecar, write_sidecar
 from runtime.errors import PackageError
 from runtime.gpu import Gpu
 from runtime.manifest import load_package
@@ -186,6 +187,18 @@ def test_the_command_builds_and_explains(tmp_path: Path) -> None:
     refused = CliRunner().invoke(engine_command, [str(root), "--target", "sm89"])
     assert refused.exit_code == 1
     assert "--prefill-tokens 512 is not possible" in " ".join(refused.output.split())
+
+
+def test_inspect_shows_engines_and_what_asks_for_a_rebuild(root: Path) -> None:
+    fit = CliRunner().invoke(inspect_command, [str(root)], env={"COLUMNS": "300"})
+    assert "MiB, 4 slots of 64 tokens, prefill by 32, built in" in fit.output
+    sealed_again = read_sidecar(root, "sm89").sidecar
+    older = msgspec.structs.replace(sealed_again.key, library_version="1.6.0")
+    write_sidecar(root / "trt/sm89.engine.json", msgspec.structs.replace(sealed_again, key=older))
+    stale = CliRunner().invoke(inspect_command, [str(root)], env={"COLUMNS": "300"})
+    words = " ".join(stale.output.split())
+    assert "rebuild needed because library version is 1.7" in words
+    assert "the engine was built with 1.6.0: powertrain engine" in words
 
 
 def test_a_package_without_the_graph_says_how_to_get_it(tmp_path: Path) -> None:
