@@ -57,19 +57,9 @@ class CompletionController(Controller):
             stream=bool(fields.stream),
             arrival_ns=arrival_ns,
         )
-        engine_requests = [
-            EngineRequest(
-                request_id=new_id(""),
-                prompt_ids=ids,
-                sampling=sampling,
-                eos_token_ids=model.eos_token_ids,
-                n=fields.num_choices,
-                arrival_ns=arrival_ns,
-            )
-            for ids in prompts
-        ]
         renderer = CompletionRenderer(record, _options(fields, service, prompts), _echoes(fields, prompts, model))
         rules = text_rules(fields, sampling, model.eos_token_ids)
+        engine_requests = [_engine_request(ids, sampling, fields, model, arrival_ns) for ids in prompts]
         generation = start_generation(service, engine_requests, rules, record)
         return frame_answer(
             request,
@@ -80,6 +70,23 @@ class CompletionController(Controller):
             generation=generation,
             renderer=renderer,
         )
+
+
+def _engine_request(
+    prompt_ids: tuple[int, ...],
+    sampling: SamplingParams,
+    fields: CompletionRequest,
+    model: ServedModel,
+    arrival_ns: int,
+) -> EngineRequest:
+    return EngineRequest(
+        request_id=new_id(""),
+        prompt_ids=prompt_ids,
+        sampling=sampling,
+        eos_token_ids=model.eos_token_ids,
+        n=fields.num_choices,
+        arrival_ns=arrival_ns,
+    )
 
 
 def prompt_ids_of(fields: CompletionRequest, model: ServedModel, *, trusted: bool) -> list[tuple[int, ...]]:
