@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.metric_catalog import explain
 from bench.metrics import per_request
 from bench.records import Outcome, RequestRecord
 from bench.results import Point, Report, over_repeats
@@ -79,12 +80,14 @@ def points_csv(points: Sequence[Point]) -> bytes:
     return out.getvalue().encode()
 
 
-def report_markdown(report: Report) -> str:
-    """The tables of a report and the machine that they were measured on."""
+def report_markdown(report: Report, *, definitions: bool) -> str:
+    """The tables of a report, the machine that they were measured on and, if wanted, every metric's formula."""
     parts = []
     if len(report.points) > 1:
         parts.append(sweep_table(report.points).markdown())
     for point in report.points:
         parts += [latency_table(point).markdown(), totals_table(point).markdown(), checks_table(point).markdown()]
     parts.append(machine_line(report.environment) + "\n")
+    if definitions:
+        parts += [f"* {explain(metric)}" for metric in report.definitions]
     return "\n".join(parts)

@@ -192,7 +192,7 @@ def _write(report: Report, records: list[tuple[str, str, int, RequestRecord]], f
         write_whole(folder / "requests.jsonl", requests_jsonl(records))
         write_whole(folder / "report.csv", points_csv(report.points))
         write_whole(folder / "report.html", report_html(report).encode())
-        write_whole(folder / "report.md", report_markdown(report).encode())
+        write_whole(folder / "report.md", report_markdown(report, definitions=True).encode())
         if flags.plots:
             write_plots(report, folder)
     except OSError as error:
@@ -204,7 +204,7 @@ def _print(report: Report, flags: HttpFlags) -> None:
         sys.stdout.buffer.write(report_json(report))
         return
     if flags.output_format == "markdown":
-        sys.stdout.write(report_markdown(report))
+        sys.stdout.write(report_markdown(report, definitions=flags.explain))
         return
     console = Console()
     if len(report.points) > 1:

@@ -35,7 +35,7 @@ def report_command(
         if plots is not None:
             write_plots(report, plots)
         if markdown:
-            sys.stdout.write(report_markdown(report))
+            sys.stdout.write(report_markdown(report, definitions=False))
     except OSError as error:
         raise click.ClickException(f"cannot write: {error.strerror}") from error
     except PowertrainError as error:

@@ -143,9 +143,10 @@ def test_markdown_tables() -> None:
     table = Table("T", ("name", "x"), (("a|b", "1"),))
     assert table.markdown() == "**T**\n\n| name | x |\n| --- | ---: |\n| a\\|b | 1 |\n"
 
-    text = report_markdown(report([point("a", 1), point("a", 4)]))
+    text = report_markdown(report([point("a", 1), point("a", 4)]), definitions=True)
     assert "| concurrency 4 | 100.0 | 100.0 | 10.00 | 10.00 | 200.0 | 220.0 | 100.0 | 20.00 | 0 |" in text
     assert "| Time to first token [ms] | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in text
+    assert "* ttft [ms] = t_1 - t_send (per request)." in text
     assert "Measured on a cpu, 2 cores, 24.0 GiB" in text
 
 
