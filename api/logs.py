@@ -49,13 +49,15 @@ def escape(text: str) -> str:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send the project's log to standard error in the chosen form."""
+    """Send every log to standard error in the chosen form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    logger = logging.getLogger(_ROOT)
-    logger.handlers = [handler]
-    logger.setLevel(settings.log_level.upper())
-    logger.propagate = False
+    # The HTTP server's own log is of interest only when something is wrong.
+    for name, level in ((_ROOT, settings.log_level.upper()), ("uvicorn", "WARNING")):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -32,8 +32,9 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.PlatformCollector(registry=self.registry)
-        prefixes = ["", "vllm:"] if vllm_names else [""]
-        self._families = [_RequestFamilies(prefix, model_name, self.registry) for prefix in prefixes]
+        self._families = [_RequestFamilies(model_name, self.registry)]
+        if vllm_names:
+            self._families.append(_VllmFamilies(model_name, self.registry))
         self.registry.register(_EngineGauges(model_name, read_stats, vllm_names=vllm_names))
         refused = Counter(
             "request_refused", "Requests refused with a 4xx status.", ["model_name", "code"], registry=self.registry
@@ -61,47 +62,48 @@ class ServerMetrics:
 
 
 class _RequestFamilies:
-    """The per-request counters and histograms under one prefix."""
+    """The per-request counters and histograms, by NIM 1.x's names."""
 
-    def __init__(self, prefix: str, model_name: str, registry: CollectorRegistry) -> None:
-        def counter(name: str, help_text: str, *labels: str) -> Counter:
-            return Counter(prefix + name, help_text, ["model_name", *labels], registry=registry)
+    prefix = ""
+    gap_name = "time_per_output_token_seconds"
+    disconnected_name = "request_client_disconnected"
+    success_labels: tuple[str, ...] = ()
 
-        def histogram(name: str, help_text: str, buckets: Sequence[float]) -> Histogram:
-            family = Histogram(prefix + name, help_text, ["model_name"], buckets=buckets, registry=registry)
-            return family.labels(model_name)
-
-        is_nim = prefix == ""
+    def __init__(self, model_name: str, registry: CollectorRegistry) -> None:
         self._model_name = model_name
-        self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of all requests.").labels(model_name)
-        self._generation_tokens = counter("generation_tokens", "Generated tokens.").labels(model_name)
-        self._success = counter("request_success", "Requests answered in full.").labels(model_name)
-        self.failure = counter("request_failure", "Requests ended by a 5xx or an error event.").labels(model_name)
-        self._finish = counter("request_finish", "Choices by finish reason.", "finished_reason")
-        gone = "request_client_disconnected" if is_nim else "http_requests_client_disconnected"
-        self._disconnected = counter(gone, "Requests whose client left before the end.").labels(model_name)
-        self._ttft = histogram("time_to_first_token_seconds", "First token - arrival.", _TTFT_BUCKETS)
-        gap = "time_per_output_token_seconds" if is_nim else "inter_token_latency_seconds"
-        self._gap = histogram(gap, "Time between tokens of one choice.", _TOKEN_TIME_BUCKETS)
-        self._latency = histogram("e2e_request_latency_seconds", "Finish - arrival.", _LATENCY_BUCKETS)
-        self._prompt_sizes = histogram("request_prompt_tokens", "Prompt tokens per request.", _COUNT_BUCKETS)
-        self._generated_sizes = histogram("request_generation_tokens", "Generated tokens per request.", _COUNT_BUCKETS)
-        self._queue = histogram("request_queue_time_seconds", "Admitted - arrival.", _TTFT_BUCKETS)
-        self._choices = histogram("request_params_n", "Choices asked for.", _CHOICE_BUCKETS)
-        self._max_tokens = histogram("request_params_max_tokens", "Tokens allowed per choice.", _COUNT_BUCKETS)
+        self._registry = registry
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of all requests.").labels(model_name)
+        self._generation_tokens = self._counter("generation_tokens", "Generated tokens.").labels(model_name)
+        self._success = self._counter("request_success", "Requests answered in full.", *self.success_labels)
+        self.failure = self._counter("request_failure", "Requests ended by a 5xx or an error event.").labels(model_name)
+        self._finish = self._counter("request_finish", "Choices by finish reason.", "finished_reason")
+        gone = self._counter(self.disconnected_name, "Requests whose client left before the end.")
+        self._disconnected = gone.labels(model_name)
+        self._ttft = self._histogram("time_to_first_token_seconds", "First token - arrival.", _TTFT_BUCKETS)
+        self._gap = self._histogram(self.gap_name, "Time between tokens of one choice.", _TOKEN_TIME_BUCKETS)
+        self._latency = self._histogram("e2e_request_latency_seconds", "Finish - arrival.", _LATENCY_BUCKETS)
+        self._prompt_sizes = self._histogram("request_prompt_tokens", "Prompt tokens per request.", _COUNT_BUCKETS)
+        self._generated_sizes = self._histogram("request_generation_tokens", "Tokens per request.", _COUNT_BUCKETS)
+        self._queue = self._histogram("request_queue_time_seconds", "Admitted - arrival.", _TTFT_BUCKETS)
+        self._choices = self._histogram("request_params_n", "Choices asked for.", _CHOICE_BUCKETS)
+        self._max_tokens = self._histogram("request_params_max_tokens", "Tokens allowed per choice.", _COUNT_BUCKETS)
 
     def observe(self, record: RequestRecord) -> None:
+        """Count a finished request; latencies and sizes of answered ones only."""
         self._prompt_tokens.inc(record.num_prompt_tokens)
         self._generation_tokens.inc(record.num_generated)
         for reason in record.finish_reasons.values():
             self._finish.labels(self._model_name, reason).inc()
         if record.outcome is Outcome.FAILURE:
             self.failure.inc()
-        if record.outcome is Outcome.ABORT:
+        elif record.outcome is Outcome.ABORT:
             self._disconnected.inc()
-        if record.outcome is not Outcome.SUCCESS:
-            return
-        self._success.inc()
+        else:
+            self._observe_success(record)
+
+    def _observe_success(self, record: RequestRecord) -> None:
+        reasons = [record.finish_reasons[min(record.finish_reasons)]] if self.success_labels else []
+        self._success.labels(self._model_name, *reasons).inc()
         if record.ttft_s is not None:
             self._ttft.observe(record.ttft_s)
         for gap_s in record.gaps_s:
@@ -113,6 +115,36 @@ class _RequestFamilies:
             self._queue.observe(record.queue_s)
         self._choices.observe(record.num_choices)
         self._max_tokens.observe(record.max_tokens)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(self.prefix + name, help_text, ["model_name", *labels], registry=self._registry)
+
+    def _histogram(self, name: str, help_text: str, buckets: Sequence[float]) -> Histogram:
+        full_name = self.prefix + name
+        family = Histogram(full_name, help_text, ["model_name"], buckets=buckets, registry=self._registry)
+        return family.labels(self._model_name)
+
+
+class _VllmFamilies(_RequestFamilies):
+    """The same by vLLM's names, and what vLLM tells beyond: success by finish reason, the phases of a request."""
+
+    prefix = "vllm:"
+    gap_name = "inter_token_latency_seconds"
+    disconnected_name = "http_requests_client_disconnected"
+    success_labels = ("finished_reason",)
+
+    def __init__(self, model_name: str, registry: CollectorRegistry) -> None:
+        super().__init__(model_name, registry)
+        self._prefill = self._histogram("request_prefill_time_seconds", "First token - admitted.", _TTFT_BUCKETS)
+        self._decode = self._histogram("request_decode_time_seconds", "Last token - first token.", _LATENCY_BUCKETS)
+        self._inference = self._histogram("request_inference_time_seconds", "Last token - admitted.", _LATENCY_BUCKETS)
+
+    def _observe_success(self, record: RequestRecord) -> None:
+        super()._observe_success(record)
+        if record.admitted_ns and record.first_token_ns:
+            self._prefill.observe((record.first_token_ns - record.admitted_ns) / 1e9)
+            self._decode.observe((record.last_token_ns - record.first_token_ns) / 1e9)
+            self._inference.observe((record.last_token_ns - record.admitted_ns) / 1e9)
 
 
 class _EngineGauges(Collector):

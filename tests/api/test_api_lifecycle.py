@@ -141,7 +141,6 @@ def test_case_092_metrics() -> None:
     for prefix in ("", "vllm:"):
         assert value(f"{prefix}prompt_tokens_total") == 3 * prompt + 25 + 23
         assert value(f"{prefix}generation_tokens_total") == 3 * generated + 4
-        assert value(f"{prefix}request_success_total") == 4
         assert value(f"{prefix}request_failure_total") == 1
         assert value(f"{prefix}time_to_first_token_seconds_count") == 4
         assert value(f"{prefix}e2e_request_latency_seconds_count") == 4
@@ -149,6 +148,11 @@ def test_case_092_metrics() -> None:
         assert value(f"{prefix}num_requests_waiting") == 0
         assert value(f"{prefix}request_finish_total", ("finished_reason", "stop")) == 3
         assert value(f"{prefix}request_finish_total", ("finished_reason", "length")) == 2
+    assert value("request_success_total") == 4
+    assert value("vllm:request_success_total", ("finished_reason", "stop")) == 3
+    assert value("vllm:request_success_total", ("finished_reason", "length")) == 1
+    assert value("vllm:request_prefill_time_seconds_count") == 4
+    assert value("vllm:request_inference_time_seconds_count") == 4
     gaps = 3 * (generated - 1) + 2 * 1
     assert value("time_per_output_token_seconds_count") == gaps
     assert value("vllm:inter_token_latency_seconds_count") == gaps

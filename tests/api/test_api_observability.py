@@ -11,9 +11,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from api.logs import JsonFormatter, TextFormatter
+from api.logs import JsonFormatter, TextFormatter, configure_logging
 from api.request_record import Outcome, RequestRecord
-from api.tracing import Tracer
+from api.server_settings import Settings
+from api.tracing import Tracer, tracer_from_settings
 from tests.api.scripted_server import NAMES, RunningServer, user
 
 
@@ -98,6 +99,39 @@ def test_one_span_per_request_with_the_standard_attributes() -> None:
     assert span.start_time is not None
     assert span.end_time - span.start_time == 700_000_000
     tracer.close()
+
+
+def test_settings_switch_tracing_on() -> None:
+    assert tracer_from_settings(Settings()) is None
+    exporter = InMemorySpanExporter()
+    tracer = tracer_from_settings(Settings(otel=True, otel_service_name="mine"), exporter)
+    assert tracer is not None
+    record = RequestRecord(
+        request_id="r", model="m", num_prompt_tokens=1, num_choices=1, max_tokens=1, stream=False, arrival_ns=1
+    )
+    record.end(Outcome.FAILURE)
+    tracer.record(record)
+    tracer._provider.force_flush()
+    (span,) = exporter.get_finished_spans()
+    assert span.resource.attributes["service.name"] == "mine"
+    assert span.status.status_code.name == "ERROR"
+    tracer.close()
+
+
+def test_logging_goes_to_one_handler_in_the_chosen_form() -> None:
+    names = ("powertrain", "uvicorn")
+    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).level) for name in names}
+    try:
+        configure_logging(Settings(log_format="json", log_level="warning"))
+        for name in names:
+            logger = logging.getLogger(name)
+            assert [type(handler.formatter) for handler in logger.handlers] == [JsonFormatter]
+            assert logger.level == logging.WARNING
+    finally:
+        for name, (handlers, level) in before.items():
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = handlers, True
+            logger.setLevel(level)
 
 
 def test_record_formulas() -> None:
