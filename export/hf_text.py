@@ -24,10 +24,13 @@ def text_files_from_folder(folder: Path) -> TextFiles:
     """Raises SourceError if the tokenizer is missing or a file is unreadable."""
     text, tokenizer = _tokenizer(folder)
     config = _optional(folder / "tokenizer_config.json")
+    fallback = _optional(folder / "special_tokens_map.json")
     generation = _optional(folder / "generation_config.json")
     model = read_json_object(folder / "config.json")
     template = _template(folder, config)
-    special = {key: token for key in _SPECIAL if (token := _token_text(config, key)) is not None}
+    special = {
+        key: token for key in _SPECIAL if (token := _token_text(config, key) or _token_text(fallback, key)) is not None
+    }
     ids = [*_ids(generation, "eos_token_id"), *_ids(model, "eos_token_id")]
     ids += [index for index in [tokenizer.token_to_id(special.get("eos_token", ""))] if index is not None]
     added = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}

@@ -25,14 +25,12 @@ from export.checkpoint import Checkpoint, TextFiles, check_shapes
 from export.errors import ExportError
 from export.explain import estimate
 from export.folder_lock import exclusive_folder
+from export.gauge import Gauge, check_space, model_shape
 from export.graph_writer import GRAPH_FILE
-from export.kv_scales import KvScales, measure_kv_scales
 from export.ort_graph import write_ort_graph
-from export.precision import AUTO, EXACT, PrecisionPlan, plan_from_name
-from export.progress import Reporter, SilentReporter
-from export.quality import WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
+from export.precision import AUTO, EXACT, plan_from_name
+from export.progress import Reporter
 from export.recipe import Recipe
-from export.sensitivity import SensitivityProbe, choose_plan
 from export.sources import OpenedSource, open_source, stat_fingerprint
 from export.spec import DecoderSpec
 from export.text_check import check_text_files
@@ -108,13 +106,13 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     text = checkpoint.text_files()
     check_text_files(text, checkpoint.spec.vocab_size)
     write_text_files(partial, text)
-    gauge = _Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
+    gauge = Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
     notes: dict[str, str] = {}
     if recipe.precision == AUTO:
         plan, notes = gauge.choose_plan(recipe, reporter)
     else:
         plan = plan_from_name(recipe.precision, recipe.block)
-    _check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
+    check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
     kv_scales = gauge.kv_scales(reporter) if recipe.kv_cache == "int8" else None
     graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter, kv_scales=kv_scales)
     quality = None
@@ -125,66 +123,6 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     if TRT_GRAPH in recipe.dialects:
         graphs[TRT_GRAPH] = write_trt_graph(checkpoint, plan, max_model_len, partial / TRT_GRAPH, reporter)
     return _Filled(graphs, text, quality, max_model_len)
-
-
-class _Gauge:
-    """Compares graphs with the checkpoint's float32 graph, which is written to ``scratch`` at the first comparison."""
-
-    def __init__(self, checkpoint: Checkpoint, max_model_len: int, tokenizer_json: str, scratch: Path) -> None:
-        self._checkpoint, self._max_model_len, self._scratch = checkpoint, max_model_len, scratch
-        self._windows = list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len)))
-        self._shape = _model_shape(checkpoint.spec)
-
-    def measure(self, graph: Path, recipe: Recipe, reporter: Reporter) -> package.Quality:
-        """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
-        quality = measure_quality(
-            self._reference(),
-            graph,
-            windows=self._windows,
-            shape=self._shape,
-            max_mean_kl=recipe.quality.max_mean_kl if recipe.quality else float("inf"),
-            reporter=reporter,
-        )
-        check_quality(quality, recipe.name)
-        return quality
-
-    def kv_scales(self, reporter: Reporter) -> KvScales:
-        """What one code of an int8 cache stands for."""
-        runner = GraphRunner(self._reference(), self._shape)
-        return measure_kv_scales(runner, self._windows[::2], self._shape, reporter)
-
-    def choose_plan(self, recipe: Recipe, reporter: Reporter) -> tuple[PrecisionPlan, dict[str, str]]:
-        """The mixed plan within the recipe's limit, and what the manifest says of it."""
-        if recipe.quality is None:
-            raise ExportError("precision 'auto' needs a budget; give --max-kl and leave --no-quality away")
-        probe = SensitivityProbe(
-            self._checkpoint, self._reference(), self._windows, self._shape, self._scratch / "probe"
-        )
-        return choose_plan(self._checkpoint, probe, recipe.quality.max_mean_kl, reporter)
-
-    def _reference(self) -> Path:
-        folder = self._scratch / "float32"
-        if not folder.is_dir():
-            write_ort_graph(self._checkpoint, EXACT, self._max_model_len, folder, SilentReporter())
-        return folder / GRAPH_FILE
-
-
-def _check_space(folder: Path, wanted: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise ExportError(
-            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
-            "free some space or choose another folder with -o"
-        )
-
-
-def _model_shape(spec: DecoderSpec) -> package.ModelShape:
-    return package.ModelShape(
-        num_layers=spec.num_layers,
-        num_kv_heads=spec.num_kv_heads,
-        head_dim=spec.head_dim,
-        vocab_size=spec.vocab_size,
-    )
 
 
 def recorded_files(partial: Path) -> dict[str, package.FileInfo]:
@@ -213,7 +151,7 @@ def _manifest(
         source=source.info,
         architecture=spec.architecture,
         spec=asdict(spec),
-        shape=_model_shape(spec),
+        shape=model_shape(spec),
         max_model_len=filled.max_model_len,
         stop_token_ids=filled.text.stop_token_ids,
         special_tokens=filled.text.special_tokens,

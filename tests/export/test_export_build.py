@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from export import gauge
 from export.cli import export_command
 from export.errors import ExportError, QualityError, RecipeError, SourceError
 from export.inspect_cli import inspect_command
@@ -190,6 +192,23 @@ def test_two_builds_of_one_package_do_not_mix(checkpoint: Path, tmp_path: Path) 
 
     root = tmp_path / "models" / "tiny"
     assert build_package(recipe_of(checkpoint, quality=None), tmp_path, root, Second()).root == root
+
+
+def test_a_machine_too_small_to_measure_is_told_the_numbers(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge, "available_memory_bytes", lambda: 100 * 2**20)
+    with pytest.raises(ExportError, match=r"needs about 0\.5 GiB of memory, 0\.1 GiB are available.*--no-quality"):
+        build(recipe_of(checkpoint), tmp_path)
+    build(recipe_of(checkpoint, quality=None), tmp_path)
+
+
+def test_a_disk_too_full_is_noticed_before_writing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge.shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9 - 5, 5))
+    with pytest.raises(ExportError, match=r"MiB are needed in .*models and 0 MiB are free"):
+        build(recipe_of(checkpoint, quality=None), tmp_path)
 
 
 def test_a_target_that_cannot_be_written_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""The float32 twin of a checkpoint's graph, and everything that is measured against it.
+
+Owns the twin, written to a scratch folder at the first comparison, and the check that this machine can hold it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from runtime.kv_budget import available_memory_bytes
+from runtime.manifest import ModelShape, Quality
+
+from export.checkpoint import Checkpoint
+from export.errors import ExportError
+from export.explain import estimate
+from export.graph_writer import GRAPH_FILE
+from export.kv_scales import KvScales, measure_kv_scales
+from export.ort_graph import write_ort_graph
+from export.precision import EXACT, PrecisionPlan
+from export.progress import Reporter, SilentReporter
+from export.quality import WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
+from export.recipe import Recipe
+from export.sensitivity import SensitivityProbe, choose_plan
+from export.spec import DecoderSpec
+
+_MEASURING_BYTES = 500_000_000
+"""Logits of a window in float64, both graphs' activations, Python; measured on the default model."""
+
+
+class Gauge:
+    """Compares graphs with the checkpoint's float32 graph, which is written to ``scratch`` at the first comparison."""
+
+    def __init__(self, checkpoint: Checkpoint, max_model_len: int, tokenizer_json: str, scratch: Path) -> None:
+        self._checkpoint, self._max_model_len, self._scratch = checkpoint, max_model_len, scratch
+        self._windows = list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len)))
+        self._shape = model_shape(checkpoint.spec)
+
+    def measure(self, graph: Path, recipe: Recipe, reporter: Reporter) -> Quality:
+        """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
+        quality = measure_quality(
+            self._reference(),
+            graph,
+            windows=self._windows,
+            shape=self._shape,
+            max_mean_kl=recipe.quality.max_mean_kl if recipe.quality else float("inf"),
+            reporter=reporter,
+        )
+        check_quality(quality, recipe.name)
+        return quality
+
+    def kv_scales(self, reporter: Reporter) -> KvScales:
+        """What one code of an int8 cache stands for."""
+        runner = GraphRunner(self._reference(), self._shape)
+        return measure_kv_scales(runner, self._windows[::2], self._shape, reporter)
+
+    def choose_plan(self, recipe: Recipe, reporter: Reporter) -> tuple[PrecisionPlan, dict[str, str]]:
+        """The mixed plan within the recipe's limit, and what the manifest says of it."""
+        if recipe.quality is None:
+            raise ExportError("precision 'auto' needs a budget; give --max-kl and leave --no-quality away")
+        probe = SensitivityProbe(
+            self._checkpoint, self._reference(), self._windows, self._shape, self._scratch / "probe"
+        )
+        return choose_plan(self._checkpoint, probe, recipe.quality.max_mean_kl, reporter)
+
+    def _reference(self) -> Path:
+        folder = self._scratch / "float32"
+        if not folder.is_dir():
+            size = estimate(self._checkpoint.spec, EXACT, self._max_model_len).graph_bytes
+            _check_memory(
+                2 * size + _MEASURING_BYTES
+            )  # ONNX Runtime keeps matrices as stored and as its kernels want them
+            check_space(self._scratch.parent, size)
+            write_ort_graph(self._checkpoint, EXACT, self._max_model_len, folder, SilentReporter())
+        return folder / GRAPH_FILE
+
+
+def check_space(folder: Path, wanted: int) -> None:
+    """Raise ExportError unless ``wanted`` bytes are free in ``folder``."""
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise ExportError(
+            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
+            "free some space or choose another folder with -o"
+        )
+
+
+def _check_memory(wanted: int) -> None:
+    available = available_memory_bytes()
+    if available < wanted:
+        raise ExportError(
+            f"measuring against float32 needs about {wanted / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are "
+            "available; use a larger machine, or --no-quality to go without the report"
+        )
+
+
+def model_shape(spec: DecoderSpec) -> ModelShape:
+    """The dimensions that the manifest gives to runtimes."""
+    return ModelShape(
+        num_layers=spec.num_layers,
+        num_kv_heads=spec.num_kv_heads,
+        head_dim=spec.head_dim,
+        vocab_size=spec.vocab_size,
+    )
