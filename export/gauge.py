@@ -67,9 +67,8 @@ class Gauge:
         folder = self._scratch / "float32"
         if not folder.is_dir():
             size = estimate(self._checkpoint.spec, EXACT, self._max_model_len).graph_bytes
-            _check_memory(
-                2 * size + _MEASURING_BYTES
-            )  # ONNX Runtime keeps matrices as stored and as its kernels want them
+            # ONNX Runtime holds matrices as they are stored and as its kernels want them.
+            _check_memory(2 * size + _MEASURING_BYTES)
             check_space(self._scratch.parent, size)
             write_ort_graph(self._checkpoint, EXACT, self._max_model_len, folder, SilentReporter())
         return folder / GRAPH_FILE
