@@ -36,6 +36,7 @@ from bench.engine_speed import SpeedPlan, measure_speed, parse_counts
 from bench.environment import environment
 from bench.errors import BenchError
 from bench.exports import write_whole
+from bench.tables import report_console
 
 EXIT_REGRESSION = 3
 
@@ -176,7 +177,7 @@ def _print(report: EngineReport, baseline: EngineReport | None, flags: _Flags) -
     elif flags.output_format == "markdown":
         sys.stdout.write("\n".join(table.markdown() for table in tables))
     else:
-        console = Console()
+        console = report_console()
         for table in tables:
             console.print(table.rich())
     return any(verdict.word == "slower" for verdict in verdicts)

@@ -81,9 +81,10 @@ class HttpBench:
                     number = (step + repeat) % len(self.targets)
                     target = self.targets[number]
                     client = self._client(target, now_ns)
-                    seeded = NamedLoad(load.name, replace(load.plan, seed=load.plan.seed + repeat))
+                    run = repeat * len(self.loads) + load_number
+                    numbered = NamedLoad(load.name, replace(load.plan, run=run))
                     try:
-                        result = await self.run_once(client, target, seeded, watcher, repeat)
+                        result = await self.run_once(client, target, numbered, watcher, repeat)
                     finally:
                         await client.close()
                     results.setdefault((load_number, number), []).append(result)

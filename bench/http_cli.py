@@ -36,6 +36,7 @@ from bench.tables import (
     compare_table,
     latency_table,
     machine_line,
+    report_console,
     stalls_table,
     sweep_table,
     totals_table,
@@ -52,7 +53,7 @@ def http_command(url: str | None, **values: Any) -> None:  # noqa: ANN401 - type
     if url is None:
         if not flags.explain:
             raise click.UsageError("give the endpoint's URL, such as http://127.0.0.1:8000")
-        _print_formulas(Console())
+        _print_formulas(report_console())
         return
     _run_command([url], flags)
 
@@ -206,7 +207,7 @@ def _print(report: Report, flags: HttpFlags) -> None:
     if flags.output_format == "markdown":
         sys.stdout.write(report_markdown(report, definitions=flags.explain))
         return
-    console = Console()
+    console = report_console()
     if len(report.points) > 1:
         console.print(sweep_table(report.points).rich())
     if (compared := compare_table(report.points)) is not None:

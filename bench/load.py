@@ -40,6 +40,9 @@ class LoadPlan:
     conversations bring their start times. ``request_count`` measured requests or ``duration_s`` seconds, whichever
     ends first; after ``duration_s`` running requests may take ``grace_s`` more. ``max_concurrency`` bounds an open
     loop. ``cancel_share`` (0..1) of the requests leave ``cancel_after_s`` after sending.
+
+    ``seed`` and ``run`` decide the prompts. Each run of a benchmark has a number of its own, since an endpoint that
+    caches prompts would otherwise answer the second load of a sweep from what the first one left.
     """
 
     concurrency: int | None = None
@@ -57,6 +60,7 @@ class LoadPlan:
     max_errors: int | None = None
     probe: Probe | None = None
     seed: int = 0
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,8 @@ class LoadRunner:
         self._options = options
         self._plan = plan
         self._on_record = on_record
-        self._rng = np.random.default_rng([plan.seed, 1])
-        self._conversations = workload.conversations(np.random.default_rng([plan.seed, 0]))
+        self._rng = np.random.default_rng([plan.seed, plan.run, 1])
+        self._conversations = workload.conversations(np.random.default_rng([plan.seed, plan.run, 0]))
         self._answers: dict[int, str] = {}
         self._num_sent = 0
         self._num_sessions = 0

@@ -8,7 +8,6 @@ import sys
 import time
 
 import rich_click as click
-from rich.console import Console
 from runtime.errors import PowertrainError
 
 from bench.endpoint import ChatOptions, endpoint_from_url
@@ -18,7 +17,7 @@ from bench.lengths import Lengths
 from bench.load import LoadPlan
 from bench.mock_server import MOCK_MODEL
 from bench.prove import proof_rows, proof_table
-from bench.tables import Table, number
+from bench.tables import Table, number, report_console
 from bench.tokens import TokenCounter, synthetic_text
 from bench.workload import GeneratedWorkload
 
@@ -32,7 +31,7 @@ _TTFT_MS = 50.0
 @click.option("--client", is_flag=True, help="Also measure the client here: 64 streams, 5,000 tok/s, real time.")
 def prove_command(*, client: bool) -> None:
     """Reproduce NVIDIA's published NIM tables in simulated time; with --client, measure the measuring client."""
-    console = Console()
+    console = report_console()
     try:
         console.print(proof_table(list(proof_rows())).rich())
         if client:

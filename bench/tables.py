@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import ROUNDED
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -13,9 +14,18 @@ from bench.metric_catalog import BY_KEY
 from bench.results import Point, RunResult, figure, over_repeats
 from bench.stats import ratio_interval
 
+PIPE_WIDTH = 160
+"""Columns when the output is not a terminal: tables in a log are scrolled, not wrapped."""
+
 DEFAULT_METRICS = ("ttft", "ttst", "tpot", "itl", "request_latency", "output_tps_per_user", "client_queue_time")
 DEFAULT_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 _TOTALS = ("output_tps", "total_tps", "request_tps", "goodput", "goodput_share", "concurrency", "duration")
+
+
+def report_console() -> Console:
+    """Standard output, as wide as the terminal, or wide enough for every table when there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 @dataclass(frozen=True, slots=True)
