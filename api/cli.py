@@ -92,7 +92,8 @@ def _serve(resolved: ResolvedSettings) -> None:
         host, port = sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{service.model.base_name}[/bold] at http://{shown}:{port}/v1 (docs at /docs)"
+            f"Serving [bold]{service.model.base_name}[/bold] at http://{shown}:{port}/v1 (docs at /docs)",
+            soft_wrap=True,
         )
         server = Server(service)
         server.run(sockets=[sock])

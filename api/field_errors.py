@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 from runtime.errors import RequestError
 
 MAX_SHOWN_CHARS = 64
@@ -35,7 +36,7 @@ def convert(fields: Mapping[str, Any], to: type[Struct]) -> Struct:
     try:
         return msgspec.convert(fields, to)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), fields) from error
+        raise _explain(str(error), fields, to) from error
 
 
 def describe(value: object) -> str:
@@ -50,7 +51,7 @@ def describe(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _explain(text: str, fields: Mapping[str, Any]) -> RequestError:
+def _explain(text: str, fields: Mapping[str, Any], to: type[msgspec.Struct]) -> RequestError:
     match = _LOCATION.match(text)
     what, path = (match["what"], match["path"] or "") if match else (text, "")
     steps = [step["key"] or step["index"] for step in _STEP.finditer(path)]
@@ -60,7 +61,8 @@ def _explain(text: str, fields: Mapping[str, Any]) -> RequestError:
     field = ".".join(step for step in steps if step != "...")
     given = describe(_lookup(fields, steps))
     if _UNKNOWN_VALUE.match(what):
-        return RequestError(f"{field}: {given} is not one of the allowed values", field)
+        allowed = ", ".join(_allowed_values(to, steps))
+        return RequestError(f"{field}: {given} is not allowed; allowed are {allowed}", field)
     expected = _expectation(what)
     return RequestError(f"{field or 'the body'}: expected {expected}, got {given}", field or None)
 
@@ -71,6 +73,28 @@ def _expectation(what: str) -> str:
     types, _, limits = head.removeprefix("`").partition("`")
     names = [_WORDS.get(name, name) for name in types.split(" | ") if name != "null"]
     return " or ".join(names) + limits
+
+
+def _allowed_values(to: type[msgspec.Struct], steps: list[str]) -> list[str]:
+    """The values of the literal, or the tags of the structs, that stand at a place of a struct type."""
+    kinds = _members(inspect.type_info(to))
+    for step in steps:
+        structs = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
+        if tags := [str(kind.tag) for kind in structs if kind.tag_field == step]:
+            return tags
+        found = [field.type for kind in structs for field in kind.fields if field.encode_name == step]
+        found += [kind.item_type for kind in kinds if isinstance(kind, inspect.ListType)]
+        kinds = [member for kind in found for member in _members(kind)]
+    return [str(value) for kind in kinds if isinstance(kind, inspect.LiteralType) for value in kind.values]
+
+
+def _members(kind: inspect.Type) -> list[inspect.Type]:
+    """A type's alternatives, without the wrappers that carry descriptions."""
+    if isinstance(kind, inspect.Metadata):
+        return _members(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return [member for part in kind.types for member in _members(part)]
+    return [kind]
 
 
 def _lookup(fields: object, steps: list[str]) -> object:

@@ -123,6 +123,31 @@ def test_field_range(server: RunningServer, name: str, bad: list[Any], good: lis
         accepted(server, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": 3}, "temperature: expected a number <= 2.0, got 3"),
+        ({"n": 1.5}, "n: expected an integer, got 1.5"),
+        ({"stop": [1]}, "stop.0: expected a string, got 1"),
+        ({"truncation_side": "up"}, "truncation_side: 'up' is not allowed; allowed are left, right"),
+        (
+            {"messages": [{"role": "usre"}]},
+            "messages.0.role: 'usre' is not allowed; allowed are system, developer, user, assistant, tool, function",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0.type: 'image_url' is not allowed; allowed are text",
+        ),
+        ({"stop_token_ids": [1, 600, 601]}, "stop_token_ids: 600, 601 are not in the vocabulary of 512 tokens"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content is required"),
+    ],
+)
+def test_messages_say_what_was_given_and_what_is_allowed(
+    server: RunningServer, fields: dict[str, Any], message: str
+) -> None:
+    assert refused(server, {"messages": MESSAGES, **fields})["message"] == message
+
+
 @pytest.mark.parametrize("literal", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
 def test_case_020_not_a_number(server: RunningServer, literal: bytes) -> None:
     refused(server, b'{"messages":[{"role":"user","content":"ok"}],"temperature":' + literal + b"}")
