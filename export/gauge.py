@@ -88,8 +88,8 @@ def _check_memory(wanted: int) -> None:
     available = available_memory_bytes()
     if available < wanted:
         raise ExportError(
-            f"measuring against float32 needs about {wanted / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are "
-            "available; use a larger machine, or --no-quality to go without the report"
+            f"measuring against float32 needs about {wanted / 2**30:.1f} GiB of memory, "
+            f"{available / 2**30:.1f} GiB are available; use a larger machine, or --no-quality to go without the report"
         )
 
 
