@@ -61,7 +61,7 @@ def _explain(text: str, fields: Mapping[str, Any], to: type[msgspec.Struct]) -> 
     field = ".".join(step for step in steps if step != "...")
     given = describe(_lookup(fields, steps))
     if _UNKNOWN_VALUE.match(what):
-        allowed = ", ".join(_allowed_values(to, steps))
+        allowed = ", ".join(_allowed_values(to, fields, steps))
         return RequestError(f"{field}: {given} is not allowed; allowed are {allowed}", field)
     expected = _expectation(what)
     return RequestError(f"{field or 'the body'}: expected {expected}, got {given}", field or None)
@@ -75,13 +75,16 @@ def _expectation(what: str) -> str:
     return " or ".join(names) + limits
 
 
-def _allowed_values(to: type[msgspec.Struct], steps: list[str]) -> list[str]:
+def _allowed_values(to: type[msgspec.Struct], fields: Mapping[str, Any], steps: list[str]) -> list[str]:
     """The values of the literal, or the tags of the structs, that stand at a place of a struct type."""
     kinds = _members(inspect.type_info(to))
-    for step in steps:
+    for depth, step in enumerate(steps):
         structs = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
         if tags := [str(kind.tag) for kind in structs if kind.tag_field == step]:
             return tags
+        here = _lookup(fields, steps[:depth])
+        given_tags = here.values() if isinstance(here, Mapping) else ()
+        structs = [kind for kind in structs if kind.tag is None or kind.tag in given_tags]
         found = [field.type for kind in structs for field in kind.fields if field.encode_name == step]
         found += [kind.item_type for kind in kinds if isinstance(kind, inspect.ListType)]
         kinds = [member for kind in found for member in _members(kind)]
