@@ -22,7 +22,7 @@ from bench.errors import StreamError
 NowNs = Callable[[], int]
 Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]]
 
-_READ_HIGH_WATER_BYTES = 256 * 1024
+_BODY_LIMIT_BYTES = 256 * 1024
 
 
 def socket_dial(endpoint: Endpoint, *, verify_tls: bool = True) -> Dial:
@@ -261,7 +261,7 @@ class _BodyRecorder(StreamRecorder):
 
     def on_body(self, data: bytes, now_ns: int) -> None:
         del now_ns
-        self.body += data[: _READ_HIGH_WATER_BYTES - len(self.body)]
+        self.body += data[: _BODY_LIMIT_BYTES - len(self.body)]
 
     def on_end(self) -> None:
         """Any status is a result for the caller to judge."""
