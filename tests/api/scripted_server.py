@@ -110,9 +110,14 @@ def _program(history: list[int]) -> tuple[bytes, int]:
     last = len(history) - 1 - history[::-1].index(IM_START)
     user = b"user\n"
     starts = [place for place, token in enumerate(history[:last]) if token == IM_START]
-    programs = [_text(history[start + 1 : history.index(IM_END, start)]) for start in starts]
+    programs = [_text(history[start + 1 : _next_end(history, start)]) for start in starts]
     mine = [program.removeprefix(user) for program in programs if program.startswith(user)]
     return (mine[-1] if mine else b""), len(history) - last - 1 - len(_ASSISTANT)
+
+
+def _next_end(history: list[int], start: int) -> int:
+    """Where the turn that starts at ``start`` ends; a truncated prompt may have lost its end."""
+    return next((place for place in range(start, len(history)) if history[place] == IM_END), len(history))
 
 
 def _text(tokens: list[int]) -> bytes:
