@@ -58,6 +58,8 @@ def create_app(service: Service) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,  # api.json_body counts
+        debug=False,  # said explicitly, or Litestar asks the environment
+        pdb_on_exception=False,
     )
     return Cors(Edge(app, service.settings.api_key), service.settings.cors_allow_origin)
 

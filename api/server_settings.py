@@ -36,7 +36,9 @@ class Settings:
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
     )
 
-    backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"] = _setting("auto", "What runs the model.")
+    backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-tensorrt-rtx"] = _setting(
+        "auto", "What runs the model."
+    )
     self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int = _setting(16, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")

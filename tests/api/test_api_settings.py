@@ -105,6 +105,20 @@ def test_print_config_shows_origins_and_hides_keys() -> None:
     assert len(lines) == len(Settings.__dataclass_fields__)
 
 
+def test_flags_of_every_kind() -> None:
+    flags = ["--no-prefix-cache", "--api-key", "a,b", "--served-model-name", "m, n", "--keep-alive-s", "2.5"]
+    result = CliRunner().invoke(serve_command, ["--print-config", "--log-format", "json", *flags], env={})
+    assert result.exit_code == 0, result.output
+    for line in (
+        "prefix_cache = false  # --prefix-cache",
+        'served_model_name = ["m","n"]  # --served-model-name',
+        "keep_alive_s = 2.5  # --keep-alive-s",
+        'log_format = "json"  # --log-format',
+    ):
+        assert line in result.output.splitlines()
+    assert CliRunner().invoke(serve_command, ["--log-format", "xml"]).exit_code == 2
+
+
 def test_the_command_line_fails_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(serve_command, ["--port", "0"])
