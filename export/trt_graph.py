@@ -1,4 +1,4 @@
-"""The ``trt`` graph of a package: which precision and cache length it gets, and its entry for the manifest."""
+"""The ``trt`` graph of a package: which precision it gets, and its entry for the manifest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime.engine_sidecar import TRT_GRAPH
+from runtime.graph_profiles import fixed_capacity
 from runtime.manifest import GraphInfo
 
 from export.checkpoint import Checkpoint
@@ -14,10 +15,6 @@ from export.graph_writer import GRAPH_FILE, GraphWriter
 from export.precision import PrecisionPlan
 from export.progress import Reporter
 from export.trt_dialect import OPSET, TrtDialect
-
-MAX_CAPACITY = 4096
-"""Longest cache slot that is chosen unasked: attention reads a slot's whole length at every step, filled or not."""
-_CAPACITY_STEP = 64  # keeps every slot at an address that CUDA kernels can load from in full width
 
 
 def trt_plan(plan: PrecisionPlan) -> PrecisionPlan:
@@ -29,12 +26,6 @@ def trt_plan(plan: PrecisionPlan) -> PrecisionPlan:
     return replace(plan, float_type="float16") if is_quantized and plan.float_type == "float32" else plan
 
 
-def trt_capacity(max_model_len: int) -> int:
-    """Tokens of a cache slot: the model's length, at most ``MAX_CAPACITY``, in steps of 64 from there down."""
-    wanted = min(max_model_len, MAX_CAPACITY)
-    return wanted - wanted % _CAPACITY_STEP or wanted
-
-
 def write_trt_graph(
     checkpoint: Checkpoint, plan: PrecisionPlan, max_model_len: int, folder: Path, reporter: Reporter
 ) -> GraphInfo:
@@ -42,7 +33,7 @@ def write_trt_graph(
     chosen = trt_plan(plan)
     title = f"Writing the {TRT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
-        dialect = TrtDialect(checkpoint.spec, writer, chosen, trt_capacity(max_model_len))
+        dialect = TrtDialect(checkpoint.spec, writer, chosen, fixed_capacity(max_model_len))
         emit_decoder(checkpoint, dialect, lambda: advance(1))
         writer.save(OPSET)
         return GraphInfo(

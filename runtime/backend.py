@@ -16,7 +16,7 @@ import msgspec
 
 from runtime.backend_probe import ProbeResult
 from runtime.engine_choice import RunningLibrary, choose_engine
-from runtime.engine_sidecar import EngineFile
+from runtime.engine_sidecar import EngineFile, graph_digests
 from runtime.errors import PowertrainError
 from runtime.gpu import Gpu, GpuReport, find_gpus
 from runtime.manifest import ORT_GRAPH, Package
@@ -30,12 +30,14 @@ class BackendError(PowertrainError):
 
 
 class Backend(StrEnum):
-    """What runs the model."""
+    """What runs the model. The last two are ONNX Runtime's providers, which compile when they load; never automatic."""
 
     CPU = "cpu"
     CUDA = "cuda"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+    ORT_TENSORRT = "ort-tensorrt"
+    ORT_TENSORRT_RTX = "ort-tensorrt-rtx"
 
     @property
     def module(self) -> str:
@@ -116,9 +118,12 @@ def choose_backend(
 
 
 def _engine_for(package: Package, backend: Backend, result: ProbeResult, gpu: Gpu) -> EngineFile | None:
-    """The engine to run; None for CUDA, which runs a graph. Raises PowertrainError when the backend cannot serve."""
+    """The engine to run; None for ONNX Runtime, which runs a graph. Raises PowertrainError when nothing can."""
     if result.problem:
         raise BackendError(f"{result.problem}; {result.fix}")
+    if backend in {Backend.ORT_TENSORRT, Backend.ORT_TENSORRT_RTX}:
+        graph_digests(package)
+        return None
     if backend is not Backend.CUDA:
         return choose_engine(package, RunningLibrary(backend.module, result.version), gpu)
     graph = package.manifest.graphs.get(ORT_GRAPH)

@@ -25,8 +25,11 @@ class ProbeResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def probe(name: str) -> ProbeResult:
-    """Import and start what a backend needs: ``tensorrt``, ``tensorrt_rtx`` or ``cuda``."""
-    return _probe_onnxruntime() if name == "cuda" else _probe_tensorrt(name)
+    """Import and start what a backend needs, by its name with underscores."""
+    if name == "ort_tensorrt_rtx":
+        return _probe_plugin()
+    provider = {"cuda": "CUDAExecutionProvider", "ort_tensorrt": "TensorrtExecutionProvider"}.get(name)
+    return _probe_onnxruntime(provider) if provider else _probe_tensorrt(name)
 
 
 def _probe_tensorrt(name: str) -> ProbeResult:
@@ -47,19 +50,32 @@ def _probe_tensorrt(name: str) -> ProbeResult:
     return ProbeResult(version)
 
 
-def _probe_onnxruntime() -> ProbeResult:
+def _probe_onnxruntime(provider: str) -> ProbeResult:
     fix = "pip uninstall -y onnxruntime && pip install 'powertrain[gpu]'"
     try:
         ort: Any = importlib.import_module("onnxruntime")
     except (ImportError, OSError, RuntimeError) as error:
         return ProbeResult(problem=_one_line(error), fix=fix)
     version = str(ort.__version__)
-    wanted = "CUDAExecutionProvider"
-    if wanted not in ort.get_available_providers():
-        return ProbeResult(version, f"onnxruntime {version} was built without CUDA", fix)
-    if wanted not in ort.InferenceSession(_IDENTITY_MODEL, providers=[wanted]).get_providers():
+    if provider not in ort.get_available_providers():
+        return ProbeResult(version, f"onnxruntime {version} was built without {provider}", fix)
+    if provider not in ort.InferenceSession(_IDENTITY_MODEL, providers=[provider]).get_providers():
         fix = f"pip install 'onnxruntime-gpu[cuda,cudnn]=={version}'"
-        return ProbeResult(version, f"onnxruntime {version} cannot load its CUDA libraries", fix)
+        return ProbeResult(version, f"onnxruntime {version} cannot load the libraries of its {provider}", fix)
+    return ProbeResult(version)
+
+
+def _probe_plugin() -> ProbeResult:
+    try:
+        ort: Any = importlib.import_module("onnxruntime")
+        plugin: Any = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
+        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
+    except (ImportError, OSError, RuntimeError) as error:
+        return ProbeResult(problem=_one_line(error), fix="pip install onnxruntime-ep-nv-tensorrt-rtx-cu13")
+    version = str(plugin.__version__)
+    if not any(device.ep_name == plugin.get_ep_name() for device in ort.get_ep_devices()):
+        fix = "use a GPU of compute capability 8.6 or newer, with a driver for CUDA 13"
+        return ProbeResult(version, "the plug-in finds no GPU that it supports", fix)
     return ProbeResult(version)
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runtime.backend import Backend, BackendChoice, BackendError
+from runtime.engine_sidecar import TRT_GRAPH
 from runtime.gpu import Gpu
+from runtime.graph_profiles import fixed_capacity
 from runtime.kv_budget import KVPlan, kv_bytes_per_token, plan_kv_cache
 from runtime.manifest import ORT_GRAPH, GraphInfo, Package
 from runtime.session import Session
 
 _HALF_BYTES = 2
+_PREFILL_TOKENS = 512
+"""Prompt tokens per call that ONNX Runtime's TensorRT providers compile for."""
 _KV_SHARE = 0.8
 """Share of the GPU memory that is free after the weights; the rest is for activations and other processes."""
 
@@ -23,11 +27,11 @@ def plan_gpu_cache(
 ) -> KVPlan:
     """The KV cache that fits the GPU. An engine's slot length is fixed; CUDA's can be chosen. Raises KVBudgetError."""
     slots, length, slot_tokens = num_slots, package.manifest.max_model_len, max_model_len
-    weight_bytes = package.manifest.graphs[ORT_GRAPH].weight_bytes if choice.engine is None else 0
+    weight_bytes = package.manifest.graphs[_graph_key(choice)].weight_bytes
     if choice.engine is not None:
-        sidecar = choice.engine.sidecar
-        slots, length, slot_tokens = min(num_slots, sidecar.key.max_slots), sidecar.capacity, sidecar.capacity
-        weight_bytes = sidecar.plan_bytes
+        slots, weight_bytes = min(num_slots, choice.engine.sidecar.key.max_slots), choice.engine.sidecar.plan_bytes
+    if choice.backend is not Backend.CUDA:
+        length = slot_tokens = fixed_capacity(package.manifest.max_model_len)
         if max_model_len not in {None, length}:
             raise BackendError(
                 f"the engine's slots have {length} tokens, {max_model_len} were asked for; "
@@ -49,8 +53,10 @@ def gpu_session_factory(
         from runtime.self_test import check_against_cpu
 
         gpu = _gpu(choice)
-        if choice.engine is None:
+        if choice.backend is Backend.CUDA:
             session = _open_cuda(package, package.manifest.graphs[ORT_GRAPH], gpu, kv, threads)
+        elif choice.engine is None:
+            session = _open_ort_tensorrt(package, choice.backend, gpu, kv)
         else:
             from runtime.trt_session import open_trt_session
 
@@ -82,6 +88,31 @@ def _open_cuda(package: Package, graph: GraphInfo, gpu: Gpu, kv: KVPlan, threads
     except BaseException:
         device.close()
         raise
+
+
+def _open_ort_tensorrt(package: Package, backend: Backend, gpu: Gpu, kv: KVPlan) -> Session:
+    from runtime.cuda_memory import CudaDevice
+    from runtime.ort_gpu_session import OrtRunner, tensorrt_provider, tensorrt_rtx_provider
+    from runtime.static_session import StaticSession
+
+    shape, root = package.manifest.shape, package.root
+    cache_folder = root.parent / f".{root.name}.{backend}"
+    cache_folder.mkdir(exist_ok=True)
+    make = tensorrt_provider if backend is Backend.ORT_TENSORRT else tensorrt_rtx_provider
+    slots, tokens = kv.num_slots, min(_PREFILL_TOKENS, kv.slot_tokens)
+    provider = make(shape, kv.slot_tokens, max_slots=slots, prefill_tokens=tokens, cache_folder=cache_folder)
+    device = CudaDevice(gpu.index)
+    try:
+        graph = package.path(package.manifest.graphs[TRT_GRAPH].path)
+        runner = OrtRunner(graph, provider, device, shape, max_slots=slots, prefill_tokens=tokens)
+        return StaticSession(backend, runner, device, shape, slots)
+    except BaseException:
+        device.close()
+        raise
+
+
+def _graph_key(choice: BackendChoice) -> str:
+    return ORT_GRAPH if choice.backend is Backend.CUDA else TRT_GRAPH
 
 
 def _gpu(choice: BackendChoice) -> Gpu:

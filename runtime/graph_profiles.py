@@ -11,6 +11,18 @@ MAX_LOGITS = 16
 """Rows of logits that one prefill call can give: a prompt needs one, checking a drafted continuation a few more."""
 
 
+MAX_CAPACITY = 4096
+"""Longest cache slot that is chosen unasked: attention reads a slot's whole length at every step, filled or not."""
+
+_CAPACITY_STEP = 64  # keeps every slot at an address that CUDA kernels can load from in full width
+
+
+def fixed_capacity(max_model_len: int) -> int:
+    """Tokens of a cache slot in a graph for TensorRT: the package's length, at most MAX_CAPACITY, in steps of 64."""
+    wanted = min(max_model_len, MAX_CAPACITY)
+    return wanted - wanted % _CAPACITY_STEP or wanted
+
+
 def profile_shapes(max_slots: int, prefill_tokens: int, cache_shapes: dict[str, tuple[int, int, int]]) -> list[Shapes]:
     """Smallest, best and largest shape of every input, for decode and for prefill, in that order.
 

@@ -7,6 +7,7 @@ version. Knows no TensorRT and no CUDA.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,15 @@ SessionMaker = Callable[[Path, ort.SessionOptions], ort.InferenceSession]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """``make`` builds a session that runs on the provider alone; ``memory`` is where the cache lies."""
+    """``make`` builds a session that runs on the provider alone; ``memory`` is where the cache lies.
+
+    ``run_entries`` gives a call's run options, from the call and a number that decode calls of one shape share.
+    """
 
     backend: str
     memory: str
     make: SessionMaker
+    run_entries: Callable[[Call, int], dict[str, str]] = lambda _call, _number: {}
 
 
 class OrtRunner:
@@ -51,6 +56,7 @@ class OrtRunner:
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
         self._session = provider.make(graph, options)
+        self._run_entries = provider.run_entries
         self._memory, self._device, self._shape = provider.memory, device, shape
         inputs = {node.name: node for node in self._session.get_inputs()}
         past = inputs.get(graph_io.past_name(0, "key"))
@@ -64,7 +70,7 @@ class OrtRunner:
             max_logits=max_prefill_logits(prefill_tokens),
             kv_itemsize=itemsize,
         )
-        self._decode: dict[tuple[int, int], ort.IOBinding] = {}
+        self._decode: dict[tuple[int, int], tuple[ort.IOBinding, ort.RunOptions]] = {}
 
     @property
     def limits(self) -> Limits:
@@ -78,18 +84,27 @@ class OrtRunner:
 
     def enqueue(self, call: Call, arena: DeviceArena) -> None:
         """See ``Runner.enqueue``. Returns when the run is over."""
-        binding = self._bound(call, arena)
+        binding, options = self._prepared(call, arena)
         self._device.synchronize()
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, options)
 
     def close(self) -> None:
         """Drop the bindings before the memory they point to."""
         self._decode.clear()
 
-    def _bound(self, call: Call, arena: DeviceArena) -> ort.IOBinding:
+    def _prepared(self, call: Call, arena: DeviceArena) -> tuple[ort.IOBinding, ort.RunOptions]:
         key = (call.first_slot, call.num_rows)
         if call.is_decode and key in self._decode:
             return self._decode[key]
+        options = ort.RunOptions()
+        for name, value in self._run_entries(call, len(self._decode)).items():
+            options.add_run_config_entry(name, value)
+        prepared = (self._bound(call, arena), options)
+        if call.is_decode:
+            self._decode[key] = prepared
+        return prepared
+
+    def _bound(self, call: Call, arena: DeviceArena) -> ort.IOBinding:
         binding = self._session.io_binding()
         small = {
             graph_io.INPUT_IDS: (call.num_rows, call.num_tokens),
@@ -107,8 +122,6 @@ class OrtRunner:
                 past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
                 binding.bind_input(past, self._memory, 0, self._element_type, cache, address)
                 binding.bind_output(present, self._memory, 0, self._element_type, cache, address)
-        if call.is_decode:
-            self._decode[key] = binding
         return binding
 
 
@@ -117,36 +130,51 @@ def tensorrt_provider(
 ) -> Provider:
     """ONNX Runtime's TensorRT provider, compiling for the two profiles and keeping engines in ``cache_folder``."""
     options = {
-        **_profile_options("trt_profile", shape, capacity, max_slots, prefill_tokens),
+        **profile_options("trt_profile", shape, capacity, max_slots, prefill_tokens),
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(cache_folder),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(cache_folder),
+        "trt_cuda_graph_enable": "1",
     }
-    return Provider("ort-tensorrt", "cuda", lambda graph, so: _session(graph, so, "TensorrtExecutionProvider", options))
+
+    def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
+        return _session(graph, session_options, "TensorrtExecutionProvider", options)
+
+    def entries(call: Call, number: int) -> dict[str, str]:
+        """One CUDA graph per decode shape; -1 keeps prefill, whose shapes vary, out of any."""
+        return {"gpu_graph_id": str(number + 1 if call.is_decode else -1)}
+
+    return Provider("ort-tensorrt", "cuda", make, entries)
 
 
 def tensorrt_rtx_provider(
     shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
 ) -> Provider:
-    """The TensorRT for RTX provider, a plug-in that was registered with ONNX Runtime before."""
+    """The TensorRT for RTX provider, a plug-in of ONNX Runtime, keeping compiled kernels in ``cache_folder``."""
     options = {
-        **_profile_options("nv_profile", shape, capacity, max_slots, prefill_tokens),
+        **profile_options("nv_profile", shape, capacity, max_slots, prefill_tokens),
         "nv_multi_profile_enable": "1",
         "nv_runtime_cache_path": str(cache_folder),
-        "enable_cuda_graph": "1",
     }
 
     def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
-        devices = [device for device in ort.get_ep_devices() if device.ep_name.startswith("NvTensorR")]
+        plugin: Any = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
+        name = plugin.get_ep_name()
+        if not any(device.ep_name == name for device in ort.get_ep_devices()):
+            ort.register_execution_provider_library(name, plugin.get_library_path())
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
         if not devices:
-            raise DeviceError(
-                "no TensorRT for RTX provider is registered; pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
-            )
+            raise DeviceError(f"{name} finds no GPU that it supports; run 'powertrain doctor'")
         session_options.add_provider_for_devices(devices[:1], options)
         return ort.InferenceSession(str(graph), session_options)
 
-    return Provider("ort-tensorrt-rtx", "cuda", make)
+    def entries(call: Call, number: int) -> dict[str, str]:
+        """Which profile runs; its CUDA graphs need fixed shapes in every call, so they stay off."""
+        del number
+        return {"nv_profile_index": str(0 if call.is_decode else 1)}
+
+    return Provider("ort-tensorrt-rtx", "cuda", make, entries)
 
 
 def cuda_session(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
@@ -163,7 +191,7 @@ def _session(
     return session
 
 
-def _profile_options(
+def profile_options(
     prefix: str, shape: ModelShape, capacity: int, max_slots: int, prefill_tokens: int
 ) -> dict[str, str]:
     """``<prefix>_{min,opt,max}_shapes`` as ``name:1x2,...``, each name once per profile."""

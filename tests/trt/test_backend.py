@@ -109,7 +109,10 @@ def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> No
         ("cuda", "cannot serve: the package's graph is for the CPU; export it with --precision fp16"),
         ("tensorrt-rtx", "holds no engine; build one with 'powertrain engine .* --target sm89'"),
         ("tensorrt", "holds no engine; build one with 'powertrain engine .* --target current'"),
-        ("rocm", "backend 'rocm' is unknown; choose one of auto, cpu, cuda, tensorrt, tensorrt-rtx"),
+        (
+            "rocm",
+            "backend 'rocm' is unknown; choose one of auto, cpu, cuda, tensorrt, tensorrt-rtx, ort-tensorrt",
+        ),
     ],
 )
 def test_a_backend_by_name_serves_or_is_refused(package: Package, wanted: str, message: str) -> None:

@@ -19,8 +19,9 @@ from export.lazy_tensor import LazyTensor, lazy_from_array
 from export.precision import PrecisionPlan, WeightFormat
 from export.quantize import dequantize_rows, quantize_rows
 from export.trt_dialect import OPSET, TrtDialect
-from export.trt_graph import trt_capacity, trt_plan
+from export.trt_graph import trt_plan
 from export.trt_weights import pack_int4, quantize_for
+from runtime.graph_profiles import fixed_capacity
 from tests.trt.random_checkpoint import ARCHITECTURES, CAPACITY, RandomCheckpoint, write_ort, write_trt
 
 SPECS = sorted(ARCHITECTURES)
@@ -149,4 +150,4 @@ def test_plan_and_capacity_of_a_package() -> None:
     assert trt_plan(PrecisionPlan(WeightFormat(8, 64), "float32")).float_type == "float16"
     assert trt_plan(PrecisionPlan(WeightFormat(), "float32")).float_type == "float32"
     assert trt_plan(PrecisionPlan(WeightFormat(4, 32), "bfloat16")).float_type == "bfloat16"
-    assert [trt_capacity(length) for length in (8192, 4096, 1000, 50)] == [4096, 4096, 960, 50]
+    assert [fixed_capacity(length) for length in (8192, 4096, 1000, 50)] == [4096, 4096, 960, 50]

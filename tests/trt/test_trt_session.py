@@ -16,7 +16,14 @@ from runtime.engine import Engine
 from runtime.engine_config import EngineConfig
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.kv_budget import KVPlan
-from runtime.ort_gpu_session import CudaArena, OrtRunner, Provider
+from runtime.ort_gpu_session import (
+    CudaArena,
+    OrtRunner,
+    Provider,
+    profile_options,
+    tensorrt_provider,
+    tensorrt_rtx_provider,
+)
 from runtime.ort_session import OrtOptions, OrtSession, Placement
 from runtime.session import Session
 from runtime.static_session import Call, StaticSession
@@ -53,7 +60,12 @@ def trt_session(
 def ort_static_session(graph: Path) -> StaticSession:
     """The ``trt`` graph in ONNX Runtime, as its GPU providers run it, on the one provider that is here."""
     device = HostDevice()
-    provider = Provider("ort-cpu", "cpu", lambda path, options: ort.InferenceSession(str(path), options))
+    provider = Provider(
+        "ort-cpu",
+        "cpu",
+        lambda path, options: ort.InferenceSession(str(path), options),
+        lambda call, number: {"gpu_graph_id": str(number + 1 if call.is_decode else -1)},
+    )
     runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16)
     return StaticSession("ort-cpu", runner, device, SHAPE, SLOTS)
 
@@ -162,6 +174,21 @@ def test_a_decode_shape_is_recorded_once_and_replayed(graphs: dict[str, Path]) -
     assert len(engine.contexts) == 2  # prefill and one decode shape
     session.decode(0, np.array([4, 4]), np.array([8, 0]))
     assert len(engine.contexts) == 3
+
+
+def test_onnxruntimes_tensorrt_is_given_both_profiles_and_a_graph_per_decode_shape(tmp_path: Path) -> None:
+    provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=1, num_logits=2, addresses={})
+    assert provider.run_entries(call, 0) == {"gpu_graph_id": "1"}
+    assert provider.run_entries(call, 3) == {"gpu_graph_id": "4"}
+    assert provider.run_entries(replace(call, is_decode=False), 3) == {"gpu_graph_id": "-1"}
+    options = profile_options("trt_profile", SHAPE, CAPACITY, 4, 16)
+    shapes = options["trt_profile_max_shapes"].split(",")
+    assert shapes[:4] == ["input_ids:4x1", "write_indices:4", "logits_indices:4", "past_key_values.0.key:4x2x64x16"]
+    assert shapes[len(shapes) // 2 :][:3] == ["input_ids:1x16", "write_indices:1", "logits_indices:16"]
+    rtx = tensorrt_rtx_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    assert rtx.run_entries(call, 0) == {"nv_profile_index": "0"}
+    assert rtx.run_entries(replace(call, is_decode=False), 0) == {"nv_profile_index": "1"}
 
 
 def test_limits_come_from_the_engine(graphs: dict[str, Path]) -> None:
