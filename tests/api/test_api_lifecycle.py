@@ -246,6 +246,16 @@ def test_case_100_crowd_without_cross_talk(server: RunningServer) -> None:
     assert server.service.engine.stats().num_running == 0
 
 
+def test_case_066_a_failing_request_leaves_the_others_alone(server: RunningServer) -> None:
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        good = [pool.submit(server.chat, f"answer {number}") for number in range(8)]
+        bad = [pool.submit(server.post, {"messages": [user("!0:x")]}) for _ in range(4)]
+        texts = [one.result()["choices"][0]["message"]["content"] for one in good]
+        assert texts == [f"answer {number}" for number in range(8)]
+        assert {one.result().status_code for one in bad} == {500}
+    server.wait_idle()
+
+
 def test_case_053_seeded_answers_do_not_depend_on_the_crowd(server: RunningServer) -> None:
     fields = {"temperature": 1, "seed": 11, "max_tokens": 25}
     alone = server.chat("?", **fields)["choices"]
