@@ -69,10 +69,13 @@ def _probe_plugin() -> ProbeResult:
     try:
         ort: Any = importlib.import_module("onnxruntime")
         plugin: Any = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
-        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
     except (ImportError, OSError, RuntimeError) as error:
         return ProbeResult(problem=_one_line(error), fix="pip install onnxruntime-ep-nv-tensorrt-rtx-cu13")
     version = str(plugin.__version__)
+    try:
+        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises types of its own
+        return ProbeResult(version, _one_line(error), "install NVIDIA's driver: the plug-in needs libcuda.so.1")
     if not any(device.ep_name == plugin.get_ep_name() for device in ort.get_ep_devices()):
         fix = "use a GPU of compute capability 8.6 or newer, with a driver for CUDA 13"
         return ProbeResult(version, "the plug-in finds no GPU that it supports", fix)
@@ -83,5 +86,12 @@ def _one_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _main(name: str) -> ProbeResult:
+    try:
+        return probe(name)
+    except Exception as error:  # noqa: BLE001 - libraries raise types of their own; all of them mean the same here
+        return ProbeResult(problem=_one_line(error), fix="install its libraries again")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(msgspec.json.encode(probe(sys.argv[1])).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(_main(sys.argv[1])).decode() + "\n")
