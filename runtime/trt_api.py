@@ -76,6 +76,6 @@ class Engine(Protocol):
         """Smallest, best and largest shape of an input."""
         ...
 
-    def get_aliased_input_tensor(self, name: str, /) -> str:
-        """The input whose memory an output must share; empty for none."""
+    def get_aliased_input_tensor(self, name: str, /) -> str | None:
+        """The input whose memory an output must share; None for none."""
         ...

@@ -75,10 +75,13 @@ class _LoadedEngine:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self.engine = _deserialize(self._runtime, chosen)
         self._kernels = chosen.path.with_name(chosen.path.name + _KERNELS_SUFFIX)
+        # Memory for the active profile only: decode contexts, of which there may be many, need a fraction of prefill's.
+        self._allocation = trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
         self._config: Any = None
         self._cache: Any = None
         if self.captures_by_itself:
             self._config = self.engine.create_runtime_config()
+            self._config.set_execution_context_allocation_strategy(self._allocation)
             self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             self._cache = self._config.create_runtime_cache()
             self._read_kernels()
@@ -86,8 +89,8 @@ class _LoadedEngine:
 
     def make_context(self) -> Any:  # noqa: ANN401
         """An execution context. Raises DeviceError."""
-        engine = self.engine
-        context = engine.create_execution_context(*([self._config] if self._config is not None else []))
+        how = self._allocation if self._config is None else self._config
+        context = self.engine.create_execution_context(how)
         if context is None:
             raise DeviceError("TensorRT could not make an execution context; the GPU's memory may be too small")
         return context

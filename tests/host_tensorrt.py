@@ -181,8 +181,8 @@ class HostEngine:
     def get_tensor_profile_shape(self, name: str, profile_index: int, /) -> Sequence[Sequence[int]]:
         return self.profiles[profile_index][name]
 
-    def get_aliased_input_tensor(self, name: str, /) -> str:
-        return name.replace("present.", "past_key_values.") if self.aliases and name.startswith("present.") else ""
+    def get_aliased_input_tensor(self, name: str, /) -> str | None:
+        return name.replace("present.", "past_key_values.") if self.aliases and name.startswith("present.") else None
 
     def create_execution_context(self, device: HostDevice) -> HostContext:
         self.contexts.append(HostContext(self, device))

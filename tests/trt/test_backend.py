@@ -133,11 +133,20 @@ def test_a_crashing_library_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert probe_in_subprocess(Backend.CUDA).problem == problem
 
 
-def test_probes_name_what_is_missing() -> None:
+def test_probes_name_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", None)
     assert probe("tensorrt").fix == "pip install 'powertrain[tensorrt]'"
-    assert "built without CUDA" in probe("cuda").problem
-    result = probe_in_subprocess(Backend.TENSORRT)
-    assert result == ProbeResult(problem="No module named 'tensorrt'", fix="pip install 'powertrain[tensorrt]'")
+    assert probe("ort_tensorrt_rtx").fix == "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
+
+
+@pytest.mark.skipif(bool(find_gpus().gpus), reason="a machine with a GPU may have everything")
+@pytest.mark.parametrize("backend", [one for one in Backend if one is not Backend.CPU])
+def test_every_probe_answers_on_a_machine_without_a_gpu(backend: Backend) -> None:
+    result = probe_in_subprocess(backend)
+    assert result.problem
+    assert result.fix
+    assert "\n" not in result.problem
 
 
 def test_the_cache_is_planned_from_the_engine_and_the_gpu(package: Package) -> None:

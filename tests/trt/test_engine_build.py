@@ -286,7 +286,8 @@ class TestTargets:
             parse_targets("sm89", "tensorrt")
 
 
-def test_a_missing_library_says_how_to_install_it() -> None:
+def test_a_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"tensorrt is not installed; pip install 'powertrain\[tensorrt\]'"):
         load_library("tensorrt")
 
