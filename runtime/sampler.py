@@ -6,6 +6,7 @@ shift it. Knows the rules' order (docs/contract.md); knows no slots and no text.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from runtime.logit_rules import LogitRules
 from runtime.request import Request
 from runtime.session import FloatArray
 from runtime.token_choice import draw
+
+_LOG = logging.getLogger("powertrain.sampler")
 
 LOGPROB_FLOOR = -9999.0
 """Stands for -inf, which JSON cannot carry."""
@@ -54,7 +57,7 @@ FAILED = Sampled(-1, None)
 def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sampled]:
     """Draw a token for each row of ``logits`` [B, V]; rows with state None are skipped and come back as FAILED.
 
-    ``logits`` is scratch afterwards. NaN or nothing but -inf in a row fails that row alone.
+    ``logits`` is scratch afterwards. NaN, nothing but -inf, or rules that break on a row fail that row alone.
     """
     # NaN compares false with everything, and argmax returns the first NaN: its value tells a bad row from a good one.
     best = logits.argmax(axis=1)
@@ -63,7 +66,12 @@ def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sample
         if state is None or not np.isfinite(logits[row, best[row]]):
             sampled.append(FAILED)
             continue
-        sampled.append(_sample_row(logits[row], int(best[row]), state))
+        try:
+            with np.errstate(all="ignore"):  # infinities are looked for, not warned about
+                sampled.append(_sample_row(logits[row], int(best[row]), state))
+        except Exception:  # noqa: BLE001 - whatever one request's rules raise must not end the others
+            _LOG.exception("a row could not be sampled with %s", state.params)
+            sampled.append(FAILED)
     return sampled
 
 

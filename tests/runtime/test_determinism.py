@@ -102,35 +102,28 @@ def test_greedy_too(session: Session) -> None:
     assert trace(session, [*crowd(6), greedy], prefill_chunk_tokens=40) == trace(session, [greedy])
 
 
+def run(engine: Engine, one: Request) -> tuple[Trace, int]:
+    """What a request alone gets from an engine that may have cached something, and how many tokens it had cached."""
+    engine.add(one)
+    found: Trace = []
+    cached = -1
+    while engine.has_work:
+        for event in engine.step().events:
+            if isinstance(event, FinishEvent):
+                cached = event.num_cached_tokens
+            elif event.logprobs is not None:
+                found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
+    return found, cached
+
+
 def test_a_cached_prompt_equals_an_uncached_one(session: Session, alone: Trace) -> None:
     engine = Engine(session, EngineConfig(deterministic=True))
-    for round_ in range(2):
-        engine.add(subject())
-        found: Trace = []
-        cached = -1
-        while engine.has_work:
-            for event in engine.step().events:
-                if isinstance(event, TokenEvent) and event.logprobs is not None:
-                    found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
-                elif isinstance(event, FinishEvent):
-                    cached = event.num_cached_tokens
-        assert cached == (0, 68)[round_]
-        assert found == alone
+    assert run(engine, subject()) == (alone, 0)
+    assert run(engine, subject()) == (alone, 68)
 
 
 def test_a_conversation_reuses_prefilled_rows_bit_by_bit(session: Session) -> None:
-    first = subject()
     follow_up = request("subject", [*prompt(1, 70), *prompt(2, 20)], max_tokens=8, logprobs=1)
     engine = Engine(session, EngineConfig(deterministic=True))
-    engine.add(first)
-    while engine.has_work:
-        engine.step()
-    engine.add(follow_up)
-    found: Trace = []
-    while engine.has_work:
-        for event in engine.step().events:
-            if isinstance(event, TokenEvent) and event.logprobs is not None:
-                found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
-            elif isinstance(event, FinishEvent):
-                assert event.num_cached_tokens == 70
-    assert found == trace(session, [follow_up], prefix_cache=False)
+    run(engine, subject())
+    assert run(engine, follow_up) == (trace(session, [follow_up], prefix_cache=False), 70)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from runtime.engine_config import EngineConfig
@@ -46,7 +48,7 @@ def cycle(history: list[int]) -> int:
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 5, "frequency_penalty": 0.3}])
-def test_drafts_save_calls_and_change_nothing(sampling: dict[str, float]) -> None:
+def test_drafts_save_calls_and_change_nothing(sampling: dict[str, Any]) -> None:
     plain, drafting = Driver(script=cycle), Driver(script=cycle, config=EngineConfig(max_draft_tokens=8))
     for driver in (plain, drafting):
         driver.add(request("a", [7, 8, 9], max_tokens=60, **sampling))

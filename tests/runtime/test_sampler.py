@@ -186,3 +186,14 @@ def test_the_largest_of_many_are_found_in_order() -> None:
 def test_a_flat_distribution_keeps_the_lower_ids() -> None:
     params = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.5)
     assert max(drawn(np.zeros(5000, np.float32), params, u) for u in (0.0, 0.3, 0.9999)) == 2499
+
+
+def test_rules_that_break_end_their_own_row() -> None:
+    broken = SamplerState(request("r", [0], temperature=0.0, logit_bias=((99, 1.0),)), 0)  # id outside the row
+    logits = np.zeros((2, 4), np.float32)
+    logits[:, 2] = 1.0
+    first, second = sample(logits, [broken, seeded(1)])
+    assert first.token_id == -1
+    assert second.token_id in range(4)
+    tiny = SamplerState(request("r", [2], temperature=0.0, repetition_penalty=1e-45), 0)
+    assert sample(logits[:1].copy(), [tiny])[0].token_id == -1  # 1 / 0: an infinite logit is no usable number
