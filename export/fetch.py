@@ -6,6 +6,8 @@ nothing installed; one member is taken out and kept under ``.cache``. Every file
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -107,12 +109,12 @@ def _report_growth(pip: subprocess.Popen[bytes], scratch: Path, advance: Advance
 
 
 def _bytes_below(folder: Path) -> int:
+    """Bytes in files below ``folder``, which pip makes, moves and removes meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # pip moved it between the two calls
-            continue
+    for parent, _, names in os.walk(folder):  # passes over folders that vanish, which Path.rglob does not
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
     return total
 
 
