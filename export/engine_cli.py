@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 from runtime.errors import PowertrainError
+
+if TYPE_CHECKING:
+    from export.engine_store import StoredEngine
 
 
 @click.command()
@@ -68,15 +72,21 @@ def engine_command(
         name = library.replace("-", "_") if library else None
         for one in parse_targets(target, name):  # type: ignore[arg-type]  # click checked the choice
             stored = ensure_engine(package, one, settings, partial(shown_progress, console), force=force)
-            if not stored.reasons:
-                console.print(f"{stored.path} is up to date", highlight=False)
-                continue
-            console.print(f"built because {'; '.join(stored.reasons)}", highlight=False)
-            sidecar = stored.sidecar
-            size, peak = sidecar.plan_bytes / 2**20, sidecar.peak_memory_bytes / 2**30
-            line = f"{stored.path}: {size:.0f} MiB in {sidecar.build_seconds:.1f} s, peak memory {peak:.1f} GiB"
-            console.print(line, highlight=False)
+            for line in _lines(stored):
+                console.print(line, highlight=False)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise click.ClickException("cancelled; the package is as it was") from None
+
+
+def _lines(stored: StoredEngine) -> list[str]:
+    """What was done, and why."""
+    if not stored.reasons:
+        return [f"{stored.path} is up to date"]
+    sidecar = stored.sidecar
+    size, peak = sidecar.plan_bytes / 2**20, sidecar.peak_memory_bytes / 2**30
+    return [
+        f"built because {'; '.join(stored.reasons)}",
+        f"{stored.path}: {size:.0f} MiB in {sidecar.build_seconds:.1f} s, peak memory {peak:.1f} GiB",
+    ]

@@ -164,12 +164,15 @@ class TrtDialect:
         table = head or self._table
         if table is None:
             raise UnsupportedError("a tied head needs an embedding before it")
-        if head is None and not self._plan.format_of("head", table.shape[1]).bits:
+        name = "embedding" if head is None else "head"  # a tied head shares the embedding's place in the plan
+        chosen = self._plan.format_of(name, table.shape[1])
+        if head is None and not chosen.bits:
             matrix = writer.node("Transpose", ["embedding.weight"], "head.matrix", perm=[1, 0])  # one table for both
             self._weights.num_bytes += table.shape[0] * table.shape[1] * np.dtype(self._dtype).itemsize
             self.formats["head"] = self.formats["embedding"]
         else:
-            matrix = self._weights.matrix("head", table, self._format("head", "head", table))
+            self.formats["head"] = {chosen.label(self._plan.float_type)}
+            matrix = self._weights.matrix("head", table, chosen)
         out = "logits.raw" if cap or is_half else graph_io.LOGITS
         value = writer.node("MatMul", [x, matrix], out)
         if is_half:

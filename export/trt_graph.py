@@ -22,7 +22,7 @@ def trt_plan(plan: PrecisionPlan) -> PrecisionPlan:
 
     A plan of plain float32 stays as it is; no engine can be built of it, but ONNX Runtime's CPU provider runs it.
     """
-    is_quantized = plan.default.bits > 0
+    is_quantized = any(chosen.bits for chosen in (plan.default, *plan.overrides.values()))
     return replace(plan, float_type="float16") if is_quantized and plan.float_type == "float32" else plan
 
 

@@ -133,6 +133,16 @@ def test_int4_codes_are_packed_low_half_first() -> None:
     assert pack_int4(np.array([[1, -1], [-8, 7]], np.int8)).tolist() == [0xF1, 0x78]
 
 
+def test_a_tied_head_takes_the_embeddings_place_in_the_plan(tmp_path: Path) -> None:
+    """int4 everywhere, 8 bits for the embedding: the head's matrix has 8, the gathered table stays float."""
+    plan = PrecisionPlan(WeightFormat(4, 32), "float16", {"embedding": WeightFormat(8, 32)})
+    path = write_trt(ARCHITECTURES["llama"], tmp_path, plan)
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(path, load_external_data=False).graph.initializer}
+    assert types["head.codes"] == onnx.TensorProto.INT8
+    assert types["layers.0.qkv.codes"] == onnx.TensorProto.INT4
+    assert types["embedding.weight"] == onnx.TensorProto.FLOAT16
+
+
 def test_only_standard_operators_are_used(tmp_path: Path) -> None:
     for name in SPECS:
         model = onnx.load(write_trt(ARCHITECTURES[name], tmp_path / name, "int4"), load_external_data=False)
@@ -149,5 +159,7 @@ def test_a_cache_longer_than_the_model_is_refused(tmp_path: Path) -> None:
 def test_plan_and_capacity_of_a_package() -> None:
     assert trt_plan(PrecisionPlan(WeightFormat(8, 64), "float32")).float_type == "float16"
     assert trt_plan(PrecisionPlan(WeightFormat(), "float32")).float_type == "float32"
+    mixed = PrecisionPlan(WeightFormat(), "float32", {"layers.0.down": WeightFormat(8, 64)})
+    assert trt_plan(mixed).float_type == "float16"
     assert trt_plan(PrecisionPlan(WeightFormat(4, 32), "bfloat16")).float_type == "bfloat16"
     assert [fixed_capacity(length) for length in (8192, 4096, 1000, 50)] == [4096, 4096, 960, 50]
