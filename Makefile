@@ -8,10 +8,11 @@ PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 MODEL  ?= smollm2-135m-instruct
 HOST   ?= 127.0.0.1
 PORT   ?= 8000
+TARGET ?= sm89
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev model serve test check bench engine clean
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-gpu check bench engine clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,22 +38,38 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# TensorRT for RTX compiles without a GPU, on Linux x86-64 only; elsewhere its tests skip with the reason.
+setup-tensorrt: setup
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory $(VENV)/.tensorrt-rtx; fi
+
+$(VENV)/.tensorrt-rtx: requirements/tensorrt-rtx.txt $(VENV)/.cpu
+	@echo "Installing TensorRT for RTX"
+	@$(PIP) install --require-hashes -r requirements/tensorrt-rtx.txt
+	@touch $@
+
 model: setup ## Build the package of MODEL if it is missing
 	@$(BIN)/powertrain export models/$(MODEL).toml
 
 serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
 	@$(BIN)/powertrain serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
-test: setup-dev model ## Run every test (pytest flags in ARGS)
+test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: setup-dev setup-tensorrt model ## On a machine with a GPU: build for it, compare with the CPU, decode
+	@$(BIN)/python -m pytest tests/trt/test_gpu_acceptance.py $(ARGS)
 
 check: setup-dev ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: model ## Measure the served default model
-	@$(BIN)/powertrain bench --help
+bench: model ## Measure MODEL in process and over HTTP; results in bench/results/
+	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
+
+engine: setup-tensorrt ## Build TensorRT engines of MODEL for TARGET, without a GPU
+	@$(BIN)/powertrain export models/$(MODEL).toml --dialect ort,trt --output models/$(MODEL)-trt
+	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
