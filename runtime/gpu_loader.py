@@ -58,9 +58,10 @@ def gpu_session_factory(
         elif choice.engine is None:
             session = _open_ort_tensorrt(package, choice.backend, gpu, kv)
         else:
+            from runtime.cuda_memory import CudaDevice
             from runtime.trt_session import open_trt_session
 
-            session = open_trt_session(choice.engine, package.manifest.shape, gpu.index, kv.num_slots)
+            session = open_trt_session(choice.engine, package.manifest.shape, CudaDevice(gpu.index), kv.num_slots)
         if self_test:
             try:
                 check_against_cpu(session, package, threads)
