@@ -139,9 +139,13 @@ class StaticSession:
         return self._run_ns
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
-        """See ``Session.prefill``. A chunk longer than the graph takes is run in pieces, the last one full."""
-        if num_logits > self._limits.max_logits:
-            raise ValueError(f"{num_logits} logits rows were asked for, the graph gives {self._limits.max_logits}")
+        """See ``Session.prefill``. More tokens, or more logits, than the graph takes are run in pieces."""
+        most = self._limits.max_logits
+        if num_logits > most:
+            before = len(token_ids) - most
+            earlier = self.prefill(slot, token_ids[:before], start, num_logits - most).copy()
+            later = self.prefill(slot, token_ids[before:], start + before, most)
+            return np.concatenate([earlier, later])
         step = self._limits.prefill_tokens
         first = len(token_ids) % step or min(step, len(token_ids))
         begin = 0
