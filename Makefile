@@ -40,7 +40,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 
 # TensorRT for RTX compiles without a GPU, on Linux x86-64 only; elsewhere its tests skip with the reason.
 setup-tensorrt: setup
-	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory $(VENV)/.tensorrt-rtx; fi
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) -s --no-print-directory $(VENV)/.tensorrt-rtx; fi
 
 $(VENV)/.tensorrt-rtx: requirements/tensorrt-rtx.txt $(VENV)/.cpu
 	@echo "Installing TensorRT for RTX"

@@ -97,8 +97,6 @@ class Generation:
                 raise self._failure
             position, events = await self._next_events()
             updates = self._updates(position, events)
-            if not any(index // self._num_choices == position for index in self._texts):
-                self._streams[position].abort()
             if updates:
                 return updates
         return []
@@ -145,11 +143,15 @@ class Generation:
 
     def _push(self, index: int, text: TextStream, event: TokenEvent) -> Update | None:
         self._on_token(index)
+        self.admitted_ns = self.admitted_ns or event.admitted_ns
         delta = text.push(event)
         if delta is None:
             return None
-        finish = None if delta.stop is None else Finish("stop", delta.stop)
-        return self._update(index, text, delta, finish)
+        if delta.stop is None:
+            return self._update(index, text, delta, None)
+        position, choice = divmod(index, self._num_choices)
+        self._streams[position].abort(choice)  # its slot is free within a step; its siblings go on
+        return self._update(index, text, delta, Finish("stop", delta.stop))
 
     def _finish(self, index: int, text: TextStream, event: FinishEvent) -> Update:
         self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)

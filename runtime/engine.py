@@ -244,7 +244,8 @@ class Engine:
         request = sequence.request
         sequence.token_ids.append(token.token_id)
         sequence.first_token_ns = sequence.first_token_ns or now_ns
-        events.append(TokenEvent(request.request_id, sequence.index, token.token_id, token.logprobs))
+        name, admitted_ns = request.request_id, sequence.admitted_ns
+        events.append(TokenEvent(name, sequence.index, token.token_id, token.logprobs, admitted_ns))
         params = request.sampling
         if token.token_id in params.stop_token_ids:
             self._finish(sequence, FinishReason.STOP, events, stop_token_id=token.token_id)

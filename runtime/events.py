@@ -36,12 +36,13 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One generated token of choice ``index``."""
+    """One generated token of choice ``index``, whose sequence got its slot at ``admitted_ns``."""
 
     request_id: str
     index: int
     token_id: int
     logprobs: TokenLogprobs | None
+    admitted_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
