@@ -17,7 +17,7 @@ from bench.metrics import per_request
 from bench.records import Outcome, RequestRecord
 from bench.results import Point, Report, over_repeats
 from bench.stats import PERCENTILES, percentile_name
-from bench.tables import checks_table, latency_table, machine_line, sweep_table, totals_table
+from bench.tables import checks_table, compare_table, latency_table, machine_line, sweep_table, totals_table
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -85,6 +85,8 @@ def report_markdown(report: Report, *, definitions: bool) -> str:
     parts = []
     if len(report.points) > 1:
         parts.append(sweep_table(report.points).markdown())
+    if (compared := compare_table(report.points)) is not None:
+        parts.append(compared.markdown())
     for point in report.points:
         parts += [latency_table(point).markdown(), totals_table(point).markdown(), checks_table(point).markdown()]
     parts.append(machine_line(report.environment) + "\n")

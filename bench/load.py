@@ -38,8 +38,8 @@ class LoadPlan:
 
     Exactly one of ``concurrency`` (closed loop) and ``arrivals`` (open loop) is set, or neither for a trace, whose
     conversations bring their start times. ``request_count`` measured requests or ``duration_s`` seconds, whichever
-    ends first; after ``duration_s`` running requests may take ``grace_s`` more. ``max_concurrency`` bounds an open
-    loop. ``cancel_share`` (0..1) of the requests leave ``cancel_after_s`` after sending.
+    ends first; then up to ``cooldown_count`` more while measured ones still run. After ``duration_s`` running requests
+    may take ``grace_s`` more. ``max_concurrency`` bounds an open loop. ``cancel_share`` (0..1) of the requests leave ``cancel_after_s`` after sending.
 
     ``seed`` and ``run`` decide the prompts. Each run of a benchmark has a number of its own, since an endpoint that
     caches prompts would otherwise answer the second load of a sweep from what the first one left.
@@ -92,6 +92,7 @@ class LoadRunner:
         self._num_sent = 0
         self._num_sessions = 0
         self._num_errors = 0
+        self._num_measured_open = 0
         self._gate = asyncio.Semaphore(plan.max_concurrency) if plan.max_concurrency else None
         self._phases: Iterator[Phase] = iter(())
         self._deadline_ns: int | None = None
@@ -146,7 +147,11 @@ class LoadRunner:
     def _next_phase(self) -> Phase | None:
         if self._deadline_ns is not None and self._client.now_ns() >= self._deadline_ns:
             return None
-        return next(self._phases, None)
+        phase = next(self._phases, None)
+        if phase is Phase.MEASURED:
+            self._num_measured_open += 1
+        # A cool-down request keeps measured ones company; when the last of them has ended it serves nobody.
+        return None if phase is Phase.COOLDOWN and self._num_measured_open == 0 else phase
 
     async def _closed(self) -> None:
         count = self._plan.concurrency or 1
@@ -227,6 +232,7 @@ class LoadRunner:
 
     def _keep(self, record: RequestRecord, recorder: StreamRecorder) -> None:
         self.records.append(record)
+        self._num_measured_open -= record.phase is Phase.MEASURED
         if record.outcome is Outcome.OK:
             self._answers[record.index] = "".join(recorder.text)
         if record.outcome is Outcome.FAILED:

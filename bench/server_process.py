@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from bench.endpoint import endpoint_from_url
 from bench.errors import BenchError, StreamError
@@ -36,6 +39,7 @@ def running_server(command: Sequence[str], port: int, ready_path: str) -> Iterat
     # A file and not a pipe: a server that logs more than a pipe holds would stop in the middle of the measurement.
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - callers give fixed words
+        before = signal.signal(signal.SIGTERM, _leave)  # a terminated benchmark must not leave servers behind
         try:
             problem = asyncio.run(_wait_ready(url, ready_path, process))
             if problem is not None:
@@ -44,12 +48,18 @@ def running_server(command: Sequence[str], port: int, ready_path: str) -> Iterat
                 raise BenchError(f"{command[0]} {problem}: {lines[-1] if lines else 'no message'}")
             yield url
         finally:
+            signal.signal(signal.SIGTERM, before)
             process.terminate()
             try:
                 process.wait(_STOP_WITHIN_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    del frame
+    sys.exit(128 + number)
 
 
 async def _wait_ready(url: str, ready_path: str, process: subprocess.Popen[bytes]) -> str | None:

@@ -92,8 +92,12 @@ def test_compare_interleaves_and_prints_ratios() -> None:
         result = bench(
             "compare", f"fast={fast}", f"slow={slow}", "--request-count", "4", "--osl", "3", "--repeats", "2"
         )
+        as_markdown = bench(
+            "compare", f"fast={fast}", f"slow={slow}", "--request-count", "2", "--osl", "2", "--markdown"
+        )
     assert result.exit_code == 0, result.output
     assert "slow / fast" in result.output
+    assert "| slow / fast · concurrency 1 |" in as_markdown.stdout
 
 
 def test_partial_results_are_kept_and_marked(tmp_path: Path) -> None:

@@ -82,8 +82,7 @@ def test_warm_up_drains_first_and_cool_down_keeps_the_load_up() -> None:
         (Phase.MEASURED, 400),
         (Phase.MEASURED, 600),
         (Phase.MEASURED, 600),
-        (Phase.COOLDOWN, 800),
-        (Phase.COOLDOWN, 800),
+        (Phase.COOLDOWN, 800),  # beside the one that ends last; after that one there is nothing to keep up
     ]
 
 
