@@ -39,7 +39,8 @@ class LoadPlan:
     Exactly one of ``concurrency`` (closed loop) and ``arrivals`` (open loop) is set, or neither for a trace, whose
     conversations bring their start times. ``request_count`` measured requests or ``duration_s`` seconds, whichever
     ends first; then up to ``cooldown_count`` more while measured ones still run. After ``duration_s`` running requests
-    may take ``grace_s`` more. ``max_concurrency`` bounds an open loop. ``cancel_share`` (0..1) of the requests leave ``cancel_after_s`` after sending.
+    may take ``grace_s`` more. ``max_concurrency`` bounds an open loop. ``cancel_share`` (0..1) of the requests leave
+    ``cancel_after_s`` after sending.
 
     ``seed`` and ``run`` decide the prompts. Each run of a benchmark has a number of its own, since an endpoint that
     caches prompts would otherwise answer the second load of a sweep from what the first one left.
