@@ -3,6 +3,7 @@
 # make test       sets up what is missing and runs every test
 PYTHON ?= python3
 VENV   := .venv
+OPTIMUM := .venv-optimum
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 MODEL  ?= smollm2-135m-instruct
@@ -12,7 +13,7 @@ TARGET ?= sm89
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-gpu check bench engine clean
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu check bench engine clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,15 @@ serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
 test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-optimum: setup-dev model $(OPTIMUM)/.installed ## Test the Optimum route in an environment of its own, with torch
+	@POWERTRAIN_OPTIMUM_PYTHON=$(CURDIR)/$(OPTIMUM)/bin/python $(BIN)/python -m pytest tests/optimum $(ARGS)
+
+$(OPTIMUM)/.installed: requirements/optimum.txt
+	@echo "Installing Optimum and torch into $(OPTIMUM)"
+	@$(PYTHON) -m venv $(OPTIMUM)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(OPTIMUM)/bin/python -m pip --quiet install -r requirements/optimum.txt
+	@touch $@
+
 test-gpu: setup-dev setup-tensorrt model ## On a machine with a GPU: build for it, compare with the CPU, decode
 	@$(BIN)/python -m pytest tests/trt/test_gpu_acceptance.py $(ARGS)
 
@@ -72,5 +82,5 @@ engine: setup-tensorrt ## Build TensorRT engines of MODEL for TARGET, without a 
 	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) $(OPTIMUM) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
