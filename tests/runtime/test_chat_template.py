@@ -34,6 +34,21 @@ def test_rendering_equals_transformers(prompt: dict[str, str]) -> None:
         assert template.render(case["messages"], variables=variables, **arguments) == prompt["text"]
 
 
+def test_none_is_not_iterable() -> None:
+    """Published templates ask for tools this way, where none has no length."""
+    ask = "{{ 'some' if tools is iterable and tools | length > 0 else 'no' }}"
+    source = ask + " {{ 'x' is iterable }} {{ 1 is iterable }}"
+    assert render(source) == "no True False"
+    template = ChatTemplate(source)
+    assert template.render(USER, variables={}, tools=[{"type": "function"}]) == "some True False"
+
+
+@pytest.mark.parametrize("source", ["{{ messages | no_such_filter }}", "{{ messages[0].content.no_such_method() }}"])
+def test_what_the_renderer_lacks_is_named(source: str) -> None:
+    with pytest.raises(TemplateError, match=r"the chat template .*no_such"):
+        render(source)
+
+
 def test_strftime_now_uses_the_clock() -> None:
     template = ChatTemplate("{{ strftime_now('%d %b %Y') }}", clock=lambda: datetime(2026, 3, 4, tzinfo=UTC))
     assert template.render(USER, variables={}) == "04 Mar 2026"
