@@ -6,18 +6,22 @@ Libraries are imported by the function that builds the session, on the engine th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from runtime.backend import Backend, BackendChoice, BackendError
 from runtime.engine_sidecar import TRT_GRAPH
 from runtime.gpu import Gpu
 from runtime.graph_profiles import fixed_capacity
 from runtime.kv_budget import KVPlan, kv_bytes_per_token, plan_kv_cache
-from runtime.manifest import ORT_GRAPH, GraphInfo, Package
+from runtime.manifest import ORT_GRAPH, Package
 from runtime.session import Session
+
+if TYPE_CHECKING:
+    from runtime.ort_gpu_session import Provider
 
 _HALF_BYTES = 2
 _PREFILL_TOKENS = 512
-"""Prompt tokens per call that ONNX Runtime's TensorRT providers compile for."""
+"""Prompt tokens per call of ONNX Runtime's GPU providers; those of TensorRT compile for it."""
 _KV_SHARE = 0.8
 """Share of the GPU memory that is free after the weights; the rest is for activations and other processes."""
 
@@ -27,7 +31,7 @@ def plan_gpu_cache(
 ) -> KVPlan:
     """The KV cache that fits the GPU. An engine's slot length is fixed; CUDA's can be chosen. Raises KVBudgetError."""
     slots, length, slot_tokens = num_slots, package.manifest.max_model_len, max_model_len
-    weight_bytes = package.manifest.graphs[_graph_key(choice)].weight_bytes
+    weight_bytes = package.manifest.graphs[_graph_key(choice.backend)].weight_bytes
     if choice.engine is not None:
         slots, weight_bytes = min(num_slots, choice.engine.sidecar.key.max_slots), choice.engine.sidecar.plan_bytes
     if choice.backend is not Backend.CUDA:
@@ -53,10 +57,8 @@ def gpu_session_factory(
         from runtime.self_test import check_against_cpu
 
         gpu = _gpu(choice)
-        if choice.backend is Backend.CUDA:
-            session = _open_cuda(package, package.manifest.graphs[ORT_GRAPH], gpu, kv, threads)
-        elif choice.engine is None:
-            session = _open_ort_tensorrt(package, choice.backend, gpu, kv)
+        if choice.engine is None:
+            session = _open_onnxruntime(package, choice.backend, gpu, kv)
         else:
             from runtime.cuda_memory import CudaDevice
             from runtime.trt_session import open_trt_session
@@ -73,47 +75,51 @@ def gpu_session_factory(
     return build
 
 
-def _open_cuda(package: Package, graph: GraphInfo, gpu: Gpu, kv: KVPlan, threads: int) -> Session:
+def _open_onnxruntime(package: Package, backend: Backend, gpu: Gpu, kv: KVPlan) -> Session:
     from runtime.cuda_memory import CudaDevice
-    from runtime.ort_gpu_session import CudaArena, cuda_session
-    from runtime.ort_session import OrtOptions, OrtSession, Placement
-
-    device = CudaDevice(gpu.index)
-    try:
-        arena = CudaArena(device, package.manifest.shape, kv.num_slots, kv.slot_tokens, graph.kv_dtype)
-        placement = Placement(backend=Backend.CUDA, memory="cuda", make=cuda_session, arena=arena, release=device.close)
-        options = OrtOptions(intra_op_threads=threads)
-        return OrtSession(
-            package.path(graph.path), package.manifest.shape, kv, options, graph.kv_dtype, placement=placement
-        )
-    except BaseException:
-        device.close()
-        raise
-
-
-def _open_ort_tensorrt(package: Package, backend: Backend, gpu: Gpu, kv: KVPlan) -> Session:
-    from runtime.cuda_memory import CudaDevice
-    from runtime.ort_gpu_session import OrtRunner, tensorrt_provider, tensorrt_rtx_provider
+    from runtime.ort_gpu_session import OrtRunner
     from runtime.static_session import StaticSession
 
-    shape, root = package.manifest.shape, package.root
-    cache_folder = root.parent / f".{root.name}.{backend}"
-    cache_folder.mkdir(exist_ok=True)
-    make = tensorrt_provider if backend is Backend.ORT_TENSORRT else tensorrt_rtx_provider
-    slots, tokens = kv.num_slots, min(_PREFILL_TOKENS, kv.slot_tokens)
-    provider = make(shape, kv.slot_tokens, max_slots=slots, prefill_tokens=tokens, cache_folder=cache_folder)
+    shape, slots, tokens = package.manifest.shape, kv.num_slots, min(_PREFILL_TOKENS, kv.slot_tokens)
+    provider = _provider(package, backend, kv, tokens)
+    graph = package.manifest.graphs[_graph_key(backend)]
     device = CudaDevice(gpu.index)
     try:
-        graph = package.path(package.manifest.graphs[TRT_GRAPH].path)
-        runner = OrtRunner(graph, provider, device, shape, max_slots=slots, prefill_tokens=tokens)
+        runner = OrtRunner(
+            package.path(graph.path),
+            provider,
+            device,
+            shape,
+            max_slots=slots,
+            prefill_tokens=tokens,
+            capacity=kv.slot_tokens,
+        )
         return StaticSession(backend, runner, device, shape, slots)
     except BaseException:
         device.close()
         raise
 
 
-def _graph_key(choice: BackendChoice) -> str:
-    return ORT_GRAPH if choice.backend is Backend.CUDA else TRT_GRAPH
+def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int) -> Provider:
+    from runtime.ort_providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
+
+    if backend is Backend.CUDA:
+        return cuda_provider()
+    root = package.root
+    cache_folder = root.parent / f".{root.name}.{backend}"
+    cache_folder.mkdir(exist_ok=True)
+    make = tensorrt_provider if backend is Backend.ORT_TENSORRT else tensorrt_rtx_provider
+    return make(
+        package.manifest.shape,
+        kv.slot_tokens,
+        max_slots=kv.num_slots,
+        prefill_tokens=prefill_tokens,
+        cache_folder=cache_folder,
+    )
+
+
+def _graph_key(backend: Backend) -> str:
+    return ORT_GRAPH if backend is Backend.CUDA else TRT_GRAPH
 
 
 def _gpu(choice: BackendChoice) -> Gpu:

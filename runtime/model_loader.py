@@ -103,4 +103,9 @@ def _ort_graph(package: Package) -> GraphInfo:
             f"package {package.manifest.name!r} holds no ONNX Runtime graph; "
             "build it with 'powertrain export --dialect ort'"
         )
+    if "cpu" not in graph.providers:
+        raise PackageError(
+            f"package {package.manifest.name!r} is in {graph.kv_dtype}, which the CPU cannot run; serve it on a GPU, "
+            "or export with --precision int8, fp16 or fp32"
+        )
     return graph

@@ -1,25 +1,31 @@
-"""ONNX Runtime's GPU providers under a session: CUDA on the ``ort`` graph, TensorRT's two on the ``trt`` graph.
+"""Runs a graph with a GPU provider of ONNX Runtime, below ``runtime.static_session``: bindings and CUDA graph ids.
 
-The cache is one arena in device memory, bound by address. ONNX Runtime keeps its own stream and waits for it at the
-end of every run, so work is put in order by waiting, not by sharing a stream: that holds for every provider and
-version. Knows no TensorRT and no CUDA.
+Every input that a kernel reads lies in device memory at an address that never changes, because
+
+* ``IOBinding`` copies an input that lies elsewhere *when it is bound*: what is written to it later is never seen
+  (``IOBinding::BindInput`` in onnxruntime/core/session/IOBinding.cc);
+* a captured CUDA graph reads and writes the addresses that it was captured with.
+
+The one exception is ``total_sequence_length``, which GroupQueryAttention reads on the host. ONNX Runtime keeps its own
+stream and waits for it at the end of every run, so work is put in order by waiting, not by sharing a stream: that
+holds for every provider and version. Knows no TensorRT and no CUDA; the providers are ``runtime.ort_providers``.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from runtime import graph_io
 from runtime.device import Device, DeviceError
 from runtime.device_arena import DeviceArena
-from runtime.graph_profiles import max_prefill_logits, profile_shapes
+from runtime.graph_profiles import max_prefill_logits
 from runtime.manifest import ModelShape
 from runtime.static_session import Call, Limits
 
@@ -30,47 +36,81 @@ _ELEMENT_TYPES: dict[str, tuple[Any, int]] = {
     "tensor(bfloat16)": (_BFLOAT16, 2),
     "tensor(float)": (np.float32, 4),
 }
+_POSITION_TYPES: dict[str, type[np.signedinteger[Any]]] = {
+    graph_io.WRITE_INDICES: np.int64,
+    graph_io.SEQLENS_K: np.int32,
+}
 
 SessionMaker = Callable[[Path, ort.SessionOptions], ort.InferenceSession]
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """``make`` builds a session that runs on the provider alone; ``memory`` is where the cache lies.
+    """``make`` builds a session that runs on the provider alone; ``memory`` is where cache and inputs lie.
 
-    ``run_entries`` gives a call's run options, from the call and a number that decode calls of one shape share.
+    ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from the call and
+    the CUDA graph's id: one number from 1 on per (first slot, rows) of decode calls, SKIP_CAPTURE for prefill, whose
+    shapes vary.
     """
 
     backend: str
     memory: str
     make: SessionMaker
-    run_entries: Callable[[Call, int], dict[str, str]] = lambda _call, _number: {}
+    run_entries: Callable[[Call, int], dict[str, str]]
+    position_input: str = graph_io.WRITE_INDICES
+
+
+SKIP_CAPTURE = -1
+"""The CUDA graph id that ONNX Runtime's providers neither capture nor replay for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A binding and its run options. ``total`` is the host memory that the binding points to."""
+
+    binding: ort.IOBinding
+    options: ort.RunOptions
+    total: NDArray[np.int32]
 
 
 class OrtRunner:
-    """``runtime.static_session.Runner`` over a ``trt`` graph in ONNX Runtime. Bindings of decode calls are kept."""
+    """``runtime.static_session.Runner`` over a graph in ONNX Runtime. Bindings of decode calls are kept.
+
+    The first run of a CUDA graph id is run once as it is, then captured, then replayed, all inside that one call of
+    ONNX Runtime (``InferenceSession::RunImpl``): it writes the same cache rows again, which changes nothing.
+    """
 
     def __init__(
-        self, graph: Path, provider: Provider, device: Device, shape: ModelShape, *, max_slots: int, prefill_tokens: int
+        self,
+        graph: Path,
+        provider: Provider,
+        device: Device,
+        shape: ModelShape,
+        *,
+        max_slots: int,
+        prefill_tokens: int,
+        capacity: int,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
         self._session = provider.make(graph, options)
-        self._run_entries = provider.run_entries
-        self._memory, self._device, self._shape = provider.memory, device, shape
+        self._provider, self._device, self._shape = provider, device, shape
         inputs = {node.name: node for node in self._session.get_inputs()}
         past = inputs.get(graph_io.past_name(0, "key"))
-        if past is None or graph_io.WRITE_INDICES not in inputs or past.type not in _ELEMENT_TYPES:
-            raise DeviceError("the graph is not one for TensorRT; export it with --dialect ort,trt")
+        if past is None or provider.position_input not in inputs or past.type not in _ELEMENT_TYPES:
+            raise DeviceError(f"the graph is not one for {provider.backend}; export it with --dialect ort,trt")
+        if past.shape[2] != capacity and isinstance(past.shape[2], int):
+            raise DeviceError(f"the graph's cache slots have {past.shape[2]} tokens, {capacity} were asked for")
         self._element_type, itemsize = _ELEMENT_TYPES[past.type]
         self._limits = Limits(
             num_slots=max_slots,
-            capacity=past.shape[2],
+            capacity=capacity,
             prefill_tokens=prefill_tokens,
             max_logits=max_prefill_logits(prefill_tokens),
             kv_itemsize=itemsize,
+            position_input=provider.position_input,
         )
-        self._decode: dict[tuple[int, int], tuple[ort.IOBinding, ort.RunOptions]] = {}
+        self._decode: dict[tuple[int, int], _Prepared] = {}
 
     @property
     def limits(self) -> Limits:
@@ -78,155 +118,59 @@ class OrtRunner:
         return self._limits
 
     def may_record(self, call: Call) -> bool:
-        """Never: ONNX Runtime's work is on a stream of its own."""
+        """Never: ONNX Runtime's work is on a stream of its own, and it captures that itself."""
         del call
         return False
 
     def enqueue(self, call: Call, arena: DeviceArena) -> None:
         """See ``Runner.enqueue``. Returns when the run is over."""
-        binding, options = self._prepared(call, arena)
+        prepared = self._prepared(call, arena)
         self._device.synchronize()
-        self._session.run_with_iobinding(binding, options)
+        self._session.run_with_iobinding(prepared.binding, prepared.options)
 
     def close(self) -> None:
         """Drop the bindings before the memory they point to."""
         self._decode.clear()
 
-    def _prepared(self, call: Call, arena: DeviceArena) -> tuple[ort.IOBinding, ort.RunOptions]:
+    def _prepared(self, call: Call, arena: DeviceArena) -> _Prepared:
         key = (call.first_slot, call.num_rows)
         if call.is_decode and key in self._decode:
             return self._decode[key]
         options = ort.RunOptions()
-        for name, value in self._run_entries(call, len(self._decode)).items():
+        graph_id = len(self._decode) + 1 if call.is_decode else SKIP_CAPTURE
+        for name, value in self._provider.run_entries(call, graph_id).items():
             options.add_run_config_entry(name, value)
-        prepared = (self._bound(call, arena), options)
+        # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with:
+        # the slot's length, which holds for every step. Rows still end where seqlens_k, on the device, says. In a
+        # prefill it tells the first chunk (equal to T) from later ones.
+        total = np.array(self._limits.capacity if call.is_decode else call.total_tokens, np.int32)
+        prepared = _Prepared(self._bound(call, arena, total), options, total)
         if call.is_decode:
             self._decode[key] = prepared
         return prepared
 
-    def _bound(self, call: Call, arena: DeviceArena) -> ort.IOBinding:
-        binding = self._session.io_binding()
-        small = {
-            graph_io.INPUT_IDS: (call.num_rows, call.num_tokens),
-            graph_io.WRITE_INDICES: (call.num_rows,),
-            graph_io.LOGITS_INDICES: (call.num_logits,),
+    def _bound(self, call: Call, arena: DeviceArena, total: NDArray[np.int32]) -> ort.IOBinding:
+        binding, memory, position = self._session.io_binding(), self._provider.memory, self._limits.position_input
+        small: dict[str, tuple[type[np.signedinteger[Any]], tuple[int, ...]]] = {
+            graph_io.INPUT_IDS: (np.int64, (call.num_rows, call.num_tokens)),
+            position: (_POSITION_TYPES[position], (call.num_rows,)),
+            graph_io.LOGITS_INDICES: (np.int64, (call.num_logits,)),
         }
-        for name, shape in small.items():
-            binding.bind_input(name, self._memory, 0, np.int64, shape, call.addresses[name])
+        for name, (dtype, shape) in small.items():
+            binding.bind_input(name, memory, 0, dtype, shape, call.addresses[name])
+        if position == graph_io.SEQLENS_K:
+            binding.bind_input(graph_io.TOTAL_SEQUENCE_LENGTH, "cpu", 0, np.int32, (), total.ctypes.data)
         logits = (call.num_logits, self._shape.vocab_size)
-        binding.bind_output(graph_io.LOGITS, self._memory, 0, np.float32, logits, call.addresses[graph_io.LOGITS])
+        binding.bind_output(graph_io.LOGITS, memory, 0, np.float32, logits, call.addresses[graph_io.LOGITS])
+        self._bind_cache(binding, call, arena)
+        return binding
+
+    def _bind_cache(self, binding: ort.IOBinding, call: Call, arena: DeviceArena) -> None:
+        memory = self._provider.memory
         cache = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
         for layer in range(self._shape.num_layers):
             for offset, kind in enumerate(("key", "value")):
                 address = arena.address(2 * layer + offset, call.first_slot)
                 past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                binding.bind_input(past, self._memory, 0, self._element_type, cache, address)
-                binding.bind_output(present, self._memory, 0, self._element_type, cache, address)
-        return binding
-
-
-def tensorrt_provider(
-    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
-) -> Provider:
-    """ONNX Runtime's TensorRT provider, compiling for the two profiles and keeping engines in ``cache_folder``."""
-    options = {
-        **profile_options("trt_profile", shape, capacity, max_slots, prefill_tokens),
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(cache_folder),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(cache_folder),
-        "trt_cuda_graph_enable": "1",
-    }
-
-    def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
-        return _session(graph, session_options, "TensorrtExecutionProvider", options)
-
-    def entries(call: Call, number: int) -> dict[str, str]:
-        """One CUDA graph per decode shape; -1 keeps prefill, whose shapes vary, out of any."""
-        return {"gpu_graph_id": str(number + 1 if call.is_decode else -1)}
-
-    return Provider("ort-tensorrt", "cuda", make, entries)
-
-
-def tensorrt_rtx_provider(
-    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
-) -> Provider:
-    """The TensorRT for RTX provider, a plug-in of ONNX Runtime, keeping compiled kernels in ``cache_folder``."""
-    options = {
-        **profile_options("nv_profile", shape, capacity, max_slots, prefill_tokens),
-        "nv_multi_profile_enable": "1",
-        "nv_runtime_cache_path": str(cache_folder),
-    }
-
-    def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
-        plugin: Any = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
-        name = plugin.get_ep_name()
-        if not any(device.ep_name == name for device in ort.get_ep_devices()):
-            ort.register_execution_provider_library(name, plugin.get_library_path())
-        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
-        if not devices:
-            raise DeviceError(f"{name} finds no GPU that it supports; run 'powertrain doctor'")
-        session_options.add_provider_for_devices(devices[:1], options)
-        return ort.InferenceSession(str(graph), session_options)
-
-    def entries(call: Call, number: int) -> dict[str, str]:
-        """Which profile runs; its CUDA graphs need fixed shapes in every call, so they stay off."""
-        del number
-        return {"nv_profile_index": str(0 if call.is_decode else 1)}
-
-    return Provider("ort-tensorrt-rtx", "cuda", make, entries)
-
-
-def cuda_session(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
-    """A session on the CUDA provider. Raises DeviceError when ONNX Runtime fell back to the CPU."""
-    return _session(graph, session_options, "CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
-
-
-def _session(
-    graph: Path, session_options: ort.SessionOptions, provider: str, options: Mapping[str, str]
-) -> ort.InferenceSession:
-    session = ort.InferenceSession(str(graph), session_options, providers=[(provider, dict(options))])
-    if session.get_providers()[0] != provider:
-        raise DeviceError(f"ONNX Runtime could not load its {provider}; run 'powertrain doctor'")
-    return session
-
-
-def profile_options(
-    prefix: str, shape: ModelShape, capacity: int, max_slots: int, prefill_tokens: int
-) -> dict[str, str]:
-    """``<prefix>_{min,opt,max}_shapes`` as ``name:1x2,...``, each name once per profile."""
-    cache = (shape.num_kv_heads, capacity, shape.head_dim)
-    layers, kinds = range(shape.num_layers), ("key", "value")
-    pasts = {graph_io.past_name(layer, kind): cache for layer in layers for kind in kinds}
-    profiles = profile_shapes(max_slots, prefill_tokens, pasts)
-    return {
-        f"{prefix}_{bound}_shapes": ",".join(
-            f"{name}:{'x'.join(map(str, bounds[index]))}" for shapes in profiles for name, bounds in shapes.items()
-        )
-        for index, bound in enumerate(("min", "opt", "max"))
-    }
-
-
-class CudaArena:
-    """The cache of an ``ort`` graph in device memory, with the interface of ``runtime.kv_arena.KVArena``."""
-
-    def __init__(self, device: Device, shape: ModelShape, num_slots: int, capacity: int, kv_dtype: str) -> None:
-        self.shape, self.capacity = shape, capacity
-        self.dtype: Any = _BFLOAT16 if kv_dtype == "bfloat16" else np.dtype(kv_dtype)
-        itemsize = 2 if kv_dtype == "bfloat16" else np.dtype(kv_dtype).itemsize
-        self._device = device
-        self._arena = DeviceArena(device, shape, num_slots, capacity, itemsize)
-
-    def address(self, block: int, slot: int) -> int:
-        """See ``KVArena.address``."""
-        return self._arena.address(block, slot)
-
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
-        """See ``KVArena.copy_slot``; over when it returns."""
-        self._arena.copy_slot(source, target, num_tokens)
-        self._device.synchronize()
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """See ``KVArena.swap_slots``; over when it returns."""
-        self._arena.swap_slots(first, second, num_tokens)
-        self._device.synchronize()
+                binding.bind_input(past, memory, 0, self._element_type, cache, address)
+                binding.bind_output(present, memory, 0, self._element_type, cache, address)

@@ -1,4 +1,4 @@
-"""Runs a package's ``ort`` graph with ONNX Runtime over a KV arena, bound by address; on the CPU unless placed.
+"""Runs a package's ``ort`` graph on ONNX Runtime's CPU provider over a KV arena, bound by address.
 
 Owns the ONNX Runtime session, the arena and the bindings; knows nothing of requests or sampling. Past and present
 of a slot are bound to the same address, which makes GroupQueryAttention append in place. Bindings are built once
@@ -8,10 +8,9 @@ and reused: setting up 120 of them costs 540 us, running with bound ones 28 us (
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -32,11 +31,12 @@ class OrtOptions:
     """ONNX Runtime's knobs.
 
     ``spin_us`` bounds how long an idle worker thread burns its core waiting for the next kernel; unbounded spinning
-    (the default of ONNX Runtime) starves the event loop on small machines. 0 switches spinning off.
+    (the default of ONNX Runtime) starves the event loop on small machines. 500 us outlasts the gap between two steps, so
+    a step does not begin by waking a thread. 0 switches spinning off.
     """
 
     intra_op_threads: int
-    spin_us: int = 200
+    spin_us: int = 500
     config_entries: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,49 +55,12 @@ def cpu_session_options(options: OrtOptions) -> ort.SessionOptions:
     return so
 
 
-class Arena(Protocol):
-    """What a session needs of a cache, wherever its memory is; see ``runtime.kv_arena.KVArena``."""
-
-    shape: ModelShape
-    capacity: int
-    dtype: Any
-
-    def address(self, block: int, slot: int) -> int:
-        """Address of a slot's first row in a block."""
-        ...
-
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy rows between slots."""
-        ...
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """Exchange rows of slots."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Another device than the CPU: how the session is made, the cache, and the device type of its memory.
-
-    Small inputs and logits stay in host memory; ONNX Runtime copies them. ``release`` frees the device at the end.
-    """
-
-    backend: str
-    memory: str
-    make: Callable[[Path, ort.SessionOptions], ort.InferenceSession]
-    arena: Arena
-    release: Callable[[], None]
-
-
 class _Call:
     """One bound call: persistent small inputs, mutated in place, and a persistent logits buffer."""
 
-    def __init__(
-        self, session: ort.InferenceSession, arena: Arena, first_slot: int, num_rows: int, memory: str = _DEVICE
-    ) -> None:
+    def __init__(self, session: ort.InferenceSession, arena: KVArena, first_slot: int, num_rows: int) -> None:
         self.binding = session.io_binding()
         self.num_rows = num_rows
-        self._memory = memory
         self.seqlens_k = np.zeros(num_rows, np.int32)  # [B]
         self.total_sequence_length = np.zeros((), np.int32)
         self._bind_input(graph_io.SEQLENS_K, self.seqlens_k)
@@ -125,43 +88,33 @@ class _Call:
     def _bind_input(self, name: str, array: NDArray[np.generic]) -> None:
         self.binding.bind_input(name, _DEVICE, 0, array.dtype, array.shape, array.ctypes.data)
 
-    def _bind_cache(self, arena: Arena, first_slot: int) -> None:
+    def _bind_cache(self, arena: KVArena, first_slot: int) -> None:
         shape = (self.num_rows, arena.shape.num_kv_heads, arena.capacity, arena.shape.head_dim)
         for layer in range(arena.shape.num_layers):
             for offset, kind in enumerate(("key", "value")):
                 address = arena.address(2 * layer + offset, first_slot)
                 past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                self.binding.bind_input(past, self._memory, 0, arena.dtype, shape, address)
-                self.binding.bind_output(present, self._memory, 0, arena.dtype, shape, address)
+                self.binding.bind_input(past, _DEVICE, 0, arena.dtype, shape, address)
+                self.binding.bind_output(present, _DEVICE, 0, arena.dtype, shape, address)
 
 
 class OrtSession:
-    """``runtime.session.Session`` on ONNX Runtime, on its CPU provider unless a placement is given."""
+    """``runtime.session.Session`` on ONNX Runtime's CPU provider."""
 
-    def __init__(
-        self,
-        graph: Path,
-        shape: ModelShape,
-        kv: KVPlan,
-        options: OrtOptions,
-        kv_dtype: str,
-        *,
-        placement: Placement | None = None,
-    ) -> None:
-        make = placement.make if placement else _cpu_session
-        self._session = make(graph, cpu_session_options(options))
-        self._arena: Arena = placement.arena if placement else KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
-        self._memory, self._release = (placement.memory, placement.release) if placement else (_DEVICE, _nothing)
+    def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions, kv_dtype: str) -> None:
+        providers = ["CPUExecutionProvider"]
+        self._session = ort.InferenceSession(str(graph), cpu_session_options(options), providers=providers)
+        self._arena = KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
         self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
         self._run_ns = 0
         self._info = SessionInfo(
-            backend=placement.backend if placement else "cpu",
+            backend="cpu",
             num_slots=kv.num_slots,
             max_model_len=kv.slot_tokens,
             vocab_size=shape.vocab_size,
             kv_bytes_per_token=kv.bytes_per_token,
-            batch_invariant=placement is None,
+            batch_invariant=True,
         )
 
     @property
@@ -178,7 +131,7 @@ class OrtSession:
         """See ``Session.prefill``."""
         call = self._prefill_calls.get(slot)
         if call is None:
-            call = self._prefill_calls[slot] = _Call(self._session, self._arena, slot, 1, self._memory)
+            call = self._prefill_calls[slot] = _Call(self._session, self._arena, slot, 1)
         call.set_shape(len(token_ids), num_logits, self._info.vocab_size)
         call.input_ids[0] = token_ids
         call.seqlens_k[0] = start + len(token_ids) - 1
@@ -191,7 +144,7 @@ class OrtSession:
         num_rows = len(token_ids)
         call = self._decode_calls.get((first_slot, num_rows))
         if call is None:
-            call = _Call(self._session, self._arena, first_slot, num_rows, self._memory)
+            call = _Call(self._session, self._arena, first_slot, num_rows)
             self._decode_calls[first_slot, num_rows] = call
             call.set_shape(1, num_rows, self._info.vocab_size)
         call.input_ids[:, 0] = token_ids
@@ -217,12 +170,3 @@ class OrtSession:
         """Drop the bindings before the arena and the session that they point to."""
         self._decode_calls.clear()
         self._prefill_calls.clear()
-        self._release()
-
-
-def _cpu_session(graph: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
-def _nothing() -> None:
-    """What a session on the CPU has to release."""

@@ -66,12 +66,21 @@ def compare_sessions(candidate: Session, reference: Session) -> Agreement:
 
 
 def check_against_cpu(session: Session, package: Package, threads: int) -> Agreement:
-    """Compare with the package's ``ort`` graph on the CPU. Raises EngineError on a difference or without that graph."""
+    """Compare with the package's ``ort`` graph on the CPU.
+
+    Raises EngineError on a difference, and when the package has no graph that the CPU can run: none at all, or one in
+    bfloat16, for which ONNX Runtime's CPU provider has no MatMul.
+    """
     what = f"backend {session.info.backend}"
     graph = package.manifest.graphs.get(ORT_GRAPH)
     if graph is None:
         raise EngineError(
             f"{what} cannot be checked, the package holds no graph for the CPU; export with --dialect ort,trt"
+        )
+    if "cpu" not in graph.providers:
+        raise EngineError(
+            f"{what} cannot be checked: the CPU cannot run the package's {graph.kv_dtype} graph; export with "
+            "--precision fp16, or start with --no-self-test and compare the answers yourself"
         )
     kv = KVPlan(num_slots=2, slot_tokens=NUM_TOKENS, bytes_per_token=0, budget_bytes=0)
     options = OrtOptions(intra_op_threads=threads)

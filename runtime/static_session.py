@@ -1,4 +1,4 @@
-"""A session over a graph with a fixed cache length, on any device: arena, staging of the small arrays, call shapes.
+"""A session over slots of a fixed length on any device: arena, staging of the small arrays, call shapes.
 
 Turns prefill and decode into calls with addresses and shapes and hands them to a ``Runner`` (TensorRT's engine, or
 ONNX Runtime with a GPU provider). Knows no TensorRT, no ONNX Runtime and no CUDA. Axes are those of
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime import graph_io
 from runtime.device import ALIGNMENT_BYTES, Device, DeviceError, Recording
@@ -19,26 +20,34 @@ from runtime.device_arena import DeviceArena
 from runtime.manifest import ModelShape
 from runtime.session import FloatArray, Int64Array, SessionInfo
 
-_INT64_BYTES = 8
 _FLOAT32_BYTES = 4
+_POSITION_DTYPES: dict[str, np.dtype[Any]] = {
+    graph_io.WRITE_INDICES: np.dtype(np.int64),
+    graph_io.SEQLENS_K: np.dtype(np.int32),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a runner can take. ``capacity`` is a slot's fixed length in tokens; ``max_logits`` bounds N of a prefill."""
+    """What a runner can take. ``capacity`` is a slot's fixed length in tokens; ``max_logits`` bounds N of a prefill.
+
+    ``position_input`` names the graph's input that places a row in its cache: ``write_indices`` or ``seqlens_k``.
+    """
 
     num_slots: int
     capacity: int
     prefill_tokens: int
     max_logits: int
     kv_itemsize: int
+    position_input: str = graph_io.WRITE_INDICES
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One run of the graph: B rows of T tokens with N logits rows, over slots ``[first_slot, first_slot + B)``.
 
-    ``addresses`` maps every input and output of the graph but the cache to its address.
+    ``total_tokens`` counts the cache rows that the fullest slot holds after the call. ``addresses`` maps the inputs
+    in device memory and the logits to their addresses, which are the same in every prefill and in every decode call.
     """
 
     is_decode: bool
@@ -46,6 +55,7 @@ class Call:
     num_rows: int
     num_tokens: int
     num_logits: int
+    total_tokens: int
     addresses: dict[str, int]
 
 
@@ -71,24 +81,27 @@ class Runner(Protocol):
 
 
 class _Staging:
-    """Three int64 inputs side by side, in pinned and in device memory, and a logits buffer in both."""
+    """Three integer inputs side by side, in pinned and in device memory, and a logits buffer in both."""
 
-    def __init__(self, device: Device, num_tokens: int, num_rows: int, num_logits: int, vocab_size: int) -> None:
+    def __init__(
+        self, device: Device, position_input: str, *, num_tokens: int, num_rows: int, num_logits: int, vocab_size: int
+    ) -> None:
         self._device = device
-        sizes = {
-            graph_io.INPUT_IDS: num_tokens,
-            graph_io.WRITE_INDICES: num_rows,
-            graph_io.LOGITS_INDICES: num_logits,
+        self._position_input = position_input
+        sizes: dict[str, tuple[int, np.dtype[Any]]] = {
+            graph_io.INPUT_IDS: (num_tokens, np.dtype(np.int64)),
+            position_input: (num_rows, _POSITION_DTYPES[position_input]),
+            graph_io.LOGITS_INDICES: (num_logits, np.dtype(np.int64)),
         }
         offsets, end = {}, 0
-        for name, count in sizes.items():
+        for name, (count, dtype) in sizes.items():
             offsets[name] = end
-            end += -(-count * _INT64_BYTES // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            end += -(-count * dtype.itemsize // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         self._host = device.pinned(end)
         base = device.allocate(end)
-        words = self._host.view(np.int64)
-        self.inputs: dict[str, Int64Array] = {
-            name: words[offset // _INT64_BYTES :][: sizes[name]] for name, offset in offsets.items()
+        self.inputs: dict[str, NDArray[np.signedinteger[Any]]] = {
+            name: self._host[offset:][: sizes[name][0] * sizes[name][1].itemsize].view(sizes[name][1])
+            for name, offset in offsets.items()
         }
         self._base = base
         self._logits_bytes = device.pinned(num_logits * vocab_size * _FLOAT32_BYTES)
@@ -96,6 +109,11 @@ class _Staging:
         self._logits_base = device.allocate(self._logits_bytes.nbytes)
         self.addresses = {name: base + offset for name, offset in offsets.items()}
         self.addresses[graph_io.LOGITS] = self._logits_base
+
+    def set_positions(self, positions: Int64Array, num_tokens: int) -> None:
+        """Place ``num_tokens`` per row from cache rows ``positions``, int64 [B], on."""
+        last = num_tokens - 1 if self._position_input == graph_io.SEQLENS_K else 0
+        self.inputs[self._position_input][: len(positions)] = positions + last
 
     def upload(self) -> None:
         self._device.upload(self._base, self._host)
@@ -115,8 +133,18 @@ class StaticSession:
             raise DeviceError(f"{num_slots} slots were asked for, the engine was built for {limits.num_slots}")
         self._runner, self._device, self._limits = runner, device, limits
         self._arena = DeviceArena(device, shape, num_slots, limits.capacity, limits.kv_itemsize)
-        self._decode_staging = _Staging(device, num_slots, num_slots, num_slots, shape.vocab_size)
-        self._prefill_staging = _Staging(device, limits.prefill_tokens, 1, limits.max_logits, shape.vocab_size)
+        name, vocab_size = limits.position_input, shape.vocab_size
+        self._decode_staging = _Staging(
+            device, name, num_tokens=num_slots, num_rows=num_slots, num_logits=num_slots, vocab_size=vocab_size
+        )
+        self._prefill_staging = _Staging(
+            device,
+            name,
+            num_tokens=limits.prefill_tokens,
+            num_rows=1,
+            num_logits=limits.max_logits,
+            vocab_size=vocab_size,
+        )
         self._recordings: dict[tuple[int, int], Recording | None] = {}
         self._run_ns = 0
         self._info = SessionInfo(
@@ -158,7 +186,7 @@ class StaticSession:
     def _prefill_piece(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> None:
         staging, count = self._prefill_staging, len(token_ids)
         staging.inputs[graph_io.INPUT_IDS][:count] = token_ids
-        staging.inputs[graph_io.WRITE_INDICES][0] = start
+        staging.set_positions(np.array([start]), count)
         staging.inputs[graph_io.LOGITS_INDICES][:num_logits] = np.arange(count - num_logits, count)
         call = Call(
             is_decode=False,
@@ -166,6 +194,7 @@ class StaticSession:
             num_rows=1,
             num_tokens=count,
             num_logits=num_logits,
+            total_tokens=start + count,
             addresses=staging.addresses,
         )
         begin = time.perf_counter_ns()
@@ -177,7 +206,7 @@ class StaticSession:
         """See ``Session.decode``. Where possible, a shape's second call is recorded and later ones replay it."""
         staging, count = self._decode_staging, len(token_ids)
         staging.inputs[graph_io.INPUT_IDS][:count] = token_ids
-        staging.inputs[graph_io.WRITE_INDICES][:count] = positions
+        staging.set_positions(positions, 1)
         staging.inputs[graph_io.LOGITS_INDICES][:count] = np.arange(count)
         call = Call(
             is_decode=True,
@@ -185,6 +214,7 @@ class StaticSession:
             num_rows=count,
             num_tokens=1,
             num_logits=count,
+            total_tokens=int(positions.max()) + 1,
             addresses=staging.addresses,
         )
         begin = time.perf_counter_ns()

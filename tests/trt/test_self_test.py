@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 from runtime.engine_sidecar import EngineError
+from runtime.errors import PackageError
 from runtime.kv_budget import KVPlan
 from runtime.manifest import Package
+from runtime.model_loader import ModelOptions, plan_model, session_factory
 from runtime.ort_session import OrtOptions, OrtSession
 from runtime.self_test import Agreement, check_against_cpu, check_agreement, compare_sessions
 from runtime.session import FloatArray, Int64Array, SessionInfo
 from runtime.static_session import StaticSession
 from runtime.trt_runner import TrtRunner
 from tests.host_tensorrt import HostDevice, HostEngine
-from tests.trt.tiny_package import write_package
+from tests.trt.random_checkpoint import plan, write_ort
+from tests.trt.tiny_package import SPEC, write_package
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +122,20 @@ def test_without_a_graph_for_the_cpu_nothing_is_served(session: StaticSession, p
     blind = msgspec.structs.replace(package.manifest, graphs={})
     with pytest.raises(EngineError, match="the package holds no graph for the CPU"):
         check_against_cpu(session, Package(package.root, blind), 1)
+
+
+def test_a_package_that_the_cpu_cannot_run_is_refused_with_the_way_round(
+    session: StaticSession, package: Package, tmp_path: Path
+) -> None:
+    """ONNX Runtime has no bfloat16 kernels for the CPU: the first matrix product already fails to load."""
+    graph = write_ort(SPEC, tmp_path / "ort", plan("bf16"))
+    with pytest.raises(NotImplemented_, match="Could not find an implementation for MatMul"):
+        ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    info = msgspec.structs.replace(package.manifest.graphs["ort"], kv_dtype="bfloat16", providers=("cuda",))
+    half = Package(package.root, msgspec.structs.replace(package.manifest, graphs={"ort": info}))
+    with pytest.raises(EngineError, match=r"the CPU cannot run the package's bfloat16 graph; .* with --no-self-test"):
+        check_against_cpu(session, half, 1)
+    kv = KVPlan(num_slots=2, slot_tokens=64, bytes_per_token=0, budget_bytes=0)
+    for attempt in (lambda: plan_model(half, ModelOptions()), lambda: session_factory(half, kv, ModelOptions())):
+        with pytest.raises(PackageError, match="is in bfloat16, which the CPU cannot run; serve it on a GPU"):
+            attempt()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,18 +17,13 @@ from runtime.engine import Engine
 from runtime.engine_config import EngineConfig
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.kv_budget import KVPlan
-from runtime.ort_gpu_session import (
-    CudaArena,
-    OrtRunner,
-    Provider,
-    profile_options,
-    tensorrt_provider,
-    tensorrt_rtx_provider,
-)
-from runtime.ort_session import OrtOptions, OrtSession, Placement
+from runtime.ort_gpu_session import OrtRunner, Provider
+from runtime.ort_providers import cuda_provider, graph_id_entry
+from runtime.ort_session import OrtOptions, OrtSession
 from runtime.session import Session
 from runtime.static_session import Call, StaticSession
 from runtime.trt_runner import TrtRunner
+from tests.host_cuda_session import HostCudaSession
 from tests.host_tensorrt import HostDevice, HostEngine, HostError
 from tests.runtime.engine_driver import request
 from tests.trt.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
@@ -61,37 +57,32 @@ def ort_static_session(graph: Path) -> StaticSession:
     """The ``trt`` graph in ONNX Runtime, as its GPU providers run it, on the one provider that is here."""
     device = HostDevice()
     provider = Provider(
-        "ort-cpu",
-        "cpu",
-        lambda path, options: ort.InferenceSession(str(path), options),
-        lambda call, number: {"gpu_graph_id": str(number + 1 if call.is_decode else -1)},
+        "ort-cpu", "cpu", lambda path, options: ort.InferenceSession(str(path), options), graph_id_entry
     )
-    runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16)
+    runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16, capacity=CAPACITY)
     return StaticSession("ort-cpu", runner, device, SHAPE, SLOTS)
 
 
-def placed_ort_session(graph: Path) -> OrtSession:
-    """The ``ort`` graph over an arena in device memory, as the CUDA provider runs it."""
-    device = HostDevice()
-    kv = KVPlan(num_slots=SLOTS, slot_tokens=CAPACITY, bytes_per_token=512, budget_bytes=0)
-    arena = CudaArena(device, SHAPE, SLOTS, CAPACITY, "float32")
-    placement = Placement(
-        backend="cuda",
-        memory="cpu",
-        make=lambda path, options: ort.InferenceSession(str(path), options),
-        arena=arena,
-        release=device.close,
-    )
-    return OrtSession(graph, SHAPE, kv, OrtOptions(intra_op_threads=1), "float32", placement=placement)
+def cuda_session(graph: Path) -> tuple[StaticSession, HostCudaSession]:
+    """The ``ort`` graph with captured decode steps, as the CUDA provider runs it."""
+    device, made = HostDevice(), list[HostCudaSession]()
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        made.append(HostCudaSession(path, options, device))
+        return made[0]
+
+    provider = replace(cuda_provider(), make=make)
+    runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16, capacity=CAPACITY)
+    return StaticSession("cuda", runner, device, SHAPE, SLOTS), made[0]
 
 
-@pytest.fixture(params=["recorded", "queued", "onnxruntime", "placed"])
+@pytest.fixture(params=["recorded", "queued", "onnxruntime", "captured"])
 def session(graphs: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Session]:
     made: Session
     if request.param == "onnxruntime":
         made = ort_static_session(graphs["trt"])
-    elif request.param == "placed":
-        made = placed_ort_session(graphs["ort"])
+    elif request.param == "captured":
+        made, _ = cuda_session(graphs["ort"])
     else:
         made, _, _ = trt_session(graphs["trt"], records=request.param == "recorded")
     yield made
@@ -176,21 +167,6 @@ def test_a_decode_shape_is_recorded_once_and_replayed(graphs: dict[str, Path]) -
     assert len(engine.contexts) == 3
 
 
-def test_onnxruntimes_tensorrt_is_given_both_profiles_and_a_graph_per_decode_shape(tmp_path: Path) -> None:
-    provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
-    call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=1, num_logits=2, addresses={})
-    assert provider.run_entries(call, 0) == {"gpu_graph_id": "1"}
-    assert provider.run_entries(call, 3) == {"gpu_graph_id": "4"}
-    assert provider.run_entries(replace(call, is_decode=False), 3) == {"gpu_graph_id": "-1"}
-    options = profile_options("trt_profile", SHAPE, CAPACITY, 4, 16)
-    shapes = options["trt_profile_max_shapes"].split(",")
-    assert shapes[:4] == ["input_ids:4x1", "write_indices:4", "logits_indices:4", "past_key_values.0.key:4x2x64x16"]
-    assert shapes[len(shapes) // 2 :][:3] == ["input_ids:1x16", "write_indices:1", "logits_indices:16"]
-    rtx = tensorrt_rtx_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
-    assert rtx.run_entries(call, 0) == {"nv_profile_index": "0"}
-    assert rtx.run_entries(replace(call, is_decode=False), 0) == {"nv_profile_index": "1"}
-
-
 def test_limits_come_from_the_engine(graphs: dict[str, Path]) -> None:
     session, _, _ = trt_session(graphs["trt"])
     assert session.info.max_model_len == CAPACITY
@@ -216,7 +192,7 @@ def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> Non
     device, engine = HostDevice(), HostEngine(graphs["trt"])
     runner = TrtRunner(engine, lambda: engine.create_execution_context(device), device, SHAPE, records_decode=False)
     arena = DeviceArena(device, SHAPE, SLOTS, CAPACITY, 4)
-    call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=3, num_logits=2, addresses={})
+    call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=3, num_logits=2, total_tokens=3, addresses={})
     with pytest.raises(DeviceError, match=r"refused shape \[2, 3\] for 'input_ids'"):
         runner.enqueue(call, arena)
 

@@ -1,0 +1,112 @@
+"""HostCudaSession: ONNX Runtime's session with a GPU provider, over host memory, strict about what capture needs.
+
+Runs the graph on the CPU provider but behaves as a provider with ``enable_cuda_graph`` does: a new graph id
+runs once, is captured and replayed within one call, and a replay uses what the host read at the capture. It fails on
+an input in host memory (ONNX Runtime would copy it once, when it is bound), on memory that the device does not own, on
+work left in the stream, and on a graph id used with other addresses or shapes than it was captured with.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from runtime import graph_io
+from tests.host_tensorrt import HostDevice, HostError
+
+Bound = tuple[tuple[int, ...], int]
+"""Shape and address."""
+
+
+@dataclass
+class HostBinding:
+    """``onnxruntime.IOBinding`` with raw addresses."""
+
+    device: HostDevice
+    inputs: dict[str, Bound] = field(default_factory=dict)
+    outputs: dict[str, Bound] = field(default_factory=dict)
+    dtypes: dict[str, Any] = field(default_factory=dict)
+
+    def bind_input(self, name: str, memory: str, _index: int, dtype: Any, shape: tuple[int, ...], address: int) -> None:
+        if memory == "cuda":
+            self._check(address, dtype, shape)
+        elif name != graph_io.TOTAL_SEQUENCE_LENGTH:
+            raise HostError(f"{name} is bound in host memory: it is copied now, and what changes later is never read")
+        self.inputs[name], self.dtypes[name] = (tuple(shape), address), dtype
+
+    def bind_output(
+        self, name: str, memory: str, _index: int, dtype: Any, shape: tuple[int, ...], address: int
+    ) -> None:
+        if memory != "cuda":
+            raise HostError(f"{name} is bound in host memory, where a replayed graph does not write")
+        self._check(address, dtype, shape)
+        self.outputs[name], self.dtypes[name] = (tuple(shape), address), dtype
+
+    def _check(self, address: int, dtype: Any, shape: tuple[int, ...]) -> None:
+        self.device.view(address, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a CUDA graph holds on to."""
+
+    inputs: dict[str, Bound]
+    outputs: dict[str, Bound]
+    total: int | None
+
+
+class HostCudaSession:
+    """``onnxruntime.InferenceSession``, as far as ``OrtRunner`` uses it. ``graph_ids`` has one entry per call."""
+
+    def __init__(
+        self, graph: Path, options: ort.SessionOptions, device: HostDevice, option: str = "gpu_graph_id"
+    ) -> None:
+        self.inner = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        self.device, self.option = device, option
+        self.graph_ids: list[int] = []
+        self.num_executions = 0
+        self.captured: dict[int, Captured] = {}
+
+    def get_inputs(self) -> list[Any]:
+        return list(self.inner.get_inputs())
+
+    def io_binding(self) -> HostBinding:
+        return HostBinding(self.device)
+
+    def run_with_iobinding(self, binding: HostBinding, options: ort.RunOptions) -> None:
+        if self.device.queue:
+            raise HostError("run before the uploads in the stream were waited for")
+        graph_id = int(options.get_run_config_entry(self.option))
+        self.graph_ids.append(graph_id)
+        total = _total(binding)
+        if graph_id < 0:
+            return self._execute(binding, total)
+        if graph_id not in self.captured:
+            self._execute(binding, total)  # the regular run before capture
+            self.captured[graph_id] = Captured(dict(binding.inputs), dict(binding.outputs), total)
+        graph = self.captured[graph_id]
+        if (binding.inputs, binding.outputs) != (graph.inputs, graph.outputs):
+            raise HostError(f"graph {graph_id} was captured with other addresses or shapes")
+        return self._execute(binding, graph.total)
+
+    def _execute(self, binding: HostBinding, total: int | None) -> None:
+        self.num_executions += 1
+        inner, held = self.inner.io_binding(), np.array(0 if total is None else total, np.int32)
+        for name, (shape, address) in binding.inputs.items():
+            at = held.ctypes.data if name == graph_io.TOTAL_SEQUENCE_LENGTH else address
+            inner.bind_input(name, "cpu", 0, binding.dtypes[name], shape, at)
+        for name, (shape, address) in binding.outputs.items():
+            inner.bind_output(name, "cpu", 0, binding.dtypes[name], shape, address)
+        self.inner.run_with_iobinding(inner)
+
+
+def _total(binding: HostBinding) -> int | None:
+    bound = binding.inputs.get(graph_io.TOTAL_SEQUENCE_LENGTH)
+    if bound is None:
+        return None
+    return ctypes.c_int32.from_address(bound[1]).value
