@@ -70,8 +70,9 @@ class ManagementController(Controller):
     """Everything about the server but its answers."""
 
     @get(["/v1/health/live"])
-    async def live(self) -> ASGIApp:
-        """The process runs; says nothing of the model."""
+    async def live(self, service: NamedDependency[Service]) -> ASGIApp:
+        """The process runs and its engine has neither died nor hung: a restart would mend nothing."""
+        service.require_alive()
         return JsonAnswer(HealthBody(message="Service is live."))
 
     @get(["/v1/health/ready", "/health", "/ping"])

@@ -98,7 +98,13 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=DetokenizeBody,
         errors=_POST_ERRORS,
     ),
-    Operation(method="get", path="/v1/health/live", summary="The process runs.", answer=HealthBody, errors=()),
+    Operation(
+        method="get",
+        path="/v1/health/live",
+        summary="The process runs and its engine has not failed.",
+        answer=HealthBody,
+        errors=(503,),
+    ),
     Operation(
         method="get", path="/v1/health/ready", summary="A request would be answered.", answer=HealthBody, errors=(503,)
     ),

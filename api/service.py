@@ -45,6 +45,11 @@ class Service:
         if not self.is_ready:
             raise EngineUnavailable(self.engine.state.value)
 
+    def require_alive(self) -> None:
+        """Raise EngineUnavailable when the engine died or hangs: only a restart helps then."""
+        if self.engine.state is EngineState.DEAD:
+            raise EngineUnavailable(self.engine.state.value)
+
     def note_end(self, record: RequestRecord) -> None:
         """Count and trace a finished request."""
         self.metrics.observe(record)

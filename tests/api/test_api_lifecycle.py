@@ -68,11 +68,25 @@ def test_a_dead_engine_is_503_and_its_words_stay_inside() -> None:
         assert server.post({"messages": [user("abc")]}).status_code in {500, 503}
         while server.service.engine.failure is None:
             threading.Event().wait(0.005)
-        for response in (server.get("/v1/health/ready"), server.post({"messages": [user("abc")]})):
+        probes = [server.get(f"/v1/health/{name}") for name in ("live", "ready")]
+        for response in (*probes, server.post({"messages": [user("abc")]})):
             assert response.status_code == 503
             assert "retry-after" in response.headers
             assert "/secret" not in response.text
-        assert server.get("/v1/health/live").status_code == 200
+
+
+def test_a_hung_engine_is_not_live_until_it_moves_again() -> None:
+    with running_server(watchdog_s=1.0) as server:
+        assert server.chat("abc")["choices"][0]["message"]["content"] == "abc"
+        server.gate.open.clear()
+        assert server.post({"messages": [user("abc")]}).status_code == 500
+        for name in ("live", "ready"):
+            response = server.get(f"/v1/health/{name}")
+            assert (response.status_code, response.json()["error"]["type"]) == (503, "ServiceUnavailableError")
+        server.gate.open.set()
+        while server.get("/v1/health/live").status_code != 200:
+            threading.Event().wait(0.01)
+        assert server.chat("abc")["choices"][0]["message"]["content"] == "abc"
 
 
 def test_case_090_models(server: RunningServer) -> None:
