@@ -177,8 +177,22 @@ class _EngineGauges(Collector):
                 ("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", used),
             ]
             counters += [(f"vllm:{name}", help_text, value) for name, help_text, value in counters]
+            counters.append(("vllm:num_preemptions", "Running choices sent back to wait: never.", 0))
+            yield _cache_config(self._model_name, stats)
         for kind, families in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters)):
             for name, help_text, value in families:
                 family = kind(name, help_text, labels=["model_name"])
                 family.add_metric([self._model_name], value)
                 yield family
+
+
+def _cache_config(model_name: str, stats: EngineStats) -> Metric:
+    """vLLM's description of the cache: ``num_gpu_blocks * block_size`` is its capacity; a slot is one block here."""
+    labels = {
+        "model_name": model_name,
+        "num_gpu_blocks": str(stats.num_slots),
+        "block_size": str(stats.kv_capacity_tokens // stats.num_slots if stats.num_slots else 0),
+    }
+    family = GaugeMetricFamily("vllm:cache_config_info", "The KV cache's dimensions.", labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
