@@ -9,11 +9,12 @@ from pathlib import Path
 from runtime.async_engine import AsyncEngine
 from runtime.backend import choose_backend
 from runtime.engine_config import EngineConfig
+from runtime.errors import TemplateError
 from runtime.manifest import Package
 from runtime.model_loader import ModelOptions, plan_model, session_factory
 
 from api.metrics import ServerMetrics
-from api.served_model import served_model_from_package
+from api.served_model import ServedModel, served_model_from_package
 from api.server_settings import Settings, SettingsError
 from api.service import Service
 from api.tracing import tracer_from_settings
@@ -42,15 +43,27 @@ def build_service(settings: Settings, package: Package) -> Service:
         max_model_len=kv_plan.slot_tokens,
         template_source=_template_source(settings),
     )
-    engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings))
+    engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
     return Service(
         settings=settings, model=model, engine=engine, metrics=metrics, tracer=tracer_from_settings(settings)
     )
 
 
-def engine_config(settings: Settings) -> EngineConfig:
-    """The engine's share of the settings."""
+def warm_up_ids(model: ServedModel) -> tuple[int, ...]:
+    """The prompt of a one-word conversation; empty when the model's template refuses it.
+
+    It takes template and tokenizer through their first use, and the system text that a template adds into the cache.
+    """
+    try:
+        text = model.template.render([{"role": "user", "content": "Hello"}], variables=dict(model.special_tokens))
+    except TemplateError:
+        return ()
+    return tuple(model.tokenizer.encode(text))
+
+
+def engine_config(settings: Settings, warm_up: tuple[int, ...] = ()) -> EngineConfig:
+    """The engine's share of the settings. ``warm_up`` is the prompt of the generation before READY."""
     return EngineConfig(
         max_queue=settings.max_queue,
         max_queue_time_s=settings.max_queue_time_s,
@@ -58,6 +71,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         prefix_cache=settings.prefix_cache,
         deterministic=settings.deterministic,
         max_draft_tokens=settings.max_draft_tokens,
+        warm_up_ids=warm_up,
         watchdog_s=settings.watchdog_s,
     )
 

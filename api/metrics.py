@@ -7,12 +7,13 @@ never stale. Buckets are those that NIM 1.x documents. Knows no HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from runtime.step_report import EngineStats
+from runtime.step_report import STEP_TOKEN_BOUNDS, EngineStats
 
 from api.request_record import Outcome, RequestRecord
 
@@ -179,6 +180,7 @@ class _EngineGauges(Collector):
             counters += [(f"vllm:{name}", help_text, value) for name, help_text, value in counters]
             counters.append(("vllm:num_preemptions", "Running choices sent back to wait: never.", 0))
             yield _cache_config(self._model_name, stats)
+            yield _step_tokens(self._model_name, stats)
         for kind, families in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters)):
             for name, help_text, value in families:
                 family = kind(name, help_text, labels=["model_name"])
@@ -195,4 +197,13 @@ def _cache_config(model_name: str, stats: EngineStats) -> Metric:
     }
     family = GaugeMetricFamily("vllm:cache_config_info", "The KV cache's dimensions.", labels=list(labels))
     family.add_metric(list(labels.values()), 1)
+    return family
+
+
+def _step_tokens(model_name: str, stats: EngineStats) -> Metric:
+    counts, total = stats.step_tokens
+    family = HistogramMetricFamily("vllm:iteration_tokens_total", "Tokens computed per step.", labels=["model_name"])
+    bounds = [*(str(float(bound)) for bound in STEP_TOKEN_BOUNDS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(counts or (0,) * len(bounds)), strict=True))
+    family.add_metric([model_name], buckets, total)
     return family

@@ -22,7 +22,7 @@ from runtime.scheduler import Scheduler
 from runtime.sequence import Phase, Sequence
 from runtime.session import FloatArray, Session
 from runtime.step_plan import CopyKind, PrefillChunk, SlotCopy, StepPlan
-from runtime.step_report import EngineStats, StepResult, StepTimes
+from runtime.step_report import EngineStats, StepResult, StepTimes, StepTokens
 
 _WARM_UP_PROMPT_TOKENS = 8
 _WARM_UP_NEW_TOKENS = 3
@@ -45,6 +45,7 @@ class Engine:
         self._prefix_hit_tokens = 0
         self._drafted_tokens = 0
         self._accepted_tokens = 0
+        self._step_tokens = StepTokens()
 
     @property
     def has_work(self) -> bool:
@@ -65,6 +66,7 @@ class Engine:
             prefix_hit_tokens=self._prefix_hit_tokens,
             drafted_tokens=self._drafted_tokens,
             accepted_tokens=self._accepted_tokens,
+            step_tokens=self._step_tokens.snapshot(),
         )
 
     def add(self, request: Request) -> None:
@@ -96,10 +98,10 @@ class Engine:
 
     def warm_up(self) -> None:
         """Generate a few tokens through the whole path; raises what the session raises, or RuntimeError."""
-        count = min(_WARM_UP_PROMPT_TOKENS, self.session.info.max_model_len - _WARM_UP_NEW_TOKENS)
+        prompt = self._config.warm_up_ids or tuple(range(_WARM_UP_PROMPT_TOKENS))
         request = Request(
             request_id="warm-up",
-            prompt_ids=tuple(range(count)),
+            prompt_ids=prompt[: self.session.info.max_model_len - _WARM_UP_NEW_TOKENS],
             sampling=SamplingParams(max_tokens=_WARM_UP_NEW_TOKENS, temperature=0.0),
             eos_token_ids=frozenset(),
             arrival_ns=self._clock(),
@@ -110,6 +112,7 @@ class Engine:
                 if isinstance(event, FinishEvent) and event.error is not None:
                     raise RuntimeError(event.error)
         self._num_steps = self._prefix_query_tokens = 0
+        self._step_tokens = StepTokens()
 
     def step(self) -> StepResult:
         """Run the next step; with no work left it does nothing."""
@@ -125,7 +128,9 @@ class Engine:
         spent = _Spent()
         num_decoded = self._decode(plan, events, spent)
         num_prefilled = sum(self._prefill(chunk, events, spent) for chunk in plan.prefills)
-        self._num_steps += not plan.is_empty
+        if not plan.is_empty:
+            self._num_steps += 1
+            self._step_tokens.observe(num_decoded + num_prefilled)
         run_ns = self.session.run_ns - run_before
         rest = self._clock() - copied - run_ns - spent.sample_ns - spent.commit_ns
         times = StepTimes(planned - begin, copied - planned, rest, run_ns, spent.sample_ns, spent.commit_ns)

@@ -19,6 +19,8 @@ class EngineConfig:
                              bit by bit
     max_draft_tokens         tokens that prompt lookup may guess ahead while a sequence decodes alone; 0 switches it
                              off, and so does ``deterministic``
+    warm_up_ids              prompt of the generation before READY: a typical one leaves what every prompt begins
+                             with in the prefix cache; empty takes a few arbitrary tokens
     watchdog_s               seconds without progress, with work at hand, after which the engine counts as hung
     """
 
@@ -30,6 +32,7 @@ class EngineConfig:
     prefix_cache: bool = True
     deterministic: bool = False
     max_draft_tokens: int = 0
+    warm_up_ids: tuple[int, ...] = ()
     watchdog_s: float = 120.0
 
     @property

@@ -31,8 +31,8 @@ class OrtOptions:
     """ONNX Runtime's knobs.
 
     ``spin_us`` bounds how long an idle worker thread burns its core waiting for the next kernel; unbounded spinning
-    (the default of ONNX Runtime) starves the event loop on small machines. 500 us outlasts the gap between two steps, so
-    a step does not begin by waking a thread. 0 switches spinning off.
+    (the default of ONNX Runtime) starves the event loop on small machines. 500 us outlasts the gap between two
+    steps, so a step does not begin by waking a thread. 0 switches spinning off.
     """
 
     intra_op_threads: int

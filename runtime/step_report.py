@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from runtime.events import Event
+
+STEP_TOKEN_BOUNDS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Upper bounds of the histogram of tokens per step, as of vLLM's ``iteration_tokens_total``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,29 @@ class StepResult:
     times: StepTimes
 
 
+class StepTokens:
+    """Histogram of tokens computed per step, prefilled and decoded."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(STEP_TOKEN_BOUNDS) + 1)
+        self._total = 0
+
+    def observe(self, num_tokens: int) -> None:
+        """Count one step."""
+        self._counts[bisect_left(STEP_TOKEN_BOUNDS, num_tokens)] += 1
+        self._total += num_tokens
+
+    def snapshot(self) -> tuple[tuple[int, ...], int]:
+        """Steps per bucket, the last one open-ended, and the sum of their tokens."""
+        return tuple(self._counts), self._total
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Token counts are cumulative; ``kv_used_tokens`` are rows owned by live sequences."""
+    """A snapshot. Token counts are cumulative; ``kv_used_tokens`` are rows owned by live sequences.
+
+    ``step_tokens`` is ``StepTokens.snapshot``.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
@@ -43,3 +67,4 @@ class EngineStats:
     prefix_hit_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    step_tokens: tuple[tuple[int, ...], int] = ((), 0)

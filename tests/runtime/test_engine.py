@@ -266,3 +266,23 @@ def test_a_hole_is_closed_and_the_rows_it_retained_are_kept() -> None:
     assert driver.finishes["again", 0].num_cached_tokens == 42
     assert driver.tokens["high", 0] == adding_reply([5, 6], 30)
     assert driver.tokens["again", 0] == adding_reply([*middle, 7, 8], 3)
+
+
+def test_tokens_per_step_are_counted() -> None:
+    driver = Driver()
+    driver.add(request("a", PROMPT, max_tokens=5))
+    driver.run()
+    counts, total = driver.engine.stats().step_tokens
+    assert total == 40 + 4
+    assert counts[0] == 4  # steps of one token
+    assert counts[5] == 1  # 32 < 40 <= 64
+    assert sum(counts) == 5
+
+
+def test_warming_up_with_a_prompt_leaves_its_beginning_in_the_cache() -> None:
+    driver = Driver(config=EngineConfig(warm_up_ids=tuple(PROMPT)))
+    driver.engine.warm_up()
+    assert driver.engine.stats().step_tokens == ((0,) * 14, 0)
+    driver.add(request("a", [*PROMPT[:30], 70, 71, 72], max_tokens=2))
+    driver.run()
+    assert driver.finishes["a", 0].num_cached_tokens == 30
