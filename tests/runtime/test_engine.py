@@ -275,7 +275,7 @@ def test_tokens_per_step_are_counted() -> None:
     counts, total = driver.engine.stats().step_tokens
     assert total == 40 + 4
     assert counts[0] == 4  # steps of one token
-    assert counts[5] == 1  # 32 < 40 <= 64
+    assert counts[4] == 1  # 32 < 40 <= 64
     assert sum(counts) == 5
 
 
