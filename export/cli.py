@@ -94,6 +94,7 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     from export.package_builder import chosen_max_model_len
     from export.precision import AUTO, plan_from_name
     from export.progress import SilentReporter
+    from export.quantized_tensor import stored_formats
     from export.sources import open_source
 
     checkpoint = open_source(recipe, base, SilentReporter()).checkpoint
@@ -107,7 +108,8 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     if root is not None:
         check_shapes(checkpoint)
         precision = "int8" if recipe.precision == AUTO else recipe.precision
-        costs = estimate(checkpoint.spec, plan_from_name(precision, recipe.block), max_model_len)
+        plan = plan_from_name(precision, recipe.block).keeping(stored_formats(checkpoint))
+        costs = estimate(checkpoint.spec, plan, max_model_len)
         console.print(
             f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from export.checkpoint import Checkpoint
 from export.dialect import Dialect, Value
 from export.lazy_tensor import LazyTensor, concat_rows
+from export.quantized_tensor import concat_weights
 
 
 def emit_decoder(checkpoint: Checkpoint, dialect: Dialect, on_layer: Callable[[], None] = lambda: None) -> None:
@@ -81,7 +82,7 @@ class _Layer:
     def _linear(self, name: str, x: Value, roles: tuple[str, ...], multiplier: float = 1.0) -> Value:
         has_bias = {"qkv": self.spec.qkv_bias, "o": self.spec.output_bias}.get(name, self.spec.mlp_bias)
         full_name = self.prefix + name
-        weight = _scaled(concat_rows(full_name, [self._tensor(role) for role in roles]), multiplier)
+        weight = _scaled(concat_weights(full_name, [self._tensor(role) for role in roles]), multiplier)
         bias = concat_rows(full_name + "_bias", [self._tensor(role + "_bias") for role in roles]) if has_bias else None
         return self.dialect.linear(full_name, x, weight, _scaled(bias, multiplier) if bias else None)
 

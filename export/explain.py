@@ -1,17 +1,18 @@
-"""What a checkpoint is and what it will cost, computed from its spec alone: no tensor is read, nothing is built."""
+"""What a checkpoint is and what it will cost, computed from its spec: no weights are read, nothing is built."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from export.checkpoint import Checkpoint
 from export.lazy_tensor import BAND_BYTES
-from export.precision import PRECISIONS, PrecisionPlan, plan_from_name
+from export.precision import PRECISIONS, PrecisionPlan, WeightFormat, plan_from_name, planned_name
+from export.quantized_tensor import stored_formats
 from export.spec import DecoderSpec, weight_shapes
 
 _FLOAT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
 _BASE_BYTES = 250_000_000
 """Python, NumPy, onnx and the node list, measured on the default model."""
 
@@ -31,7 +32,7 @@ def estimate(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int) -> Cost
     total, largest_float = 0, 0
     for name, shape in weight_shapes(spec).items():
         size = math.prod(shape)
-        chosen = plan.format_of(_projection(name), shape[1]) if len(shape) == 2 else None
+        chosen = plan.format_of(planned_name(name), shape[1]) if len(shape) == 2 else None
         if chosen is not None and chosen.bits:
             total += size * chosen.bits // 8 + size // chosen.block * float_bytes
             continue
@@ -69,22 +70,20 @@ def explain(checkpoint: Checkpoint, max_model_len: int) -> dict[str, dict[str, s
         "vocabulary": f"{spec.vocab_size:,}",
         "context": f"{spec.max_positions:,} tokens; exported for {max_model_len:,}",
     }
-    return {"model": model, "switches": switches, "precisions": _precision_lines(spec, max_model_len)}
+    return {
+        "model": model,
+        "switches": switches,
+        "precisions": _precision_lines(spec, stored_formats(checkpoint), max_model_len),
+    }
 
 
-def _precision_lines(spec: DecoderSpec, max_model_len: int) -> dict[str, str]:
+def _precision_lines(spec: DecoderSpec, kept: Mapping[str, WeightFormat], max_model_len: int) -> dict[str, str]:
     lines = {}
     for name in PRECISIONS:
-        costs = estimate(spec, plan_from_name(name), max_model_len)
+        costs = estimate(spec, plan_from_name(name).keeping(kept), max_model_len)
         lines[name] = (
             f"{costs.graph_bytes / 2**20:,.0f} MiB, cache {costs.kv_bytes_per_token / 2**10:,.1f} KiB per token "
             f"({costs.kv_bytes_per_token * max_model_len / 2**20:,.0f} MiB per full sequence), "
             f"about {costs.build_bytes / 2**20:,.0f} MiB of memory to write"
         )
     return lines
-
-
-def _projection(name: str) -> str:
-    """The precision plan's name of a tensor: fused projections are planned as one."""
-    head, _, role = name.rpartition(".")
-    return f"{head}.{_FUSED.get(role, role)}" if head else role

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from export.checkpoint import TextFiles
 from export.errors import SourceError, UnsupportedError
+from export.hf_quantized import layout_from_config, packed_matrix
 from export.hf_spec import spec_from_config
 from export.hf_text import text_files_from_folder
 from export.json_object import read_json_object
 from export.lazy_tensor import F32, LazyTensor
+from export.safetensors_file import FLOAT_KINDS, StoredArray, open_file, stored_array
 from export.spec import DecoderSpec
 
 CONFIG_FILE = "config.json"
@@ -26,7 +26,6 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 _MAX_SHARDS = 10_000
-_FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 _EMBEDDING = "embed_tokens.weight"
 _LAYER_NAMES = {
     "q": "self_attn.q_proj",
@@ -50,7 +49,8 @@ class HfCheckpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._spec = spec_from_config(read_json_object(inside(folder, CONFIG_FILE)))
+        config = read_json_object(inside(folder, CONFIG_FILE))
+        self._spec, self._packing = spec_from_config(config), layout_from_config(config)
         self._files = _shards(folder)
         self._place = _tensor_places(self._files)
         roots = [key.removesuffix(_EMBEDDING) for key in self._place if key.endswith("." + _EMBEDDING)]
@@ -83,8 +83,9 @@ class HfCheckpoint:
             case "final_norm":
                 return self._norm(self._root + "norm.weight")
             case "head":
-                nested = self._root.removesuffix("model.") + "lm_head.weight"
-                return self._read(nested if nested in self._place else "lm_head.weight")
+                nested = self._root.removesuffix("model.") + "lm_head"
+                parts = (nested + ".weight", nested + ".qweight")
+                return self._read(("lm_head" if self._place.keys().isdisjoint(parts) else nested) + ".weight")
         match = re.fullmatch(r"layers\.(\d+)\.(\w+?)(_bias)?", name)
         if match is None:
             raise UnsupportedError(f"no tensor {name!r} in Hugging Face folders")
@@ -121,30 +122,31 @@ class HfCheckpoint:
         return tensor.slice_rows(starts[role], spec.q_size if role == "q" else spec.kv_size)
 
     def _read(self, key: str) -> LazyTensor:
-        if key not in self._place:
+        stem = key.removesuffix(".weight")
+        if self._packing is not None and stem != key and stem + ".qweight" in self._place:
+            return packed_matrix(stem, self._packing, self._stored)
+        stored = self._stored(key)
+        if stored is None:
             raise SourceError(f"{self.folder.name}: tensor {key!r} is missing; the checkpoint is incomplete")
-        path = self._files[self._place[key]]
-        with _open(path) as file:
-            part = file.get_slice(key)
-            shape, kind = tuple(part.get_shape()), part.get_dtype()
-        if kind not in _FLOAT_TYPES:
+        if stored.kind not in FLOAT_KINDS:
             raise UnsupportedError(
-                f"{self.folder.name}: tensor {key!r} has type {kind}; {', '.join(sorted(_FLOAT_TYPES))} are read"
+                f"{self.folder.name}: tensor {key!r} has type {stored.kind}; {', '.join(sorted(FLOAT_KINDS))} are read"
             )
 
         def read(start: int, stop: int) -> F32:
-            # Opened per read: a file kept open stays mapped, and a build's peak memory would be the whole checkpoint.
-            with _open(path) as file:
-                return np.asarray(file.get_slice(key)[start:stop], dtype=np.float32)
+            return np.asarray(stored.read(slice(start, stop)), dtype=np.float32)
 
-        return LazyTensor(key, shape, read)
+        return LazyTensor(key, stored.shape, read)
+
+    def _stored(self, key: str) -> StoredArray | None:
+        return stored_array(self._files[self._place[key]], key) if key in self._place else None
 
 
 def _tensor_places(files: dict[str, Path]) -> dict[str, str]:
     """Tensor -> the file that holds it."""
     place: dict[str, str] = {}
     for name, path in files.items():
-        with _open(path) as file:
+        with open_file(path) as file:
             place |= dict.fromkeys(file.keys(), name)
     return place
 
@@ -173,12 +175,3 @@ def _shards(folder: Path) -> dict[str, Path]:
     if not names or len(names) > _MAX_SHARDS or not all(isinstance(name, str) for name in names):
         raise SourceError(f"{INDEX_FILE}: 'weight_map' must map tensors to 1 to {_MAX_SHARDS} file names")
     return {name: inside(folder, name) for name in sorted(names)}
-
-
-def _open(path: Path) -> Any:  # noqa: ANN401 - the library's handle has no public type
-    try:
-        return safe_open(path, framework="np")
-    except FileNotFoundError as error:
-        raise SourceError(f"{path.name} is missing in {path.parent}; the checkpoint is incomplete") from error
-    except (SafetensorError, OSError) as error:
-        raise SourceError(f"{path.name} is not a usable safetensors file ({error}); fetch it again") from error

@@ -37,11 +37,6 @@ def spec_from_config(config: JsonObject) -> DecoderSpec:
         config, model_type = inner, "gemma3_text"
     if model_type not in _VARIANTS:
         raise _unknown(config, str(model_type))
-    if quantization := config.object("quantization_config"):
-        raise UnsupportedError(
-            f"{config.name}: the weights are stored quantized ({quantization.text('quant_method')}); "
-            "use the original fp32, fp16 or bf16 checkpoint, or a GGUF file"
-        )
     spec = _VARIANTS[model_type](config, _base_spec(config, model_type))
     if spec.num_heads % spec.num_kv_heads:
         raise SourceError(f"{config.name}: {spec.num_heads} heads cannot share {spec.num_kv_heads} key heads evenly")

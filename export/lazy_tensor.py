@@ -27,12 +27,17 @@ class LazyTensor:
     shape: tuple[int, ...]
     read: Callable[[int, int], F32]
 
-    def bands(self) -> Iterator[F32]:
-        """All rows in order, in arrays of at most 16 MiB (or one row). Raises SourceError at a value not finite."""
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the rows of each band."""
         row_bytes = 4 * (self.shape[1] if len(self.shape) > 1 else 1)
         step = max(1, BAND_BYTES // row_bytes)
         for start in range(0, self.shape[0], step):
-            band = self.read(start, min(start + step, self.shape[0]))
+            yield start, min(start + step, self.shape[0])
+
+    def bands(self) -> Iterator[F32]:
+        """All rows in order, in arrays of at most 16 MiB (or one row). Raises SourceError at a value not finite."""
+        for start, stop in self.ranges():
+            band = self.read(start, stop)
             if not np.isfinite(band).all():
                 raise SourceError(f"tensor {self.name!r} holds NaN or infinite values; the checkpoint is damaged")
             yield band

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 from runtime import graph_io
 
 from export.dialect import Value
@@ -22,6 +24,7 @@ from export.kv_scales import KvScales
 from export.lazy_tensor import F32, LazyTensor
 from export.precision import PrecisionPlan, WeightFormat
 from export.quantize import U8, pack_offset_codes, quantize_rows
+from export.quantized_tensor import quantized_bands
 from export.rope import rope_tables
 from export.spec import DecoderSpec
 
@@ -222,13 +225,13 @@ class OrtDialect:
         return self._writer.constant(name, values.astype(self._dtype))
 
     def _quantized(self, name: str, weight: LazyTensor, chosen: WeightFormat) -> _Stored:
-        """Initializers ``name.codes`` and ``name.scales``, quantized band by band."""
+        """Initializers ``name.codes`` and ``name.scales``, band by band: the checkpoint's own, or quantized here."""
         stored = _Stored(name + ".codes", name + ".scales", weight.shape, chosen)
-        scales: list[F32] = []
+        scales: list[npt.NDArray[Any]] = []
+        round_to_nearest = partial(quantize_rows, bits=chosen.bits, block=chosen.block)
 
         def codes() -> Iterator[U8]:
-            for band in weight.bands():
-                band_codes, band_scales = quantize_rows(band, chosen.bits, chosen.block)
+            for band_codes, band_scales in quantized_bands(weight, chosen, self._dtype, round_to_nearest):
                 scales.append(band_scales)
                 yield pack_offset_codes(band_codes, chosen.bits, chosen.block)
 

@@ -30,6 +30,7 @@ from export.graph_writer import GRAPH_FILE
 from export.ort_graph import write_ort_graph
 from export.precision import AUTO, EXACT, plan_from_name
 from export.progress import Reporter
+from export.quantized_tensor import stored_formats
 from export.recipe import Recipe
 from export.sources import OpenedSource, open_source, stat_fingerprint
 from export.spec import DecoderSpec
@@ -107,11 +108,16 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     check_text_files(text, checkpoint.spec.vocab_size)
     write_text_files(partial, text)
     gauge = Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
-    notes: dict[str, str] = {}
+    kept = stored_formats(checkpoint)
+    notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
+    if recipe.precision == AUTO and kept:
+        raise ExportError(
+            "precision 'auto' has nothing to choose: the checkpoint is quantized already; use int8 or int4"
+        )
     if recipe.precision == AUTO:
         plan, notes = gauge.choose_plan(recipe, reporter)
     else:
-        plan = plan_from_name(recipe.precision, recipe.block)
+        plan = plan_from_name(recipe.precision, recipe.block).keeping(kept)
     check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
     kv_scales = gauge.kv_scales(reporter) if recipe.kv_cache == "int8" else None
     graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter, kv_scales=kv_scales)

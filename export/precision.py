@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from export.errors import ExportError
@@ -12,6 +12,7 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 
 _INT_BLOCKS = (128, 64, 32, 16)
 _DEFAULT_BLOCK = {8: 64, 4: 32}
+_FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
 _FLOAT_NAMES: dict[str, FloatType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = (*_FLOAT_NAMES, "int8", "int4")
 AUTO = "auto"
@@ -52,6 +53,16 @@ class PrecisionPlan:
     def format_of(self, name: str, num_columns: int) -> WeightFormat:
         """The format of a matrix with ``num_columns`` inputs."""
         return self.overrides.get(name, self.default).fitted(num_columns)
+
+    def keeping(self, formats: Mapping[str, WeightFormat]) -> PrecisionPlan:
+        """This plan with ``formats``, by name, for the matrices that a checkpoint holds quantized already."""
+        return replace(self, overrides={**self.overrides, **formats}) if formats else self
+
+
+def planned_name(name: str) -> str:
+    """The plan's name of a canonical tensor: fused projections are planned as one."""
+    head, _, role = name.rpartition(".")
+    return f"{head}.{_FUSED.get(role, role)}" if head else role
 
 
 EXACT = PrecisionPlan(WeightFormat())

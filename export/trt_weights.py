@@ -7,6 +7,7 @@ are positive. Knows no graph but the few nodes that make a weight usable as the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +19,7 @@ from export.graph_writer import DType, GraphWriter
 from export.lazy_tensor import F32, LazyTensor
 from export.precision import WeightFormat
 from export.quantize import I8, U8, quantize_rows
+from export.quantized_tensor import quantized_bands
 
 _TRANSPOSE_COLUMNS = 512
 
@@ -47,7 +49,8 @@ class TrtWeights:
     def _codes(self, name: str, weight: LazyTensor, chosen: WeightFormat) -> tuple[str, str]:
         """Codes [K, N] and scales [K / block, N]. TensorRT stores codes that lie the other way round twice."""
         num_out, num_in = weight.shape
-        bands = [quantize_for(band, chosen.bits, chosen.block, self._dtype) for band in weight.bands()]
+        rounded = partial(quantize_for, bits=chosen.bits, block=chosen.block, dtype=self._dtype)
+        bands = list(quantized_bands(weight, chosen, self._dtype, rounded))
         codes = np.concatenate([band_codes for band_codes, _ in bands]).T
         scales = np.concatenate([band_scales for _, band_scales in bands]).T
         dtype = ml_dtypes.int4 if chosen.bits == 4 else np.int8

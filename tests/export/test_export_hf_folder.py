@@ -121,7 +121,7 @@ def test_the_makers_texts_are_taken_over(tmp_path: Path) -> None:
         ("config.json", {"num_key_value_heads": 3}, SourceError, "cannot share 3 key heads"),
         ("config.json", {"rms_norm_eps": float("nan")}, SourceError, "'rms_norm_eps' is nan"),
         ("config.json", {"hidden_act": "relu2"}, UnsupportedError, "activation 'relu2'"),
-        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, UnsupportedError, "stored quantized (gptq)"),
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, UnsupportedError, "quantized by 'fp8'"),
         ("config.json", {"rope_scaling": {"rope_type": "dynamic", "factor": 2}}, UnsupportedError, "'dynamic'"),
         ("config.json", {"rope_scaling": [1]}, SourceError, "'rope_scaling' is [1]"),
         ("config.json", {"rope_scaling": {"rope_type": "linear"}}, SourceError, "'factor' is None"),
