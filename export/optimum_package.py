@@ -105,7 +105,7 @@ def _check_optimum(python: str) -> None:
     if found.returncode:
         raise ExportError(
             "this Python has no Optimum; make one that has, with 'python -m venv FOLDER' and 'FOLDER/bin/pip install "
-            "optimum-onnx==0.1.0 torch', and give --optimum-python FOLDER/bin/python"
+            "optimum-onnx==0.1.0 torch onnx onnxruntime accelerate', and give --optimum-python FOLDER/bin/python"
         )
 
 
