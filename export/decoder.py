@@ -45,8 +45,8 @@ class _Layer:
         x, hidden = self._enter("attention_norm", x, delta)
         attended = self._attention(hidden)
         if self.index == self.spec.num_layers - 1:
-            attended = self.dialect.select(self.prefix + "attended_rows", attended)
-            x = self.dialect.select(self.prefix + "residual_rows", x)
+            attended = self.dialect.select(self.prefix + "attended_rows", attended, self.spec.q_size)
+            x = self.dialect.select(self.prefix + "residual_rows", x, self.spec.hidden_size)
         delta = self._leave("o", "attention_post_norm", attended)
         x, hidden = self._enter("mlp_norm", x, delta)
         inner = self.dialect.glu(self.prefix + "inner", self._linear("gate_up", hidden, ("gate", "up")))

@@ -49,7 +49,7 @@ class Dialect(Protocol):
         """activation(gate) * up for ``gate_up`` [..., 2 * intermediate], gate first."""
         ...
 
-    def select(self, name: str, x: Value) -> Value:
+    def select(self, name: str, x: Value, width: int) -> Value:
         """The rows of ``x`` [B, T, width] that want logits: [N, width]."""
         ...
 

@@ -26,6 +26,7 @@ from export.precision import PrecisionPlan, WeightFormat
 from export.quantize import U8, pack_offset_codes, quantize_rows
 from export.quantized_tensor import quantized_bands
 from export.rope import rope_tables
+from export.row_select import logits_rows
 from export.spec import DecoderSpec
 
 OPSET = 21
@@ -168,13 +169,9 @@ class OrtDialect:
                 active = writer.node("Gelu", [gate], name + ".active")
         return writer.node("Mul", [active, up], name)
 
-    def select(self, name: str, x: Value) -> Value:
-        """Rows of the flattened [B * T, width] by ``logits_indices``."""
-        writer = self._writer
-        width = self._spec.q_size if "attended" in name else self._spec.hidden_size
-        shape = writer.constant(f"rows_of_{width}", np.array([-1, width], np.int64))
-        flat = writer.node("Reshape", [x, shape], name + ".flat")
-        return writer.node("Gather", [flat, graph_io.LOGITS_INDICES], name, axis=0)
+    def select(self, name: str, x: Value, width: int) -> Value:
+        """See ``logits_rows``."""
+        return logits_rows(self._writer, name, x, width)
 
     def logits(self, x: Value, head: LazyTensor | None) -> None:
         """MatMulNBits or Gemm on the head; float32 out whatever the graph computes in."""

@@ -19,6 +19,7 @@ from export.errors import UnsupportedError
 from export.graph_writer import DType, GraphWriter
 from export.lazy_tensor import LazyTensor
 from export.precision import PrecisionPlan, WeightFormat
+from export.row_select import logits_rows
 from export.spec import DecoderSpec
 from export.trt_attention import TrtAttention
 from export.trt_weights import TrtWeights
@@ -150,13 +151,9 @@ class TrtDialect:
                 active = writer.node("Gelu", [gate], name + ".active")
         return writer.node("Mul", [active, up], name)
 
-    def select(self, name: str, x: Value) -> Value:
-        """Rows of the flattened [B * T, width] by ``logits_indices``."""
-        writer = self._writer
-        width = self._spec.q_size if "attended" in name else self._spec.hidden_size
-        shape = writer.constant(f"rows_of_{width}", np.array([-1, width], np.int64))
-        flat = writer.node("Reshape", [x, shape], name + ".flat")
-        return writer.node("Gather", [flat, graph_io.LOGITS_INDICES], name, axis=0)
+    def select(self, name: str, x: Value, width: int) -> Value:
+        """See ``logits_rows``."""
+        return logits_rows(self._writer, name, x, width)
 
     def logits(self, x: Value, head: LazyTensor | None) -> None:
         """MatMul on the head; float32 and softcapped after the product, whatever the graph computes in."""
