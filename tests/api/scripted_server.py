@@ -19,7 +19,7 @@ import dataclasses
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -177,14 +177,25 @@ class RunningServer:
         return chunks_of(response.content)
 
     def wait_idle(self) -> None:
-        """Return when the engine has nothing left to do."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        """Return when the engine has nothing left to do and no request is being handled.
+
+        A client has its answer before the server has written the request's log line, counters and span.
+        """
+
+        def is_idle() -> bool:
             stats = self.service.engine.stats()
-            if self.service.engine.num_live == 0 and stats.num_running == 0 and stats.num_waiting == 0:
-                return
+            engine_is_idle = self.service.engine.num_live == 0 and stats.num_running == 0 and stats.num_waiting == 0
+            return engine_is_idle and not self.server.server_state.tasks
+
+        self.wait_for(is_idle)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as ``condition`` holds."""
+        deadline = time.monotonic() + 30
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError("the server did not get there")
             threading.Event().wait(0.005)
-        raise AssertionError("the engine did not become idle")
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample's value; 0 when it does not exist yet."""
@@ -271,10 +282,9 @@ def running_server(
 
 
 def _wait_until_answering(server: RunningServer, path: str) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+    def answers() -> bool:
         with contextlib.suppress(httpx.TransportError):
-            if server.get(path).status_code == 200:
-                return
-        threading.Event().wait(0.01)
-    raise AssertionError(f"{path} never answered 200")
+            return server.get(path).status_code == 200
+        return False
+
+    server.wait_for(answers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
-import threading
 import time
 from typing import Any
 
@@ -28,8 +27,7 @@ def test_case_088_probes_while_loading() -> None:
         assert (chat.status_code, chat.json()["error"]["code"]) == (503, 503)
         assert server.get("/v1/models").status_code == 200
         server.gate.open.set()
-        while server.get("/v1/health/ready").status_code != 200:
-            threading.Event().wait(0.01)
+        server.wait_for(lambda: server.get("/v1/health/ready").status_code == 200)
         ready = server.get("/v1/health/ready/")
         assert ready.json() == {"object": "health.response", "message": "Service is ready."}
         assert server.chat("x")["choices"][0]["message"]["content"] == "x"
@@ -50,8 +48,7 @@ def test_case_088_live_answers_while_a_step_runs() -> None:
 
 def test_a_server_whose_model_cannot_be_loaded_exits() -> None:
     with running_server(wait_for=None, load_error="weights are missing") as server:
-        while not server.server.should_exit:
-            threading.Event().wait(0.005)
+        server.wait_for(lambda: server.server.should_exit)
         assert server.service.engine.failure == "RuntimeError: weights are missing"
 
 
@@ -66,8 +63,7 @@ def test_a_dead_engine_is_503_and_its_words_stay_inside() -> None:
 
         worker._deliver = die_once  # type: ignore[method-assign]
         assert server.post({"messages": [user("abc")]}).status_code in {500, 503}
-        while server.service.engine.failure is None:
-            threading.Event().wait(0.005)
+        server.wait_for(lambda: server.service.engine.failure is not None)
         probes = [server.get(f"/v1/health/{name}") for name in ("live", "ready")]
         for response in (*probes, server.post({"messages": [user("abc")]})):
             assert response.status_code == 503
@@ -84,8 +80,7 @@ def test_a_hung_engine_is_not_live_until_it_moves_again() -> None:
             response = server.get(f"/v1/health/{name}")
             assert (response.status_code, response.json()["error"]["type"]) == (503, "ServiceUnavailableError")
         server.gate.open.set()
-        while server.get("/v1/health/live").status_code != 200:
-            threading.Event().wait(0.01)
+        server.wait_for(lambda: server.get("/v1/health/live").status_code == 200)
         assert server.chat("abc")["choices"][0]["message"]["content"] == "abc"
 
 
@@ -192,8 +187,7 @@ def test_case_096_queue_full() -> None:
         server.gate.open.clear()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             running = [pool.submit(server.chat, "abc") for _ in range(4)]
-            while server.service.engine.num_live < 4:
-                threading.Event().wait(0.005)
+            server.wait_for(lambda: server.service.engine.num_live >= 4)
             response = server.post({"messages": [user("x")]})
             assert response.status_code == 429
             assert int(response.headers["retry-after"]) >= 1
@@ -212,11 +206,9 @@ def test_case_097_drain() -> None:
         server.gate.open.clear()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             running = pool.submit(server.stream, "abc")
-            while server.service.engine.num_live < 1:
-                threading.Event().wait(0.005)
+            server.wait_for(lambda: server.service.engine.num_live >= 1)
             server.server.handle_exit(15, None)
-            while server.get("/v1/health/ready").status_code != 503:
-                threading.Event().wait(0.005)
+            server.wait_for(lambda: server.get("/v1/health/ready").status_code == 503)
             assert server.get("/v1/health/live").status_code == 200
             refused = server.post({"messages": [user("x")]})
             assert refused.status_code == 503
@@ -230,11 +222,9 @@ def test_drain_cuts_off_what_takes_too_long() -> None:
         server.gate.open.clear()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             running = pool.submit(server.post, {"messages": [user("*ab")], "max_tokens": 200})
-            while server.service.engine.num_live < 1:
-                threading.Event().wait(0.005)
+            server.wait_for(lambda: server.service.engine.num_live >= 1)
             server.server.handle_exit(15, None)
-            while not server.server.should_exit:
-                threading.Event().wait(0.005)
+            server.wait_for(lambda: server.server.should_exit)
             server.gate.open.set()
             assert running.result(20).status_code == 503
 

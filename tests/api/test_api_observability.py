@@ -23,6 +23,7 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 
 def test_one_line_per_request(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.wait_idle()  # an earlier test's line may still be on its way
     with caplog.at_level(logging.INFO, "powertrain.requests"):
         server.post({"messages": [user("abc")], "foo": 1}, headers={"x-request-id": "my-id"})
         server.stream("abc", max_tokens=2)
@@ -44,6 +45,7 @@ def test_prompts_are_never_logged(server: RunningServer, caplog: pytest.LogCaptu
         server.chat("a very private question")
         server.post({"messages": [user("!1:private")]})
         server.post({"messages": [user("x")], "temperature": "private"})
+        server.wait_idle()
     assert "private" not in "".join(TextFormatter().format(record) for record in caplog.records)
 
 

@@ -63,8 +63,7 @@ def test_waiting_too_long_is_429() -> None:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(server.post, {"messages": [user("abc")]}) for _ in range(8)]
             assert server.gate.reached.wait(10)
-            while server.service.engine.num_live < 8:
-                threading.Event().wait(0.005)
+            server.wait_for(lambda: server.service.engine.num_live >= 8)
             threading.Event().wait(0.02)  # longer than the limit; the engine stands still meanwhile
             server.gate.open.set()
             statuses = [answer.result().status_code for answer in answers]
