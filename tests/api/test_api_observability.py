@@ -26,7 +26,9 @@ def test_one_line_per_request(server: RunningServer, caplog: pytest.LogCaptureFi
     server.wait_idle()  # an earlier test's line may still be on its way
     with caplog.at_level(logging.INFO, "powertrain.requests"):
         server.post({"messages": [user("abc")], "foo": 1}, headers={"x-request-id": "my-id"})
+        server.wait_idle()  # the next request's line could overtake this one's
         server.stream("abc", max_tokens=2)
+        server.wait_idle()
         server.get("/v1/health/live")
         server.get("/nope")
         server.wait_idle()
