@@ -1,4 +1,4 @@
-"""The sampler against values computed by hand and against a plain full-sort implementation."""
+"""Rules, seeds, log-probabilities and the independence of rows, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runtime.logit_rules import LogitRules
 from runtime.request import Request, SamplingParams
 from runtime.sampler import LOGPROB_FLOOR, SamplerState, sample, token_logprobs
-from runtime.token_choice import draw
 from tests.runtime.engine_driver import request
+from tests.runtime.sample_rows import KINDS, row
 
 
 def rules(prompt: list[int] | None = None, eos: int = -1, **sampling: Any) -> LogitRules:
@@ -68,66 +66,36 @@ def test_neutral_rules_touch_nothing() -> None:
     assert applied(subject, [1.0, math.nan]) == pytest.approx([1.0, math.nan], nan_ok=True)
 
 
-def plain(logits: np.ndarray, params: SamplingParams) -> dict[int, float]:
-    """Temperature, min_p, top_k, top_p by a full stable sort: the probabilities that ``draw`` must follow."""
-    weights = np.exp((logits.astype(np.float64) - logits.max()) / params.temperature)
-    order = [int(token) for token in np.argsort(-weights.astype(np.float32), kind="stable")]
-    order = [token for token in order if np.float32(weights[token]) >= np.float32(params.min_p)]
-    order = order[: params.top_k] if params.top_k > 0 else order
-    total, kept, mass = sum(weights[token] for token in order), [], 0.0
-    for token in order:
-        kept.append(token)
-        mass += weights[token]
-        if mass >= params.top_p * total:
-            break
-    return {token: weights[token] / mass for token in kept}
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    size=st.sampled_from([40, 1000, 6000]),
-    spread=st.sampled_from([0.1, 1.0, 4.0, 12.0]),
-    temperature=st.sampled_from([0.2, 0.7, 1.0, 2.0]),
-    top_p=st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.999, 1.0]),
-    top_k=st.sampled_from([0, 1, 3, 50, 5000]),
-    min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "rules_of_choice", [{"top_p": 0.95}, {"top_k": 40, "top_p": 0.9}, {"min_p": 0.02}, {}], ids=str
 )
-def test_draw_follows_the_full_sort(
-    seed: int, size: int, spread: float, temperature: float, top_p: float, top_k: int, min_p: float
-) -> None:
-    generator = np.random.default_rng(seed)
-    logits = (generator.standard_normal(size) * spread).astype(np.float32)
-    params = SamplingParams(max_tokens=1, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
-    expected = plain(logits, params)
-    ordered = sorted(expected)
-    ends = np.cumsum([expected[token] for token in ordered])
-    for uniform in (0.001, 0.1, 0.5, 0.77, 0.999):  # 0 itself belongs to any token of negligible weight
-        token = drawn(logits, params, uniform)
-        place = int(np.searchsorted(ends, uniform, side="right"))
-        near = {ordered[max(0, min(place + shift, len(ordered) - 1))] for shift in (-1, 0, 1)}
-        assert token in near  # a neighbour is right too where rounding decides
+def test_a_row_draws_alike_alone_and_in_any_place(kind: str, rules_of_choice: dict[str, Any]) -> None:
+    logits = np.stack([row(kind, seed, 5003) for seed in range(16)])  # an odd size, so that rows begin unaligned
+    logits[5] = math.nan
+
+    def state(place: int) -> SamplerState:
+        return SamplerState(request("r", [0], temperature=0.8, seed=place, logprobs=2, **rules_of_choice), 0)
+
+    together = sample(logits.copy(), [state(place) for place in range(16)])
+    backwards = sample(logits[::-1].copy(), [state(15 - place) for place in range(16)])[::-1]
+    alone = [sample(logits[place : place + 1].copy(), [state(place)])[0] for place in range(16)]
+    assert together == backwards == alone
+    assert [one.token_id >= 0 for one in alone] == [place != 5 for place in range(16)]
 
 
-def test_draw_follows_the_probabilities() -> None:
-    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
-    params = SamplingParams(max_tokens=1, temperature=1.0)
-    counts = np.bincount([drawn(logits, params, u) for u in (np.arange(1000) + 0.5) / 1000], minlength=4)
-    assert counts.tolist() == [500, 300, 150, 50]
-    nucleus = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.75)
-    counts = np.bincount([drawn(logits, nucleus, u) for u in (np.arange(800) + 0.5) / 800], minlength=4)
-    assert counts.tolist() == [500, 300, 0, 0]
+def test_uniforms_are_the_generators_own_one_by_one() -> None:
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([7, 2])))
+    state = seeded(7, index=2)
+    assert [state.uniform() for _ in range(100)] == [generator.random() for _ in range(100)]
 
 
-def test_masked_tokens_are_never_drawn() -> None:
-    logits = np.full(600, -np.inf, np.float32)
-    logits[[3, 300]] = 0.0
-    params = SamplingParams(max_tokens=1, temperature=1.0)
-    assert {drawn(logits, params, u) for u in (0.0, 0.4999, 0.5, 0.9999999)} == {3, 300}
-
-
-def drawn(logits: np.ndarray, params: SamplingParams, uniform: float) -> int:
-    """``draw`` on a copy, since it overwrites its row."""
-    return draw(logits.copy(), float(logits.max()), params, uniform)
+def test_logits_that_overflow_when_cooled_are_masked_without_a_warning() -> None:
+    lowest = float(np.finfo(np.float32).min)  # what graphs that mask by adding put there
+    logits = np.array([[lowest, 1.0, lowest, -np.inf]], np.float32)
+    sampling = SamplingParams(max_tokens=1, temperature=0.1, top_p=0.9, seed=1)
+    one = Request(request_id="r", prompt_ids=(0,), sampling=sampling, eos_token_ids=frozenset())
+    assert sample(logits, [SamplerState(one, 0)])[0].token_id == 1
 
 
 def seeded(seed: int | None, index: int = 0) -> SamplerState:
@@ -181,11 +149,6 @@ def test_the_largest_of_many_are_found_in_order() -> None:
     logits = np.random.default_rng(5).permutation(5000).astype(np.float32)
     expected = [int(token) for token in np.argsort(-logits)[:20]]
     assert [token for token, _ in token_logprobs(logits, 0, 20).top] == expected
-
-
-def test_a_flat_distribution_keeps_the_lower_ids() -> None:
-    params = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.5)
-    assert max(drawn(np.zeros(5000, np.float32), params, u) for u in (0.0, 0.3, 0.9999)) == 2499
 
 
 def test_rules_that_break_end_their_own_row() -> None:
