@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the package [default: models/NAME].")
-@click.option("--precision", help="int8, int4, fp32, fp16, bf16 or auto [default: the recipe's, else int8].")
+@click.option("--precision", help="int8, int4, fp32, fp16, bf16, w8a8 or auto [default: the recipe's, else int8].")
 @click.option("--dialect", help="ort, or ort,trt to add TensorRT's graph [default: the recipe's, else ort].")
 @click.option("--block", type=int, help="Columns per scale: 16, 32, 64 or 128 [default: 64 at 8 bits, 32 at 4].")
 @click.option(
     "--kv-cache", type=click.Choice(["float", "int8"]), help="Form of the cache [default: the recipe's, else float]."
 )
 @click.option("--max-model-len", type=int, help="Longest context in tokens [default: the model's, at most 8192].")
-@click.option("--max-kl", type=float, help="Fail above this mean KL in nats per token; the budget of --precision auto.")
+@click.option("--max-kl", type=float, help="Fail above this mean KL in nats per token; the budget of w8a8 and auto.")
 @click.option("--no-quality", is_flag=True, help="Skip the quality report.")
 @click.option("--served-model-name", help="Names that a server answers to, separated by commas.")
 @click.option("--license", "license_name", help="SPDX name of the weights' licence, for the manifest.")
@@ -92,7 +92,7 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     from export.checkpoint import check_shapes
     from export.explain import estimate, explain
     from export.package_builder import chosen_max_model_len
-    from export.precision import AUTO, plan_from_name
+    from export.precision import MEASURED, plan_from_name
     from export.progress import SilentReporter
     from export.quantized_tensor import stored_formats
     from export.sources import open_source
@@ -107,7 +107,7 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
         console.print(table, "", sep="\n")
     if root is not None:
         check_shapes(checkpoint)
-        precision = "int8" if recipe.precision == AUTO else recipe.precision
+        precision = "int8" if recipe.precision in MEASURED else recipe.precision
         plan = plan_from_name(precision, recipe.block).keeping(stored_formats(checkpoint))
         costs = estimate(checkpoint.spec, plan, max_model_len)
         console.print(

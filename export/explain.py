@@ -32,12 +32,12 @@ def estimate(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int) -> Cost
     total, largest_float = 0, 0
     for name, shape in weight_shapes(spec).items():
         size = math.prod(shape)
-        chosen = plan.format_of(planned_name(name), shape[1]) if len(shape) == 2 else None
-        if chosen is not None and chosen.bits:
-            total += size * chosen.bits // 8 + size // chosen.block * float_bytes
+        if len(shape) != 2:
+            total += size * float_bytes
             continue
-        total += size * float_bytes
-        if len(shape) == 2 and name != "embedding":
+        chosen = plan.format_of(planned_name(name), shape[1])
+        total += chosen.num_bytes(shape, float_bytes)
+        if name != "embedding" and (chosen.bits == 0 or chosen.has_integer_inputs):
             largest_float = max(largest_float, size)
     total += sum(max_model_len * rope.dim * float_bytes for rope in spec.ropes)
     kv = 2 * spec.num_layers * spec.kv_size * float_bytes

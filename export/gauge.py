@@ -6,6 +6,7 @@ Owns the twin, written to a scratch folder at the first comparison, and the chec
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.kv_budget import available_memory_bytes
@@ -15,17 +16,34 @@ from export.checkpoint import Checkpoint
 from export.errors import ExportError
 from export.explain import estimate
 from export.graph_writer import GRAPH_FILE
+from export.input_ranges import measure_input_ranges
 from export.kv_scales import KvScales, measure_kv_scales
 from export.ort_graph import write_ort_graph
-from export.precision import EXACT, PrecisionPlan
+from export.precision import EXACT, W8A8, PrecisionPlan
 from export.progress import Reporter, SilentReporter
-from export.quality import WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
+from export.quality import I64, WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
 from export.recipe import Recipe
-from export.sensitivity import SensitivityProbe, choose_plan
+from export.sensitivity import SensitivityProbe, choose_plan, four_bit_candidates
+from export.smoothing import SmoothedCheckpoint, fit_projections
 from export.spec import DecoderSpec
 
 _MEASURING_BYTES = 500_000_000
 """Logits of a window in float64, both graphs' activations, Python; measured on the default model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A plan, the checkpoint that its graph is made of, and what the manifest says of it."""
+
+    checkpoint: Checkpoint
+    plan: PrecisionPlan
+    notes: dict[str, str]
+
+    def scaled(self, scales: KvScales) -> KvScales:
+        """``scales`` of the original checkpoint's cache as they are for ``checkpoint``."""
+        if not isinstance(self.checkpoint, SmoothedCheckpoint):
+            return scales
+        return scales.with_values_times([self.checkpoint.value_factors(layer) for layer in range(len(scales.scales))])
 
 
 class Gauge:
@@ -50,18 +68,34 @@ class Gauge:
         return quality
 
     def kv_scales(self, reporter: Reporter) -> KvScales:
-        """What one code of an int8 cache stands for."""
+        """What one code of an int8 cache of the checkpoint's own graph stands for."""
         runner = GraphRunner(self._reference(), self._shape)
-        return measure_kv_scales(runner, self._windows[::2], self._shape, reporter)
+        return measure_kv_scales(runner, self._calibration_windows, self._shape, reporter)
 
-    def choose_plan(self, recipe: Recipe, reporter: Reporter) -> tuple[PrecisionPlan, dict[str, str]]:
-        """The mixed plan within the recipe's limit, and what the manifest says of it."""
+    @property
+    def _calibration_windows(self) -> list[I64]:
+        return self._windows[::2]
+
+    def choose(self, recipe: Recipe, reporter: Reporter) -> Choice:
+        """The mixed plan of ``auto`` or ``w8a8`` within the recipe's limit."""
         if recipe.quality is None:
-            raise ExportError("precision 'auto' needs a budget; give --max-kl and leave --no-quality away")
-        probe = SensitivityProbe(
-            self._checkpoint, self._reference(), self._windows, self._shape, self._scratch / "probe"
-        )
-        return choose_plan(self._checkpoint, probe, recipe.quality.max_mean_kl, reporter)
+            raise ExportError(
+                f"precision {recipe.precision!r} needs a budget; give --max-kl and leave --no-quality away"
+            )
+        checkpoint, reference = self._checkpoint, self._reference()
+        if recipe.precision == W8A8:
+            ranges = measure_input_ranges(reference, self._calibration_windows, self._shape, reporter)
+            fits = fit_projections(checkpoint, ranges)
+        else:
+            fits = {}
+        candidates = {name: fit.format for name, fit in fits.items()} or four_bit_candidates(checkpoint.spec)
+
+        def prepare(plan: PrecisionPlan) -> SmoothedCheckpoint:
+            return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
+
+        probe = SensitivityProbe(prepare, reference, self._windows, self._shape, self._scratch / "probe")
+        plan, notes = choose_plan(checkpoint.spec, candidates, probe.mean_kl, recipe.quality.max_mean_kl, reporter)
+        return Choice(prepare(plan), plan, notes)
 
     def _reference(self) -> Path:
         folder = self._scratch / "float32"

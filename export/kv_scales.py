@@ -6,7 +6,7 @@ batch and chunking. Knows graphs through ``runtime.graph_io``; emits nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,11 @@ class KvScales:
     """``scales[layer][kind]`` float32 [H * D], kind 0 keys (after rope) and 1 values: value = code * scale."""
 
     scales: tuple[tuple[F32, F32], ...]
+
+    def with_values_times(self, factors: Sequence[F32 | None]) -> KvScales:
+        """The scales of a cache whose values are multiplied by ``factors[layer]``, float32 [H * D] or None."""
+        pairs = zip(self.scales, factors, strict=True)
+        return KvScales(tuple((key, value if factor is None else value * factor) for (key, value), factor in pairs))
 
 
 def measure_kv_scales(

@@ -67,6 +67,15 @@ class LazyTensor:
         read = self.read
         return LazyTensor(self.name, (count, *self.shape[1:]), lambda start, stop: read(first + start, first + stop))
 
+    def scale_rows(self, factors: F32) -> LazyTensor:
+        """Row i times ``factors[i]``, float32 [rows]."""
+        read = self.read
+
+        def scaled(start: int, stop: int) -> F32:
+            return (read(start, stop).T * factors[start:stop]).T
+
+        return LazyTensor(self.name, self.shape, scaled)
+
     def map(self, change: Callable[[F32], F32]) -> LazyTensor:
         """The tensor with ``change`` applied to each band of rows; it must act on rows one by one."""
         read = self.read

@@ -1,8 +1,9 @@
 """The ``ort`` dialect: ONNX Runtime's contributed operators, for its CPU and CUDA providers.
 
-Attention is GroupQueryAttention, whose past and present may be the same memory; quantized matrices are MatMulNBits
-with ``accuracy_level`` 4 (int8 activations, 20 times faster than level 0 at 8 bits on AVX2). Inputs and outputs are
-those of ``runtime.graph_io``. Knows no checkpoint and no order of layers.
+Attention is GroupQueryAttention, whose past and present may be the same memory; matrices quantized in blocks are
+MatMulNBits with ``accuracy_level`` 4 (int8 activations, 20 times faster than level 0 at 8 bits on AVX2), products of
+integers are MatMulIntegerToFloat, which only the CPU provider has. Inputs and outputs are those of
+``runtime.graph_io``. Knows no checkpoint and no order of layers.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from export.dialect import Value
 from export.errors import UnsupportedError
 from export.graph_writer import GraphWriter
 from export.kv_scales import KvScales
-from export.lazy_tensor import F32, LazyTensor
+from export.lazy_tensor import LazyTensor
 from export.precision import PrecisionPlan, WeightFormat
-from export.quantize import U8, pack_offset_codes, quantize_rows
+from export.quantize import U8, pack_offset_codes, quantize_paired, quantize_rows
 from export.quantized_tensor import quantized_bands
 from export.rope import rope_tables
 from export.row_select import logits_rows
@@ -33,6 +34,7 @@ OPSET = 21
 
 _MS = "com.microsoft"
 _TRANSPOSE_COLUMNS = 512
+_INPUT_ZERO_POINT = 128
 FloatDType = np.dtype[Any]
 _FLOAT_DTYPES: dict[str, FloatDType] = {
     "float32": np.dtype(np.float32),
@@ -49,11 +51,6 @@ class _Stored:
     scales: str
     shape: tuple[int, ...]
     format: WeightFormat
-
-    def num_bytes(self, scale_type: FloatDType) -> int:
-        """Bytes of codes and scales."""
-        num_out, num_in = self.shape
-        return num_out * num_in * self.format.bits // 8 + num_out * num_in // self.format.block * scale_type.itemsize
 
 
 class OrtDialect:
@@ -122,6 +119,8 @@ class OrtDialect:
         group = "attention" if name.endswith((".qkv", ".o")) else "mlp"
         chosen = self._format(name, group, weight)
         bias_name = self._vector(name + ".bias", bias) if bias else ""
+        if chosen.has_integer_inputs:
+            return self._integer_product(name, x, weight, chosen, bias_name)
         if chosen.bits:
             return self._matmul_nbits(name, x, self._quantized(name, weight, chosen), bias_name)
         num_out, num_in = weight.shape
@@ -240,10 +239,24 @@ class OrtDialect:
 
     def _matmul_nbits(self, name: str, x: Value, stored: _Stored, bias: str = "") -> Value:
         (num_out, num_in), chosen = stored.shape, stored.format
-        self.weight_bytes += stored.num_bytes(self._dtype)
+        self.weight_bytes += chosen.num_bytes(stored.shape, self._dtype.itemsize)
         inputs = [x, stored.codes, stored.scales, *(["", "", bias] if bias else [])]
         attributes = {"N": num_out, "K": num_in, "bits": chosen.bits, "block_size": chosen.block, "accuracy_level": 4}
         return self._writer.node("MatMulNBits", inputs, name, _MS, **attributes)
+
+    def _integer_product(self, name: str, x: Value, weight: LazyTensor, chosen: WeightFormat, bias: str) -> Value:
+        """QuantizeLinear and MatMulIntegerToFloat. The input's scale is a constant, so a row's codes are its own."""
+        writer, (num_out, num_in) = self._writer, weight.shape
+        bands = [quantize_paired(band) for band in weight.bands()]
+        codes = np.concatenate([band_codes for band_codes, _ in bands])
+        writer.stream(name + ".codes", np.int8, (num_in, num_out), _column_bands(codes))
+        scales = writer.constant(name + ".scales", np.concatenate([band_scales for _, band_scales in bands]))
+        self.weight_bytes += chosen.num_bytes(weight.shape, self._dtype.itemsize)
+        scale = writer.constant(name + ".input_scale", np.asarray(chosen.input_scale, np.float32))
+        zero = writer.constant("input_zero_point", np.asarray(_INPUT_ZERO_POINT, np.uint8))
+        rounded = writer.node("QuantizeLinear", [x, scale, zero], name + ".input")
+        inputs = [rounded, name + ".codes", scale, scales, zero, *(["", bias] if bias else [])]
+        return writer.node("MatMulIntegerToFloat", inputs, name, _MS)
 
     def _rope(self, index: int) -> tuple[str, str]:
         if self._spec.ropes[index].dim % 16:
@@ -274,8 +287,12 @@ class OrtDialect:
         return [*normed, parts[2]]
 
 
-def _transposed(weight: LazyTensor) -> Iterator[F32]:
+def _transposed(weight: LazyTensor) -> Iterator[npt.NDArray[Any]]:
     """[out, in] as rows of [in, out]. Needs the matrix once in memory: its rows are scattered over all of it."""
-    whole = weight.numpy()
+    return _column_bands(weight.numpy())
+
+
+def _column_bands(whole: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """A matrix's columns as rows, some at a time."""
     for start in range(0, whole.shape[1], _TRANSPOSE_COLUMNS):
         yield whole[:, start : start + _TRANSPOSE_COLUMNS].T

@@ -39,7 +39,7 @@ def write_ort_graph(
         return GraphInfo(
             path=f"{folder.name}/{GRAPH_FILE}",
             kv_dtype=plan.float_type if kv_scales is None else "int8",
-            providers=_PROVIDERS[plan.float_type],
+            providers=("cpu",) if plan.integer_names else _PROVIDERS[plan.float_type],
             precision=dialect.precision(),
             weight_bytes=dialect.weight_bytes,
             num_nodes=writer.num_nodes,

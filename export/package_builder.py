@@ -25,10 +25,10 @@ from export.checkpoint import Checkpoint, TextFiles, check_shapes
 from export.errors import ExportError
 from export.explain import estimate
 from export.folder_lock import exclusive_folder
-from export.gauge import Gauge, check_space, model_shape
+from export.gauge import Choice, Gauge, check_space, model_shape
 from export.graph_writer import GRAPH_FILE
 from export.ort_graph import write_ort_graph
-from export.precision import AUTO, EXACT, plan_from_name
+from export.precision import EXACT, MEASURED, plan_from_name
 from export.progress import Reporter
 from export.quantized_tensor import stored_formats
 from export.recipe import Recipe
@@ -60,7 +60,7 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
     existing = up_to_date(root, digest)
     if existing is not None:
         return BuildResult(root, existing, was_up_to_date=True)
-    if recipe.precision != AUTO:
+    if recipe.precision not in MEASURED:
         plan_from_name(recipe.precision, recipe.block)  # refuse a wrong name before anything is fetched
     started = time.perf_counter()
     with workspace(root) as partial:
@@ -110,24 +110,29 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     gauge = Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
     kept = stored_formats(checkpoint)
     notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
-    if recipe.precision == AUTO and kept:
+    if recipe.precision in MEASURED and kept:
         raise ExportError(
-            "precision 'auto' has nothing to choose: the checkpoint is quantized already; use int8 or int4"
+            f"precision {recipe.precision!r} has nothing to choose: the checkpoint is quantized already; "
+            "use int8 or int4"
         )
-    if recipe.precision == AUTO:
-        plan, notes = gauge.choose_plan(recipe, reporter)
+    if recipe.precision in MEASURED:
+        choice = gauge.choose(recipe, reporter)
     else:
-        plan = plan_from_name(recipe.precision, recipe.block).keeping(kept)
+        choice = Choice(checkpoint, plan_from_name(recipe.precision, recipe.block).keeping(kept), notes)
+    plan = choice.plan
     check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
-    kv_scales = gauge.kv_scales(reporter) if recipe.kv_cache == "int8" else None
-    graph = write_ort_graph(checkpoint, plan, max_model_len, partial / package.ORT_GRAPH, reporter, kv_scales=kv_scales)
+    kv_scales = choice.scaled(gauge.kv_scales(reporter)) if recipe.kv_cache == "int8" else None
+    folder = partial / package.ORT_GRAPH
+    graph = write_ort_graph(choice.checkpoint, plan, max_model_len, folder, reporter, kv_scales=kv_scales)
     quality = None
     if recipe.quality is not None and (plan != EXACT or kv_scales is not None) and "cpu" in graph.providers:
-        quality = gauge.measure(partial / package.ORT_GRAPH / GRAPH_FILE, recipe, reporter)
+        quality = gauge.measure(folder / GRAPH_FILE, recipe, reporter)
     shutil.rmtree(partial / _SCRATCH_FOLDER, ignore_errors=True)
-    graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | notes)}
+    graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
-        graphs[TRT_GRAPH] = write_trt_graph(checkpoint, plan, max_model_len, partial / TRT_GRAPH, reporter)
+        graphs[TRT_GRAPH] = write_trt_graph(
+            checkpoint, plan.weights_only(), max_model_len, partial / TRT_GRAPH, reporter
+        )
     return _Filled(graphs, text, quality, max_model_len)
 
 

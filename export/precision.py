@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,26 +16,48 @@ _FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"
 _FLOAT_NAMES: dict[str, FloatType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = (*_FLOAT_NAMES, "int8", "int4")
 AUTO = "auto"
-"""The precision that ``sensitivity`` chooses by measurement."""
+W8A8 = "w8a8"
+MEASURED = (AUTO, W8A8)
+"""Precisions that ``sensitivity`` chooses projection by projection, by measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """``bits`` 0: floating point in the graph's own type. 4 or 8: signed integers, one scale per ``block`` columns."""
+    """``bits`` 0: floating point in the graph's own type. 4 or 8: signed integers, one scale per ``block`` columns.
+
+    With ``input_scale`` above 0 the product itself is one of integers: 8-bit weights with one scale per output, whose
+    inputs are rounded to multiples of ``input_scale``; ``block`` is 0 then.
+    """
 
     bits: int = 0
     block: int = 0
+    input_scale: float = 0.0
+
+    @property
+    def has_integer_inputs(self) -> bool:
+        """Whether the product is one of integers."""
+        return self.input_scale > 0.0
 
     def fitted(self, num_columns: int) -> WeightFormat:
         """This format with the largest block, not above its own, that divides ``num_columns``; else floating point."""
-        if self.bits == 0:
+        if self.bits == 0 or self.has_integer_inputs:
             return self
         block = next((size for size in _INT_BLOCKS if size <= self.block and num_columns % size == 0), 0)
         return WeightFormat(self.bits, block) if block else WeightFormat()
 
     def label(self, float_type: FloatType) -> str:
         """As the manifest says it, such as ``int8 block 64``."""
+        if self.has_integer_inputs:
+            return "int8 weights and inputs"
         return f"int{self.bits} block {self.block}" if self.bits else float_type
+
+    def num_bytes(self, shape: Sequence[int], float_bytes: int) -> int:
+        """Bytes of a matrix [out, in]: its codes and scales, or its numbers of ``float_bytes`` each."""
+        num_out, num_in = shape
+        if self.bits == 0:
+            return num_out * num_in * float_bytes
+        num_scales = num_out * num_in // self.block if self.block else num_out
+        return num_out * num_in * self.bits // 8 + num_scales * float_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,16 @@ class PrecisionPlan:
         """This plan with ``formats``, by name, for the matrices that a checkpoint holds quantized already."""
         return replace(self, overrides={**self.overrides, **formats}) if formats else self
 
+    @property
+    def integer_names(self) -> frozenset[str]:
+        """Names of the matrices whose products are of integers."""
+        return frozenset(name for name, chosen in self.overrides.items() if chosen.has_integer_inputs)
+
+    def weights_only(self) -> PrecisionPlan:
+        """This plan with ``default`` wherever it has products of integers, for dialects without them."""
+        kept = {name: chosen for name, chosen in self.overrides.items() if not chosen.has_integer_inputs}
+        return replace(self, overrides=kept)
+
 
 def planned_name(name: str) -> str:
     """The plan's name of a canonical tensor: fused projections are planned as one."""
@@ -77,7 +109,7 @@ def plan_from_name(precision: str, block: int | None = None) -> PrecisionPlan:
     if precision in _FLOAT_NAMES:
         return PrecisionPlan(WeightFormat(), _FLOAT_NAMES[precision])
     if precision not in PRECISIONS:
-        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join((*PRECISIONS, AUTO))}")
+        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join((*PRECISIONS, *MEASURED))}")
     bits = int(precision.removeprefix("int"))
     chosen = block or _DEFAULT_BLOCK[bits]
     if chosen not in _INT_BLOCKS:

@@ -6,7 +6,7 @@ compared with the other's in float64. Knows packages' graphs through ``runtime.g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -126,11 +126,15 @@ class GraphRunner:
         """Logits float32 [T, V] of every token of a window int64 [T]."""
         return np.asarray(self._session.run([graph_io.LOGITS], self._feeds(window))[0], np.float32)
 
+    def values(self, names: Sequence[str], window: I64) -> list[F32]:
+        """Other outputs of the graph for a window int64 [T], whose every token wants logits."""
+        return [np.asarray(value, np.float32) for value in self._session.run(list(names), self._feeds(window))]
+
     def cache(self, window: I64) -> list[tuple[F32, F32]]:
         """Each layer's (keys after rope, values) for a window int64 [T], float32 [H, T, D]."""
         layers = range(self._shape.num_layers)
         names = [graph_io.present_name(layer, kind) for layer in layers for kind in ("key", "value")]
-        found = [np.asarray(rows[0], np.float32) for rows in self._session.run(names, self._feeds(window))]
+        found = [rows[0] for rows in self.values(names, window)]
         return list(zip(found[0::2], found[1::2], strict=True))
 
     def _feeds(self, window: I64) -> dict[str, Any]:

@@ -15,6 +15,7 @@ I8 = npt.NDArray[np.int8]
 U8 = npt.NDArray[np.uint8]
 
 _SMALLEST_SCALE = np.float32(2.0**-100)
+_PAIR_LIMIT = 128
 
 
 def quantize_rows(weights: F32, bits: int, block: int) -> tuple[I8, F32]:
@@ -31,6 +32,23 @@ def quantize_rows(weights: F32, bits: int, block: int) -> tuple[I8, F32]:
     np.rint(codes, out=codes)
     np.clip(codes, -top, top - 1, out=codes)
     return codes.astype(np.int8).reshape(weights.shape), scale
+
+
+def quantize_paired(weights: F32) -> tuple[I8, F32]:
+    """Codes for products with uint8 inputs: float32 [N, K] -> int8 [N, K] within [-127, 127], float32 [N].
+
+    AVX2 multiplies uint8 by int8 and adds each two neighbouring products in 16 bits, with saturation (VPMADDUBSW;
+    MLAS packs columns 2j and 2j + 1 together). 255 * (|a| + |b|) fits 32,767 as long as |a| + |b| <= 128, so a row's
+    scale is set by its largest pair and not, as usual, by its largest weight: about one code in three is given up
+    where limiting every weight to 63 gives up one in two, and results are the same on CPUs with and without VNNI.
+    """
+    magnitudes = np.abs(weights)
+    pairs = magnitudes[:, 0::2].copy()
+    pairs[:, : weights.shape[1] // 2] += magnitudes[:, 1::2]
+    # Rounding can add half a code to each weight of a pair, hence 127 for what must not pass 128.
+    scale = np.maximum(pairs.max(axis=1), magnitudes.max(axis=1)) / np.float32(_PAIR_LIMIT - 1)
+    scale = np.where(scale > _SMALLEST_SCALE, scale, np.float32(1.0)).astype(np.float32)
+    return np.rint(weights / scale[:, None]).astype(np.int8), scale
 
 
 def dequantize_rows(codes: I8, scale: F32) -> F32:

@@ -1,16 +1,18 @@
-"""Chooses, by measurement, which projections of a model stand 4 bits: ``--precision auto``.
+"""Chooses, by measurement, which projections of a model stand a cheaper form than 8-bit blocks.
 
-A unit is one projection over a run of layers. Each is stored alone at 4 bits in an otherwise 8-bit graph and its KL
-against float32 measured on part of the built-in texts. Units then go to 4 bits in the order of bytes saved per nat
-lost, as long as the sum of their losses, which adds up well while it is small, stays in the budget; the whole graph is
-measured at the end and units are taken back while it is over. Knows no file format and writes nothing that stays.
+``--precision auto`` offers 4 bits, ``--precision w8a8`` products of integers. A unit is one projection over a run of
+layers. Each is put alone into an otherwise 8-bit graph and its KL against float32 measured on part of the built-in
+texts: first over all layers, then, where that is too dear, in runs of layers. Units are taken in the order of weights
+per nat lost, as long as the sum of their losses, which adds up well while it is small, stays in the budget; the whole
+graph is measured at the end and units are taken back while it is over. Knows no file format and writes nothing that
+stays.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,12 +25,12 @@ from export.ort_graph import write_ort_graph
 from export.precision import PrecisionPlan, WeightFormat, plan_from_name
 from export.progress import Reporter, SilentReporter
 from export.quality import F32, I64, GraphRunner, compare
+from export.spec import DecoderSpec
 
-_BANDS = 6
-_PROBE_TOKENS = 160
-_PROBE_WINDOWS = 2
-_SHARE_SPENT = 0.8
-"""Part of the budget that predicted losses may use; what is measured afterwards differs a little."""
+_RUNS = 6
+_PROBE_TOKENS = 96
+_SHARE_SPENT = 0.95
+"""Part of the budget that the probe may measure; on all texts it is a little more or less."""
 
 _FOUR = WeightFormat(4, 32)
 _ROLES = ("qkv", "o", "gate_up", "down")
@@ -36,7 +38,7 @@ _ROLES = ("qkv", "o", "gate_up", "down")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A projection in layers [first, last], its weights, and what 4 bits cost it: nats of mean KL, measured."""
+    """A projection in layers [first, last], its weights, and what the cheaper form costs it: nats of mean KL."""
 
     role: str
     first: int
@@ -50,28 +52,35 @@ class Unit:
         return f"{self.role} of layers {self.first}-{self.last}"
 
     @property
-    def overrides(self) -> dict[str, WeightFormat]:
-        """The plan's entries that put this unit at 4 bits."""
-        return {f"layers.{layer}.{self.role}": _FOUR for layer in range(self.first, self.last + 1)}
+    def names(self) -> list[str]:
+        """The plan's names of its matrices."""
+        return [f"layers.{layer}.{self.role}" for layer in range(self.first, self.last + 1)]
 
 
 class SensitivityProbe:
-    """Measures plans of one checkpoint against its float32 graph at ``reference`` in a scratch folder."""
+    """Measures plans against the float32 graph at ``reference`` in a scratch folder.
+
+    ``prepare`` gives the checkpoint that a plan's graph is made of.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, reference: Path, windows: Sequence[I64], shape: ModelShape, scratch: Path
+        self,
+        prepare: Callable[[PrecisionPlan], Checkpoint],
+        reference: Path,
+        windows: Sequence[I64],
+        shape: ModelShape,
+        scratch: Path,
     ) -> None:
-        self._checkpoint, self._shape, self._scratch = checkpoint, shape, scratch
-        longest = sorted(windows, key=len, reverse=True)[:: max(1, len(windows) // _PROBE_WINDOWS)]
-        self._windows = [window[:_PROBE_TOKENS] for window in longest[:_PROBE_WINDOWS]]
+        self._prepare, self._shape, self._scratch = prepare, shape, scratch
+        self._windows = [window[:_PROBE_TOKENS] for window in windows]
         runner = GraphRunner(reference, shape)
         self._expected: list[F32] = [runner.logits(window) for window in self._windows]
 
     def mean_kl(self, plan: PrecisionPlan) -> float:
-        """Mean KL in nats per token of the graph that ``plan`` gives, on the probe's windows."""
+        """Mean KL in nats per token of the graph that ``plan`` gives, on the beginnings of all windows."""
         length = max(map(len, self._windows))
         try:
-            write_ort_graph(self._checkpoint, plan, length, self._scratch, SilentReporter())
+            write_ort_graph(self._prepare(plan), plan, length, self._scratch, SilentReporter())
             runner = GraphRunner(self._scratch / GRAPH_FILE, self._shape)
             pairs = zip(self._expected, self._windows, strict=True)
             kl = [compare(expected, runner.logits(window), window).kl for expected, window in pairs]
@@ -80,45 +89,56 @@ class SensitivityProbe:
         return float(sum(part.sum() for part in kl) / sum(map(len, kl)))
 
 
+def four_bit_candidates(spec: DecoderSpec) -> dict[str, WeightFormat]:
+    """4 bits for every projection: what ``--precision auto`` offers."""
+    return {f"layers.{layer}.{role}": _FOUR for layer in range(spec.num_layers) for role in _ROLES}
+
+
 def choose_plan(
-    checkpoint: Checkpoint, probe: SensitivityProbe, budget: float, reporter: Reporter
+    spec: DecoderSpec,
+    candidates: Mapping[str, WeightFormat],
+    mean_kl: Callable[[PrecisionPlan], float],
+    budget: float,
+    reporter: Reporter,
 ) -> tuple[PrecisionPlan, dict[str, str]]:
-    """(the plan, what was found per unit at 4 bits). Raises QualityError if 8 bits alone are over the budget."""
+    """(the plan, what was found per unit that takes its candidate form).
+
+    ``candidates`` holds a form for each projection, ``mean_kl`` measures a plan. Raises QualityError if 8-bit blocks
+    alone are over the budget.
+    """
     eight = plan_from_name("int8")
-    units = layer_units(checkpoint)
-    with reporter.stage("Measuring what 4 bits cost", len(units) + 1) as advance:
-        base = probe.mean_kl(eight)
-        advance(1)
-        if base > budget:
-            raise QualityError(
-                f"8 bits everywhere give a mean KL of {base:.4f}, the budget is {budget:g}; raise --max-kl"
-            )
-        measured = []
-        for unit in units:
-            loss = max(0.0, probe.mean_kl(_with_units(eight, [unit])) - base)
-            measured.append(Unit(unit.role, unit.first, unit.last, unit.num_weights, loss))
-            advance(1)
-    chosen = within_budget(measured, budget * _SHARE_SPENT - base)
-    while chosen and probe.mean_kl(_with_units(eight, chosen)) > budget * _SHARE_SPENT:
+
+    def with_units(units: Sequence[Unit]) -> PrecisionPlan:
+        return eight.keeping({name: candidates[name] for unit in units for name in unit.names})
+
+    def measured(title: str, units: Sequence[Unit]) -> list[Unit]:
+        with reporter.stage(title, len(units)) as advance:
+            found = []
+            for unit in units:
+                found.append(replace(unit, loss=max(0.0, mean_kl(with_units([unit])) - base)))
+                advance(1)
+            return found
+
+    base = mean_kl(eight)
+    if base > budget:
+        raise QualityError(f"8 bits everywhere give a mean KL of {base:.4f}, the budget is {budget:g}; raise --max-kl")
+    allowed = budget * _SHARE_SPENT
+    whole = measured("Measuring what each projection costs", [_unit(spec, role, 0, spec.num_layers) for role in _ROLES])
+    chosen = within_budget(whole, allowed - base)
+    runs = [run for unit in whole if unit not in chosen for run in layer_runs(spec, unit.role)]
+    left = allowed - base - sum(unit.loss for unit in chosen)
+    chosen += within_budget(measured("Measuring what runs of layers cost", runs), left)
+    while chosen and mean_kl(with_units(chosen)) > allowed:
         chosen = chosen[:-1]
-    notes = {unit.label: f"int4 block 32, +{unit.loss:.4f} nats alone" for unit in chosen}
-    return _with_units(eight, chosen), notes
+    form = {unit.label: candidates[unit.names[0]].label(eight.float_type) for unit in chosen}
+    return with_units(chosen), {unit.label: f"{form[unit.label]}, +{unit.loss:.4f} nats alone" for unit in chosen}
 
 
-def layer_units(checkpoint: Checkpoint) -> list[Unit]:
-    """Every projection in up to six runs of layers."""
-    spec = checkpoint.spec
-    sizes = {
-        "qkv": (spec.q_size + 2 * spec.kv_size) * spec.hidden_size,
-        "o": spec.q_size * spec.hidden_size,
-        "gate_up": 2 * spec.intermediate_size * spec.hidden_size,
-        "down": spec.intermediate_size * spec.hidden_size,
-    }
-    bands = min(_BANDS, spec.num_layers)
-    edges = [spec.num_layers * band // bands for band in range(bands + 1)]
-    return [
-        Unit(role, first, last - 1, sizes[role] * (last - first)) for role in _ROLES for first, last in pairwise(edges)
-    ]
+def layer_runs(spec: DecoderSpec, role: str) -> list[Unit]:
+    """A projection in up to six runs of layers."""
+    num_runs = min(_RUNS, spec.num_layers)
+    edges = [spec.num_layers * run // num_runs for run in range(num_runs + 1)]
+    return [_unit(spec, role, first, end) for first, end in pairwise(edges)]
 
 
 def within_budget(units: Sequence[Unit], budget: float) -> list[Unit]:
@@ -130,8 +150,8 @@ def within_budget(units: Sequence[Unit], budget: float) -> list[Unit]:
     return chosen
 
 
-def _with_units(base: PrecisionPlan, units: Sequence[Unit]) -> PrecisionPlan:
-    overrides = dict(base.overrides)
-    for unit in units:
-        overrides |= unit.overrides
-    return PrecisionPlan(base.default, base.float_type, overrides)
+def _unit(spec: DecoderSpec, role: str, first: int, end: int) -> Unit:
+    outs = {"qkv": spec.q_size + 2 * spec.kv_size, "o": spec.hidden_size, "gate_up": 2 * spec.intermediate_size}
+    ins = {"o": spec.q_size, "down": spec.intermediate_size}
+    size = outs.get(role, spec.hidden_size) * ins.get(role, spec.hidden_size)
+    return Unit(role, first, end - 1, size * (end - first))

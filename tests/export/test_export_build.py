@@ -259,7 +259,7 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
         (["nowhere/at/all"], "neither a recipe (.toml), a GGUF file, a folder nor a hub repository"),
         (["missing.toml"], "cannot be read"),
         (["missing.gguf"], "no such file"),
-        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto"),
+        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),
         (["HF", "--block", "48"], "block 48 is not possible"),
         (["HF", "--max-model-len", "4096"], "the model was made for 128 tokens"),
         (["HF", "--dialect", "cuda"], "choose 'ort'"),
