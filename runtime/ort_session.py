@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from runtime import graph_io
 from runtime.kv_arena import KVArena
 from runtime.kv_budget import KVPlan
 from runtime.manifest import ModelShape
+from runtime.row_independence import rows_are_independent
 from runtime.session import FloatArray, Int64Array, SessionInfo
 
 _DEVICE = "cpu"
@@ -116,6 +117,7 @@ class OrtSession:
             kv_bytes_per_token=kv.bytes_per_token,
             batch_invariant=True,
         )
+        self._info = replace(self._info, batch_invariant=rows_are_independent(self))
 
     @property
     def info(self) -> SessionInfo:

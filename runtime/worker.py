@@ -109,6 +109,11 @@ class EngineWorker:
         session: Session | None = None
         try:
             session = self._session_factory()
+            if not session.info.batch_invariant:
+                _LOG.warning(
+                    "backend %s: a request's numbers may depend on what runs beside it, in the last bits",
+                    session.info.backend,
+                )
             engine = Engine(session, self._config)
             engine.warm_up()
             self._become_ready(engine)

@@ -44,6 +44,7 @@ class ScriptedSession:
     before_call: Callable[[Call], None] = lambda _call: None
     calls: list[Call] = field(default_factory=list)
     closed: bool = False
+    batch_invariant: bool = True
 
     def __post_init__(self) -> None:
         self.rows: list[list[int]] = [[] for _ in range(self.num_slots)]
@@ -51,7 +52,8 @@ class ScriptedSession:
 
     @property
     def info(self) -> SessionInfo:
-        return SessionInfo("scripted", self.num_slots, self.max_model_len, self.vocab_size, 1, batch_invariant=True)
+        sizes = (self.num_slots, self.max_model_len, self.vocab_size, 1)
+        return SessionInfo("scripted", *sizes, batch_invariant=self.batch_invariant)
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         self._note(Call("prefill", (slot,), tuple(token_ids.tolist()), start))

@@ -33,6 +33,10 @@ def session(default_package: Package) -> Iterator[Session]:
     made.close()
 
 
+def test_the_session_found_its_rows_independent(session: Session) -> None:
+    assert session.info.batch_invariant
+
+
 def prompt(seed: int, length: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(300, 40_000, length)]
 
