@@ -78,7 +78,7 @@ bench: model ## Measure MODEL in process and over HTTP; results in bench/results
 	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
 
 engine: setup-tensorrt ## Build TensorRT engines of MODEL for TARGET, without a GPU
-	@$(BIN)/powertrain export models/$(MODEL).toml --dialect ort,trt --output models/$(MODEL)-trt
+	@$(BIN)/powertrain export models/$(MODEL).toml --precision int8 --dialect ort,trt --output models/$(MODEL)-trt
 	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache

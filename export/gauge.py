@@ -19,7 +19,7 @@ from export.graph_writer import GRAPH_FILE
 from export.input_ranges import measure_input_ranges
 from export.kv_scales import KvScales, measure_kv_scales
 from export.ort_graph import write_ort_graph
-from export.precision import EXACT, W8A8, PrecisionPlan
+from export.precision import EXACT, W8A8, PrecisionPlan, plan_from_name
 from export.progress import Reporter, SilentReporter
 from export.quality import I64, WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
 from export.recipe import Recipe
@@ -94,7 +94,9 @@ class Gauge:
             return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
 
         probe = SensitivityProbe(prepare, reference, self._windows, self._shape, self._scratch / "probe")
-        plan, notes = choose_plan(checkpoint.spec, candidates, probe.mean_kl, recipe.quality.max_mean_kl, reporter)
+        eight = plan_from_name("int8", recipe.block)
+        budget = recipe.quality.max_mean_kl
+        plan, notes = choose_plan(checkpoint.spec, eight, candidates, probe.mean_kl, budget=budget, reporter=reporter)
         return Choice(prepare(plan), plan, notes)
 
     def _reference(self) -> Path:

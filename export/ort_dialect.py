@@ -35,6 +35,15 @@ OPSET = 21
 _MS = "com.microsoft"
 _TRANSPOSE_COLUMNS = 512
 _INPUT_ZERO_POINT = 128
+_NO_SINK = -1e30
+"""A sink's logit that adds exp(-1e30) = 0 to every softmax. With any sink ONNX Runtime 1.32 leaves its portable
+attention loops for matrix kernels: 17 to 34 % less time in decode's attention, at most 11 % in prefill's, measured on
+float32 caches of 128 to 1,000 tokens, batches of 1 to 16; int8 caches do not gain. The price is memory: those kernels
+hold a chunk's scores, heads x chunk x capacity."""
+
+_MAX_SCRATCH_BYTES = 2**29
+_PROMPT_CHUNK_TOKENS = 512
+"""What the engine computes of a prompt at once unless told otherwise."""
 FloatDType = np.dtype[Any]
 _FLOAT_DTYPES: dict[str, FloatDType] = {
     "float32": np.dtype(np.float32),
@@ -148,6 +157,10 @@ class OrtDialect:
             attributes["local_window_size"] = window
         if spec.attention_softcap:
             attributes["softcap"] = spec.attention_softcap
+        scratch = spec.num_heads * _PROMPT_CHUNK_TOKENS * self._max_model_len * self._dtype.itemsize
+        if self._kv_scales is None and self._dtype == np.float32 and scratch <= _MAX_SCRATCH_BYTES:
+            sink = np.full(spec.num_heads, _NO_SINK, np.float32)
+            inputs += ["", "", self._writer.constant("attention.no_sink", sink)]
         if self._kv_scales is not None:
             scales = zip(("key", "value"), self._kv_scales.scales[layer], strict=True)
             inputs += ["", "", "", *(self._writer.constant(f"{name}.{kind}_scale", scale) for kind, scale in scales)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from runtime.manifest import ORT_GRAPH, GraphInfo
 
+from export.attention_scale import with_unit_attention_scale
 from export.checkpoint import Checkpoint
 from export.decoder import emit_decoder
 from export.graph_writer import GRAPH_FILE, GraphWriter
@@ -31,6 +32,8 @@ def write_ort_graph(
 
     Raises ExportError; memory is one band of one matrix.
     """
+    if plan.float_type == "float32":  # half precision is for GPUs, whose kernels scale for nothing
+        checkpoint = with_unit_attention_scale(checkpoint)
     title = f"Writing the {ORT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
         dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len, kv_scales)

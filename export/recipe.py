@@ -14,7 +14,7 @@ import msgspec
 from export.errors import RecipeError
 
 _RECIPE_MAX_BYTES = 2**20
-_DIGEST_SALT = b"powertrain package 2\n"
+_DIGEST_SALT = b"powertrain package 3\n"
 """Changes whenever the same recipe would give another package, so that old packages are rebuilt."""
 
 Sha256 = str

@@ -22,15 +22,15 @@ from export.checkpoint import Checkpoint
 from export.errors import QualityError
 from export.graph_writer import GRAPH_FILE
 from export.ort_graph import write_ort_graph
-from export.precision import PrecisionPlan, WeightFormat, plan_from_name
+from export.precision import PrecisionPlan, WeightFormat
 from export.progress import Reporter, SilentReporter
 from export.quality import F32, I64, GraphRunner, compare
 from export.spec import DecoderSpec
 
 _RUNS = 6
 _PROBE_TOKENS = 96
-_SHARE_SPENT = 0.95
-"""Part of the budget that the probe may measure; on all texts it is a little more or less."""
+"""Of each window's beginning, where losses are larger than on the whole (0.0109 against 0.0092 for 8-bit blocks on the
+default model), so what the probe finds within the budget passes the gate with room to spare."""
 
 _FOUR = WeightFormat(4, 32)
 _ROLES = ("qkv", "o", "gate_up", "down")
@@ -96,17 +96,18 @@ def four_bit_candidates(spec: DecoderSpec) -> dict[str, WeightFormat]:
 
 def choose_plan(
     spec: DecoderSpec,
+    eight: PrecisionPlan,
     candidates: Mapping[str, WeightFormat],
     mean_kl: Callable[[PrecisionPlan], float],
+    *,
     budget: float,
     reporter: Reporter,
 ) -> tuple[PrecisionPlan, dict[str, str]]:
     """(the plan, what was found per unit that takes its candidate form).
 
-    ``candidates`` holds a form for each projection, ``mean_kl`` measures a plan. Raises QualityError if 8-bit blocks
-    alone are over the budget.
+    ``eight`` holds 8-bit blocks only, ``candidates`` another form for each projection, ``mean_kl`` measures a plan.
+    Raises QualityError if ``eight`` alone is over the budget.
     """
-    eight = plan_from_name("int8")
 
     def with_units(units: Sequence[Unit]) -> PrecisionPlan:
         return eight.keeping({name: candidates[name] for unit in units for name in unit.names})
@@ -122,13 +123,12 @@ def choose_plan(
     base = mean_kl(eight)
     if base > budget:
         raise QualityError(f"8 bits everywhere give a mean KL of {base:.4f}, the budget is {budget:g}; raise --max-kl")
-    allowed = budget * _SHARE_SPENT
     whole = measured("Measuring what each projection costs", [_unit(spec, role, 0, spec.num_layers) for role in _ROLES])
-    chosen = within_budget(whole, allowed - base)
+    chosen = within_budget(whole, budget - base)
     runs = [run for unit in whole if unit not in chosen for run in layer_runs(spec, unit.role)]
-    left = allowed - base - sum(unit.loss for unit in chosen)
+    left = budget - base - sum(unit.loss for unit in chosen)
     chosen += within_budget(measured("Measuring what runs of layers cost", runs), left)
-    while chosen and mean_kl(with_units(chosen)) > allowed:
+    while chosen and mean_kl(with_units(chosen)) > budget:
         chosen = chosen[:-1]
     form = {unit.label: candidates[unit.names[0]].label(eight.float_type) for unit in chosen}
     return with_units(chosen), {unit.label: f"{form[unit.label]}, +{unit.loss:.4f} nats alone" for unit in chosen}

@@ -34,6 +34,7 @@ from tests.export.test_export_build import build
 from tests.export.tiny_models import ARCHITECTURES, tiny_input_ids, write_tiny_folder
 
 F32 = npt.NDArray[np.float32]
+EIGHT = plan_from_name("int8")
 
 
 def test_paired_codes_by_hand() -> None:
@@ -151,12 +152,12 @@ def _measure(losses: dict[str, float], base: float = 0.01) -> Callable[[Precisio
 
 
 def test_the_choice_is_whole_projections_first_and_runs_of_layers_then(tmp_path: Path) -> None:
-    """llama has 2 layers, so a run is one. 0.019 may be spent: qkv and o fit whole; of ``down`` its second layer."""
+    """llama has 2 layers, so a run is one. 0.02 may be spent: qkv and o fit whole; of ``down`` its second layer."""
     spec = HfCheckpoint(write_tiny_folder(tmp_path, "llama")).spec
     losses = {"qkv": (0.001, 0.001), "o": (0.001, 0.0005), "gate_up": (0.02, 0.03), "down": (0.05, 0.004)}
     per_name = {f"layers.{layer}.{role}": pair[layer] for role, pair in losses.items() for layer in (0, 1)}
     candidates = four_bit_candidates(spec)
-    plan, notes = choose_plan(spec, candidates, _measure(per_name), 0.02, SilentReporter())
+    plan, notes = choose_plan(spec, EIGHT, candidates, _measure(per_name), budget=0.02, reporter=SilentReporter())
     expected = {"layers.0.qkv", "layers.1.qkv", "layers.0.o", "layers.1.o", "layers.1.down"}
     assert set(plan.overrides) == expected
     assert notes == {
@@ -172,14 +173,14 @@ def test_what_adds_up_to_more_than_it_cost_alone_is_taken_back(tmp_path: Path) -
     def measure(plan: PrecisionPlan) -> float:
         return 0.01 + 0.0001 * len(plan.overrides) ** 3  # two matrices: 0.0108, four: 0.0164, six: 0.0316
 
-    plan, notes = choose_plan(spec, four_bit_candidates(spec), measure, 0.02, SilentReporter())
+    plan, notes = choose_plan(spec, EIGHT, four_bit_candidates(spec), measure, budget=0.02, reporter=SilentReporter())
     assert (len(plan.overrides), len(notes)) == (4, 2)
 
 
 def test_a_budget_below_eight_bits_is_refused(tmp_path: Path) -> None:
     spec = HfCheckpoint(write_tiny_folder(tmp_path, "llama")).spec
     with pytest.raises(QualityError, match=r"8 bits everywhere give a mean KL of 0\.0300, the budget is 0\.02"):
-        choose_plan(spec, four_bit_candidates(spec), lambda _: 0.03, 0.02, SilentReporter())
+        choose_plan(spec, EIGHT, four_bit_candidates(spec), lambda _: 0.03, budget=0.02, reporter=SilentReporter())
 
 
 def test_other_dialects_get_the_plan_without_integers() -> None:
