@@ -18,7 +18,7 @@ from runtime.manifest import load_package
 from runtime.model_loader import ModelOptions, plan_model, session_factory
 from runtime.request import Request, SamplingParams
 
-from bench.peers.openvino_probe import OUTPUT_TOKENS, PROMPT_TOKENS
+from bench.peers.terms import OUTPUT_TOKENS, PROMPT_TOKENS
 
 
 def measure_request(engine: Engine, vocab_size: int, seed: int) -> tuple[float, float]:
