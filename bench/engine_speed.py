@@ -28,7 +28,7 @@ class SpeedPlan:
     depths: tuple[int, ...]
     batches: tuple[int, ...]
     repetitions: int
-    chunk_tokens: int = 512
+    chunk_tokens: int = 256
 
 
 @dataclass(slots=True)

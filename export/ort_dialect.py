@@ -42,7 +42,7 @@ float32 caches of 128 to 1,000 tokens, batches of 1 to 16; int8 caches do not ga
 hold a chunk's scores, heads x chunk x capacity."""
 
 _MAX_SCRATCH_BYTES = 2**29
-_PROMPT_CHUNK_TOKENS = 512
+_PROMPT_CHUNK_TOKENS = 256
 """What the engine computes of a prompt at once unless told otherwise."""
 FloatDType = np.dtype[Any]
 _FLOAT_DTYPES: dict[str, FloatDType] = {

@@ -43,7 +43,7 @@ def test_every_architecture_computes_the_same(name: str, tmp_path: Path) -> None
 def test_only_float32_graphs_with_room_for_the_scores_are_steered(
     precision: str, max_model_len: int, is_steered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """8 million tokens times 512 of a chunk times 4 heads are more scores than fit 512 MiB."""
+    """8 million tokens times 256 of a chunk times 4 heads are more scores than fit 512 MiB."""
     checkpoint = HfCheckpoint(write_tiny_folder(tmp_path / "hf", "llama"))
     tables = (np.zeros((1, checkpoint.spec.head_dim // 2), np.float32),) * 2
     monkeypatch.setattr("export.ort_dialect.rope_tables", lambda *_: tables)  # not 8 million rows
