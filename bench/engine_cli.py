@@ -66,7 +66,7 @@ class _Flags(msgspec.Struct, frozen=True):
 @click.option("--depth", "-d", default="0", help="Tokens already in the context.")
 @click.option("--batch", "-b", default="1,4,16", help="Sequences decoded together.")
 @click.option("--repetitions", "-r", type=click.IntRange(2), default=5, help="After one that warms up.")
-@click.option("--chunk", type=click.IntRange(2), default=256, show_default=True, help="Longest prefill call; 256 is the engine's own.")
+@click.option("--chunk", type=click.IntRange(2), default=256, help="Longest prefill call; the engine's is 256.")
 @click.option("--threads", "-t", type=click.IntRange(1), help="Default: physical cores.")
 @click.option("--slots", type=click.IntRange(1), help="Cache slots; default: the largest batch.")
 @click.option("--max-model-len", type=click.IntRange(16), help="Tokens per slot; default: what the tests need.")
