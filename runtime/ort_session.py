@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime import graph_io
+from runtime.huge_pages import huge_pages_for_new_memory
 from runtime.kv_arena import KVArena
 from runtime.kv_budget import KVPlan
 from runtime.manifest import ModelShape
@@ -108,7 +109,8 @@ class OrtSession:
 
     def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions, kv_dtype: str) -> None:
         providers = ["CPUExecutionProvider"]
-        self._session = ort.InferenceSession(str(graph), cpu_session_options(options), providers=providers)
+        with huge_pages_for_new_memory():
+            self._session = ort.InferenceSession(str(graph), cpu_session_options(options), providers=providers)
         self._arena = KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
         self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
