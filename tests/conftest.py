@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from runtime.manifest import Package, load_package
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "smollm2-135m-instruct"
+
+settings.register_profile("powertrain", deadline=None)  # no test depends on how fast its machine is
+settings.load_profile("powertrain")
 
 
 @pytest.fixture(scope="session")

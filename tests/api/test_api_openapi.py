@@ -48,7 +48,6 @@ def test_ranges_are_described() -> None:
 @SCHEMA.parametrize()
 @settings(
     max_examples=25,
-    deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

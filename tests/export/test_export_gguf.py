@@ -222,7 +222,7 @@ def good_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_gguf(tmp_path_factory.mktemp("g") / "t.gguf", config, tiny_tensors(config), {}).read_bytes()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_are_refused_or_read_never_worse(data: st.DataObject, good_bytes: bytes, tmp_path: Path) -> None:
     """Bytes of the header changed and the file cut anywhere: an ExportError, or finite tensors of the stated shapes."""

@@ -240,7 +240,7 @@ def good_weights(good_folder: Path) -> bytes:
     return (good_folder / "model.safetensors").read_bytes()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_weights_are_refused_or_read_never_worse(
     data: st.DataObject, good_folder: Path, good_weights: bytes

@@ -42,7 +42,7 @@ def test_packing_by_hand() -> None:
 MATRICES = hnp.arrays(np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weights=MATRICES, bits=st.sampled_from([4, 8]), block=st.sampled_from([16, 32, 64]))
 def test_every_weight_is_within_half_a_step(weights: npt.NDArray[np.float32], bits: int, block: int) -> None:
     codes, scale = quantize_rows(weights, bits, block)

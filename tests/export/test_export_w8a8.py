@@ -50,7 +50,7 @@ def test_an_odd_last_column_stands_alone() -> None:
     assert (codes.tolist(), scales.tolist()) == ([[1, 1, -127]], [1.0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weights=hnp.arrays(np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32)))
 def test_no_pair_of_products_passes_sixteen_bits(weights: F32) -> None:
     codes, scales = quantize_paired(weights)

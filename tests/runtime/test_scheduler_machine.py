@@ -92,4 +92,4 @@ class EngineLife(RuleBasedStateMachine):
 
 
 TestEngineLife = EngineLife.TestCase
-TestEngineLife.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestEngineLife.settings = settings(max_examples=150, stateful_step_count=30)
