@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from export.errors import SourceError
 
 F32 = npt.NDArray[np.float32]
 
+_COLUMNS = 512
 BAND_BYTES = 16 * 2**20
 """Size of the float32 pieces that matrices are worked on in."""
 
@@ -98,6 +100,12 @@ def concat_rows(name: str, parts: Sequence[LazyTensor]) -> LazyTensor:
         return np.concatenate(pieces, axis=0)
 
     return LazyTensor(name, (ends[-1], *parts[0].shape[1:]), read)
+
+
+def column_bands(matrix: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """The columns of a matrix [N, K] as rows of [K, N], some at a time, for files that want them so."""
+    for start in range(0, matrix.shape[1], _COLUMNS):
+        yield matrix[:, start : start + _COLUMNS].T
 
 
 def lazy_from_array(name: str, array: F32) -> LazyTensor:

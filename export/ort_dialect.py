@@ -22,7 +22,7 @@ from export.dialect import Value
 from export.errors import UnsupportedError
 from export.graph_writer import GraphWriter
 from export.kv_scales import KvScales
-from export.lazy_tensor import LazyTensor
+from export.lazy_tensor import LazyTensor, column_bands
 from export.precision import PrecisionPlan, WeightFormat
 from export.quantize import U8, pack_offset_codes, quantize_paired, quantize_rows
 from export.quantized_tensor import quantized_bands
@@ -33,7 +33,6 @@ from export.spec import DecoderSpec
 OPSET = 21
 
 _MS = "com.microsoft"
-_TRANSPOSE_COLUMNS = 512
 _INPUT_ZERO_POINT = 128
 _NO_SINK = -1e30
 """A sink's logit that adds exp(-1e30) = 0 to every softmax. With any sink ONNX Runtime 1.32 leaves its portable
@@ -133,7 +132,7 @@ class OrtDialect:
         if chosen.bits:
             return self._matmul_nbits(name, x, self._quantized(name, weight, chosen), bias_name)
         num_out, num_in = weight.shape
-        self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), _transposed(weight))
+        self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), column_bands(weight.numpy()))
         self.weight_bytes += num_out * num_in * self._dtype.itemsize
         product = self._writer.node("MatMul", [x, name + ".weight"], name + ".product" if bias_name else name)
         return self._writer.node("Add", [product, bias_name], name) if bias_name else product
@@ -262,7 +261,7 @@ class OrtDialect:
         writer, (num_out, num_in) = self._writer, weight.shape
         bands = [quantize_paired(band) for band in weight.bands()]
         codes = np.concatenate([band_codes for band_codes, _ in bands])
-        writer.stream(name + ".codes", np.int8, (num_in, num_out), _column_bands(codes))
+        writer.stream(name + ".codes", np.int8, (num_in, num_out), column_bands(codes))
         scales = writer.constant(name + ".scales", np.concatenate([band_scales for _, band_scales in bands]))
         self.weight_bytes += chosen.num_bytes(weight.shape, self._dtype.itemsize)
         scale = writer.constant(name + ".input_scale", np.asarray(chosen.input_scale, np.float32))
@@ -298,14 +297,3 @@ class OrtDialect:
             by_head = writer.node("Reshape", [part, heads], name + ".heads")
             normed.append(writer.node("Reshape", [self.norm(name, by_head, weight), joined], name + ".joined"))
         return [*normed, parts[2]]
-
-
-def _transposed(weight: LazyTensor) -> Iterator[npt.NDArray[Any]]:
-    """[out, in] as rows of [in, out]. Needs the matrix once in memory: its rows are scattered over all of it."""
-    return _column_bands(weight.numpy())
-
-
-def _column_bands(whole: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """A matrix's columns as rows, some at a time."""
-    for start in range(0, whole.shape[1], _TRANSPOSE_COLUMNS):
-        yield whole[:, start : start + _TRANSPOSE_COLUMNS].T

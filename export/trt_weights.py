@@ -6,7 +6,6 @@ are positive. Knows no graph but the few nodes that make a weight usable as the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,12 +15,10 @@ import numpy.typing as npt
 
 from export.dialect import Value
 from export.graph_writer import DType, GraphWriter
-from export.lazy_tensor import F32, LazyTensor
+from export.lazy_tensor import F32, LazyTensor, column_bands
 from export.precision import WeightFormat
 from export.quantize import I8, U8, quantize_rows
 from export.quantized_tensor import quantized_bands
-
-_TRANSPOSE_COLUMNS = 512
 
 
 class TrtWeights:
@@ -42,7 +39,7 @@ class TrtWeights:
         num_out, num_in = weight.shape
         if not chosen.bits:
             self.num_bytes += num_out * num_in * np.dtype(self._dtype).itemsize
-            return self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), _transposed(weight))
+            return self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), column_bands(weight.numpy()))
         codes, scales = self._codes(name, weight, chosen)
         return self._writer.node("DequantizeLinear", [codes, scales], name + ".matrix", axis=0, block_size=chosen.block)
 
@@ -81,10 +78,3 @@ def pack_int4(codes: I8) -> U8:
     """ONNX's INT4 layout: two's complement in row-major order, the even element in the low half of a byte."""
     nibbles = np.ascontiguousarray(codes).view(np.uint8).reshape(-1) & np.uint8(0x0F)
     return nibbles[0::2] | (nibbles[1::2] << np.uint8(4))
-
-
-def _transposed(weight: LazyTensor) -> Iterator[F32]:
-    """[out, in] as rows of [in, out]. Needs the matrix once in memory: its rows are scattered over all of it."""
-    whole = weight.numpy()
-    for start in range(0, whole.shape[1], _TRANSPOSE_COLUMNS):
-        yield whole[:, start : start + _TRANSPOSE_COLUMNS].T
