@@ -12,7 +12,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from export.checkpoint import check_shapes
@@ -23,6 +22,7 @@ from export.json_object import JsonObject
 from export.reference import reference_logits
 from export.spec import weight_shapes
 from export.text_check import check_text_files
+from tests.export.damage import Damage, damage_within
 from tests.export.tiny_models import (
     ARCHITECTURES,
     Tensors,
@@ -241,16 +241,12 @@ def good_weights(good_folder: Path) -> bytes:
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
+@given(damage=damage_within(2000))
 def test_damaged_weights_are_refused_or_read_never_worse(
-    data: st.DataObject, good_folder: Path, good_weights: bytes
+    damage: Damage, good_folder: Path, good_weights: bytes
 ) -> None:
     """Bytes of the header changed and the file cut anywhere: an ExportError, or tensors of the stated shapes."""
-    damaged = bytearray(good_weights)
-    for _ in range(data.draw(st.integers(1, 4))):
-        damaged[data.draw(st.integers(0, 2000))] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.one_of(st.just(len(damaged)), st.integers(0, len(damaged))))
-    (good_folder / "model.safetensors").write_bytes(damaged[:cut])
+    (good_folder / "model.safetensors").write_bytes(damage.done_to(good_weights))
     with suppress(ExportError):
         open_whole(good_folder)
 
