@@ -94,7 +94,7 @@ def _sample_row(logits: FloatArray, state: SamplerState) -> Sampled:
         if _argmax(logits) < 0:  # before the rules hide it
             return FAILED
         state.rules.apply(logits)
-    token_id = _argmax(logits) if params.is_greedy else draw(logits, params, state.uniform())
+    token_id = _argmax(logits) if params.is_greedy else draw(logits, params, state.uniform)
     if token_id < 0:
         return FAILED
     state.rules.observe(token_id)

@@ -3,14 +3,17 @@
 Every pass over a row of some 50,000 logits costs 3 to 25 us, and every numpy call several us more than in a loop of
 its own, since the model's run has just evicted code and data from the caches. So each rule first finds a value that
 nothing below can be kept by, gathers the few tokens above it in one comparison, and works on those. top_k and min_p
-find it among the logits; only top_p alone and no rule at all need the weight of every token. Array methods stand
-where ``np.`` functions would do: those are Python wrappers of the same. Pure functions of a row and a uniform number;
-knows neither requests nor generators.
+find it among the logits; only top_p alone and no rule at all need the weight of every token. With top_p alone a token
+is drawn from the whole row first, and only if it is not kept, is another drawn among those that are: either way it
+comes with its share of what is kept, and most often nothing had to be found. Array methods stand where ``np.``
+functions would do: those are Python wrappers of the same. Pure functions of a row and uniform numbers; knows neither
+requests nor generators.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -52,11 +55,12 @@ _EXP2_LOOPS = opt_func_info(func_name="^exp2$", signature="float32").get("exp2",
 _EXP, _EXP_SCALE = _exponential(_EXP2_LOOPS.get("current", "baseline"))
 
 
-def draw(logits: FloatArray, params: SamplingParams, uniform: float) -> int:
-    """Index drawn from softmax(logits / temperature) [V] after min_p, top_k and top_p; ``uniform`` is in [0, 1).
+def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float]) -> int:
+    """Index drawn from softmax(logits / temperature) [V] after min_p, top_k and top_p.
 
-    -1 if a logit is NaN or the largest is infinite. Kept tokens are laid out by id. ``logits`` is overwritten. A very
-    low one may overflow to -inf, which is right; the caller keeps numpy from warning of it.
+    ``uniform`` gives numbers in [0, 1), independent of each other, and is called once or twice. -1 if a logit is NaN
+    or the largest is infinite. ``logits`` is overwritten. A very low one may overflow to -inf, which is right; the
+    caller keeps numpy from warning of it.
     """
     # Before the peak is known, as this rounds no more than the logits are rounded already, and because the first pass
     # over a row waits for memory that another core wrote: to write at once saves waiting again to write.
@@ -65,31 +69,36 @@ def draw(logits: FloatArray, params: SamplingParams, uniform: float) -> int:
     peak = float(logits[best])
     if not math.isfinite(peak):
         return -1
-    if params.min_p <= 0.0 and params.top_k <= 0 and params.top_p >= 1.0:
-        return _pick(_weights(logits, peak), uniform)
-    ids, weights = candidates(logits, best, params)
-    return int(ids[_pick(weights, uniform)]) if len(ids) > 1 else int(ids[0])
-
-
-def candidates(logits: FloatArray, best: int, params: SamplingParams) -> tuple[Ids, Weights]:
-    """Ids [K], ascending, that hold all that min_p, top_k and top_p keep of a row [V]; weights [K], 0 if not kept.
-
-    ``logits`` have been scaled for ``_EXP`` and are overwritten; ``best`` is their argmax. At least one of the
-    three rules is in force. Ties at a cut are broken by the lower token id.
-    """
-    peak = float(logits[best])
     if params.min_p > 0.0 or params.top_k > 0:
-        ids, weights = _heaviest(logits, peak, params)
-        share = params.top_p * float(np.add.reduce(weights))
-    else:
-        row = _weights(logits, peak)
-        total = float(np.add.reduce(row))
-        share = params.top_p * total
-        if share <= 1.0:  # what ``best`` weighs: a model sure of its next token needs no candidates
-            return np.array([best]), np.ones(1)
-        ids, weights = _above_tail(row, total, share)
-    if params.top_p < 1.0:
-        _drop(weights, weights, *_nucleus_cut(weights, share))
+        ids, weights = heaviest(logits, peak, params)
+        return int(ids[_pick(weights, uniform())])
+    row = _weights(logits, peak)
+    ends = _block_ends(row)
+    share = params.top_p * float(ends[-1])
+    if params.top_p < 1.0 and share <= 1.0:  # what ``best`` weighs: the model is sure
+        return best
+    token_id = _pick_block(row, ends, uniform())
+    if params.top_p >= 1.0 or is_in_nucleus(row, token_id, share):
+        return token_id
+    ids, weights = nucleus(row, float(ends[-1]), share)
+    return int(ids[_pick(weights, uniform())])
+
+
+def is_in_nucleus(row: FloatArray, token_id: int, share: float) -> bool:
+    """Whether the tokens before this one, heaviest first, ties by lower id, weigh less than ``share``; ``row`` [V]."""
+    weight = row[token_id]
+    from_it_on = row[row >= weight]
+    if float(np.add.reduce(from_it_on, dtype=np.float64)) < share:
+        return True
+    heavier = from_it_on[from_it_on > weight]
+    num_before = int(np.count_nonzero(row[:token_id] == weight))
+    return float(np.add.reduce(heavier, dtype=np.float64)) + num_before * float(weight) < share
+
+
+def nucleus(row: FloatArray, total: float, share: float) -> tuple[Ids, Weights]:
+    """Ids [K], ascending, that hold the fewest tokens that reach ``share`` of a row [V]; weights [K], 0 if not kept."""
+    ids, weights = _above_tail(row, total, share)
+    _drop(weights, weights, *_nucleus_cut(weights, share))
     return ids, weights
 
 
@@ -115,10 +124,12 @@ def _weights(logits: _Floats, peak: float) -> _Floats:
     return logits
 
 
-def _heaviest(logits: FloatArray, peak: float, params: SamplingParams) -> tuple[Ids, Weights]:
-    """Ids that hold all that min_p and top_k keep, ascending, and their weights, 0 if not kept.
+def heaviest(logits: FloatArray, peak: float, params: SamplingParams) -> tuple[Ids, Weights]:
+    """Ids [K], ascending, that hold all that min_p, top_k and top_p keep of a row [V]; weights [K], 0 if not kept.
 
-    Both keep the start of the same order, so it does not matter which goes first.
+    ``logits`` have been scaled for ``_EXP``, and ``peak`` is their largest. At least one of min_p and top_k is in
+    force; both keep the start of the same order, so it does not matter which goes first. Ties at a cut are broken by
+    the lower token id.
     """
     floor = _LOWEST  # a masked token, of logit -inf, is no candidate
     if params.top_k > 0:
@@ -135,6 +146,8 @@ def _heaviest(logits: FloatArray, peak: float, params: SamplingParams) -> tuple[
         _drop(weights, values, cut, int(np.count_nonzero(values >= cut)) - params.top_k)
     if params.min_p > 0.0:
         _drop(weights, weights, params.min_p, 0)
+    if params.top_p < 1.0:
+        _drop(weights, weights, *_nucleus_cut(weights, params.top_p * float(np.add.reduce(weights))))
     return ids, weights
 
 
@@ -181,13 +194,22 @@ def _drop(weights: Weights, values: FloatArray | Weights, cut: float, num_over: 
 
 
 def _pick(weights: FloatArray | Weights, uniform: float) -> int:
-    """Inverse CDF over ``weights`` [N], in two levels if they are many, so that only one block is summed one by one."""
-    if len(weights) <= _SUMMABLE:
-        mass = weights.cumsum(dtype=np.float64)
-        return _first_above(mass, uniform * float(mass[-1]))
+    """Inverse CDF over ``weights`` [N]."""
+    if len(weights) > _SUMMABLE:
+        return _pick_block(weights, _block_ends(weights), uniform)
+    mass = weights.cumsum(dtype=np.float64)
+    return _first_above(mass, uniform * float(mass[-1]))
+
+
+def _block_ends(weights: FloatArray | Weights) -> Weights:
+    """Cumulative weight at the end of each block of ``weights`` [N], the last one maybe short."""
     whole = len(weights) // _BLOCK * _BLOCK
     sums = np.add.reduce(weights[:whole].reshape(-1, _BLOCK), axis=1)
-    ends = np.append(sums, np.add.reduce(weights[whole:])).cumsum(dtype=np.float64)
+    return np.append(sums, np.add.reduce(weights[whole:])).cumsum(dtype=np.float64)
+
+
+def _pick_block(weights: FloatArray | Weights, ends: Weights, uniform: float) -> int:
+    """Inverse CDF in two levels, so that only one block of ``weights`` [N] is summed one by one."""
     block = _first_above(ends, uniform * float(ends[-1]))
     begin = block * _BLOCK
     inside = weights[begin : begin + _BLOCK].cumsum(dtype=np.float64)

@@ -71,7 +71,8 @@ def test_soak() -> None:
         await load(engine, NUM_REQUESTS, NUM_REQUESTS)
         session.calls.clear()
         threads, handles, memory = measure()
-        assert (threads, handles) == before[:2]
+        assert threads <= before[0]  # fewer when something of an earlier test ended meanwhile
+        assert handles <= before[1]
         assert memory < before[2] + 200_000
         stats = engine.stats()
         assert (stats.num_running, stats.num_waiting, stats.kv_used_tokens, engine.num_live) == (0, 0, 0, 0)

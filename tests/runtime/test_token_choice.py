@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import runtime.token_choice
 from runtime.request import SamplingParams
-from runtime.token_choice import candidates, draw, floor_of_top
+from runtime.token_choice import draw, floor_of_top, heaviest, is_in_nucleus, nucleus
 from tests.runtime.sample_rows import KINDS, row
 
 
@@ -50,6 +51,10 @@ def test_draw_follows_the_full_sort(
     ends = np.cumsum([expected[token] for token in ordered])
     for uniform in (0.001, 0.1, 0.5, 0.77, 0.999):  # 0 itself belongs to any token of negligible weight
         token = drawn(logits, params, uniform)
+        if top_k == 0 and min_p == 0.0 and top_p < 1.0:  # from the whole row, unless that is not kept
+            weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+            assert weights[weights > weights[token]].sum() < (top_p + 1e-5) * weights.sum()
+            continue
         place = int(np.searchsorted(ends, uniform, side="right"))
         near = {ordered[max(0, min(place + shift, len(ordered) - 1))] for shift in (-1, 0, 1)}
         assert token in near  # a neighbour is right too where rounding decides
@@ -93,7 +98,15 @@ def test_what_is_kept_starts_the_full_sort_and_ends_at_its_cut(
 def kept(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
     """What a row keeps, ids [K] ascending and weights [K], as ``draw`` finds it."""
     scaled = logits * np.float32(runtime.token_choice._EXP_SCALE / params.temperature)
-    ids, weights = candidates(scaled, int(scaled.argmax()), params)
+    if params.top_k or params.min_p:
+        ids, weights = heaviest(scaled, float(scaled.max()), params)
+    else:
+        row = runtime.token_choice._weights(scaled, float(scaled.max()))
+        total = float(row.sum())
+        ids, weights = nucleus(row, total, params.top_p * total)
+        for token_id in [*ids[weights > 0][:20], *ids[weights > 0][-20:], *ids[weights == 0][:20]]:
+            near = abs(float(row[row > row[token_id]].sum()) / total - params.top_p) < 1e-5
+            assert near or is_in_nucleus(row, token_id, params.top_p * total) == (token_id in ids[weights > 0])
     assert np.all(np.diff(ids) > 0)
     return ids[weights > 0], weights[weights > 0]
 
@@ -145,9 +158,13 @@ def test_draw_follows_the_probabilities() -> None:
     params = SamplingParams(max_tokens=1, temperature=1.0)
     counts = np.bincount([drawn(logits, params, u) for u in (np.arange(1000) + 0.5) / 1000], minlength=4)
     assert counts.tolist() == [500, 300, 150, 50]
-    nucleus = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.75)
-    counts = np.bincount([drawn(logits, nucleus, u) for u in (np.arange(800) + 0.5) / 800], minlength=4)
-    assert counts.tolist() == [500, 300, 0, 0]
+    # Of 800 first draws 160 are not kept; their second ones fall on tokens 0 and 1 as 5 to 3.
+    half = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.75)
+    again = iter((np.arange(160) + 0.5) / 160)
+    firsts = (np.arange(800) + 0.5) / 800
+    tokens = [draw(logits.copy(), half, itertools.chain([u], again).__next__) for u in firsts]
+    assert np.bincount(tokens, minlength=4).tolist() == [500, 300, 0, 0]
+    assert next(again, None) is None
 
 
 def test_masked_tokens_are_never_drawn() -> None:
@@ -159,7 +176,7 @@ def test_masked_tokens_are_never_drawn() -> None:
 
 def drawn(logits: np.ndarray, params: SamplingParams, uniform: float) -> int:
     """``draw`` on a copy, since it overwrites its row."""
-    return draw(logits.copy(), params, uniform)
+    return draw(logits.copy(), params, lambda: uniform)
 
 
 def test_a_flat_distribution_keeps_the_lower_ids() -> None:
