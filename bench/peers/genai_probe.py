@@ -3,7 +3,7 @@ MODEL THREADS REPETITIONS PROMPT_TOKENS OUTPUT_TOKENS.
 
 Prints one JSON object of lists, one value per repetition after a discarded first: ``ttft_ms`` from handing over the
 prompt to the first token, ``tpot_ms`` over the further ones. Greedy, the end of sequence suppressed, every prompt new.
-Making the generator with its cache is not counted, as in the library's own benchmark.
+Making the generator with its cache is not counted, which is in the library's favour.
 """
 
 from __future__ import annotations
