@@ -2,7 +2,7 @@
 
 Attention is GroupQueryAttention, whose past and present may be the same memory; matrices quantized in blocks are
 MatMulNBits with ``accuracy_level`` 4 (int8 activations, 20 times faster than level 0 at 8 bits on AVX2), products of
-integers are MatMulIntegerToFloat, which only the CPU provider has. Inputs and outputs are those of
+integers are MatMulIntegerToFloat, for the CPU only. Inputs and outputs are those of
 ``runtime.graph_io``. Knows no checkpoint and no order of layers.
 """
 

@@ -32,7 +32,7 @@ def write_ort_graph(
 
     Raises ExportError; memory is one band of one matrix.
     """
-    if plan.float_type == "float32":  # half precision is for GPUs, whose kernels scale for nothing
+    if plan.float_type == "float32":  # what it gains was measured on the CPU only
         checkpoint = with_unit_attention_scale(checkpoint)
     title = f"Writing the {ORT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:

@@ -39,8 +39,8 @@ def quantize_paired(weights: F32) -> tuple[I8, F32]:
 
     AVX2 multiplies uint8 by int8 and adds each two neighbouring products in 16 bits, with saturation (VPMADDUBSW;
     MLAS packs columns 2j and 2j + 1 together). 255 * (|a| + |b|) fits 32,767 as long as |a| + |b| <= 128, so a row's
-    scale is set by its largest pair and not, as usual, by its largest weight: about one code in three is given up
-    where limiting every weight to 63 gives up one in two, and results are the same on CPUs with and without VNNI.
+    scale is set by its largest pair and not, as usual, by its largest weight; limiting every weight to 63 would give up
+    more. The sum is then exact on every CPU: by this arithmetic, it was executed on one with VNNI only.
     """
     magnitudes = np.abs(weights)
     pairs = magnitudes[:, 0::2].copy()

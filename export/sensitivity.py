@@ -131,7 +131,8 @@ def choose_plan(
     chosen = within_budget(whole, budget - base)
     runs = [run for unit in whole if unit not in chosen for run in layer_runs(spec, unit.role)]
     left = budget - base - sum(unit.loss for unit in chosen)
-    chosen += within_budget(measured("Measuring what runs of layers cost", runs), left)
+    if runs:
+        chosen += within_budget(measured("Measuring what runs of layers cost", runs), left)
     while chosen and mean_kl(with_units(chosen)) > budget:
         chosen = chosen[:-1]
     form = {unit.label: candidates[unit.names[0]].label(eight.float_type) for unit in chosen}

@@ -18,8 +18,9 @@ from export.precision import WeightFormat
 from export.spec import DecoderSpec
 
 ALPHA = 0.8
-"""How much of the spread moves. SmoothQuant's authors take 0.5 to 0.85; 0.8 was measured best here for a scale that is
-fixed for the whole tensor (0.6: mean KL 0.026, 0.7: 0.022, 0.9: 0.032, with 7-bit weights on the default model)."""
+"""How much of the spread moves. SmoothQuant's authors take 0.5 to 0.85. Mean KL of the default model with all
+projections but ``down``: 0.7 0.0157, 0.75 0.0141, 0.8 0.0144, 0.85 0.0134; with eight layers of it: 0.8 0.0176, 0.85
+0.0178."""
 
 HEADROOM = 1.1
 """Inputs may grow this far beyond the texts they were measured on before they are clipped."""

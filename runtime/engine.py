@@ -8,7 +8,7 @@ usable number ends that row; everything else goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,11 +166,8 @@ class Engine:
             positions[row] = planned.position
             if planned.sequence is not None:
                 token_ids[row] = planned.sequence.token_ids[-1]
-        try:
-            logits = self.session.decode(plan.first_slot, token_ids, positions)
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises ends these sequences and no others
-            for sequence in filter(None, sequences):
-                self._fail(sequence, error, events)
+        logits = self._computed(lambda: self.session.decode(plan.first_slot, token_ids, positions), sequences, events)
+        if logits is None:
             return 0
         for sequence in filter(None, sequences):
             self._scheduler.commit_decode(sequence)
@@ -193,10 +190,9 @@ class Engine:
         draft; a draft that is met only saves the call. Returns how many tokens were drawn.
         """
         token_ids = np.array([sequence.token_ids[-1], *draft], np.int64)  # [1 + draft]
-        try:
-            logits = self.session.prefill(sequence.slot, token_ids, sequence.num_computed, len(token_ids))
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this sequence and no other
-            self._fail(sequence, error, events)
+        slot, start, count = sequence.slot, sequence.num_computed, len(token_ids)
+        logits = self._computed(lambda: self.session.prefill(slot, token_ids, start, count), [sequence], events)
+        if logits is None:
             return 0
         drawn = 0
         for row in range(len(token_ids)):
@@ -216,15 +212,25 @@ class Engine:
         if sequence.phase is Phase.FINISHED:
             return 0
         token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
-        try:
-            logits = self.session.prefill(sequence.slot, token_ids, chunk.start, 1 if chunk.is_last else 0)
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this sequence and no other
-            self._fail(sequence, error, events)
+        slot, start, count = sequence.slot, chunk.start, 1 if chunk.is_last else 0
+        logits = self._computed(lambda: self.session.prefill(slot, token_ids, start, count), [sequence], events)
+        if logits is None:
             return 0
         self._scheduler.commit_prefill(chunk)
         if chunk.is_last:
             self._sample(logits, [sequence], events, spent)
         return chunk.stop - chunk.start
+
+    def _computed(
+        self, call: Callable[[], FloatArray], sequences: Iterable[Sequence | None], events: list[Event]
+    ) -> FloatArray | None:
+        """What a session's call returns; None if it raised, which ends ``sequences`` and no others."""
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's and TensorRT's errors share no narrower base
+            for sequence in filter(None, sequences):
+                self._fail(sequence, error, events)
+            return None
 
     def _sample(self, logits: FloatArray, sequences: list[Sequence | None], events: list[Event], spent: _Spent) -> int:
         """Draw one token per row with a sequence, and commit it; returns how many were drawn."""

@@ -28,7 +28,8 @@ _DEVICE = "cpu"
 _LOG_ERRORS_ONLY = 3
 _DYNAMIC_BLOCK_BASE = 4
 """Threads take a loop's work in pieces as they become free instead of one fixed part each, so a thread that the machine
-holds up does not hold up the step: 7 to 13 % less time at batch 1, up to 4 % at 16 and in prefill (2 virtual cores)."""
+holds up does not hold up the step: 6 to 11 % less time at batch 1, nothing beyond noise at 16 and in prefill (2 virtual
+cores)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

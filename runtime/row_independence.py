@@ -1,6 +1,6 @@
 """Whether a session's rows come out the same, bit by bit, alone and in a batch: computed, not believed.
 
-ONNX Runtime picks matrix kernels by shape, bits, block size and CPU, and not every pair of them rounds alike: on CPUs
+ONNX Runtime picks matrix kernels by shape, bits, block size and CPU, and not every pair of them rounds alike: on a CPU
 with AVX-512, MatMulNBits does at 8 bits in blocks up to 64 and at 4 bits in blocks up to 32, and not above. Knows the
 device seam only.
 """

@@ -81,7 +81,7 @@ def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sample
 def _sample_alone(logits: FloatArray, state: SamplerState) -> Sampled:
     try:
         return state.run(_sample_row, logits, state)
-    except Exception:  # noqa: BLE001 - whatever one request's rules raise must not end the others
+    except (ArithmeticError, LookupError, MemoryError, ValueError):  # one request's rules must not end the others
         _LOG.exception("a row could not be sampled with %s", state.params)
         return FAILED
 
