@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,27 @@ def test_new_memory_is_on_huge_pages() -> None:
     assert _huge_bytes(ctypes.addressof(ctypes.c_char.from_buffer(old))) == 0
     middle = ctypes.addressof(ctypes.c_char.from_buffer(new)) + size // 2
     assert _huge_bytes(middle) >= size - 4 * MIB  # where it begins decides about its ends
+
+
+_MATRICES = """
+import ctypes
+from runtime.huge_pages import huge_pages_for_new_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+with huge_pages_for_new_memory():
+    print(*(libc.malloc(1_700_000) for _ in range(20)))
+"""
+
+
+def test_matrices_of_a_few_mib_lie_side_by_side() -> None:
+    if not is_allowed(Path("/sys/kernel/mm/transparent_hugepage/enabled")):
+        pytest.skip("this machine has no huge pages for programs that ask")
+    if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("not glibc")
+    printed = subprocess.run([sys.executable, "-c", _MATRICES], capture_output=True, text=True, check=True).stdout
+    distances = [high - low for low, high in pairwise(sorted(map(int, printed.split())))]
+    assert sorted(distances)[:-1] == [1_700_016] * 18  # a mapping each would be whole pages; one may fill a free block
 
 
 def _huge_bytes(address: int) -> int:
