@@ -1,20 +1,20 @@
 """Host memory for the KV cache: one block per layer and kind, every slot at a fixed stride, never moved.
 
 Knows shapes and addresses; knows neither sequences nor graphs. Pages are taken from the system when first written,
-so an arena costs what its slots hold, and the budget in ``runtime.kv_budget`` bounds what they may come to hold.
+so an arena costs what its slots hold, and the budget in ``runtime.kv_budget`` bounds what they may come to hold. They
+are small ones, unlike the weights': on huge pages a short answer would take the memory of several slots, for 4 % of a
+step with 16 sequences of 900 tokens and nothing measurable below.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from runtime.manifest import ModelShape
-
-_PAGE_ALIGN_BYTES = 2 * 2**20
-"""Blocks start at multiples of a huge page, so that the kernel may back them with huge pages."""
 
 
 class KVArena:
@@ -25,19 +25,12 @@ class KVArena:
         self.num_slots = num_slots
         self.capacity = capacity
         self.dtype = np.dtype(dtype)
-        slot_bytes = shape.num_kv_heads * capacity * shape.head_dim * self.dtype.itemsize
-        block_bytes = -(-slot_bytes * num_slots // _PAGE_ALIGN_BYTES) * _PAGE_ALIGN_BYTES
-        num_blocks = 2 * shape.num_layers
-        self._memory = mmap.mmap(-1, block_bytes * num_blocks + _PAGE_ALIGN_BYTES)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._memory.madvise(mmap.MADV_HUGEPAGE)
-        raw = np.frombuffer(self._memory, dtype=np.uint8)
-        offset = -raw.ctypes.data % _PAGE_ALIGN_BYTES
         block_shape = (num_slots, shape.num_kv_heads, capacity, shape.head_dim)
-        self.blocks: list[NDArray[np.generic]] = []
-        for block in range(num_blocks):
-            begin = offset + block * block_bytes
-            self.blocks.append(raw[begin : begin + slot_bytes * num_slots].view(self.dtype).reshape(block_shape))
+        num_blocks = 2 * shape.num_layers
+        # Shared anonymous memory: numpy would ask for huge pages.
+        self._memory = mmap.mmap(-1, num_blocks * math.prod(block_shape) * self.dtype.itemsize)
+        cache = np.frombuffer(self._memory, self.dtype).reshape(num_blocks, *block_shape)
+        self.blocks: list[NDArray[np.generic]] = list(cache)
         self._scratch = np.empty((shape.num_kv_heads, capacity, shape.head_dim), self.dtype)
 
     def address(self, block: int, slot: int) -> int:
