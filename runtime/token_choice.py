@@ -211,7 +211,7 @@ def _stripe_ends(row: FloatArray) -> tuple[FloatArray, float]:
     Stripe s holds every S-th weight from s on, ``_STRIPE`` in all, so one element-wise pass sums all of them.
     """
     size = min(_STRIPE, len(row))
-    whole = len(row) // size * size
+    whole = size * (len(row) // size)
     ends = np.add.reduce(row[:whole].reshape(size, -1), axis=0).cumsum()
     return ends, float(np.add.reduce(row[whole:])) if whole < len(row) else 0.0
 
@@ -219,7 +219,7 @@ def _stripe_ends(row: FloatArray) -> tuple[FloatArray, float]:
 def _pick_striped(row: FloatArray, ends: FloatArray, target: float) -> int:
     """Inverse CDF in two levels, stripe by stripe, so that only one stripe of ``row`` [V] is summed one by one."""
     in_stripes = float(ends[-1])
-    whole = len(row) - len(row) % min(_STRIPE, len(row))
+    whole = len(ends) * min(_STRIPE, len(row))
     if target >= in_stripes and whole < len(row):
         return whole + _first_above(row[whole:].cumsum(), target - in_stripes)
     stripe = _first_above(ends, target)
