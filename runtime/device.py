@@ -21,7 +21,7 @@ ALIGNMENT_BYTES = 256
 
 
 class DeviceError(PowertrainError):
-    """The device refused memory, a copy or a launch."""
+    """The device, or the library that runs graphs on it, refused memory, a copy or a run."""
 
 
 class Recording(Protocol):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.device import DeviceError
 from runtime.engine_config import EngineConfig
 from runtime.events import Event, FinishEvent, FinishReason, Timing, TokenEvent
 from runtime.ngram_draft import NgramDraft
@@ -224,10 +225,10 @@ class Engine:
     def _computed(
         self, call: Callable[[], FloatArray], sequences: Iterable[Sequence | None], events: list[Event]
     ) -> FloatArray | None:
-        """What a session's call returns; None if it raised, which ends ``sequences`` and no others."""
+        """What a session's call returns; None if its backend failed, which ends ``sequences`` and no others."""
         try:
             return call()
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's and TensorRT's errors share no narrower base
+        except (DeviceError, MemoryError) as error:
             for sequence in filter(None, sequences):
                 self._fail(sequence, error, events)
             return None

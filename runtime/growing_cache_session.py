@@ -19,6 +19,7 @@ from runtime import graph_io
 from runtime.errors import PackageError
 from runtime.kv_budget import KVPlan
 from runtime.manifest import ModelShape
+from runtime.ort_run import run_bound
 from runtime.ort_session import OrtOptions, cpu_session_options
 from runtime.session import FloatArray, Int64Array, SessionInfo
 
@@ -119,7 +120,7 @@ class GrowingCacheSession:
         for name in self._presents:
             binding.bind_output(name, _DEVICE)
         begin = time.perf_counter_ns()
-        self._session.run_with_iobinding(binding)
+        run_bound(self._session, binding)
         self._run_ns += time.perf_counter_ns() - begin
         self._slots[slot] = _Slot(end, binding.get_outputs()[1:])
         rows: FloatArray = logits[0]

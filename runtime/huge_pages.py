@@ -34,7 +34,10 @@ Range = tuple[int, int]
 
 @contextmanager
 def huge_pages_for_new_memory() -> Iterator[None]:
-    """What the block allocates, and still holds at its end, goes to huge pages where whole ones fit."""
+    """What the block allocates, and still holds at its end, goes to huge pages where whole ones fit.
+
+    glibc's thresholds stay as this sets them, for the whole process.
+    """
     if not is_allowed(_POLICY):
         yield
         return

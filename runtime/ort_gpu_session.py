@@ -27,6 +27,7 @@ from runtime.device import Device, DeviceError
 from runtime.device_arena import DeviceArena
 from runtime.graph_profiles import max_prefill_logits
 from runtime.manifest import ModelShape
+from runtime.ort_run import run_bound
 from runtime.static_session import Call, Limits
 
 _LOG_ERRORS_ONLY = 3
@@ -126,7 +127,7 @@ class OrtRunner:
         """See ``Runner.enqueue``. Returns when the run is over."""
         prepared = self._prepared(call, arena)
         self._device.synchronize()
-        self._session.run_with_iobinding(prepared.binding, prepared.options)
+        run_bound(self._session, prepared.binding, prepared.options)
 
     def close(self) -> None:
         """Drop the bindings before the memory they point to."""

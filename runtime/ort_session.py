@@ -21,6 +21,7 @@ from runtime.huge_pages import huge_pages_for_new_memory
 from runtime.kv_arena import KVArena
 from runtime.kv_budget import KVPlan
 from runtime.manifest import ModelShape
+from runtime.ort_run import run_bound
 from runtime.row_independence import rows_are_independent
 from runtime.session import FloatArray, Int64Array, SessionInfo
 
@@ -164,7 +165,7 @@ class OrtSession:
 
     def _run(self, call: _Call) -> None:
         begin = time.perf_counter_ns()
-        self._session.run_with_iobinding(call.binding)
+        run_bound(self._session, call.binding)
         self._run_ns += time.perf_counter_ns() - begin
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:

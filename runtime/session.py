@@ -32,7 +32,10 @@ class SessionInfo:
 
 
 class Session(Protocol):
-    """Runs the model over slots. Used by one thread only; every returned array is valid until the next call."""
+    """Runs the model over slots. Used by one thread only; every returned array is valid until the next call.
+
+    ``prefill`` and ``decode`` raise DeviceError or MemoryError when the backend failed; later calls may succeed.
+    """
 
     @property
     def info(self) -> SessionInfo:

@@ -36,6 +36,7 @@ from api.server_settings import Settings
 from api.service import Service
 from runtime.async_engine import AsyncEngine
 from runtime.chat_template import ChatTemplate
+from runtime.device import DeviceError
 from runtime.token_bytes import byte_alphabet
 from runtime.tokenizer import Tokenizer
 from tests.fakes import Call, ScriptedSession
@@ -95,7 +96,7 @@ def model_script(history: list[int]) -> int | NDArray[np.float32]:
         return program[1 + done % (len(program) - 1)]
     elif failing := re.fullmatch(rb"!(\d+):(.*)", program, re.DOTALL):
         if done == int(failing[1]):
-            raise RuntimeError("scripted failure")
+            raise DeviceError("scripted failure")
         tokens = list(failing[2])
     else:
         tokens = list(program)

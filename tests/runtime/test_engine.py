@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from runtime.device import DeviceError
 from runtime.engine_config import EngineConfig
 from runtime.events import FinishReason
 from tests.fakes import Call, counting
@@ -199,7 +200,7 @@ def test_a_failing_prefill_ends_its_own_sequence_only() -> None:
 
     def fail_long(call: Call) -> None:
         if call.kind == "prefill" and len(call.tokens) == 40:
-            raise ValueError("cannot")
+            raise DeviceError("cannot")
 
     driver.session.before_call = fail_long
     driver.add(request("a", [1, 2], max_tokens=9), request("b", PROMPT))
