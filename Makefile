@@ -67,7 +67,7 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 	@touch $@
 
 test-gpu: setup-dev setup-tensorrt model ## On a machine with a GPU: build for it, compare with the CPU, decode
-	@$(BIN)/python -m pytest tests/trt/test_gpu_acceptance.py $(ARGS)
+	@$(BIN)/python -m pytest tests/gpu/test_gpu_acceptance.py $(ARGS)
 
 check: setup-dev ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -7,12 +7,12 @@ import importlib
 import rich_click as click
 
 _COMMANDS = {
-    "export": ("export.cli", "export_command", "Turn a checkpoint into a model package."),
-    "inspect": ("export.inspect_cli", "inspect_command", "Show what a model package holds."),
-    "engine": ("export.engine_cli", "engine_command", "Build TensorRT engines into a package."),
-    "serve": ("api.cli", "serve_command", "Serve a model package over HTTP."),
-    "bench": ("bench.cli", "bench_group", "Measure an endpoint or the runtime."),
-    "doctor": ("runtime.doctor_cli", "doctor_command", "Say what this machine can run and what is missing."),
+    "export": ("export.commands.export", "export_command", "Turn a checkpoint into a model package."),
+    "inspect": ("export.commands.inspect", "inspect_command", "Show what a model package holds."),
+    "engine": ("export.commands.engine", "engine_command", "Build TensorRT engines into a package."),
+    "serve": ("api.process.cli", "serve_command", "Serve a model package over HTTP."),
+    "bench": ("bench.commands.bench", "bench_group", "Measure an endpoint or the runtime."),
+    "doctor": ("runtime.loading.doctor_cli", "doctor_command", "Say what this machine can run and what is missing."),
 }
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from runtime.chat_template import ChatTemplate
 from runtime.errors import PackageError
-from runtime.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
-from runtime.tokenizer import Tokenizer
+from runtime.package.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.tokenizer import Tokenizer
 
 
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):

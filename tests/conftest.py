@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
 
-from runtime.manifest import Package, load_package
+from runtime.package.manifest import Package, load_package
+from tests.paths import MODELS
 
-ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 # No test depends on how fast its machine is, nor on the day: the same examples are tried always.
@@ -20,7 +18,7 @@ settings.load_profile("powertrain")
 @pytest.fixture(scope="session")
 def default_package() -> Package:
     """The built default model; 'make test' builds it before the tests run."""
-    folder = ROOT / "models" / DEFAULT_MODEL
+    folder = MODELS / DEFAULT_MODEL
     if not (folder / "manifest.json").is_file():
         pytest.fail("the default package is not built; run 'make model' once", pytrace=False)
     return load_package(folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.session import FloatArray, Int64Array, SessionInfo
+from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 Script = Callable[[list[int]], "int | NDArray[np.float32]"]
 

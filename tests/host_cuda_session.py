@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from runtime import graph_io
+from runtime.package import graph_io
 from tests.host_tensorrt import HostDevice, HostError
 
 Bound = tuple[tuple[int, ...], int]

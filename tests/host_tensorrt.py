@@ -1,4 +1,4 @@
-"""HostTensorRT: TensorRT's engine and context API over host memory, strict where TensorRT would be silently wrong.
+"""HostTensorRT: TensorRT's plan and context API over host memory, strict where TensorRT would be silently wrong.
 
 "Device memory" is host memory and a "stream" is a list of work that runs, in order, when somebody synchronizes: a
 result read too early, or an input changed too early, shows. Executing runs the float32 ``trt`` graph in ONNX Runtime
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from runtime import graph_io
-from runtime.device import ALIGNMENT_BYTES, Bytes
+from runtime.package import graph_io
+from runtime.session.device import ALIGNMENT_BYTES, Bytes
 
 STREAM = 7
 _DTYPES = {"tensor(int64)": (np.int64, "INT64"), "tensor(float)": (np.float32, "FLOAT")}
@@ -41,7 +41,7 @@ class _Named:
 
 @dataclass
 class HostDevice:
-    """``runtime.device.Device`` in host memory, with a stream that runs late."""
+    """``runtime.session.device.Device`` in host memory, with a stream that runs late."""
 
     blocks: dict[int, Bytes] = field(default_factory=dict)
     queue: list[Callable[[], None]] = field(default_factory=list)
@@ -128,8 +128,8 @@ class HostRecording:
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 
-class HostEngine:
-    """``runtime.trt_api.Engine`` over an ONNX graph. ``aliases`` False forgets that caches are updated in place."""
+class HostCudaEngine:
+    """``trt.api.CudaEngine`` over an ONNX graph. ``aliases`` False forgets that caches are updated in place."""
 
     def __init__(
         self, graph: Path, *, num_slots: int = 4, prefill_tokens: int = 16, max_logits: int = 8, aliases: bool = True
@@ -190,17 +190,17 @@ class HostEngine:
 
 
 class HostContext:
-    """``runtime.trt_api.Context``."""
+    """``runtime.session.gpu.trt.api.Context``."""
 
-    def __init__(self, engine: HostEngine, device: HostDevice) -> None:
-        self.engine, self.device = engine, device
+    def __init__(self, plan: HostCudaEngine, device: HostDevice) -> None:
+        self.plan, self.device = plan, device
         self.profile = -1
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool:
         self._check_stream(stream_handle)
-        if profile_index >= len(self.engine.profiles):
+        if profile_index >= len(self.plan.profiles):
             return False
         self.profile = profile_index
         self.shapes.clear()
@@ -209,7 +209,7 @@ class HostContext:
     def set_input_shape(self, name: str, shape: Sequence[int], /) -> bool:
         if self.profile < 0:
             raise HostError("a shape was set before a profile")
-        low, _, high = self.engine.profiles[self.profile][name]
+        low, _, high = self.plan.profiles[self.profile][name]
         if len(shape) != len(low) or any(not a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
             return False
         self.shapes[name] = tuple(shape)
@@ -219,10 +219,10 @@ class HostContext:
         if memory % ALIGNMENT_BYTES:
             raise HostError(f"{name} was set to an address that is not aligned")
         self.addresses[name] = memory
-        return name in self.engine.inputs or name in self.engine.outputs
+        return name in self.plan.inputs or name in self.plan.outputs
 
     def infer_shapes(self) -> list[str]:
-        return [name for name in self.engine.inputs if name not in self.shapes]
+        return [name for name in self.plan.inputs if name not in self.shapes]
 
     def execute_async_v3(self, stream_handle: int, /) -> bool:
         self._check_stream(stream_handle)
@@ -243,9 +243,9 @@ class HostContext:
         shapes = dict(self.shapes)
         shapes[graph_io.LOGITS] = (
             *self.shapes[graph_io.LOGITS_INDICES],
-            self.engine.outputs[graph_io.LOGITS].shape[1],
+            self.plan.outputs[graph_io.LOGITS].shape[1],
         )
-        for name in self.engine.outputs:
+        for name in self.plan.outputs:
             if name != graph_io.LOGITS:
                 shapes[name] = self.shapes[name.replace("present.", "past_key_values.")]
         return shapes
@@ -255,7 +255,7 @@ class HostContext:
         for name, shape in shapes.items():
             if name not in self.addresses:
                 raise HostError(f"executed without an address for {name}")
-            dtype = _DTYPES[(self.engine.inputs | self.engine.outputs)[name].type][0]
+            dtype = _DTYPES[(self.plan.inputs | self.plan.outputs)[name].type][0]
             num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
             self.device.view(self.addresses[name], num_bytes)
             spans[name] = (self.addresses[name], self.addresses[name] + num_bytes)
@@ -278,10 +278,10 @@ class HostContext:
             if not any(low <= spans[name][0] and spans[name][1] <= high for low, high in self.device.fresh):
                 raise HostError(f"{name} was read again without an upload")
         self.device.fresh.clear()
-        binding = self.engine.session.io_binding()
+        binding = self.plan.session.io_binding()
         for name, shape in shapes.items():
             self.device.view(addresses[name], spans[name][1] - spans[name][0])
-            bind = binding.bind_input if name in self.engine.inputs else binding.bind_output
-            dtype = _DTYPES[(self.engine.inputs | self.engine.outputs)[name].type][0]
+            bind = binding.bind_input if name in self.plan.inputs else binding.bind_output
+            dtype = _DTYPES[(self.plan.inputs | self.plan.outputs)[name].type][0]
             bind(name, "cpu", 0, dtype, shape, addresses[name])
-        self.engine.session.run_with_iobinding(binding)
+        self.plan.session.run_with_iobinding(binding)

@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 
 from bench.errors import BenchError
+from bench.metrics.stats import Interval, ratio_interval
 from bench.peers import genai, genai_probe, openvino_probe, own_probe
 from bench.peers.making import environment, run
 from bench.peers.terms import OUTPUT_TOKENS, PROMPT_TOKENS, REPETITIONS
-from bench.stats import Interval, ratio_interval
-from bench.tables import Table, number
+from bench.report.tables import Table, number
 
 OPENVINO = "openvino-genai==2026.4.1.0"
 

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from runtime.engine import Engine
-from runtime.engine_config import EngineConfig
+from runtime.engine.config import EngineConfig
+from runtime.engine.engine import Engine
 from runtime.events import TokenEvent
-from runtime.manifest import load_package
-from runtime.model_loader import ModelOptions, plan_model, session_factory
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.package.manifest import load_package
 from runtime.request import Request, SamplingParams
 
 from bench.peers.terms import OUTPUT_TOKENS, PROMPT_TOKENS

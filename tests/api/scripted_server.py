@@ -28,17 +28,17 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
-from api.launch import bind, engine_config
-from api.metrics import ServerMetrics
+from api.controllers.service import Service
+from api.observe.metrics import ServerMetrics
+from api.process.launch import bind, engine_config
+from api.process.server import Server
 from api.served_model import ServedModel
-from api.server import Server
 from api.server_settings import Settings
-from api.service import Service
-from runtime.async_engine import AsyncEngine
-from runtime.chat_template import ChatTemplate
-from runtime.device import DeviceError
-from runtime.token_bytes import byte_alphabet
-from runtime.tokenizer import Tokenizer
+from runtime.engine.async_engine import AsyncEngine
+from runtime.session.device import DeviceError
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.token_bytes import byte_alphabet
+from runtime.text.tokenizer import Tokenizer
 from tests.fakes import Call, ScriptedSession
 
 IM_START, IM_END, CONTROL = 256, 257, 258

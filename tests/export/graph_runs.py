@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from export.checkpoint import Checkpoint
-from export.decoder import emit_decoder
-from export.graph_writer import GRAPH_FILE, GraphWriter
-from export.ort_dialect import OPSET, OrtDialect
-from export.precision import PrecisionPlan
-from export.spec import DecoderSpec
-from runtime import graph_io
+from export.checkpoint.checkpoint import Checkpoint
+from export.checkpoint.precision import PrecisionPlan
+from export.checkpoint.spec import DecoderSpec
+from export.graph.decoder import emit_decoder
+from export.graph.ort.dialect import OPSET, OrtDialect
+from export.graph.writer import GRAPH_FILE, GraphWriter
+from runtime.package import graph_io
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]

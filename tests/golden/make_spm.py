@@ -26,7 +26,7 @@ TEXTS = (
 def main() -> None:
     """Train on the built-in texts and write spm.json beside this file."""
     library = importlib.import_module("sentencepiece")
-    texts = HERE.parent.parent / "export" / "texts"
+    texts = HERE.parent.parent / "export" / "measure" / "texts"
     with tempfile.TemporaryDirectory() as folder:
         library.SentencePieceTrainer.train(
             input=[str(path) for path in sorted(texts.glob("*.txt"))],

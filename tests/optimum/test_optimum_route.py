@@ -15,15 +15,16 @@ import numpy.typing as npt
 import pytest
 from tokenizers import Tokenizer
 
-from export.optimum_package import build_optimum_package
-from export.package_builder import build_package
+from export.package.builder import build_package
+from export.package.optimum import build_optimum_package
 from export.progress import SilentReporter
-from export.recipe import FolderSource, Recipe
-from runtime.kv_budget import KVPlan
-from runtime.manifest import CHAT_TEMPLATE_FILE, Package, load_package
-from runtime.model_loader import ModelOptions, plan_model, session_factory
-from runtime.session import Session
+from export.source.recipe import FolderSource, Recipe
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.package.manifest import CHAT_TEMPLATE_FILE, Package, load_package
+from runtime.session.kv_budget import KVPlan
+from runtime.session.session import Session
 from tests.export.tiny_models import tiny_input_ids, tiny_tokenizer_json
+from tests.paths import MODELS
 
 PYTHON = os.environ.get("POWERTRAIN_OPTIMUM_PYTHON")
 
@@ -47,6 +48,7 @@ with torch.no_grad():
 FROM_GGUF = """
 import sys, torch, transformers
 from pathlib import Path
+from tests.paths import MODELS
 gguf = Path(sys.argv[1])
 model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
 model.save_pretrained(sys.argv[2])
@@ -108,7 +110,7 @@ def test_slots_are_copied_swapped_and_rewound(neox: tuple[Package, npt.NDArray[n
 def test_the_default_model_says_the_same_64_tokens_natively_and_through_optimum(
     default_package: Package, tmp_path: Path
 ) -> None:
-    gguf = next((Path(__file__).resolve().parents[2] / "models" / ".cache").glob("*.gguf"))
+    gguf = next((MODELS / ".cache").glob("*.gguf"))
     folder = tmp_path / "smollm2"
     run_python(FROM_GGUF, str(gguf), str(folder))
     (folder / "tokenizer.json").write_bytes(default_package.path("tokenizer.json").read_bytes())

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from runtime.engine import Engine
-from runtime.engine_config import EngineConfig
+from runtime.engine.config import EngineConfig
+from runtime.engine.engine import Engine
 from runtime.events import FinishEvent, TokenEvent
 from runtime.request import Request, SamplingParams
 from tests.fakes import Script, ScriptedSession, adding

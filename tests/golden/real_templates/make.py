@@ -2,7 +2,7 @@
 
 The templates belong to others and are not committed; ``archive.py`` fetches them. Run in an environment of its own
 with ``transformers`` and ``jinja2`` (tests never import them), from the project's root, after a run of
-``tests/runtime/test_real_chat_templates.py`` has fetched the templates:
+``tests/runtime/text/test_real_chat_templates.py`` has fetched the templates:
 
     python -m tests.golden.real_templates.make models/.cache/chat_templates-* models/smollm2-135m-instruct
 

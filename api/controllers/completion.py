@@ -1,0 +1,154 @@
+"""``/v1/completions``: one request's way from fields to an answer, for one prompt or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.types import ASGIApp
+from runtime.errors import RequestError
+from runtime.request import Request as EngineRequest
+from runtime.request import SamplingParams, resolve_max_tokens
+
+from api.controllers.intake import AnyRequest, frame_answer, new_id, read_object, request_id_of, start_generation
+from api.controllers.service import Service
+from api.observe.request_record import RequestRecord
+from api.request.completion import MAX_PROMPTS, CompletionRequest
+from api.request.field_errors import describe
+from api.request.sampling import sampling_params, text_rules, truncate_prompt
+from api.request.sampling_fields import MAX_CHOICES
+from api.request.validation import validate_completion
+from api.response.completion import CompletionRenderer
+from api.response.logprobs import TokenNames
+from api.response.renderer import AnswerOptions
+from api.served_model import ServedModel
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's default for this endpoint."""
+
+
+class CompletionController(Controller):
+    """Text completions."""
+
+    path = "/v1/completions"
+
+    @post(status_code=200)
+    async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+        """Continue a prompt or several. Choices are grouped by prompt."""
+        arrival_ns = time.perf_counter_ns()
+        body = await read_object(request, service)
+        service.require_ready()
+        asked = validate_completion(body, service.rules)
+        fields, model = asked.fields, service.model
+        prompts = prompt_ids_of(fields, model, trusted=service.settings.trust_special_tokens_in_content)
+        if len(prompts) * fields.num_choices > MAX_CHOICES:
+            message = f"n: {len(prompts)} prompts times {fields.num_choices} choices is more than {MAX_CHOICES}"
+            raise RequestError(message, "n")
+        sampling = _shared_sampling(fields, prompts, model)
+        record = RequestRecord(
+            request_id=request_id_of(request),
+            model=asked.model,
+            num_prompt_tokens=sum(len(ids) for ids in prompts),
+            num_choices=len(prompts) * fields.num_choices,
+            max_tokens=sampling.max_tokens,
+            stream=bool(fields.stream),
+            arrival_ns=arrival_ns,
+        )
+        renderer = CompletionRenderer(record, _options(fields, service, prompts), _echoes(fields, prompts, model))
+        rules = text_rules(fields, sampling, model.eos_token_ids)
+        engine_requests = [_engine_request(ids, sampling, fields, model, arrival_ns) for ids in prompts]
+        generation = start_generation(service, engine_requests, rules, record)
+        return frame_answer(
+            request,
+            service,
+            fields=fields,
+            ignored=asked.ignored,
+            record=record,
+            generation=generation,
+            renderer=renderer,
+        )
+
+
+def _engine_request(
+    prompt_ids: tuple[int, ...],
+    sampling: SamplingParams,
+    fields: CompletionRequest,
+    model: ServedModel,
+    arrival_ns: int,
+) -> EngineRequest:
+    return EngineRequest(
+        request_id=new_id(""),
+        prompt_ids=prompt_ids,
+        sampling=sampling,
+        eos_token_ids=model.eos_token_ids,
+        n=fields.num_choices,
+        arrival_ns=arrival_ns,
+    )
+
+
+def prompt_ids_of(fields: CompletionRequest, model: ServedModel, *, trusted: bool) -> list[tuple[int, ...]]:
+    """Token ids of each prompt. Raises RequestError for an empty list, mixed kinds, or ids outside the vocabulary."""
+    given = fields.prompt
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        given = [given]
+    if not given:
+        raise RequestError("prompt: an empty list holds no prompt", "prompt")
+    if len(given) > MAX_PROMPTS:
+        raise RequestError(f"prompt: at most {MAX_PROMPTS} prompts are allowed, got {len(given)}", "prompt")
+    add_special = fields.add_special_tokens is not False
+    encode = model.tokenizer.encode if trusted else model.tokenizer.encode_plain
+    found = []
+    for index, prompt in enumerate(given):
+        if isinstance(prompt, str):
+            ids: Sequence[int] = encode(prompt, add_special_tokens=add_special)
+        else:
+            ids = _checked(prompt, f"prompt.{index}", model.tokenizer.vocab_size)
+        kept = truncate_prompt(ids, fields, model.max_model_len)
+        if not kept:
+            raise RequestError("prompt: an empty prompt gives the model nothing to continue", "prompt")
+        found.append(kept)
+    return found
+
+
+def _checked(ids: Any, where: str, vocab_size: int) -> list[int]:  # noqa: ANN401 - straight from the client
+    if not isinstance(ids, list):
+        raise RequestError(f"{where}: expected a string or a list of token ids, got {describe(ids)}", "prompt")
+    for token_id in ids:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
+            message = f"{where}: {describe(token_id)} is not a token id of the vocabulary of {vocab_size} tokens"
+            raise RequestError(message, "prompt")
+    return ids
+
+
+def _shared_sampling(
+    fields: CompletionRequest, prompts: Sequence[tuple[int, ...]], model: ServedModel
+) -> SamplingParams:
+    """All prompts share one rule; the longest prompt decides whether the answer fits."""
+    longest = max(len(ids) for ids in prompts)
+    asked = fields.max_tokens if fields.max_tokens is not None else DEFAULT_MAX_TOKENS
+    max_tokens = resolve_max_tokens(longest, asked, model.max_model_len)
+    return sampling_params(fields, model, max_tokens=max_tokens, logprobs=fields.logprobs)
+
+
+def _options(fields: CompletionRequest, service: Service, prompts: Sequence[tuple[int, ...]]) -> AnswerOptions:
+    settings = service.settings
+    names = TokenNames(service.model.tokenizer, as_ids=bool(fields.return_tokens_as_token_ids))
+    return AnswerOptions(
+        answer_id=new_id("cmpl-"),
+        created_unix=int(time.time()),
+        names=names if fields.logprobs is not None else None,
+        include_usage=fields.wants_usage_chunk or settings.force_include_usage,
+        continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
+        cached_tokens=settings.prompt_tokens_details,
+        stats=settings.per_request_stats,
+        prompt_ids=tuple(token_id for ids in prompts for token_id in ids) if fields.return_token_ids else None,
+    )
+
+
+def _echoes(fields: CompletionRequest, prompts: Sequence[tuple[int, ...]], model: ServedModel) -> tuple[str, ...]:
+    if not fields.echo:
+        return ("",) * len(prompts)
+    return tuple(model.tokenizer.decode(ids) for ids in prompts)

@@ -1,0 +1,83 @@
+"""``/v1/models``: what is served, as OpenAI clients and Kubernetes operators list it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.types import ASGIApp
+
+from api.controllers.service import Service
+from api.errors import NotFoundError
+from api.response.json_answer import JsonAnswer
+from api.served_model import ServedModel
+
+
+class ModelPermission(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be done with a model; the same for every model here."""
+
+    id: str
+    object: str = "model_permission"
+    created: int
+    allow_create_engine: bool = False
+    allow_sampling: bool = True
+    allow_logprobs: bool = True
+    allow_search_indices: bool = False
+    allow_view: bool = True
+    allow_fine_tuning: bool = False
+    organization: str = "*"
+    group: str | None = None
+    is_blocking: bool = False
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """One served name. Only the base name has ``root == id``: operators look for exactly that entry."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "system"
+    root: str
+    parent: str | None = None
+    max_model_len: int
+    permission: list[ModelPermission]
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """All served names."""
+
+    object: str = "list"
+    data: list[ModelCard]
+
+
+class ModelsController(Controller):
+    """The served names."""
+
+    path = "/v1/models"
+
+    @get()
+    async def list_models(self, service: NamedDependency[Service]) -> ASGIApp:
+        """Every served name, the base name first."""
+        return JsonAnswer(ModelList(data=[_card(name, service.model) for name in service.model.names]))
+
+    @get("/{model_id:path}")
+    async def retrieve(self, model_id: FromPath[str], service: NamedDependency[Service]) -> ASGIApp:
+        """One served name; names may hold slashes."""
+        name = str(model_id).strip("/")
+        if name not in service.model.names:
+            raise NotFoundError(f"The model `{name[:256]}` does not exist.", "model")
+        return JsonAnswer(_card(name, service.model))
+
+
+def _card(name: str, model: ServedModel) -> ModelCard:
+    permission_id = "modelperm-" + hashlib.sha256(name.encode()).hexdigest()[:32]
+    return ModelCard(
+        id=name,
+        created=model.created_unix,
+        root=model.base_name,
+        max_model_len=model.max_model_len,
+        permission=[ModelPermission(id=permission_id, created=model.created_unix)],
+    )

@@ -1,0 +1,182 @@
+"""The OpenAPI description, made from the very structs that validate requests and encode answers.
+
+Litestar's generator would see raw bodies only, because handlers parse them themselves (``api.request.json_body``).
+Knows every route's contract; runs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from api.controllers.chat import RenderedPrompt
+from api.controllers.management import HealthBody, LicenseInfo, ManifestBody, Metadata, VersionBody
+from api.controllers.models import ModelCard, ModelList
+from api.controllers.token import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
+from api.errors import ErrorBody
+from api.request.chat import ChatRequest
+from api.request.completion import CompletionRequest
+from api.response.openai_types import ChatChunk, ChatCompletion, Completion
+
+_REF = "#/components/schemas/{name}"
+_ERRORS: Mapping[int, str] = {
+    400: "The request is malformed, out of range, or does not fit the model.",
+    401: "No valid API key was sent, and one is needed.",
+    404: "The model or path does not exist.",
+    413: "The body is larger than the limit.",
+    429: "The queue is full.",
+    500: "The engine failed.",
+    503: "The server is loading, shutting down or has failed.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One route and method. ``answer`` is a struct type, or a media type of text; ``errors`` are its statuses."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Any
+    body: Any = None
+    chunk: Any = None
+    errors: tuple[int, ...] = (401,)
+
+
+_POST_ERRORS = (400, 401, 404, 413)
+_GENERATION_ERRORS = (*_POST_ERRORS, 429, 500, 503)
+_METRICS_TEXT = "text/plain"
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="post",
+        path="/v1/chat/completions",
+        summary="Answer a conversation, as one body or as server-sent events.",
+        body=ChatRequest,
+        answer=ChatCompletion,
+        chunk=ChatChunk,
+        errors=_GENERATION_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/chat/completions/render",
+        summary="The prompt that a chat request would run with, without generating.",
+        body=ChatRequest,
+        answer=RenderedPrompt,
+        errors=_POST_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/completions",
+        summary="Continue a prompt or several.",
+        body=CompletionRequest,
+        answer=Completion,
+        chunk=Completion,
+        errors=_GENERATION_ERRORS,
+    ),
+    Operation(method="get", path="/v1/models", summary="The served names.", answer=ModelList),
+    Operation(
+        method="get", path="/v1/models/{model_id}", summary="One served name.", answer=ModelCard, errors=(401, 404)
+    ),
+    Operation(
+        method="post",
+        path="/tokenize",
+        summary="Token ids of a text or of a conversation.",
+        body=TokenizeRequest | ChatRequest,
+        answer=TokenizeBody,
+        errors=_POST_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/detokenize",
+        summary="Text of token ids.",
+        body=DetokenizeRequest,
+        answer=DetokenizeBody,
+        errors=_POST_ERRORS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/health/live",
+        summary="The process runs and its engine has not failed.",
+        answer=HealthBody,
+        errors=(503,),
+    ),
+    Operation(
+        method="get", path="/v1/health/ready", summary="A request would be answered.", answer=HealthBody, errors=(503,)
+    ),
+    Operation(method="get", path="/v1/version", summary="Versions of product and interface.", answer=VersionBody),
+    Operation(method="get", path="/v1/metadata", summary="Model, files and licence.", answer=Metadata),
+    Operation(method="get", path="/v1/license", summary="The model's licence.", answer=LicenseInfo),
+    Operation(method="get", path="/v1/manifest", summary="The model package's manifest.", answer=ManifestBody),
+    Operation(method="get", path="/v1/metrics", summary="Prometheus metrics.", answer=_METRICS_TEXT),
+)
+
+
+def openapi_document() -> dict[str, Any]:
+    """The whole description, OpenAPI 3.1."""
+    types = [ErrorBody]
+    for operation in OPERATIONS:
+        types += [kind for kind in (operation.body, operation.answer, operation.chunk) if not isinstance(kind, str)]
+    shown = [kind for kind in types if kind is not None and not _is_union(kind)]
+    _, components = msgspec.json.schema_components(shown, ref_template=_REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "powertrain",
+            "version": version("powertrain"),
+            "description": "A chat-completions server compatible with OpenAI's clients and NVIDIA NIM.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": dict(components),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    found: dict[str, Any] = {"summary": operation.summary, "operationId": _operation_id(operation)}
+    if "{model_id}" in operation.path:
+        schema = {"type": "string", "minLength": 1}
+        found["parameters"] = [{"name": "model_id", "in": "path", "required": True, "schema": schema}]
+    if operation.body is not None:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": _schema(operation.body)}}}
+    if isinstance(operation.answer, str):
+        content: dict[str, Any] = {operation.answer: {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": _schema(operation.answer)}}
+    if operation.chunk is not None:
+        content["text/event-stream"] = {
+            "schema": {
+                "type": "string",
+                "description": f"Events whose data is a {operation.chunk.__name__}, then [DONE].",
+            }
+        }
+    responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+    for status in operation.errors:
+        error = {"application/json": {"schema": _schema(ErrorBody)}}
+        responses[str(status)] = {"description": _ERRORS[status], "content": error}
+    return {**found, "responses": responses}
+
+
+def _operation_id(operation: Operation) -> str:
+    words = operation.path.replace("{", "").replace("}", "").replace("-", "_").strip("/").split("/")
+    return "_".join([operation.method, *words])
+
+
+def _is_union(kind: Any) -> bool:  # noqa: ANN401 - a type
+    return not isinstance(kind, type)
+
+
+def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type
+    if _is_union(kind):
+        return {"anyOf": [_schema(member) for member in kind.__args__]}
+    return {"$ref": _REF.format(name=kind.__name__)}

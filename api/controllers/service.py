@@ -1,0 +1,57 @@
+"""What every handler works with: the engine, the model's text side, the operator's decisions, the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.engine.async_engine import AsyncEngine, EngineState
+from runtime.errors import EngineUnavailable
+
+from api.observe.metrics import ServerMetrics
+from api.observe.request_record import RequestRecord
+from api.observe.tracing import Tracer
+from api.request.validation import RequestRules
+from api.served_model import ServedModel
+from api.server_settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One model behind one engine."""
+
+    settings: Settings
+    model: ServedModel
+    engine: AsyncEngine
+    metrics: ServerMetrics
+    tracer: Tracer | None = None
+
+    @property
+    def rules(self) -> RequestRules:
+        """How requests are checked."""
+        return RequestRules(
+            served_names=self.model.names,
+            strict_fields=self.settings.strict_fields,
+            max_stop_strings=self.settings.max_stop_strings,
+            trust_chat_template=self.settings.trust_request_chat_template,
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """True when a request sent now would be answered."""
+        return self.engine.state is EngineState.READY
+
+    def require_ready(self) -> None:
+        """Raise EngineUnavailable unless ready: nothing else about a request is worth telling then."""
+        if not self.is_ready:
+            raise EngineUnavailable(self.engine.state.value)
+
+    def require_alive(self) -> None:
+        """Raise EngineUnavailable when the engine died or hangs: only a restart helps then."""
+        if self.engine.state is EngineState.DEAD:
+            raise EngineUnavailable(self.engine.state.value)
+
+    def note_end(self, record: RequestRecord) -> None:
+        """Count and trace a finished request."""
+        self.metrics.observe(record)
+        if self.tracer is not None:
+            self.tracer.record(record)

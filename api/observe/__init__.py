@@ -1,0 +1,1 @@
+"""What operators see: request records, metrics, traces, log lines. Knows no route and changes no answer."""

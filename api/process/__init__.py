@@ -1,0 +1,1 @@
+"""Settings -> a running server: the application put together, the socket, signals, ``powertrain serve``."""

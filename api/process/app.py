@@ -1,0 +1,88 @@
+"""The application: every route, the error handlers, and the layers around them. ``create_app`` is all it exports."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar, Response
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
+
+from api.controllers.chat import ChatController
+from api.controllers.completion import CompletionController
+from api.controllers.docs import DocsController
+from api.controllers.intake import AnyRequest
+from api.controllers.management import ManagementController
+from api.controllers.models import ModelsController
+from api.controllers.service import Service
+from api.controllers.token import TokenController
+from api.edge.access import RECORD_KEY, Edge
+from api.edge.cors import Cors
+from api.errors import ClientGoneError, answer_from
+
+_LOG = logging.getLogger("powertrain.api")
+_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+def create_app(service: Service) -> ASGIApp:
+    """The whole server as one ASGI application. Its lifespan starts the engine and ends it; loading blocks nothing."""
+
+    @asynccontextmanager
+    async def engine_lifespan(_app: Litestar) -> AsyncIterator[None]:
+        service.engine.start()
+        try:
+            yield
+        finally:
+            await service.engine.close()
+            if service.tracer is not None:
+                service.tracer.close()
+
+    on_error = _ErrorHandler(service)
+    app = Litestar(
+        route_handlers=[
+            ChatController,
+            CompletionController,
+            ModelsController,
+            ManagementController,
+            TokenController,
+            DocsController,
+        ],
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        # HTTPException is named beside Exception: Litestar's own failures, malformed requests and unknown paths
+        # among them, are subclasses of it.
+        exception_handlers={HTTPException: on_error, Exception: on_error},
+        lifespan=[engine_lifespan],
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,  # api.request.json_body counts
+        debug=False,  # said explicitly, or Litestar asks the environment
+        pdb_on_exception=False,
+    )
+    return Cors(Edge(app, service.settings.api_key), service.settings.cors_allow_origin)
+
+
+class _ErrorHandler:
+    """Turns exceptions into the contract's error body and counts them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def __call__(self, request: AnyRequest, error: Exception) -> Response[bytes]:
+        if isinstance(error, ClientGoneError):
+            return Response(b"", status_code=499, media_type="application/json")
+        answer = answer_from(error)
+        if answer.status == 500:
+            _LOG.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+        if answer.status >= 500:
+            self._count_failure(request)
+        else:
+            self._service.metrics.observe_refusal(answer.status)
+        return Response(answer.body(), status_code=answer.status, headers=answer.headers, media_type="application/json")
+
+    def _count_failure(self, request: AnyRequest) -> None:
+        already_counted = RECORD_KEY in request.scope["state"]
+        if request.scope["path"].rstrip("/") in _GENERATION_PATHS and not already_counted:
+            self._service.metrics.observe_failure()

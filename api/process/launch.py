@@ -1,0 +1,99 @@
+"""From settings and a package to a service, and from an address to a socket. Starts nothing, knows no request."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+
+from runtime.engine.async_engine import AsyncEngine
+from runtime.engine.config import EngineConfig
+from runtime.errors import TemplateError
+from runtime.loading.backend import choose_backend
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.package.manifest import Package
+
+from api.controllers.service import Service
+from api.observe.metrics import ServerMetrics
+from api.observe.tracing import tracer_from_settings
+from api.served_model import ServedModel, served_model_from_package
+from api.server_settings import Settings, SettingsError
+
+_LOG = logging.getLogger("powertrain.server")
+
+
+def build_service(settings: Settings, package: Package) -> Service:
+    """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
+    backend = choose_backend(package, settings.backend)
+    _LOG.info("%s", backend.explain())
+    options = ModelOptions(
+        num_slots=settings.num_slots,
+        max_model_len=settings.max_model_len,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        kv_cache_share=settings.kv_cache_share,
+        threads=settings.threads,
+        backend=backend,
+        self_test=settings.self_test,
+    )
+    kv_plan = plan_model(package, options)
+    _LOG.info("%s", kv_plan.explain())
+    model = served_model_from_package(
+        package,
+        names=settings.served_model_name,
+        max_model_len=kv_plan.slot_tokens,
+        template_source=_template_source(settings),
+    )
+    engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
+    metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
+    return Service(
+        settings=settings, model=model, engine=engine, metrics=metrics, tracer=tracer_from_settings(settings)
+    )
+
+
+def warm_up_ids(model: ServedModel) -> tuple[int, ...]:
+    """The prompt of a one-word conversation; empty when the model's template refuses it.
+
+    It takes template and tokenizer through their first use, and the system text that a template adds into the cache.
+    """
+    try:
+        text = model.template.render([{"role": "user", "content": "Hello"}], variables=dict(model.special_tokens))
+    except TemplateError:
+        return ()
+    return tuple(model.tokenizer.encode(text))
+
+
+def engine_config(settings: Settings, warm_up: tuple[int, ...] = ()) -> EngineConfig:
+    """The engine's share of the settings. ``warm_up`` is the prompt of the generation before READY."""
+    return EngineConfig(
+        max_queue=settings.max_queue,
+        max_queue_time_s=settings.max_queue_time_s,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        prefix_cache=settings.prefix_cache,
+        deterministic=settings.deterministic,
+        max_draft_tokens=settings.max_draft_tokens,
+        warm_up_ids=warm_up,
+        watchdog_s=settings.watchdog_s,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SettingsError in one line when the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from error
+    return sock
+
+
+def _template_source(settings: Settings) -> str | None:
+    if settings.chat_template is None:
+        return None
+    try:
+        return Path(settings.chat_template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"chat_template: {settings.chat_template} is not readable: {error}") from error

@@ -1,0 +1,147 @@
+"""A request's fields checked once: names, types, ranges, and the rules between fields. Nothing re-validates later.
+
+The order of complaints is the contract's: unknown model, then fields in document order, then rules between fields
+(naming the field that would have to go). The context length comes later, when the prompt is known. Knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from runtime.errors import RequestError
+
+from api.errors import NotFoundError
+from api.request.chat import ChatRequest
+from api.request.completion import CompletionRequest
+from api.request.field_errors import convert, describe
+from api.request.known_fields import sort_fields
+from api.request.messages import AssistantMessage
+from api.request.sampling_fields import SamplingFields
+
+Fields = TypeVar("Fields", bound=SamplingFields)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRules:
+    """What the operator decides about requests. ``served_names`` are the names a request may ask for."""
+
+    served_names: tuple[str, ...]
+    strict_fields: bool = False
+    max_stop_strings: int = 16
+    trust_chat_template: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Validated(Generic[Fields]):
+    """A request whose fields are right, the model name to answer with, and the names that were left out of account."""
+
+    fields: Fields
+    model: str
+    ignored: tuple[str, ...]
+
+
+def validate_chat(body: Mapping[str, Any], rules: RequestRules) -> Validated[ChatRequest]:
+    """A chat request. Raises NotFoundError for the model, else RequestError for the first fault."""
+    validated = _validate(body, ChatRequest, rules)
+    for check in (_check_messages, _check_common, _check_chat):
+        check(validated.fields, rules)
+    return validated
+
+
+def validate_completion(body: Mapping[str, Any], rules: RequestRules) -> Validated[CompletionRequest]:
+    """A text completion request. Raises NotFoundError for the model, else RequestError for the first fault."""
+    validated = _validate(body, CompletionRequest, rules)
+    fields = validated.fields
+    _check_common(fields, rules)
+    if fields.echo and fields.stream:
+        raise RequestError("echo cannot be combined with stream", "echo")
+    return validated
+
+
+def check_model(model: object, rules: RequestRules) -> str:
+    """The name to answer with. Raises NotFoundError for a name that is not served."""
+    if model is None or model == "":
+        return rules.served_names[0]
+    if not isinstance(model, str):
+        raise RequestError(f"model: expected a string, got {describe(model)}", "model")
+    if model not in rules.served_names:
+        shown = model if len(model) <= 256 else model[:256] + "..."
+        raise NotFoundError(f"The model `{shown}` does not exist.", "model")
+    return model
+
+
+def _validate(body: Mapping[str, Any], to: type[Fields], rules: RequestRules) -> Validated[Fields]:
+    model = check_model(body.get("model"), rules)
+    found = sort_fields(body, frozenset(to.__struct_fields__), strict=rules.strict_fields)
+    try:
+        fields = convert(found.known, to)
+    except RequestError as error:
+        first = found.positions.get((error.field or "").partition(".")[0], len(found.positions))
+        if found.refusal is not None and found.refusal[0] < first:
+            raise found.refusal[1] from error
+        raise
+    if found.refusal is not None:
+        raise found.refusal[1]
+    return Validated(fields, model, found.ignored)
+
+
+def _check_messages(fields: ChatRequest, _rules: RequestRules) -> None:
+    for index, message in enumerate(fields.messages):
+        if not isinstance(message, AssistantMessage):
+            continue
+        if message.content is None and not message.tool_calls and message.function_call is None:
+            where = f"messages.{index}.content"
+            raise RequestError(f"{where} is required for an assistant message without tool_calls", where)
+
+
+def _check_common(fields: SamplingFields, rules: RequestRules) -> None:
+    if fields.stream_options is not None and not fields.stream:
+        raise RequestError("stream_options is only allowed when stream is true", "stream_options")
+    _check_stop(fields.stop, rules.max_stop_strings)
+    unsupported = (
+        ("use_beam_search", bool(fields.use_beam_search), "beam search is not supported"),
+        ("length_penalty", fields.length_penalty not in {None, 1.0}, "only 1 is supported, without beam search"),
+        ("best_of", fields.best_of not in {None, fields.num_choices}, "only the value of n is supported"),
+        ("prompt_logprobs", fields.prompt_logprobs is not None, "not supported for the prompt"),
+        ("priority", fields.priority not in {None, 0}, "only 0 is supported, without priority scheduling"),
+        ("truncate_prompt_tokens", fields.truncate_prompt_tokens == 0, "expected -1 or an integer >= 1, got 0"),
+    )
+    for name, is_asked, why in unsupported:
+        if is_asked:
+            raise RequestError(f"{name}: {why}", name)
+
+
+def _check_stop(stop: str | list[str] | None, limit: int) -> None:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if "" in stops:
+        raise RequestError("stop: an empty string cannot be a stop string", "stop")
+    if len(stops) > limit:
+        raise RequestError(f"stop: at most {limit} stop strings are allowed, got {len(stops)}", "stop")
+
+
+def _check_chat(fields: ChatRequest, rules: RequestRules) -> None:
+    if fields.top_logprobs and not fields.logprobs:
+        raise RequestError("top_logprobs is only allowed when logprobs is true", "top_logprobs")
+    if fields.chat_template is not None and not rules.trust_chat_template:
+        raise RequestError("chat_template: this server does not run templates from requests", "chat_template")
+    if fields.include_reasoning is False:
+        raise RequestError("include_reasoning: reasoning is not told from the answer", "include_reasoning")
+    if fields.tool_choice is not None and fields.tool_choice != "none":
+        raise RequestError("tool_choice is only allowed with tools", "tool_choice")
+    if fields.response_format is not None and fields.response_format.get("type") != "text":
+        given = describe(fields.response_format.get("type"))
+        raise RequestError(f"response_format: only the type 'text' is supported, got {given}", "response_format")
+    _check_continuation(fields)
+
+
+def _check_continuation(fields: ChatRequest) -> None:
+    if not fields.continue_final_message:
+        return
+    if fields.add_generation_prompt:
+        message = "add_generation_prompt and continue_final_message cannot both be true"
+        raise RequestError(message, "add_generation_prompt")
+    if not isinstance(fields.messages[-1], AssistantMessage):
+        message = "continue_final_message: the last message is not the assistant's"
+        raise RequestError(message, "continue_final_message")

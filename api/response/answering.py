@@ -1,0 +1,188 @@
+"""Sends a generation as a plain JSON answer or as a stream of events, and stops it when the client leaves.
+
+Everything that can be refused has been refused before this module runs; the status line is written here. Owns the
+race between generation, silence and disconnect. Knows no field and no response shape (``api.response.renderer``).
+
+Litestar's own responses are not used: a plain handler is not cancelled when the client leaves, and a streamed one's
+generator may be finalised only by the garbage collector when the client leaves inside ``send``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from litestar.types import HTTPReceiveMessage, Receive, Scope, Send
+
+from api.errors import ClientGoneError, answer_from
+from api.observe.request_record import Outcome, RequestRecord
+from api.response.generation import Generation, Update, merged
+from api.response.renderer import Renderer, whole_choices
+from api.response.sse import DONE, KEEP_ALIVE, event
+
+_LOG = logging.getLogger("powertrain.api")
+_JSON_HEADERS = ((b"content-type", b"application/json"),)
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """One accepted request on its way out. ``keep_alive_s`` 0 sends no comments; ``interval`` is tokens per chunk.
+
+    ``on_end`` is called once with the finished record, however it ended.
+    """
+
+    generation: Generation
+    renderer: Renderer
+    record: RequestRecord
+    stream: bool
+    keep_alive_s: float
+    headers: tuple[tuple[bytes, bytes], ...]
+    on_end: Callable[[RequestRecord], None]
+    interval: int = 1
+    _held: dict[int, Update] = field(default_factory=dict)
+    _held_tokens: dict[int, int] = field(default_factory=dict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application of this one answer. Lets failures before the first byte pass to the error handlers."""
+        outcome = Outcome.ABORT
+        try:
+            if self.stream:
+                buffered = scope.get("http_version") == "1.0"  # HTTP/1.0 knows no chunked encoding
+                work = self._write_whole(send) if buffered else self._write_stream(send)
+                outcome = await _unless_gone(receive, work)
+            else:
+                body = await _unless_gone(receive, self._body())
+                outcome = Outcome.SUCCESS
+                await _send_whole(send, _JSON_HEADERS + self.headers, body)
+        except ClientGoneError:
+            _LOG.debug("request %s: the client left", self.record.request_id)
+        except Exception:
+            outcome = Outcome.FAILURE
+            raise
+        finally:
+            self.generation.abort()
+            self._note_end(outcome)
+
+    def _note_end(self, outcome: Outcome) -> None:
+        record = self.record
+        record.admitted_ns = self.generation.admitted_ns
+        if outcome is Outcome.ABORT:
+            for index in range(record.num_choices):
+                record.finish_reasons.setdefault(index, "abort")
+        record.end(outcome)
+        self.on_end(record)
+
+    async def _next(self) -> list[Update]:
+        updates = await self.generation.next()
+        for update in updates:
+            if update.finish is not None:
+                self.record.finish_reasons[update.index] = update.finish.reason
+        self.record.cached_tokens = self.generation.cached_tokens
+        return updates
+
+    async def _body(self) -> bytes:
+        updates: list[Update] = []
+        while not self.generation.finished:
+            updates += await self._next()
+        return self.renderer.body(whole_choices(updates))
+
+    async def _write_whole(self, send: Send) -> Outcome:
+        events = self.renderer.opening()
+        while not self.generation.finished:
+            events += self._chunks(await self._next())
+        body = b"".join([*events, *self.renderer.closing(), DONE])
+        await _send_whole(send, _STREAM_HEADERS + self.headers, body)
+        return Outcome.SUCCESS
+
+    async def _write_stream(self, send: Send) -> Outcome:
+        started = False
+        outcome = Outcome.SUCCESS
+        try:
+            while not self.generation.finished:
+                updates = await self._next_or_silence()
+                events: list[bytes] = []
+                if not started:
+                    await _start(send, _STREAM_HEADERS + self.headers)
+                    started = True
+                    events = self.renderer.opening()
+                events += [KEEP_ALIVE] if updates is None else self._chunks(updates)
+                if events:
+                    await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
+            tail = self.renderer.closing()
+        except Exception as error:  # after the status line only an error event can tell the client
+            if not started:
+                raise
+            _LOG.exception("request %s failed after its stream began", self.record.request_id)
+            outcome = Outcome.FAILURE
+            tail = [event(answer_from(error).as_struct())]
+        await send({"type": "http.response.body", "body": b"".join([*tail, DONE]), "more_body": False})
+        return outcome
+
+    async def _next_or_silence(self) -> list[Update] | None:
+        """The next updates, or None after a silence: proxies close connections that say nothing."""
+        try:
+            async with asyncio.timeout(self.keep_alive_s or None):
+                return await self._next()
+        except TimeoutError:
+            return None
+
+    def _chunks(self, updates: list[Update]) -> list[bytes]:
+        events = (self.renderer.chunk(update) for update in updates for update in self._spaced(update))
+        return [chunk for chunk in events if chunk is not None]
+
+    def _spaced(self, update: Update) -> list[Update]:
+        """``update`` when its chunk is due, joined with what was held back before it.
+
+        With an interval, a chunk is due when that many tokens came since the last one; first and last at once.
+        """
+        if self.interval == 1:
+            return [update]
+        index = update.index
+        held = self._held.pop(index, None)
+        joined = update if held is None else merged(held, update)
+        last_sent = self._held_tokens.get(index)
+        due = update.finish is not None or last_sent is None or update.num_tokens - last_sent >= self.interval
+        if not due:
+            self._held[index] = joined
+            return []
+        self._held_tokens[index] = update.num_tokens
+        return [joined]
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``, which is cancelled with ClientGoneError when the client closes the connection."""
+    worker = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if worker.done():
+            return worker.result()
+        raise ClientGoneError
+    finally:
+        worker.cancel()
+        watcher.cancel()
+        await asyncio.gather(worker, watcher, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    message: HTTPReceiveMessage | None = None
+    while message is None or message["type"] != "http.disconnect":
+        message = await receive()  # type: ignore[assignment]
+
+
+async def _start(send: Send, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+
+async def _send_whole(send: Send, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
+    await _start(send, (*headers, (b"content-length", str(len(body)).encode())))
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,187 @@
+"""One HTTP request's generation: token events of all its choices in, text with finish reasons out.
+
+Owns what happens between the engine and any response shape: submitting, turning tokens into text, ending a choice at
+a stop string, telling the engine to drop what nobody reads. Streaming and plain answers read the same updates, so
+they cannot differ. Knows no JSON and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runtime.engine.async_engine import AsyncEngine, EventStream
+from runtime.errors import EngineUnavailable, Overloaded, PowertrainError
+from runtime.events import Event, FinishEvent, FinishReason, TokenEvent
+from runtime.request import Request
+from runtime.text.text_stream import TextDelta, TextStream
+
+from api.errors import GenerationFailedError
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Why a choice ended: ``stop`` or ``length``. ``stop_reason`` is the stop string or stop token id, else None."""
+
+    reason: str
+    stop_reason: str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """New text of one choice with the tokens it accounts for, and its end if this is the last.
+
+    ``num_tokens`` are all tokens of the choice so far.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[TokenEvent, ...]
+    num_tokens: int
+    finish: Finish | None = None
+
+
+def merged(first: Update, second: Update) -> Update:
+    """Two consecutive updates of one choice as one."""
+    tokens = first.tokens + second.tokens
+    return Update(first.index, first.text + second.text, tokens, second.num_tokens, second.finish)
+
+
+class Generation:
+    """The choices of one HTTP request: request ``p`` of ``requests`` owns the indices ``p * n`` to ``p * n + n - 1``.
+
+    Iterating yields lists of updates, what one engine step brought, until every choice has its finish. Submits at
+    construction: raises Overloaded or EngineUnavailable then, with nothing left running.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        requests: Sequence[Request],
+        new_text: Callable[[], TextStream],
+        on_token: Callable[[int], None],
+    ) -> None:
+        self._on_token = on_token
+        self._texts: dict[int, TextStream] = {}
+        self._streams: list[EventStream] = []
+        self._merged: asyncio.Queue[tuple[int, list[Event]]] | None = None
+        self._pumps: list[asyncio.Task[None]] = []
+        self._num_choices = requests[0].n
+        self._failure: PowertrainError | None = None  # raised once the tokens before it were handed on
+        self.cached_tokens: int | None = None
+        self.admitted_ns = 0
+        try:
+            for request in requests:
+                self._streams.append(engine.submit(request))
+        except PowertrainError:
+            self.abort()
+            raise
+        for index in range(len(requests) * self._num_choices):
+            self._texts[index] = new_text()
+        if len(requests) > 1:
+            self._start_pumps()
+
+    @property
+    def finished(self) -> bool:
+        """True when every choice has its finish."""
+        return not self._texts
+
+    async def next(self) -> list[Update]:
+        """The next updates; empty only when the generation is finished. Cancelling it loses nothing.
+
+        Raises GenerationFailedError when the engine failed, EngineUnavailable when it gave the request up.
+        """
+        while self._texts:
+            if self._failure is not None:
+                raise self._failure
+            position, events = await self._next_events()
+            updates = self._updates(position, events)
+            if updates:
+                return updates
+        return []
+
+    def abort(self) -> None:
+        """Tell the engine to drop what is still running. Idempotent."""
+        for stream in self._streams:
+            stream.abort()
+        for pump in self._pumps:
+            pump.cancel()
+
+    async def _next_events(self) -> tuple[int, list[Event]]:
+        if self._merged is not None:
+            return await self._merged.get()
+        try:
+            return 0, await self._streams[0].__anext__()
+        except StopAsyncIteration:
+            raise GenerationFailedError("the events ended before every choice did") from None
+
+    def _updates(self, position: int, events: list[Event]) -> list[Update]:
+        updates: list[Update] = []
+        before: Update | None = None  # what the event just before this one brought
+        for event in events:
+            index = position * self._num_choices + event.index
+            text = self._texts.get(index)
+            if text is None:  # the choice has ended at a stop string; its later tokens are nobody's
+                continue
+            if isinstance(event, TokenEvent):
+                before = self._push(index, text, event)
+                updates += [] if before is None else [before]
+                continue
+            self._failure = _failure(event)
+            if self._failure is not None:
+                break
+            end = self._finish(index, text, event)
+            # A finish rides on the token that brought it. Other updates stay one per token, so that the pieces of a
+            # stream do not depend on how busy the event loop is.
+            if before is not None and before.index == index:
+                updates[-1] = merged(before, end)
+            else:
+                updates.append(end)
+            before = None
+        return updates
+
+    def _push(self, index: int, text: TextStream, event: TokenEvent) -> Update | None:
+        self._on_token(index)
+        self.admitted_ns = self.admitted_ns or event.admitted_ns
+        delta = text.push(event)
+        if delta is None:
+            return None
+        if delta.stop is None:
+            return self._update(index, text, delta, None)
+        position, choice = divmod(index, self._num_choices)
+        self._streams[position].abort(choice)  # its slot is free within a step; its siblings go on
+        return self._update(index, text, delta, Finish("stop", delta.stop))
+
+    def _finish(self, index: int, text: TextStream, event: FinishEvent) -> Update:
+        self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
+        self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
+        return self._update(index, text, text.finish(), Finish(event.reason.value, event.stop_token_id))
+
+    def _update(self, index: int, text: TextStream, delta: TextDelta, finish: Finish | None) -> Update:
+        if finish is not None:
+            del self._texts[index]
+        return Update(index, delta.text, delta.tokens, text.num_tokens, finish)
+
+    def _start_pumps(self) -> None:
+        merged: asyncio.Queue[tuple[int, list[Event]]] = asyncio.Queue()
+
+        async def pump(position: int, stream: EventStream) -> None:
+            async for events in stream:
+                merged.put_nowait((position, events))
+
+        self._merged = merged
+        self._pumps = [asyncio.ensure_future(pump(*pair)) for pair in enumerate(self._streams)]
+
+
+def _failure(event: FinishEvent) -> PowertrainError | None:
+    """The error that a choice's end stands for, None for an ordinary end."""
+    match event.reason:
+        case FinishReason.ERROR:
+            return GenerationFailedError(event.error or "the engine failed")
+        case FinishReason.EXPIRED:
+            return Overloaded("The request waited too long in the queue; try again later.")
+        case FinishReason.ABORT:
+            return EngineUnavailable("the server gave the request up")
+        case _:
+            return None

@@ -1,0 +1,97 @@
+"""What an answer looks like on the wire, whichever endpoint asks: the seam between generation and response shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.events import TokenEvent
+
+from api.observe.request_record import RequestRecord
+from api.response.generation import Finish, Update
+from api.response.logprobs import TokenNames
+from api.response.openai_types import PromptTokensDetails, Stats, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """What the client and the operator chose about the shape of an answer.
+
+    ``names`` is None without log-probabilities, ``prompt_ids`` without token ids.
+    """
+
+    answer_id: str
+    created_unix: int
+    names: TokenNames | None = None
+    include_usage: bool = False
+    continuous_usage: bool = False
+    cached_tokens: bool = False
+    stats: bool = False
+    prompt_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeChoice:
+    """All of one choice."""
+
+    index: int
+    text: str
+    tokens: tuple[TokenEvent, ...]
+    num_tokens: int
+    finish: Finish
+
+
+class Renderer(Protocol):
+    """Turns updates into bytes. A stream is opening, chunks, closing; a plain answer is one body."""
+
+    def opening(self) -> list[bytes]:
+        """Events before any text."""
+        ...
+
+    def chunk(self, update: Update) -> bytes | None:
+        """The event of one update, or None when it holds nothing to tell."""
+        ...
+
+    def closing(self) -> list[bytes]:
+        """Events after the last text and before ``[DONE]``."""
+        ...
+
+    def body(self, choices: Sequence[WholeChoice]) -> bytes:
+        """The plain answer."""
+        ...
+
+
+def usage_of(record: RequestRecord, options: AnswerOptions, num_generated: int) -> Usage:
+    """Token counts of a request so far."""
+    usage = Usage(record.num_prompt_tokens, record.num_prompt_tokens + num_generated, num_generated)
+    if options.cached_tokens and record.cached_tokens is not None:
+        details = PromptTokensDetails(record.cached_tokens)
+        return Usage(usage.prompt_tokens, usage.total_tokens, usage.completion_tokens, details)
+    return usage
+
+
+def stats_of(record: RequestRecord, num_generated: int) -> Stats:
+    """NIM 1.x's per-request figures."""
+    return Stats(
+        llm_input_token_length=record.num_prompt_tokens,
+        llm_output_token_length=num_generated,
+        time_to_first_token_ms=round((record.ttft_s or 0.0) * 1e3, 3),
+        generation_time_ms=round((record.last_token_ns - record.first_token_ns) / 1e6, 3),
+    )
+
+
+def whole_choices(updates: Sequence[Update]) -> list[WholeChoice]:
+    """Fold the updates of finished choices, sorted by index."""
+    parts: dict[int, list[Update]] = {}
+    for update in updates:
+        parts.setdefault(update.index, []).append(update)
+    return [_whole(index, parts[index]) for index in sorted(parts)]
+
+
+def _whole(index: int, updates: list[Update]) -> WholeChoice:
+    finish = updates[-1].finish
+    if finish is None:
+        raise ValueError(f"choice {index} has no finish")
+    tokens = tuple(token for update in updates for token in update.tokens)
+    return WholeChoice(index, "".join(update.text for update in updates), tokens, updates[-1].num_tokens, finish)

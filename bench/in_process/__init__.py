@@ -1,0 +1,1 @@
+"""A session or an engine -> its speed without HTTP. Knows no endpoint."""

@@ -1,0 +1,1 @@
+"""Results -> tables, charts, pages and files. Measures nothing."""

@@ -1,0 +1,49 @@
+"""Writes a checkpoint's ``ort`` graph into a folder and says what the manifest records about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.package.manifest import ORT_GRAPH, GraphInfo
+
+from export.checkpoint.checkpoint import Checkpoint
+from export.checkpoint.precision import PrecisionPlan
+from export.graph.attention_scale import with_unit_attention_scale
+from export.graph.decoder import emit_decoder
+from export.graph.kv_scales import KvScales
+from export.graph.ort.dialect import OPSET, OrtDialect
+from export.graph.writer import GRAPH_FILE, GraphWriter
+from export.progress import Reporter
+
+# ONNX Runtime's CPU kernels compute in float32 and float16, not in bfloat16.
+_PROVIDERS = {"float32": ("cpu", "cuda"), "float16": ("cpu", "cuda"), "bfloat16": ("cuda",)}
+
+
+def write_ort_graph(
+    checkpoint: Checkpoint,
+    plan: PrecisionPlan,
+    max_model_len: int,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    kv_scales: KvScales | None = None,
+) -> GraphInfo:
+    """Write ``model.onnx`` and its data below ``folder``; with ``kv_scales`` its cache is int8.
+
+    Raises ExportError; memory is one band of one matrix.
+    """
+    if plan.float_type == "float32":  # what it gains was measured on the CPU only
+        checkpoint = with_unit_attention_scale(checkpoint)
+    title = f"Writing the {ORT_GRAPH} graph"
+    with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
+        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len, kv_scales)
+        emit_decoder(checkpoint, dialect, lambda: advance(1))
+        writer.save(OPSET)
+        return GraphInfo(
+            path=f"{folder.name}/{GRAPH_FILE}",
+            kv_dtype=plan.float_type if kv_scales is None else "int8",
+            providers=("cpu",) if plan.integer_names else _PROVIDERS[plan.float_type],
+            precision=dialect.precision(),
+            weight_bytes=dialect.weight_bytes,
+            num_nodes=writer.num_nodes,
+        )

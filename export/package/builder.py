@@ -1,0 +1,209 @@
+"""Recipe -> package folder. Orchestrates fetch, checkpoint, graph, text files, quality and manifest, in that order.
+
+Everything is built in a temporary folder beside the target and renamed when whole; the manifest is written last.
+What a killed build leaves is never taken for a package and is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+from runtime.errors import PackageError
+from runtime.package import manifest as package
+from runtime.package.plan_sidecar import TRT_GRAPH
+
+from export.checkpoint.checkpoint import Checkpoint, TextFiles, check_shapes
+from export.checkpoint.explain import estimate
+from export.checkpoint.precision import EXACT, MEASURED, plan_from_name
+from export.checkpoint.quantized_tensor import stored_formats
+from export.checkpoint.spec import DecoderSpec
+from export.errors import ExportError
+from export.folder_lock import exclusive_folder
+from export.graph.ort.graph import write_ort_graph
+from export.graph.trt.graph import write_trt_graph
+from export.graph.writer import GRAPH_FILE
+from export.measure.gauge import Choice, Gauge, check_space, model_shape
+from export.package.text_check import check_text_files
+from export.progress import Reporter
+from export.source.opener import OpenedSource, open_source, stat_fingerprint
+from export.source.recipe import Recipe
+
+DEFAULT_MAX_MODEL_LEN = 8192
+
+_SCRATCH_FOLDER = "scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """The package's folder and manifest, and whether it was there already."""
+
+    root: Path
+    manifest: package.Manifest
+    was_up_to_date: bool
+
+
+def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) -> BuildResult:
+    """Build ``recipe`` into ``root`` unless an equal package is there. ``base`` is what relative paths count from.
+
+    Raises ExportError; whatever stood at ``root`` before then still stands.
+    """
+    digest = recipe.digest(stat_fingerprint(recipe, base))
+    existing = up_to_date(root, digest)
+    if existing is not None:
+        return BuildResult(root, existing, was_up_to_date=True)
+    if recipe.precision not in MEASURED:
+        plan_from_name(recipe.precision, recipe.block)  # refuse a wrong name before anything is fetched
+    started = time.perf_counter()
+    with workspace(root) as partial:
+        source = open_source(recipe, base, reporter)
+        info = _fill(recipe, source.checkpoint, partial, reporter)
+        if source.license_text is not None:
+            (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
+        seconds = time.perf_counter() - started
+        manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
+        package.write_manifest(partial, manifest)
+        put_in_place(partial, root)
+    return BuildResult(root, manifest, was_up_to_date=False)
+
+
+def up_to_date(root: Path, digest: str) -> package.Manifest | None:
+    """The manifest of ``root`` if it is a whole package of that digest, judged by sizes."""
+    try:
+        found = package.load_package(root, verify_digests=False).manifest
+    except PackageError:
+        return None
+    return found if found.recipe_digest == digest else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    graphs: dict[str, package.GraphInfo]
+    text: TextFiles
+    quality: package.Quality | None
+    max_model_len: int
+
+
+def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
+    """The recipe's context length, else the model's up to 8192. Raises ExportError above the model's."""
+    wanted = recipe.max_model_len or min(spec.max_positions, DEFAULT_MAX_MODEL_LEN)
+    if wanted > spec.max_positions:
+        raise ExportError(f"max_model_len is {wanted}, the model was made for {spec.max_positions} tokens")
+    return wanted
+
+
+def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Reporter) -> _Filled:
+    """Everything but the manifest."""
+    check_shapes(checkpoint)
+    max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
+    text = checkpoint.text_files()
+    check_text_files(text, checkpoint.spec.vocab_size)
+    write_text_files(partial, text)
+    gauge = Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
+    kept = stored_formats(checkpoint)
+    notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
+    if recipe.precision in MEASURED and kept:
+        raise ExportError(
+            f"precision {recipe.precision!r} has nothing to choose: the checkpoint is quantized already; "
+            "use int8 or int4"
+        )
+    if recipe.precision in MEASURED:
+        choice = gauge.choose(recipe, reporter)
+    else:
+        choice = Choice(checkpoint, plan_from_name(recipe.precision, recipe.block).keeping(kept), notes)
+    plan = choice.plan
+    check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
+    kv_scales = choice.scaled(gauge.kv_scales(reporter)) if recipe.kv_cache == "int8" else None
+    folder = partial / package.ORT_GRAPH
+    graph = write_ort_graph(choice.checkpoint, plan, max_model_len, folder, reporter, kv_scales=kv_scales)
+    quality = None
+    if recipe.quality is not None and (plan != EXACT or kv_scales is not None) and "cpu" in graph.providers:
+        quality = gauge.measure(folder / GRAPH_FILE, recipe, reporter)
+    shutil.rmtree(partial / _SCRATCH_FOLDER, ignore_errors=True)
+    graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
+    if TRT_GRAPH in recipe.dialects:
+        graphs[TRT_GRAPH] = write_trt_graph(
+            checkpoint, plan.weights_only(), max_model_len, partial / TRT_GRAPH, reporter
+        )
+    return _Filled(graphs, text, quality, max_model_len)
+
+
+def recorded_files(partial: Path) -> dict[str, package.FileInfo]:
+    """Size and digest of every file below ``partial``, for the manifest."""
+    paths = sorted(path for path in partial.rglob("*") if path.is_file())
+    return {path.relative_to(partial).as_posix(): package.file_info(path) for path in paths}
+
+
+def write_text_files(partial: Path, text: TextFiles) -> None:
+    """tokenizer.json, generation_config.json and, if the model has one, chat_template.jinja."""
+    (partial / package.TOKENIZER_FILE).write_text(text.tokenizer_json, encoding="utf-8")
+    if text.chat_template is not None:
+        (partial / package.CHAT_TEMPLATE_FILE).write_text(text.chat_template, encoding="utf-8")
+    generation = {**text.generation, "eos_token_id": list(text.stop_token_ids)}
+    (partial / package.GENERATION_CONFIG_FILE).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def _manifest(
+    recipe: Recipe, *, digest: str, source: OpenedSource, filled: _Filled, partial: Path, seconds: float
+) -> package.Manifest:
+    spec = source.checkpoint.spec
+    return package.Manifest(
+        schema_version=package.SCHEMA_VERSION,
+        name=recipe.name,
+        served_names=recipe.served_names or (recipe.name,),
+        source=source.info,
+        architecture=spec.architecture,
+        spec=asdict(spec),
+        shape=model_shape(spec),
+        max_model_len=filled.max_model_len,
+        stop_token_ids=filled.text.stop_token_ids,
+        special_tokens=filled.text.special_tokens,
+        graphs=filled.graphs,
+        quality=filled.quality,
+        recipe_digest=digest,
+        files=recorded_files(partial),
+        tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
+        build_seconds=round(seconds, 3),
+        created_unix=int(time.time()),
+    )
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """A fresh folder ``.NAME.partial`` beside ``root``, this build's alone, gone afterwards unless renamed."""
+    with exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial:
+        try:
+            yield partial
+        except OSError as error:
+            raise ExportError(
+                f"cannot write {root.name}: {error.strerror}; free some space or choose another folder"
+            ) from error
+
+
+def put_in_place(partial: Path, root: Path) -> None:
+    """Put the finished folder in place; a package that it replaces is gone only after that."""
+    old = root.parent / f".{root.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if root.exists():
+        if any(root.iterdir()) and not (root / package.MANIFEST_FILE).is_file():
+            raise ExportError(f"{root} holds other files than a package; choose another folder with -o, or empty it")
+        root.rename(old)
+    partial.rename(root)
+    _sync_folder(root.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Compiles one ``trt`` graph for one target: parse, check, profiles, build. Knows no package and writes no file.
+
+The builder runs on a thread of its own while the caller's waits: Ctrl-C then reaches Python at once, the monitor's
+next answer stops the builder, and nothing half-built is left.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.package.graph_profiles import profile_shapes
+from runtime.package.plan_sidecar import PlanError
+
+from export.plan.library import Library, make_logger
+from export.plan.network import NetworkFacts, check_network, parse_graph
+from export.plan.progress import OnFraction, make_monitor
+from export.plan.settings import PlanSettings, check_settings
+from export.plan.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """The serialized plan and what its build cost. ``peak_memory_bytes`` is the process's highest resident size."""
+
+    data: bytes
+    facts: NetworkFacts
+    build_seconds: float
+    peak_memory_bytes: int
+
+
+def build_plan(graph: Path, target: Target, settings: PlanSettings, on_fraction: OnFraction) -> BuiltPlan:
+    """Build ``graph`` for ``target``. Raises PlanError with TensorRT's reason; KeyboardInterrupt ends the build."""
+    library, trt = target.library, target.library.module
+    started = time.perf_counter()
+    logger = make_logger(library)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parse_graph(library, network, logger, graph)
+    facts = check_network(library, network)
+    check_settings(settings, facts.cache_shape[1])
+    config = builder.create_builder_config()
+    _configure(library, config, settings, target)
+    cache = _timing_cache(library, config, settings)
+    caches = {past: facts.cache_shape for past, _ in facts.cache_pairs}
+    for shapes in profile_shapes(settings.max_slots, settings.prefill_tokens, caches):
+        profile = builder.create_optimization_profile()
+        for name, (low, best, high) in shapes.items():
+            profile.set_shape(name, low, best, high)
+        if config.add_optimization_profile(profile) < 0:
+            raise PlanError(f"{library.name} refused the profile for {settings.max_slots} slots")
+    data = _run(library, builder, network, config, on_fraction)
+    if data is None:
+        reason = logger.errors[-1] if logger.errors else "no reason given"
+        raise PlanError(
+            f"{library.name} {library.version} cannot build for {target.sm}: {reason.splitlines()[0]}; "
+            "choose another precision or target"
+        )
+    on_fraction(1.0)
+    if cache is not None and settings.timing_cache is not None:
+        settings.timing_cache.write_bytes(bytes(cache.serialize()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return BuiltPlan(bytes(data), facts, round(time.perf_counter() - started, 3), peak)
+
+
+def _configure(library: Library, config: Any, settings: PlanSettings, target: Target) -> None:  # noqa: ANN401
+    trt = library.module
+    config.builder_optimization_level = settings.optimization_level
+    if settings.workspace_bytes:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    if target.ahead:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, target.sm.upper()), 0)
+    if settings.hardware_compatibility != "none":
+        if library.builds_ahead:
+            raise PlanError("TensorRT for RTX has no hardware compatibility levels; name the targets instead")
+        levels = trt.HardwareCompatibilityLevel
+        config.hardware_compatibility_level = getattr(levels, settings.hardware_compatibility.upper())
+
+
+def _timing_cache(library: Library, config: Any, settings: PlanSettings) -> Any:  # noqa: ANN401
+    """The classic library's cache of measured kernels, from its file if there is one; None when not asked for."""
+    path = settings.timing_cache
+    if path is None:
+        return None
+    if library.builds_ahead:
+        # Making one would ask for a GPU, and this library measures no kernels while it builds.
+        raise PlanError("TensorRT for RTX has no timing cache; leave --timing-cache out")
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def _run(library: Library, builder: Any, network: Any, config: Any, on_fraction: OnFraction) -> Any:  # noqa: ANN401
+    cancelled, results, failures = threading.Event(), [], []
+    config.progress_monitor = make_monitor(library, on_fraction, cancelled)
+
+    def work() -> None:
+        try:
+            results.append(builder.build_serialized_network(network, config))
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="powertrain-builder")
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        cancelled.set()
+        thread.join()
+        raise
+    if failures:
+        raise failures[0]
+    return results[0]

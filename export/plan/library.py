@@ -1,0 +1,68 @@
+"""The two TensorRT builders behind one door: ``tensorrt`` and ``tensorrt_rtx`` share an API but for a few names.
+
+Told apart by what their builder configuration can do, never by version. Knows no graph and no package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from runtime.package.plan_sidecar import PlanError
+
+LibraryName = Literal["tensorrt", "tensorrt_rtx"]
+
+_LOG = logging.getLogger("powertrain.tensorrt")
+_INSTALL = {"tensorrt": "pip install 'powertrain[tensorrt]'", "tensorrt_rtx": "pip install 'powertrain[tensorrt-rtx]'"}
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """An imported TensorRT. ``builds_ahead``: compiles for GPUs that are not there."""
+
+    name: LibraryName
+    module: ModuleType
+    version: str
+
+    @property
+    def builds_ahead(self) -> bool:
+        """Whether compute capabilities can be named, which is TensorRT for RTX."""
+        return hasattr(self.module.IBuilderConfig, "num_compute_capabilities")
+
+    def ahead_targets(self) -> tuple[str, ...]:
+        """Targets that can be named, such as ``sm89``; empty when only the GPU at hand can be built for."""
+        if not self.builds_ahead:
+            return ()
+        members = self.module.ComputeCapability.__members__
+        return tuple(sorted((name.lower() for name in members if name.startswith("SM")), key=lambda sm: int(sm[2:])))
+
+
+def load_library(name: LibraryName) -> Library:
+    """Import a TensorRT. Raises PlanError with the line that installs it."""
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not load ({error})"
+        raise PlanError(f"{name} {reason}; {_INSTALL[name]}") from error
+    return Library(name, module, str(module.__version__))
+
+
+def make_logger(library: Library) -> Any:  # noqa: ANN401 - a subclass of a type known at run time only
+    """A TensorRT logger that writes to Python's log; its ``errors`` are the last lines of severity error."""
+    base: Any = library.module.ILogger
+    levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.INFO}
+
+    class _Logger(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401
+            if severity.name in {"ERROR", "INTERNAL_ERROR"}:
+                self.errors = [*self.errors[-9:], message]
+            _LOG.log(min(levels.get(severity.name, logging.DEBUG), logging.INFO), "%s", message)
+
+    return _Logger()

@@ -1,0 +1,134 @@
+"""Plans of a package: is the wanted one there, why not, and building it into place.
+
+Plan and sidecar are written beside the package and renamed into it, plan first: a killed build leaves either the old
+pair, or a plan that its sidecar disowns, which nobody loads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.package import plan_sidecar as sidecars
+from runtime.package.graph_profiles import max_prefill_logits
+from runtime.package.manifest import Package, load_package, sha256_of_file
+from runtime.package.plan_sidecar import PlanError, PlanKey, PlanSidecar
+
+from export.plan.builder import build_plan
+from export.plan.estimate import check_room, estimate_build
+from export.plan.progress import OnFraction
+from export.plan.settings import PlanSettings
+from export.plan.targets import Target
+
+ShowProgress = Callable[[str], AbstractContextManager[OnFraction]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """A plan in its package. ``reasons`` say why it was built now; empty when it was there already."""
+
+    path: Path
+    sidecar: PlanSidecar
+    reasons: tuple[str, ...]
+
+
+def ensure_plan(
+    root: Path, target: Target, settings: PlanSettings, show: ShowProgress, *, force: bool = False
+) -> StoredPlan:
+    """The package's plan for ``target``, built if it is missing, altered or not the wanted one. Raises PlanError.
+
+    ``force`` skips the check of memory and disk.
+    """
+    package = load_package(root)
+    key = wanted_key(package, target, settings)
+    reasons = rebuild_reasons(root, key)
+    path = sidecars.plan_path(root, target.name)
+    if not reasons:
+        return StoredPlan(path, sidecars.read_sidecar(root, target.name).sidecar, ())
+    if not force:
+        size = sum(package.manifest.files[name].size for name in key.graph_sha256)
+        check_room(estimate_build(size), root)
+    with _locked(root), show(f"Building {target.name} with {target.library.name} {target.library.version}") as progress:
+        sidecar = _build(package, key, target, settings, progress)
+    return StoredPlan(path, sidecar, tuple(reasons))
+
+
+def wanted_key(package: Package, target: Target, settings: PlanSettings) -> PlanKey:
+    """The key of the plan that these settings ask for."""
+    return PlanKey(
+        library=target.library.name,
+        library_version=target.library.version,
+        target=target.name,
+        compute_capability=target.compute_capability,
+        hardware_compatibility=settings.hardware_compatibility,
+        graph_sha256=sidecars.graph_digests(package),
+        max_slots=settings.max_slots,
+        prefill_tokens=settings.prefill_tokens,
+        max_logits=max_prefill_logits(settings.prefill_tokens),
+        optimization_level=settings.optimization_level,
+        workspace_bytes=settings.workspace_bytes,
+    )
+
+
+def rebuild_reasons(root: Path, key: PlanKey) -> list[str]:
+    """Why the package's plan for the key's target must be built: empty when it is there and the wanted one."""
+    try:
+        plan = sidecars.read_sidecar(root, key.target)
+        sidecars.check_plan_bytes(plan)
+    except PlanError as error:
+        return [str(error).split(";")[0]]
+    return sidecars.key_differences(plan.sidecar.key, key)
+
+
+def _build(
+    package: Package, key: PlanKey, target: Target, settings: PlanSettings, on_fraction: OnFraction
+) -> PlanSidecar:
+    root, graph = package.root, package.manifest.graphs[sidecars.TRT_GRAPH]
+    built = build_plan(package.path(graph.path), target, settings, on_fraction)
+    path = sidecars.plan_path(root, target.name)
+    temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
+    try:
+        with temporary.open("wb") as file:
+            file.write(built.data)
+            file.flush()
+            os.fsync(file.fileno())
+        sidecar = PlanSidecar(
+            schema_version=sidecars.SCHEMA_VERSION,
+            key=key,
+            precision=graph.precision,
+            capacity=built.facts.cache_shape[1],
+            plan_bytes=len(built.data),
+            plan_sha256=sha256_of_file(temporary),
+            driver=target.driver,
+            build_seconds=built.build_seconds,
+            peak_memory_bytes=built.peak_memory_bytes,
+            created_unix=int(time.time()),
+        )
+        temporary.replace(path)
+        sidecars.write_sidecar(temporary, sidecar)
+        temporary.replace(sidecars.sidecar_path(path))
+    except OSError as error:
+        raise PlanError(f"cannot write {path.name}: {error.strerror}; free some space and build again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return sidecars.sealed(sidecar)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One build of a package's plans at a time."""
+    path = root.parent / f".{root.name}.plan.lock"
+    with path.open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PlanError(f"another build of plans for {root.name} is running; wait for it") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

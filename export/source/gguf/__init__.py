@@ -1,0 +1,1 @@
+"""A GGUF file -> a ``Checkpoint``. Trusts no byte of the file; knows nothing of recipes or graphs."""

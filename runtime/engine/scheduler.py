@@ -1,0 +1,189 @@
+"""Which sequences run in the next step, in which slots, on which tokens. Pure rules: no arrays, no clock, no model.
+
+Rules, in order:
+1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most.
+2. Prompts are computed in chunks within a token budget per step, first admitted first, so decoding starves nobody.
+3. Waiting sequences are admitted by priority, then arrival, while a slot and some budget are left. An accepted
+   request always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
+4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
+5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range.
+
+No chunk has exactly one token unless the whole prompt has: a lone token takes the decode path of the attention
+kernel, which sums in another order, and a request's result must not depend on how its prompt was cut.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from runtime.engine.config import EngineConfig
+from runtime.engine.sequence import Phase, Sequence
+from runtime.engine.slot_table import SlotTable
+from runtime.engine.step_plan import CopyKind, DecodeRow, PrefillChunk, SlotCopy, StepPlan
+
+MIN_CHUNK_TOKENS = 2
+
+
+class Scheduler:
+    """Holds every live sequence. The engine asks for a plan, runs it, and reports back what happened."""
+
+    def __init__(self, num_slots: int, config: EngineConfig) -> None:
+        self.slots = SlotTable(num_slots)
+        self.running: list[Sequence] = []
+        self._config = config
+        self._max_seqs = min(config.max_num_seqs or num_slots, num_slots)
+        self._waiting: list[tuple[tuple[int, int, int], Sequence]] = []
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without a slot."""
+        return len(self._waiting)
+
+    @property
+    def has_work(self) -> bool:
+        """True while any sequence is alive."""
+        return bool(self._waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        heapq.heappush(self._waiting, (sequence.rank, sequence))
+
+    def plan(self) -> StepPlan:
+        """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
+        copies: list[SlotCopy] = []
+        decodes = any(sequence.phase is Phase.DECODE for sequence in self.running)
+        budget = self._config.prefill_chunk_tokens if decodes else self._config.idle_prefill_chunk_tokens
+        prefills: list[PrefillChunk] = []
+        for sequence in self.running:
+            if sequence.phase is Phase.PREFILL:
+                budget -= self._append_chunk(prefills, sequence, budget)
+        while budget >= MIN_CHUNK_TOKENS and (admitted := self._admit(copies)) is not None:
+            budget -= self._append_chunk(prefills, admitted, budget)
+        self._close_holes(copies)
+        first_slot, rows = self._decode_rows()
+        return StepPlan(copies=tuple(copies), first_slot=first_slot, decode=rows, prefills=tuple(prefills))
+
+    def commit_prefill(self, chunk: PrefillChunk) -> None:
+        """Record that a chunk's rows are now in the slot; after the last chunk the sequence decodes."""
+        sequence = chunk.sequence
+        sequence.num_computed = sequence.num_prefilled = chunk.stop
+        if chunk.is_last:
+            sequence.phase = Phase.DECODE
+            if self._config.prefix_cache:
+                self.slots.offer(sequence.slot, sequence.token_ids[: chunk.stop])
+
+    def commit_decode(self, sequence: Sequence) -> None:
+        """Record that the last token's row is now in the slot."""
+        sequence.num_computed += 1
+
+    def finish(self, sequence: Sequence, *, rows_valid: bool = True) -> None:
+        """Take a sequence out. Its rows stay on offer unless ``rows_valid`` says that they may be damaged."""
+        if sequence.phase is Phase.WAITING:
+            self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
+            heapq.heapify(self._waiting)
+        else:
+            self.running.remove(sequence)
+            num_rows = sequence.num_prefilled if self._config.deterministic else sequence.num_computed
+            keep = rows_valid and self._config.prefix_cache
+            self.slots.offer(sequence.slot, sequence.token_ids[:num_rows] if keep else [])
+            self.slots.release(sequence.slot)
+        sequence.phase = Phase.FINISHED
+
+    def of_request(self, request_id: str) -> list[Sequence]:
+        """The live sequences of a request."""
+        return [sequence for sequence in self.alive() if sequence.request.request_id == request_id]
+
+    def alive(self) -> Iterable[Sequence]:
+        """Every live sequence, running ones first."""
+        yield from self.running
+        yield from (sequence for _, sequence in self._waiting)
+
+    def waiting_since_before(self, arrival_ns: int) -> list[Sequence]:
+        """Waiting sequences whose request arrived earlier than ``arrival_ns``."""
+        return [sequence for _, sequence in self._waiting if sequence.request.arrival_ns < arrival_ns]
+
+    def _append_chunk(self, prefills: list[PrefillChunk], sequence: Sequence, budget: int) -> int:
+        left = len(sequence.token_ids) - sequence.num_computed
+        size = min(left, budget)
+        if left - size == 1:
+            size -= 1
+        if size < min(left, MIN_CHUNK_TOKENS):
+            return 0
+        prefills.append(PrefillChunk(sequence, sequence.num_computed, sequence.num_computed + size))
+        return size
+
+    def _admit(self, copies: list[SlotCopy]) -> Sequence | None:
+        if not self._waiting or len(self.running) >= self._max_seqs or self._sibling_prefills(self._waiting[0][1]):
+            return None
+        vacant = self.slots.vacant()
+        if vacant is None:
+            return None
+        _, sequence = heapq.heappop(self._waiting)
+        source, num_cached = self._reusable_prefix(sequence)
+        target = source if self._continues_in_place(source, num_cached, vacant) else vacant
+        if source not in {target, -1}:
+            copies.append(SlotCopy(CopyKind.COPY, source, target, num_cached))
+            self.slots.touch(source)
+        self.slots.take(target, sequence)
+        sequence.num_computed = sequence.num_prefilled = sequence.num_cached = num_cached
+        sequence.phase = Phase.PREFILL
+        self.running.append(sequence)
+        return sequence
+
+    def _sibling_prefills(self, sequence: Sequence) -> bool:
+        return any(
+            other.request is sequence.request and other.phase is Phase.PREFILL
+            for other in self.running
+            if sequence.index > 0
+        )
+
+    def _reusable_prefix(self, sequence: Sequence) -> tuple[int, int]:
+        """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute."""
+        prompt = sequence.token_ids
+        matches = self.slots.longest_prefix(prompt)
+        for other in self.running:
+            if other.request is sequence.request and other.phase is Phase.DECODE:
+                matches = [(other.slot, len(prompt))]
+        if not matches:
+            return -1, 0
+        # An unowned slot can be continued in place, so it goes before an owned one that offers as much.
+        slot, length = min(matches, key=lambda match: self.slots.owners[match[0]] is not None)
+        length = min(length, len(prompt) - MIN_CHUNK_TOKENS)
+        return (slot, length) if length > 0 else (-1, 0)
+
+    def _continues_in_place(self, source: int, num_cached: int, vacant: int) -> bool:
+        """True when the prompt goes on where the source ends, or when the source is the only slot to give away.
+
+        A branch leaves the source to others and starts from a copy.
+        """
+        if source < 0 or self.slots.owners[source] is not None:
+            return False
+        return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
+
+    def _close_holes(self, copies: list[SlotCopy]) -> None:
+        while True:
+            decoding = sorted(s.slot for s in self.running if s.phase is Phase.DECODE)
+            if not decoding:
+                return
+            low, high = decoding[0], decoding[-1]
+            hole = next((slot for slot in range(low, high) if self.slots.owners[slot] is None), None)
+            if hole is None:
+                return
+            end = min(low, high, key=self._num_rows)
+            num_rows = max(self._num_rows(end), self._num_rows(hole))
+            kind = CopyKind.SWAP if self.slots.rows[hole] else CopyKind.COPY
+            copies.append(SlotCopy(kind, end, hole, num_rows))
+            self.slots.swap(end, hole)
+
+    def _num_rows(self, slot: int) -> int:
+        owner = self.slots.owners[slot]
+        return owner.num_computed if owner is not None else len(self.slots.rows[slot])
+
+    def _decode_rows(self) -> tuple[int, tuple[DecodeRow, ...]]:
+        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE}
+        if not decoding:
+            return 0, ()
+        first, last = min(decoding), max(decoding)
+        rows = tuple(DecodeRow(decoding.get(slot), self._num_rows(slot)) for slot in range(first, last + 1))
+        return first, rows

@@ -1,0 +1,65 @@
+"""What one engine step does, decided before anything runs. Plain values; knows no arrays and no model.
+
+Order of execution: ``copies``, then the decode call, then ``prefills`` in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from runtime.engine.sequence import Sequence
+
+
+class CopyKind(Enum):
+    """``COPY`` leaves the source as it is; ``SWAP`` exchanges both slots' rows."""
+
+    COPY = auto()
+    SWAP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCopy:
+    """Move the first ``num_tokens`` cache rows between two slots."""
+
+    kind: CopyKind
+    source: int
+    target: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRow:
+    """One row of the decode call. An idle row (``sequence`` None) writes at ``position``, where nothing valid is."""
+
+    sequence: Sequence | None
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """Compute ``token_ids[start:stop]`` of a sequence in its slot; the last chunk yields the first token's logits."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    @property
+    def is_last(self) -> bool:
+        """True when the prompt is complete after this chunk."""
+        return self.stop == len(self.sequence.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step. ``decode`` covers slots ``[first_slot, first_slot + len(decode))``; empty when nothing decodes."""
+
+    copies: tuple[SlotCopy, ...]
+    first_slot: int
+    decode: tuple[DecodeRow, ...]
+    prefills: tuple[PrefillChunk, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there is nothing to run."""
+        return not self.decode and not self.prefills

@@ -1,0 +1,111 @@
+"""From a verified package and the operator's wishes to a session: sizes the KV cache, chooses threads.
+
+Knows packages and machines; knows no requests. The session itself is built later, on the engine thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import PackageError
+from runtime.loading.backend import ON_CPU, BackendChoice
+from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
+from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
+from runtime.session.cpu.growing_cache_session import GrowingCacheSession
+from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.kv_budget import KVPlan, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
+from runtime.session.session import Session
+
+DEFAULT_SLOTS = 16
+DEFAULT_KV_SHARE = 0.4
+"""Share of the memory available at start that the KV cache may come to use: the rest is weights, Python, others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """What the operator may choose. None takes the value derived from the machine or the package.
+
+    ``kv_cache_share`` is the share of the memory available at start (on the CPU) for the KV cache, when its bytes are
+    not given.
+    ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with the
+    CPU's before anyone is served.
+    """
+
+    num_slots: int = DEFAULT_SLOTS
+    max_model_len: int | None = None
+    kv_cache_bytes: int | None = None
+    kv_cache_share: float = DEFAULT_KV_SHARE
+    threads: int | None = None
+    spin_us: int | None = None
+    backend: BackendChoice = ON_CPU
+    self_test: bool = True
+
+
+def plan_model(package: Package, options: ModelOptions) -> KVPlan:
+    """The KV cache that the package gets on this machine. Raises KVBudgetError with the arithmetic."""
+    if options.backend.gpu is not None:
+        return plan_gpu_cache(
+            package,
+            options.backend,
+            num_slots=options.num_slots,
+            max_model_len=options.max_model_len,
+            kv_cache_bytes=options.kv_cache_bytes,
+        )
+    graph = _ort_graph(package)
+    manifest = package.manifest
+    budget = options.kv_cache_bytes
+    if budget is None:
+        budget = int(max(0, available_memory_bytes() - graph.weight_bytes) * options.kv_cache_share)
+    return plan_kv_cache(
+        kv_bytes_per_token(manifest.shape, np.dtype(graph.kv_dtype).itemsize),
+        budget,
+        wanted_slots=options.num_slots,
+        model_len=manifest.max_model_len,
+        slot_tokens=options.max_model_len,
+    )
+
+
+def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
+    """A function that builds the session; call it on the engine thread, it takes as long as loading takes."""
+    threads = options.threads or default_threads()
+    if options.backend.gpu is not None:
+        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test, threads=threads)
+    graph = _ort_graph(package)
+    defaults = OrtOptions(intra_op_threads=threads)
+    chosen = OrtOptions(
+        intra_op_threads=threads, spin_us=defaults.spin_us if options.spin_us is None else options.spin_us
+    )
+
+    def build() -> Session:
+        if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
+            return GrowingCacheSession(package.path(graph.path), package.manifest.shape, kv, chosen)
+        return OrtSession(package.path(graph.path), package.manifest.shape, kv, chosen, graph.kv_dtype)
+
+    return build
+
+
+def default_threads(smt: Path = Path("/sys/devices/system/cpu/smt/active")) -> int:
+    """Physical cores that this process may use: matrix products gain nothing from a core's second thread."""
+    cores = len(os.sched_getaffinity(0))
+    has_smt = smt.is_file() and smt.read_text(encoding="ascii").strip() == "1"
+    return max(1, cores // 2 if has_smt else cores)
+
+
+def _ort_graph(package: Package) -> GraphInfo:
+    graph = package.manifest.graphs.get(ORT_GRAPH) or package.manifest.graphs.get(OPTIMUM_GRAPH)
+    if graph is None:
+        raise PackageError(
+            f"package {package.manifest.name!r} holds no ONNX Runtime graph; "
+            "build it with 'powertrain export --dialect ort'"
+        )
+    if "cpu" not in graph.providers:
+        raise PackageError(
+            f"package {package.manifest.name!r} is in {graph.kv_dtype}, which the CPU cannot run; serve it on a GPU, "
+            "or export with --precision int8, fp16 or fp32"
+        )
+    return graph

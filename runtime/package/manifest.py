@@ -1,0 +1,242 @@
+"""The model package: what a folder under ``models/`` must hold, and the check that it does.
+
+A package is ``manifest.json`` plus the files that it names, each with size and sha256. This module owns the
+manifest's schema, its reading and writing, and the verification of a folder against it. It is the one module that
+the export room shares with the runtime; it knows neither graphs nor tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from runtime.errors import PackageError
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+GENERATION_CONFIG_FILE = "generation_config.json"
+LICENSE_FILE = "LICENSE"
+ORT_GRAPH = "ort"
+OPTIMUM_GRAPH = "optimum"
+
+_MANIFEST_MAX_BYTES = 16 * 2**20
+_HASH_BLOCK_BYTES = 2**20
+
+
+class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size in bytes and lowercase sha256 of one file of the package."""
+
+    size: int
+    sha256: str
+
+
+class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the weights came from. ``sha256`` is the digest of the checkpoint file (or of its index of digests)."""
+
+    kind: str
+    name: str
+    sha256: str
+    license: str
+
+
+class ModelShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The dimensions that a runtime needs to allocate memory for the model."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+
+
+class GraphInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ONNX graph of the package.
+
+    ``path`` is relative to the package. ``precision`` maps a tensor group (``embedding``, ``attention``, ``mlp``,
+    ``head``) to its stored form, such as ``int8 block 64``. ``weight_bytes`` are the bytes that one decode step reads.
+    """
+
+    path: str
+    kv_dtype: str
+    providers: tuple[str, ...]
+    precision: dict[str, str]
+    weight_bytes: int
+    num_nodes: int
+
+
+class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The exported graph against the fp32 graph of the same checkpoint on the built-in text.
+
+    ``mean_kl`` and ``p99_kl`` are KL(fp32 || graph) per token in nats; ``top1_agreement`` is a share in 0..1.
+    """
+
+    text: str
+    num_tokens: int
+    mean_kl: float
+    p99_kl: float
+    top1_agreement: float
+    perplexity: float
+    reference_perplexity: float
+    max_mean_kl: float
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that is known of a package. Written last, so a folder with a manifest is a whole package."""
+
+    schema_version: int
+    name: str
+    served_names: tuple[str, ...]
+    source: SourceInfo
+    architecture: str
+    spec: dict[str, Any]
+    shape: ModelShape
+    max_model_len: int
+    stop_token_ids: tuple[int, ...]
+    special_tokens: dict[str, str]
+    graphs: dict[str, GraphInfo]
+    quality: Quality | None
+    recipe_digest: str
+    files: dict[str, FileInfo]
+    tools: dict[str, str]
+    build_seconds: float
+    created_unix: int
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A verified package on disk."""
+
+    root: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """Absolute path of a file that the manifest names; PackageError for any other."""
+        if name not in self.manifest.files:
+            raise PackageError(f"package {self.manifest.name!r} holds no {name!r}; rebuild it with 'powertrain export'")
+        return self.root / name
+
+    def read_text(self, name: str) -> str:
+        """UTF-8 text of a file that the manifest names."""
+        return self.path(name).read_text(encoding="utf-8")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Lowercase hex sha256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_info(path: Path) -> FileInfo:
+    """Size and digest of a file as the manifest records them."""
+    return FileInfo(size=path.stat().st_size, sha256=sha256_of_file(path))
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` into a package folder, whole or not at all."""
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    partial = root / (MANIFEST_FILE + ".partial")
+    with partial.open("wb") as file:
+        file.write(data + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(root / MANIFEST_FILE)
+
+
+def load_package(root: Path, *, verify_digests: bool = True) -> Package:
+    """Read and verify a package folder.
+
+    Every file must be named by the manifest, be a regular file inside the folder with the recorded size and, unless
+    ``verify_digests`` is off, the recorded sha256. Raises PackageError naming the first difference.
+    """
+    manifest = read_manifest(root)
+    for name, info in manifest.files.items():
+        _check_file(root, name, info, verify_digests)
+    _check_no_strangers(root, manifest)
+    for key, graph in manifest.graphs.items():
+        if graph.path not in manifest.files:
+            raise PackageError(f"{root.name}: graph {key!r} points to {graph.path!r}, which the manifest does not list")
+    return Package(root=root.resolve(), manifest=manifest)
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Parse a folder's manifest without looking at the other files. Raises PackageError."""
+    path = root / MANIFEST_FILE
+    if not path.is_file():
+        raise PackageError(
+            f"no model package at {root}: {MANIFEST_FILE} is missing; "
+            f"build one with 'powertrain export SOURCE -o {root}'"
+        )
+    if path.stat().st_size > _MANIFEST_MAX_BYTES:
+        raise PackageError(
+            f"{root.name}: {MANIFEST_FILE} is larger than {_MANIFEST_MAX_BYTES} bytes; it is not a manifest"
+        )
+    data = path.read_bytes()
+    _check_schema_version(root, data)
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
+
+
+def _check_schema_version(root: Path, data: bytes) -> None:
+    class _Versioned(msgspec.Struct):
+        schema_version: int
+
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+    except msgspec.MsgspecError as error:
+        raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
+    if version != SCHEMA_VERSION:
+        raise PackageError(
+            f"{root.name}: the package has schema version {version}, this powertrain reads {SCHEMA_VERSION}; "
+            "rebuild it with 'powertrain export'"
+        )
+
+
+def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name:
+        raise PackageError(f"{root.name}: the manifest names {name!r}, which does not stay inside the package")
+    path = root
+    for part in pure.parts:
+        path = path / part
+        if path.is_symlink():
+            raise PackageError(f"{root.name}: {name!r} goes through a link; packages hold plain files only")
+    if not path.is_file():
+        raise PackageError(f"{root.name}: {name!r} is missing; rebuild the package with 'powertrain export'")
+    status = path.stat()
+    if status.st_nlink > 1:
+        raise PackageError(f"{root.name}: {name!r} is hard-linked elsewhere; packages hold plain files only")
+    if status.st_size != info.size:
+        raise PackageError(
+            f"{root.name}: {name!r} has {status.st_size} bytes, the manifest says {info.size}; rebuild it"
+        )
+    if verify_digests and (digest := sha256_of_file(path)) != info.sha256:
+        raise PackageError(
+            f"{root.name}: {name!r} has sha256 {digest}, the manifest says {info.sha256}; rebuild the package"
+        )
+
+
+def _check_no_strangers(root: Path, manifest: Manifest) -> None:
+    known = set(manifest.files) | {MANIFEST_FILE}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if name not in known and not _is_added_later(path, name):
+            raise PackageError(f"{root.name}: the manifest does not name {name!r}; remove it or rebuild the package")
+
+
+def _is_added_later(path: Path, name: str) -> bool:
+    """TensorRT plans, their sidecars and kernels compiled from them: made after the package, checked when used."""
+    is_plan_file = name.startswith("trt/") and name.endswith((".plan", ".plan.json", ".plan.kernels"))
+    return is_plan_file and name.count("/") == 1 and path.is_file() and not path.is_symlink()

@@ -1,0 +1,181 @@
+"""The sidecar of a TensorRT plan: what it was built from, by what, for which GPU; checked before a byte is loaded.
+
+``trt/<target>.plan`` lies in a package beside ``trt/<target>.plan.json``, which this module owns: schema, reading,
+writing, and the comparison with what is wanted. Plans are built after the package, so the manifest does not name
+them. Part of the package format like ``runtime.package.manifest``; knows no TensorRT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from runtime.errors import PowertrainError
+from runtime.package.manifest import Package, sha256_of_file
+
+SCHEMA_VERSION = 1
+TRT_GRAPH = "trt"
+PLAN_FOLDER = "trt"
+PLAN_SUFFIX = ".plan"
+SIDECAR_SUFFIX = ".plan.json"
+
+_SIDECAR_MAX_BYTES = 2**20
+
+
+class PlanError(PowertrainError):
+    """A plan cannot be built or must not be loaded; the text names both sides and the command that helps."""
+
+
+class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that decides whether a built plan is the wanted one.
+
+    ``library`` is ``tensorrt`` or ``tensorrt_rtx``; ``compute_capability`` such as ``8.9``; ``graph_sha256`` maps the
+    package's graph files to their digests. The profiles are decode (1..max_slots rows of one token) and prefill (one
+    row of 1..prefill_tokens tokens with 1..max_logits rows of logits).
+    """
+
+    library: str
+    library_version: str
+    target: str
+    compute_capability: str
+    hardware_compatibility: str
+    graph_sha256: dict[str, str]
+    max_slots: int
+    prefill_tokens: int
+    max_logits: int
+    optimization_level: int
+    workspace_bytes: int
+
+
+class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``key`` and what came of it. ``digest`` is the sha256 of all other fields, so that an edit shows."""
+
+    schema_version: int
+    key: PlanKey
+    precision: dict[str, str]
+    capacity: int
+    plan_bytes: int
+    plan_sha256: str
+    driver: str
+    build_seconds: float
+    peak_memory_bytes: int
+    created_unix: int
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A plan of a package with its readable sidecar."""
+
+    path: Path
+    sidecar: PlanSidecar
+
+
+def plan_path(root: Path, target: str) -> Path:
+    """Where a target's plan lies in a package."""
+    return root / PLAN_FOLDER / f"{target}{PLAN_SUFFIX}"
+
+
+def sidecar_path(plan: Path) -> Path:
+    """Where a plan's sidecar lies."""
+    return plan.with_name(plan.name.removesuffix(PLAN_SUFFIX) + SIDECAR_SUFFIX)
+
+
+def plan_targets(root: Path) -> list[str]:
+    """Targets of all plans in a package folder, whatever their state."""
+    folder = root / PLAN_FOLDER
+    return sorted(path.name.removesuffix(PLAN_SUFFIX) for path in folder.glob("*" + PLAN_SUFFIX))
+
+
+def rebuild_command(root: Path, target: str) -> str:
+    """The line that builds a target's plan anew."""
+    wanted = "current" if target.startswith("current-") else target
+    return f"powertrain engine {root} --target {wanted}"
+
+
+def graph_digests(package: Package) -> dict[str, str]:
+    """Digests of the package's ``trt`` graph files, from its verified manifest. Raises PlanError without one."""
+    graph = package.manifest.graphs.get(TRT_GRAPH)
+    if graph is None:
+        raise PlanError(
+            f"package {package.manifest.name!r} holds no graph for TensorRT; "
+            "build it with 'powertrain export SOURCE --dialect ort,trt'"
+        )
+    return {name: info.sha256 for name, info in package.manifest.files.items() if name.startswith(graph.path)}
+
+
+def sealed(sidecar: PlanSidecar) -> PlanSidecar:
+    """The sidecar with its digest filled in."""
+    return msgspec.structs.replace(sidecar, digest=_digest(sidecar))
+
+
+def write_sidecar(path: Path, sidecar: PlanSidecar) -> None:
+    """Write a sealed sidecar to ``path``, durably."""
+    with path.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(sealed(sidecar)), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_sidecar(root: Path, target: str) -> PlanFile:
+    """The sidecar of a target's plan. Raises PlanError when it is missing, unreadable or edited."""
+    path = plan_path(root, target)
+    sidecar, help_line = sidecar_path(path), f"build it with '{rebuild_command(root, target)}'"
+    if not path.is_file() or path.is_symlink():
+        raise PlanError(f"{root.name} holds no plan for {target}; {help_line}")
+    if not sidecar.is_file() or sidecar.is_symlink() or sidecar.stat().st_size > _SIDECAR_MAX_BYTES:
+        raise PlanError(f"plan {path.name} has no usable {sidecar.name}; {help_line}")
+    try:
+        found = msgspec.json.decode(sidecar.read_bytes(), type=PlanSidecar)
+    except msgspec.MsgspecError as error:
+        raise PlanError(f"{sidecar.name} is not readable ({error}); {help_line}") from error
+    if found.schema_version != SCHEMA_VERSION:
+        raise PlanError(
+            f"{sidecar.name} has schema version {found.schema_version}, this powertrain reads {SCHEMA_VERSION}; "
+            f"{help_line}"
+        )
+    if found.digest != _digest(found):
+        raise PlanError(f"{sidecar.name} was edited after the build; {help_line}")
+    return PlanFile(path, found)
+
+
+def check_plan_bytes(plan: PlanFile) -> None:
+    """Raise PlanError unless the plan's bytes are those that were built."""
+    root, target = plan.path.parent.parent, plan.sidecar.key.target
+    size, wanted = plan.path.stat().st_size, plan.sidecar.plan_bytes
+    if size != wanted:
+        raise PlanError(
+            f"plan {plan.path.name} has {size:,} bytes, its sidecar says {wanted:,}; "
+            f"rebuild it with '{rebuild_command(root, target)}'"
+        )
+    digest = sha256_of_file(plan.path)
+    if digest != plan.sidecar.plan_sha256:
+        raise PlanError(
+            f"plan {plan.path.name} has sha256 {digest[:12]}, its sidecar says {plan.sidecar.plan_sha256[:12]}; "
+            f"rebuild it with '{rebuild_command(root, target)}'"
+        )
+
+
+def key_differences(built: PlanKey, wanted: PlanKey) -> list[str]:
+    """What sets two keys apart, one phrase each, in the order of the fields; empty when they are equal."""
+    differences = []
+    for name in PlanKey.__struct_fields__:
+        old, new = getattr(built, name), getattr(wanted, name)
+        if name == "graph_sha256":
+            changed = sorted(file for file in {*old, *new} if old.get(file) != new.get(file))
+            differences += [
+                f"{file} is {new.get(file, 'absent')[:12]}, the plan was built from {old.get(file, 'nothing')[:12]}"
+                for file in changed
+            ]
+        elif old != new:
+            differences.append(f"{name.replace('_', ' ')} is {new}, the plan was built with {old}")
+    return differences
+
+
+def _digest(sidecar: PlanSidecar) -> str:
+    blank = msgspec.structs.replace(sidecar, digest="")
+    return hashlib.sha256(msgspec.json.encode(blank, order="sorted")).hexdigest()

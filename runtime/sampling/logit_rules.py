@@ -1,0 +1,92 @@
+"""What changes a choice's logits before its token is drawn: allow-lists, bans, bias and penalties, as sparse updates.
+
+One object per choice; it remembers which tokens the choice has seen. Order as in vLLM's v1 sampler:
+allowed_token_ids, bad_words, min_tokens, logit_bias, then repetition, frequency and presence penalties.
+Knows one row of logits at a time; knows no temperature and draws nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.request import Request
+from runtime.session.session import FloatArray
+
+LOGIT_BIAS_LIMIT = 100.0
+"""Biases are clamped to +-100, as in the OpenAI API."""
+
+
+class LogitRules:
+    """The rules of one choice. ``apply`` before drawing, ``observe`` after."""
+
+    def __init__(self, request: Request) -> None:
+        params = request.sampling
+        self._params = params
+        self._num_generated = 0
+        self._last_token_ids: list[int] = []
+        self._counts: dict[int, int] = {}
+        self._allowed = np.array(sorted(set(params.allowed_token_ids)), np.int64)
+        self._bias_ids = np.array([token_id for token_id, _ in params.logit_bias], np.int64)
+        bias = np.array([value for _, value in params.logit_bias], np.float32)
+        self._bias = np.clip(bias, -LOGIT_BIAS_LIMIT, LOGIT_BIAS_LIMIT)
+        end_ids = params.stop_token_ids | request.eos_token_ids
+        self._end_ids = np.array(sorted(end_ids), np.int64)
+        self._prompt_ids = frozenset(request.prompt_ids) if params.repetition_penalty != 1.0 else frozenset()
+        self._penalises = bool(params.frequency_penalty or params.presence_penalty)
+        self.is_neutral = not (
+            params.allowed_token_ids
+            or params.bad_words
+            or params.min_tokens
+            or params.logit_bias
+            or self._penalises
+            or params.repetition_penalty != 1.0
+        )
+
+    def apply(self, logits: FloatArray) -> None:
+        """Change a row of logits [V] in place."""
+        if self.is_neutral:
+            return
+        params = self._params
+        if len(self._allowed):
+            kept = logits[self._allowed]
+            logits.fill(-np.inf)
+            logits[self._allowed] = kept
+        for words in params.bad_words:
+            if self._completes(words):
+                logits[words[-1]] = -np.inf
+        if self._num_generated < params.min_tokens:
+            logits[self._end_ids] = -np.inf
+        if len(self._bias_ids):
+            logits[self._bias_ids] += self._bias
+        if params.repetition_penalty != 1.0:
+            self._apply_repetition(logits)
+        if self._penalises and self._counts:
+            ids, counts = self._seen()
+            logits[ids] -= params.frequency_penalty * counts + np.float32(params.presence_penalty)
+
+    def observe(self, token_id: int) -> None:
+        """Record the token that was drawn."""
+        self._num_generated += 1
+        if self.is_neutral:
+            return
+        self._counts[token_id] = self._counts.get(token_id, 0) + 1
+        if self._params.bad_words:
+            self._last_token_ids.append(token_id)
+
+    def _seen(self) -> tuple[NDArray[np.int64], FloatArray]:
+        size = len(self._counts)
+        ids = np.fromiter(self._counts.keys(), np.int64, size)
+        return ids, np.fromiter(self._counts.values(), np.float32, size)
+
+    def _apply_repetition(self, logits: FloatArray) -> None:
+        """Divide positive and multiply negative logits of seen tokens (Keskar et al. 2019, section 4.1)."""
+        ids = np.array(sorted(self._prompt_ids.union(self._counts)), np.int64)
+        seen = logits[ids]
+        penalty = np.float32(self._params.repetition_penalty)
+        logits[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+
+    def _completes(self, words: tuple[int, ...]) -> bool:
+        """True when the last of ``words`` would complete the banned sequence."""
+        head = list(words[:-1])
+        return not head or self._last_token_ids[-len(head) :] == head

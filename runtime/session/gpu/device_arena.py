@@ -1,0 +1,50 @@
+"""Device memory for the KV cache: one block per layer and kind, every slot at a fixed stride, never moved.
+
+The device's counterpart of ``runtime.session.cpu.kv_arena``: knows shapes and addresses, no sequences and no graphs.
+"""
+
+from __future__ import annotations
+
+from runtime.package.manifest import ModelShape
+from runtime.session.device import ALIGNMENT_BYTES, Device, DeviceError
+
+
+class DeviceArena:
+    """KV cache [slots, H, S, D] for each of L layers and {key, value}, in one allocation."""
+
+    def __init__(self, device: Device, shape: ModelShape, num_slots: int, capacity: int, itemsize: int) -> None:
+        self._device = device
+        self._num_heads = shape.num_kv_heads
+        self._num_blocks = 2 * shape.num_layers
+        self._row_bytes = shape.head_dim * itemsize
+        self._head_bytes = capacity * self._row_bytes
+        self._slot_bytes = shape.num_kv_heads * self._head_bytes
+        if self._slot_bytes % ALIGNMENT_BYTES:
+            raise DeviceError(
+                f"a cache slot has {self._slot_bytes} bytes per layer, which is no multiple of {ALIGNMENT_BYTES}; "
+                "export the graph again with a cache length that is a multiple of 64"
+            )
+        self._block_bytes = num_slots * self._slot_bytes
+        self.num_bytes = self._num_blocks * self._block_bytes
+        self._base = device.allocate(self.num_bytes)
+        self._scratch = device.allocate(self._slot_bytes)
+
+    def address(self, block: int, slot: int) -> int:
+        """Address of a slot's first row in a block; block ``2 * layer`` holds keys, ``2 * layer + 1`` values."""
+        return self._base + block * self._block_bytes + slot * self._slot_bytes
+
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        """Queue a copy of the first ``num_tokens`` rows of every head from one slot to another."""
+        for block in range(self._num_blocks):
+            self._copy(self.address(block, target), self.address(block, source), num_tokens)
+
+    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
+        """Queue an exchange of the first ``num_tokens`` rows of every head of two slots."""
+        for block in range(self._num_blocks):
+            one, other = self.address(block, first), self.address(block, second)
+            self._copy(self._scratch, one, num_tokens)
+            self._copy(one, other, num_tokens)
+            self._copy(other, self._scratch, num_tokens)
+
+    def _copy(self, target: int, source: int, num_tokens: int) -> None:
+        self._device.copy_rows(target, source, num_tokens * self._row_bytes, self._head_bytes, self._num_heads)

@@ -1,0 +1,126 @@
+"""ONNX Runtime's GPU providers and their options: CUDA on the ``ort`` graph, TensorRT's two on the ``trt`` graph.
+
+Owns option names and how each provider is loaded; knows nothing of memory, bindings or caches.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+from runtime.package import graph_io
+from runtime.package.graph_profiles import profile_shapes
+from runtime.package.manifest import ModelShape
+from runtime.session.device import DeviceError
+from runtime.session.gpu.ort.runner import Provider
+from runtime.session.gpu.static_session import Call
+
+_LOG = logging.getLogger("powertrain.backend")
+_CUDA = "CUDAExecutionProvider"
+
+
+def tensorrt_provider(
+    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
+) -> Provider:
+    """ONNX Runtime's TensorRT provider, compiling for the two profiles and keeping plans in ``cache_folder``."""
+    options = {
+        **profile_options("trt_profile", shape, capacity, max_slots, prefill_tokens),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache_folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache_folder),
+        "trt_cuda_graph_enable": "1",
+    }
+
+    def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
+        return _session(graph, session_options, "TensorrtExecutionProvider", options)
+
+    return Provider("ort-tensorrt", "cuda", make, graph_id_entry)
+
+
+def tensorrt_rtx_provider(
+    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
+) -> Provider:
+    """The TensorRT for RTX provider, a plug-in of ONNX Runtime, keeping compiled kernels in ``cache_folder``."""
+    options = {
+        **profile_options("nv_profile", shape, capacity, max_slots, prefill_tokens),
+        "nv_multi_profile_enable": "1",
+        "nv_runtime_cache_path": str(cache_folder),
+        "enable_cuda_graph": "1",
+    }
+
+    def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
+        plugin: Any = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
+        name = plugin.get_ep_name()
+        if not any(device.ep_name == name for device in ort.get_ep_devices()):
+            ort.register_execution_provider_library(name, plugin.get_library_path())
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+        if not devices:
+            raise DeviceError(f"{name} finds no GPU that it supports; run 'powertrain doctor'")
+        session_options.add_provider_for_devices(devices[:1], options)
+        _LOG.info(
+            "backend ort-tensorrt-rtx: CUDA graphs are asked for; the plug-in has no call that tells if it captures"
+        )
+        return ort.InferenceSession(str(graph), session_options)
+
+    def entries(call: Call, graph_id: int) -> dict[str, str]:
+        """Which profile runs, and the CUDA graph's id, which the plug-in names differently (its provider options)."""
+        return {
+            "nv_profile_index": str(0 if call.is_decode else 1),
+            "cuda_graph_annotation_id": str(graph_id),
+        }
+
+    return Provider("ort-tensorrt-rtx", "cuda", make, entries)
+
+
+def cuda_provider() -> Provider:
+    """ONNX Runtime's CUDA provider on the ``ort`` graph, with one CUDA graph per decode shape if it takes the graph."""
+    return Provider("cuda", "cuda", _cuda_session, graph_id_entry, graph_io.SEQLENS_K)
+
+
+def graph_id_entry(_call: Call, graph_id: int) -> dict[str, str]:
+    """The run option of ONNX Runtime's own providers."""
+    return {"gpu_graph_id": str(graph_id)}
+
+
+def _cuda_session(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
+    """Without capture when ONNX Runtime refuses it, which it does if it left a node to the CPU."""
+    options = {"arena_extend_strategy": "kSameAsRequested"}
+    try:
+        return _session(graph, session_options, _CUDA, {**options, "enable_cuda_graph": "1"})
+    except Fail as error:
+        if "graph capture" not in str(error):
+            raise
+        _LOG.warning("backend cuda: no CUDA graphs, every decode step launches its kernels one by one: %s", error)
+    return _session(graph, session_options, _CUDA, options)
+
+
+def _session(
+    graph: Path, session_options: ort.SessionOptions, provider: str, options: Mapping[str, str]
+) -> ort.InferenceSession:
+    session = ort.InferenceSession(str(graph), session_options, providers=[(provider, dict(options))])
+    if session.get_providers()[0] != provider:
+        raise DeviceError(f"ONNX Runtime could not load its {provider}; run 'powertrain doctor'")
+    return session
+
+
+def profile_options(
+    prefix: str, shape: ModelShape, capacity: int, max_slots: int, prefill_tokens: int
+) -> dict[str, str]:
+    """``<prefix>_{min,opt,max}_shapes`` as ``name:1x2,...``, each name once per profile."""
+    cache = (shape.num_kv_heads, capacity, shape.head_dim)
+    layers, kinds = range(shape.num_layers), ("key", "value")
+    pasts = {graph_io.past_name(layer, kind): cache for layer in layers for kind in kinds}
+    profiles = profile_shapes(max_slots, prefill_tokens, pasts)
+    return {
+        f"{prefix}_{bound}_shapes": ",".join(
+            f"{name}:{'x'.join(map(str, bounds[index]))}" for shapes in profiles for name, bounds in shapes.items()
+        )
+        for index, bound in enumerate(("min", "opt", "max"))
+    }

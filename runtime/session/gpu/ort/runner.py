@@ -1,0 +1,177 @@
+"""Runs a graph with a GPU provider of ONNX Runtime, below ``static_session``: bindings and CUDA graph ids.
+
+Every input that a kernel reads lies in device memory at an address that never changes, because
+
+* ``IOBinding`` copies an input that lies elsewhere *when it is bound*: what is written to it later is never seen
+  (``IOBinding::BindInput`` in onnxruntime/core/session/IOBinding.cc);
+* a captured CUDA graph reads and writes the addresses that it was captured with.
+
+The one exception is ``total_sequence_length``, which GroupQueryAttention reads on the host. ONNX Runtime keeps its own
+stream and waits for it at the end of every run, so work is put in order by waiting, not by sharing a stream: that
+holds for every provider and version. Knows no TensorRT and no CUDA; the providers are in ``providers``, beside this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.package import graph_io
+from runtime.package.graph_profiles import max_prefill_logits
+from runtime.package.manifest import ModelShape
+from runtime.session.device import Device, DeviceError
+from runtime.session.gpu.device_arena import DeviceArena
+from runtime.session.gpu.static_session import Call, Limits
+from runtime.session.ort_run import run_bound
+
+_LOG_ERRORS_ONLY = 3
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16; NumPy has no such type
+_ELEMENT_TYPES: dict[str, tuple[Any, int]] = {
+    "tensor(float16)": (np.float16, 2),
+    "tensor(bfloat16)": (_BFLOAT16, 2),
+    "tensor(float)": (np.float32, 4),
+}
+_POSITION_TYPES: dict[str, type[np.signedinteger[Any]]] = {
+    graph_io.WRITE_INDICES: np.int64,
+    graph_io.SEQLENS_K: np.int32,
+}
+
+SessionMaker = Callable[[Path, ort.SessionOptions], ort.InferenceSession]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """``make`` builds a session that runs on the provider alone; ``memory`` is where cache and inputs lie.
+
+    ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from the call and
+    the CUDA graph's id: one number from 1 on per (first slot, rows) of decode calls, SKIP_CAPTURE for prefill, whose
+    shapes vary.
+    """
+
+    backend: str
+    memory: str
+    make: SessionMaker
+    run_entries: Callable[[Call, int], dict[str, str]]
+    position_input: str = graph_io.WRITE_INDICES
+
+
+SKIP_CAPTURE = -1
+"""The CUDA graph id that ONNX Runtime's providers neither capture nor replay for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A binding and its run options. ``total`` is the host memory that the binding points to."""
+
+    binding: ort.IOBinding
+    options: ort.RunOptions
+    total: NDArray[np.int32]
+
+
+class OrtRunner:
+    """``runtime.session.gpu.static_session.Runner`` over a graph in ONNX Runtime. Bindings of decode calls are kept.
+
+    The first run of a CUDA graph id is run once as it is, then captured, then replayed, all inside that one call of
+    ONNX Runtime (``InferenceSession::RunImpl``): it writes the same cache rows again, which changes nothing.
+    """
+
+    def __init__(
+        self,
+        graph: Path,
+        provider: Provider,
+        device: Device,
+        shape: ModelShape,
+        *,
+        max_slots: int,
+        prefill_tokens: int,
+        capacity: int,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _LOG_ERRORS_ONLY
+        self._session = provider.make(graph, options)
+        self._provider, self._device, self._shape = provider, device, shape
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        past = inputs.get(graph_io.past_name(0, "key"))
+        if past is None or provider.position_input not in inputs or past.type not in _ELEMENT_TYPES:
+            raise DeviceError(f"the graph is not one for {provider.backend}; export it with --dialect ort,trt")
+        if past.shape[2] != capacity and isinstance(past.shape[2], int):
+            raise DeviceError(f"the graph's cache slots have {past.shape[2]} tokens, {capacity} were asked for")
+        self._element_type, itemsize = _ELEMENT_TYPES[past.type]
+        self._limits = Limits(
+            num_slots=max_slots,
+            capacity=capacity,
+            prefill_tokens=prefill_tokens,
+            max_logits=max_prefill_logits(prefill_tokens),
+            kv_itemsize=itemsize,
+            position_input=provider.position_input,
+        )
+        self._decode: dict[tuple[int, int], _Prepared] = {}
+
+    @property
+    def limits(self) -> Limits:
+        """From the graph and the profiles that it is compiled for."""
+        return self._limits
+
+    def may_record(self, call: Call) -> bool:
+        """Never: ONNX Runtime's work is on a stream of its own, and it captures that itself."""
+        del call
+        return False
+
+    def enqueue(self, call: Call, arena: DeviceArena) -> None:
+        """See ``Runner.enqueue``. Returns when the run is over."""
+        prepared = self._prepared(call, arena)
+        self._device.synchronize()
+        run_bound(self._session, prepared.binding, prepared.options)
+
+    def close(self) -> None:
+        """Drop the bindings before the memory they point to."""
+        self._decode.clear()
+
+    def _prepared(self, call: Call, arena: DeviceArena) -> _Prepared:
+        key = (call.first_slot, call.num_rows)
+        if call.is_decode and key in self._decode:
+            return self._decode[key]
+        options = ort.RunOptions()
+        graph_id = len(self._decode) + 1 if call.is_decode else SKIP_CAPTURE
+        for name, value in self._provider.run_entries(call, graph_id).items():
+            options.add_run_config_entry(name, value)
+        # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with:
+        # the slot's length, which holds for every step. Rows still end where seqlens_k, on the device, says. In a
+        # prefill it tells the first chunk (equal to T) from later ones.
+        total = np.array(self._limits.capacity if call.is_decode else call.total_tokens, np.int32)
+        prepared = _Prepared(self._bound(call, arena, total), options, total)
+        if call.is_decode:
+            self._decode[key] = prepared
+        return prepared
+
+    def _bound(self, call: Call, arena: DeviceArena, total: NDArray[np.int32]) -> ort.IOBinding:
+        binding, memory, position = self._session.io_binding(), self._provider.memory, self._limits.position_input
+        small: dict[str, tuple[type[np.signedinteger[Any]], tuple[int, ...]]] = {
+            graph_io.INPUT_IDS: (np.int64, (call.num_rows, call.num_tokens)),
+            position: (_POSITION_TYPES[position], (call.num_rows,)),
+            graph_io.LOGITS_INDICES: (np.int64, (call.num_logits,)),
+        }
+        for name, (dtype, shape) in small.items():
+            binding.bind_input(name, memory, 0, dtype, shape, call.addresses[name])
+        if position == graph_io.SEQLENS_K:
+            binding.bind_input(graph_io.TOTAL_SEQUENCE_LENGTH, "cpu", 0, np.int32, (), total.ctypes.data)
+        logits = (call.num_logits, self._shape.vocab_size)
+        binding.bind_output(graph_io.LOGITS, memory, 0, np.float32, logits, call.addresses[graph_io.LOGITS])
+        self._bind_cache(binding, call, arena)
+        return binding
+
+    def _bind_cache(self, binding: ort.IOBinding, call: Call, arena: DeviceArena) -> None:
+        memory = self._provider.memory
+        cache = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
+        for layer in range(self._shape.num_layers):
+            for offset, kind in enumerate(("key", "value")):
+                address = arena.address(2 * layer + offset, call.first_slot)
+                past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
+                binding.bind_input(past, memory, 0, self._element_type, cache, address)
+                binding.bind_output(present, memory, 0, self._element_type, cache, address)

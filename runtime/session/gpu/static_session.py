@@ -1,0 +1,256 @@
+"""A session over slots of a fixed length on any device: arena, staging of the small arrays, call shapes.
+
+Turns prefill and decode into calls with addresses and shapes and hands them to a ``Runner`` (TensorRT's plan, or
+ONNX Runtime with a GPU provider). Knows no TensorRT, no ONNX Runtime and no CUDA. Axes are those of
+``runtime.package.graph_io``; inputs are written to pinned memory, uploaded in one piece, and only logits come back.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.package import graph_io
+from runtime.package.manifest import ModelShape
+from runtime.session.device import ALIGNMENT_BYTES, Device, DeviceError, Recording
+from runtime.session.gpu.device_arena import DeviceArena
+from runtime.session.session import FloatArray, Int64Array, SessionInfo
+
+_FLOAT32_BYTES = 4
+_POSITION_DTYPES: dict[str, np.dtype[Any]] = {
+    graph_io.WRITE_INDICES: np.dtype(np.int64),
+    graph_io.SEQLENS_K: np.dtype(np.int32),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a runner can take. ``capacity`` is a slot's fixed length in tokens; ``max_logits`` bounds N of a prefill.
+
+    ``position_input`` names the graph's input that places a row in its cache: ``write_indices`` or ``seqlens_k``.
+    """
+
+    num_slots: int
+    capacity: int
+    prefill_tokens: int
+    max_logits: int
+    kv_itemsize: int
+    position_input: str = graph_io.WRITE_INDICES
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of the graph: B rows of T tokens with N logits rows, over slots ``[first_slot, first_slot + B)``.
+
+    ``total_tokens`` counts the cache rows that the fullest slot holds after the call. ``addresses`` maps the inputs
+    in device memory and the logits to their addresses, which are the same in every prefill and in every decode call.
+    """
+
+    is_decode: bool
+    first_slot: int
+    num_rows: int
+    num_tokens: int
+    num_logits: int
+    total_tokens: int
+    addresses: dict[str, int]
+
+
+class Runner(Protocol):
+    """Queues runs of one graph on a device's stream."""
+
+    @property
+    def limits(self) -> Limits:
+        """Fixed for the runner's life."""
+        ...
+
+    def may_record(self, call: Call) -> bool:
+        """Whether the device may record this decode call and replay it later."""
+        ...
+
+    def enqueue(self, call: Call, arena: DeviceArena) -> None:
+        """Queue the call. Raises PowertrainError when the graph refuses a shape or an address."""
+        ...
+
+    def close(self) -> None:
+        """Release the graph."""
+        ...
+
+
+class _Staging:
+    """Three integer inputs side by side, in pinned and in device memory, and a logits buffer in both."""
+
+    def __init__(
+        self, device: Device, position_input: str, *, num_tokens: int, num_rows: int, num_logits: int, vocab_size: int
+    ) -> None:
+        self._device = device
+        self._position_input = position_input
+        sizes: dict[str, tuple[int, np.dtype[Any]]] = {
+            graph_io.INPUT_IDS: (num_tokens, np.dtype(np.int64)),
+            position_input: (num_rows, _POSITION_DTYPES[position_input]),
+            graph_io.LOGITS_INDICES: (num_logits, np.dtype(np.int64)),
+        }
+        offsets, end = {}, 0
+        for name, (count, dtype) in sizes.items():
+            offsets[name] = end
+            end += -(-count * dtype.itemsize // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        self._host = device.pinned(end)
+        base = device.allocate(end)
+        self.inputs: dict[str, NDArray[np.signedinteger[Any]]] = {
+            name: self._host[offset:][: sizes[name][0] * sizes[name][1].itemsize].view(sizes[name][1])
+            for name, offset in offsets.items()
+        }
+        self._base = base
+        self._logits_bytes = device.pinned(num_logits * vocab_size * _FLOAT32_BYTES)
+        self.logits: FloatArray = self._logits_bytes.view(np.float32).reshape(num_logits, vocab_size)  # [N, V]
+        self._logits_base = device.allocate(self._logits_bytes.nbytes)
+        self.addresses = {name: base + offset for name, offset in offsets.items()}
+        self.addresses[graph_io.LOGITS] = self._logits_base
+
+    def set_positions(self, positions: Int64Array, num_tokens: int) -> None:
+        """Place ``num_tokens`` per row from cache rows ``positions``, int64 [B], on."""
+        last = num_tokens - 1 if self._position_input == graph_io.SEQLENS_K else 0
+        self.inputs[self._position_input][: len(positions)] = positions + last
+
+    def upload(self) -> None:
+        self._device.upload(self._base, self._host)
+
+    def download(self, num_logits: int) -> None:
+        self._device.download(
+            self._logits_bytes[: num_logits * self.logits.shape[1] * _FLOAT32_BYTES], self._logits_base
+        )
+
+
+class StaticSession:
+    """``runtime.session.session.Session`` over a ``Runner``. Closes runner and device."""
+
+    def __init__(self, backend: str, runner: Runner, device: Device, shape: ModelShape, num_slots: int) -> None:
+        limits = runner.limits
+        if num_slots > limits.num_slots:
+            raise DeviceError(f"{num_slots} slots were asked for, the plan was built for {limits.num_slots}")
+        self._runner, self._device, self._limits = runner, device, limits
+        self._arena = DeviceArena(device, shape, num_slots, limits.capacity, limits.kv_itemsize)
+        name, vocab_size = limits.position_input, shape.vocab_size
+        self._decode_staging = _Staging(
+            device, name, num_tokens=num_slots, num_rows=num_slots, num_logits=num_slots, vocab_size=vocab_size
+        )
+        self._prefill_staging = _Staging(
+            device,
+            name,
+            num_tokens=limits.prefill_tokens,
+            num_rows=1,
+            num_logits=limits.max_logits,
+            vocab_size=vocab_size,
+        )
+        self._recordings: dict[tuple[int, int], Recording | None] = {}
+        self._run_ns = 0
+        self._info = SessionInfo(
+            backend=backend,
+            num_slots=num_slots,
+            max_model_len=limits.capacity,
+            vocab_size=shape.vocab_size,
+            kv_bytes_per_token=2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * limits.kv_itemsize,
+            batch_invariant=False,  # kernels are chosen per shape, and nobody promises equal rounding between them
+        )
+
+    @property
+    def info(self) -> SessionInfo:
+        """Fixed for the session's life."""
+        return self._info
+
+    @property
+    def run_ns(self) -> int:
+        """Nanoseconds from queueing a step to its logits in host memory."""
+        return self._run_ns
+
+    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
+        """See ``Session.prefill``. More tokens, or more logits, than the graph takes are run in pieces."""
+        most = self._limits.max_logits
+        if num_logits > most:
+            before = len(token_ids) - most
+            earlier = self.prefill(slot, token_ids[:before], start, num_logits - most).copy()
+            later = self.prefill(slot, token_ids[before:], start + before, most)
+            return np.concatenate([earlier, later])
+        step = self._limits.prefill_tokens
+        first = len(token_ids) % step or min(step, len(token_ids))
+        begin = 0
+        for end in range(first, len(token_ids) + 1, step):
+            is_last = end == len(token_ids)
+            self._prefill_piece(slot, token_ids[begin:end], start + begin, max(1, num_logits) if is_last else 1)
+            begin = end
+        return self._prefill_staging.logits[:num_logits]
+
+    def _prefill_piece(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> None:
+        staging, count = self._prefill_staging, len(token_ids)
+        staging.inputs[graph_io.INPUT_IDS][:count] = token_ids
+        staging.set_positions(np.array([start]), count)
+        staging.inputs[graph_io.LOGITS_INDICES][:num_logits] = np.arange(count - num_logits, count)
+        call = Call(
+            is_decode=False,
+            first_slot=slot,
+            num_rows=1,
+            num_tokens=count,
+            num_logits=num_logits,
+            total_tokens=start + count,
+            addresses=staging.addresses,
+        )
+        begin = time.perf_counter_ns()
+        self._queue(call, staging)
+        self._device.synchronize()
+        self._run_ns += time.perf_counter_ns() - begin
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        """See ``Session.decode``. Where possible, a shape's second call is recorded and later ones replay it."""
+        staging, count = self._decode_staging, len(token_ids)
+        staging.inputs[graph_io.INPUT_IDS][:count] = token_ids
+        staging.set_positions(positions, 1)
+        staging.inputs[graph_io.LOGITS_INDICES][:count] = np.arange(count)
+        call = Call(
+            is_decode=True,
+            first_slot=first_slot,
+            num_rows=count,
+            num_tokens=1,
+            num_logits=count,
+            total_tokens=int(positions.max()) + 1,
+            addresses=staging.addresses,
+        )
+        begin = time.perf_counter_ns()
+        self._queue_decode(call)
+        self._device.synchronize()
+        self._run_ns += time.perf_counter_ns() - begin
+        return staging.logits[:count]
+
+    def _queue_decode(self, call: Call) -> None:
+        if not self._runner.may_record(call):
+            return self._queue(call, self._decode_staging)
+        key = (call.first_slot, call.num_rows)
+        if key not in self._recordings:
+            self._recordings[key] = None  # the first run settles what a runtime does lazily; it must not be recorded
+            return self._queue(call, self._decode_staging)
+        recording = self._recordings[key]
+        if recording is None:
+            recording = self._device.record(lambda: self._queue(call, self._decode_staging))
+            self._recordings[key] = recording
+        return recording.launch()
+
+    def _queue(self, call: Call, staging: _Staging) -> None:
+        staging.upload()
+        self._runner.enqueue(call, self._arena)
+        staging.download(call.num_logits)
+
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        """See ``Session.copy_slot``."""
+        self._arena.copy_slot(source, target, num_tokens)
+
+    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
+        """See ``Session.swap_slots``."""
+        self._arena.swap_slots(first, second, num_tokens)
+
+    def close(self) -> None:
+        """Recordings before the contexts they replay, those before the memory they point to."""
+        self._recordings.clear()
+        self._runner.close()
+        self._device.close()

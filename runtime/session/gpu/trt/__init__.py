@@ -1,0 +1,1 @@
+"""Runs TensorRT plans, below ``static_session``. Knows no scheduling and no ONNX Runtime."""

@@ -1,0 +1,93 @@
+"""The text of one choice while its tokens arrive: whole characters only, stop strings found before they are shown.
+
+Owns the way from TokenEvents to text pieces. A piece carries the tokens it accounts for, so log-probabilities travel
+with the text they belong to. Knows no HTTP, no engine and no other choice.
+
+Text is the UTF-8 of the tokens' bytes. An incomplete character waits for the tokens that complete it; bytes that no
+token can complete become U+FFFD, one for each maximal ill-formed part as the Unicode standard recommends (3.9, D93b).
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, field
+
+from runtime.events import TokenEvent
+from runtime.text.stop_matcher import StopMatcher
+from runtime.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """What becomes text and what ends it.
+
+    ``end_token_ids`` are the tokens whose arrival ends the choice (the model's own end tokens unless ignored, and the
+    request's): their text is left out unless ``include_stop``. ``min_tokens`` is the number of tokens in whose text
+    no stop string is looked for.
+    """
+
+    stops: tuple[str, ...] = ()
+    include_stop: bool = False
+    skip_special_tokens: bool = True
+    min_tokens: int = 0
+    end_token_ids: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text of a choice and the tokens it accounts for. ``stop`` is the stop string that ended the choice."""
+
+    text: str
+    tokens: tuple[TokenEvent, ...]
+    stop: str | None = None
+
+
+class TextStream:
+    """Turns one choice's tokens into text, a piece at a time.
+
+    The pieces of ``push`` and ``finish`` joined are the choice's content, however the tokens were grouped. After a
+    piece with ``stop`` the choice is over: the caller pushes nothing more.
+    """
+
+    __slots__ = ("_decoder", "_matcher", "_pending", "_rules", "_tokenizer", "_unshown", "num_tokens")
+
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
+        self._tokenizer = tokenizer
+        self._rules = rules
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._matcher = StopMatcher(rules.stops) if rules.stops else None
+        self._unshown = ""
+        self._pending: list[TokenEvent] = []  # tokens that no piece accounts for yet
+        self.num_tokens = 0
+
+    def push(self, event: TokenEvent) -> TextDelta | None:
+        """Add one token. Returns the text that may now be shown, or None while everything is held back."""
+        self.num_tokens += 1
+        self._pending.append(event)
+        self._unshown += self._decoder.decode(self._visible_bytes(event.token_id))
+        held = 0
+        if self._matcher is not None and self.num_tokens > self._rules.min_tokens:
+            if match := self._matcher.find(self._unshown):
+                end = match.start + (len(match.stop) if self._rules.include_stop else 0)
+                return self._release(end, match.stop)
+            held = self._matcher.held_back(self._unshown)
+        end = len(self._unshown) - held
+        return self._release(end) if end else None
+
+    def finish(self) -> TextDelta:
+        """The rest of the text, when the choice ended for another reason than a stop string. May be empty."""
+        self._unshown += self._decoder.decode(b"", final=True)
+        return self._release(len(self._unshown))
+
+    def _visible_bytes(self, token_id: int) -> bytes:
+        if token_id in self._rules.end_token_ids and not self._rules.include_stop:
+            return b""
+        if self._rules.skip_special_tokens and token_id in self._tokenizer.special_ids:
+            return b""
+        return self._tokenizer.token_bytes(token_id)
+
+    def _release(self, end: int, stop: str | None = None) -> TextDelta:
+        delta = TextDelta(self._unshown[:end], tuple(self._pending), stop)
+        self._unshown = self._unshown[end:]
+        self._pending.clear()
+        return delta

@@ -1,0 +1,65 @@
+"""Contract case 99: our own description, fuzzed; no 5xx, no undocumented answer, readable without a network."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from api.controllers.openapi import OPERATIONS, openapi_document
+from tests.api.scripted_server import RunningServer
+
+DOCUMENT = openapi_document()
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+CHECKS = [
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+]
+
+
+def test_every_route_is_described(server: RunningServer) -> None:
+    assert server.get("/openapi.json").json() == DOCUMENT
+    for operation in OPERATIONS:
+        response = server.http.options(operation.path.replace("{model_id}", "x"))
+        assert operation.method.upper() in response.headers["allow"]
+
+
+def test_the_page_needs_no_network(server: RunningServer) -> None:
+    page = server.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert not re.search(r"https?://|<script|<link|@import", page.text)
+    assert "POST /v1/chat/completions" in page.text
+    assert "temperature" in page.text
+
+
+def test_ranges_are_described() -> None:
+    properties = DOCUMENT["components"]["schemas"]["ChatRequest"]["properties"]
+    number = next(kind for kind in properties["temperature"]["anyOf"] if kind["type"] == "number")
+    assert (number["minimum"], number["maximum"]) == (0, 2)
+    assert DOCUMENT["components"]["schemas"]["ChatRequest"]["required"] == ["messages"]
+
+
+@pytest.mark.timeout(100)
+@SCHEMA.parametrize()
+@settings(
+    max_examples=25,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_case_099_fuzzing_finds_no_5xx(case: schemathesis.Case[Any], server: RunningServer) -> None:
+    response = case.call(base_url=server.base_url)
+    assert response.status_code < 500, response.text
+    if response.status_code == 204 or response.headers["content-type"][0].startswith("text/event-stream"):
+        return
+    if response.status_code == 405:  # the fuzzer also tries methods that no operation describes
+        assert "OPTIONS" in response.headers["allow"][0]
+    else:
+        case.validate_response(response, checks=CHECKS)
+    if response.status_code >= 400 and case.method != "HEAD":
+        assert list(response.json()) == ["error"]

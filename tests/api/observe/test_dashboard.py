@@ -1,0 +1,24 @@
+"""The dashboard in the documentation asks only for metrics that the server exposes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.api.scripted_server import RunningServer
+from tests.paths import ROOT
+
+DASHBOARD = ROOT / "docs" / "grafana-dashboard.json"
+_WORDS = {"sum", "by", "le", "rate", "max", "code", "finished_reason", "model_name", "model", "histogram_quantile"}
+
+
+def test_every_metric_of_the_dashboard_exists(server: RunningServer) -> None:
+    server.chat("ab")
+    server.post({"messages": []})
+    page = server.get("/v1/metrics").text
+    exposed = set(re.findall(r"^([a-z0-9_:]+)[{ ]", page, re.MULTILINE))
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    names = set(re.findall(r"[a-z][a-z0-9_]{3,}", " ".join(expressions).replace("__rate_interval", "")))
+    assert names - _WORDS <= exposed
+    assert len(panels) == 12

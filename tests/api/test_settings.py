@@ -1,0 +1,151 @@
+"""Settings: which source wins, what is refused, and how the command line shows it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from api.process.cli import find_package_folder, serve_command
+from api.process.launch import bind
+from api.server_settings import Settings, SettingsError
+from api.settings import resolve_settings
+from runtime.errors import PackageError
+
+
+def test_precedence(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text('port = 1\nid_prefix = "file-"\nmax_queue = 7\nlog_level = "error"\n')
+    environ = {
+        "NIM_SERVER_PORT": "2",
+        "NIM_LOG_LEVEL": "WARNING",
+        "NIM_JSONL_LOGGING": "1",
+        "POWERTRAIN_PORT": "3",
+        "POWERTRAIN_MAX_QUEUE": "8",
+        "NIM_UNKNOWN_TO_US": "x",
+    }
+    resolved = resolve_settings({"port": 4}, file, environ)
+    settings = resolved.settings
+    assert (settings.port, settings.max_queue, settings.id_prefix) == (4, 8, "file-")
+    assert (settings.log_level, settings.log_format) == ("warning", "json")
+    assert resolved.origins["port"] == "--port"
+    assert resolved.origins["max_queue"] == "POWERTRAIN_MAX_QUEUE"
+    assert resolved.origins["log_level"] == "NIM_LOG_LEVEL"
+    assert resolved.origins["id_prefix"] == "serve.toml"
+    assert resolved.origins["host"] == "default"
+    assert resolved.unused_nim_names == ("NIM_UNKNOWN_TO_US",)
+
+
+def test_the_newer_nim_port_wins() -> None:
+    environ = {"NIM_HTTP_API_PORT": "1", "NIM_SERVER_PORT": "2"}
+    assert resolve_settings({}, environ=environ).settings.port == 2
+
+
+def test_lists_and_switches_from_the_environment() -> None:
+    environ = {"NIM_SERVED_MODEL_NAME": "a, b", "POWERTRAIN_PREFIX_CACHE": "off", "NIM_FORCE_DETERMINISTIC": "1"}
+    settings = resolve_settings({}, environ=environ).settings
+    assert settings.served_model_name == ("a", "b")
+    assert settings.prefix_cache is False
+    assert settings.deterministic is True
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"POWERTRAIN_PROT": "1"}, "unknown settings in the environment: POWERTRAIN_PROT"),
+        ({"POWERTRAIN_PORT": "abc"}, "port .from POWERTRAIN_PORT.: 'abc' does not fit"),
+        ({"POWERTRAIN_PORT": "70000"}, "port: 70000 is above 65535"),
+        ({"POWERTRAIN_PREFIX_CACHE": "maybe"}, "prefix_cache .from POWERTRAIN_PREFIX_CACHE."),
+        ({"POWERTRAIN_API_KEY": ""}, "api_key: an empty value is not allowed"),
+        ({"POWERTRAIN_API_KEY": "a,,b"}, "api_key: an empty value is not allowed"),
+        ({"POWERTRAIN_HOST": "0.0.0.0"}, "no --api-key is set"),
+        ({"POWERTRAIN_NUM_SLOTS": "0"}, "num_slots: 0 is below 1"),
+        ({"POWERTRAIN_KEEP_ALIVE_S": "nan"}, "keep_alive_s: nan is below 0 or not finite"),
+        ({"POWERTRAIN_OTEL_ENDPOINT": "http://x"}, "otel_endpoint is set but otel is off"),
+        ({"NIM_LOG_LEVEL": "loud"}, "log_level .from NIM_LOG_LEVEL."),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        resolve_settings({}, environ=environ)
+
+
+def test_public_addresses_need_a_key_or_consent() -> None:
+    resolve_settings({"host": "0.0.0.0", "api_key": "k"}, environ={})
+    resolve_settings({"host": "0.0.0.0", "allow_public_without_key": True}, environ={})
+    for host in ("127.0.0.1", "::1", "localhost"):
+        resolve_settings({"host": host}, environ={})
+
+
+def test_files_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(SettingsError, match="unknown settings: prot"):
+        resolve_settings({}, file, {})
+    file.write_text("port = ")
+    with pytest.raises(SettingsError, match="not readable"):
+        resolve_settings({}, file, {})
+    with pytest.raises(SettingsError, match="not readable"):
+        resolve_settings({}, tmp_path / "none.toml", {})
+    file.write_text('port = "80"\n')
+    with pytest.raises(SettingsError, match="port"):
+        resolve_settings({}, file, {"POWERTRAIN_CONFIG": str(file), "POWERTRAIN_PORT": "x"})
+
+
+def test_print_config_shows_origins_and_hides_keys() -> None:
+    result = CliRunner().invoke(serve_command, ["--print-config", "--port", "9"], env={"POWERTRAIN_API_KEY": "s3cret"})
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert "port = 9  # --port" in lines
+    assert 'api_key = "<hidden>"  # POWERTRAIN_API_KEY' in lines
+    assert "max_queue = 256  # default" in lines
+    assert "s3cret" not in result.output
+    assert len(lines) == len(Settings.__dataclass_fields__)
+
+
+def test_flags_of_every_kind() -> None:
+    flags = ["--no-prefix-cache", "--api-key", "a,b", "--served-model-name", "m, n", "--keep-alive-s", "2.5"]
+    result = CliRunner().invoke(serve_command, ["--print-config", "--log-format", "json", *flags], env={})
+    assert result.exit_code == 0, result.output
+    for line in (
+        "prefix_cache = false  # --prefix-cache",
+        'served_model_name = ["m","n"]  # --served-model-name',
+        "keep_alive_s = 2.5  # --keep-alive-s",
+        'log_format = "json"  # --log-format',
+    ):
+        assert line in result.output.splitlines()
+    assert CliRunner().invoke(serve_command, ["--log-format", "xml"]).exit_code == 2
+
+
+def test_the_command_line_fails_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(serve_command, ["--port", "0"])
+    assert result.exit_code == 1
+    assert "no model package under models" in result.output
+    assert "powertrain export" in result.output
+    result = CliRunner().invoke(serve_command, ["nowhere", "--port", "0"])
+    assert result.exit_code == 1
+    assert "there is no package at nowhere" in result.output
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            bind("127.0.0.1", port)
+
+
+def test_the_only_package_is_found(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="no model package"):
+        find_package_folder(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").touch()
+    assert find_package_folder(tmp_path) == tmp_path / "a"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "manifest.json").touch()
+    with pytest.raises(PackageError, match="several packages"):
+        find_package_folder(tmp_path)

@@ -1,0 +1,193 @@
+"""The engine bench over a scripted session: what it calls, counts, refuses and concludes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bench.commands.bench import bench_group
+from bench.errors import BenchError
+from bench.in_process.bandwidth import read_bandwidth
+from bench.in_process.engine_breakdown import measure_breakdown
+from bench.in_process.engine_report import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Breakdown,
+    EngineReport,
+    SpeedTest,
+    breakdown_table,
+    judge,
+    load_engine_report,
+    speed_table,
+    verdict_table,
+)
+from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from runtime.package.manifest import Package
+from tests.fakes import Call, ScriptedSession, counting
+
+
+def plan(**changes: object) -> SpeedPlan:
+    values: dict[str, object] = {
+        "prefill_tokens": (10,),
+        "decode_tokens": 4,
+        "depths": (0, 6),
+        "batches": (1, 3),
+        "repetitions": 2,
+        "chunk_tokens": 8,
+    }
+    return SpeedPlan(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_tests_are_named_and_repeated_as_in_llama_bench() -> None:
+    session = ScriptedSession(counting)
+    seen: list[str] = []
+
+    tests = measure_speed(session, plan(), 1000, 1e9, seen.append)
+
+    names = ["pp10", "tg4 b1", "tg4 b3", "pp10@d6", "tg4 b1@d6", "tg4 b3@d6"]
+    assert [test.name for test in tests] == names
+    assert seen == names * 3  # a warm-up round and two that count, round-robin
+    assert all(len(test.samples) == 2 and min(test.samples) > 0 for test in tests)
+    assert [test.bandwidth_share is not None for test in tests] == [False, True, False, False, True, False]
+
+
+def test_prefill_goes_in_chunks_on_top_of_its_depth_and_asks_for_one_row_of_logits() -> None:
+    session = ScriptedSession(counting)
+    measure_speed(session, plan(decode_tokens=0, depths=(6,), repetitions=2), 1, 1.0, lambda _: None)
+
+    first_round = [(call.kind, len(call.tokens), call.start) for call in session.calls[:3]]
+    assert first_round == [("prefill", 6, 0), ("prefill", 8, 6), ("prefill", 2, 14)]
+    assert len(session.calls) == 3 * 3
+
+
+def test_decode_fills_every_slot_and_steps_from_its_depth() -> None:
+    session = ScriptedSession(counting)
+    measure_speed(session, plan(prefill_tokens=(), depths=(6,), batches=(2,), repetitions=2), 1, 1.0, lambda _: None)
+
+    calls: list[Call] = session.calls[:6]
+    assert [(call.kind, call.slots) for call in calls] == [
+        ("prefill", (0,)),
+        ("prefill", (1,)),
+        *[("decode", (0, 1))] * 4,
+    ]
+    assert [len(rows) for rows in session.rows[:2]] == [10, 10]
+
+
+def test_share_of_bandwidth_by_hand() -> None:
+    session = ScriptedSession(counting)  # one byte of cache per token
+    (test,) = measure_speed(session, plan(prefill_tokens=(), batches=(1,), depths=(6,)), 92, 1e6, lambda _: None)
+    # 92 bytes of weights and on average 6 + 2 of cache: 100 bytes per step.
+    assert test.bandwidth_share == pytest.approx(100 / (test.step_ms / 1e3) / 1e6)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    session = ScriptedSession(counting, num_slots=2, max_model_len=32)
+    for bad, message in (
+        (plan(prefill_tokens=(33,)), "pp33 needs 33 tokens, a slot holds 32"),
+        (plan(depths=(30,)), "needs 40 tokens"),
+        (plan(batches=(3,)), "tg4 b3 needs 3 slots, the session has 2"),
+    ):
+        with pytest.raises(BenchError, match=message):
+            measure_speed(session, bad, 1, 1.0, lambda _: None)
+    with pytest.raises(BenchError, match="does not fit 2 slots of 32 tokens"):
+        measure_breakdown(session, 1, "greedy", 10)
+    for text in ("", "0", "a", "1,,2"):
+        with pytest.raises(BenchError, match="--batch"):
+            parse_counts(text, "--batch")
+    assert parse_counts("0,512", "--depth", lowest=0) == (0, 512)
+
+
+@pytest.mark.parametrize("sampling", ["greedy", "top-p"])
+def test_breakdown_takes_only_full_decode_steps_and_its_parts_add_up(sampling: str) -> None:
+    session = ScriptedSession(counting, num_slots=3)
+    found = measure_breakdown(session, 3, sampling, 10)
+
+    assert (found.batch, found.sampling, found.num_steps) == (3, sampling, 10)
+    assert list(found.parts_us) == ["plan", "copy", "bind", "run", "sample", "commit", "deliver"]
+    assert min(found.parts_us.values()) >= 0
+    assert 0 < found.overhead_us <= found.total_us
+    full = [call for call in session.calls if call.kind == "decode" and len(call.slots) == 3]
+    assert len(full) >= 13
+
+
+def engine_report(samples: dict[str, list[float]], bandwidth: float = 2e10) -> EngineReport:
+    speeds = [SpeedTest(name, 1, 0, 4, values, 7.2, 0.76) for name, values in samples.items()]
+    row = Breakdown(1, "greedy", 60, {"plan": 20.0, "run": 7000.0}, 250.0, 7250.0)
+    return EngineReport(
+        SCHEMA, SCHEMA_VERSION, "m", "0" * 64, 2, 2**27, 46080, 2**29, 0.3, bandwidth, speeds, [row], {}
+    )
+
+
+def test_verdicts_need_the_whole_interval_beyond_the_threshold() -> None:
+    old = engine_report(
+        {"tg": [100.0] * 9, "pp": [500.0] * 9, "wide": list(np.linspace(60, 140, 9)), "gone": [1.0] * 9}
+    )
+    new = engine_report({"tg": [90.0] * 9, "pp": [540.0] * 9, "wide": list(np.linspace(55, 130, 9)), "more": [1.0] * 9})
+
+    verdicts = judge(new, old, 5.0)
+
+    assert [(v.name, v.word) for v in verdicts] == [("tg", "slower"), ("pp", "faster"), ("wide", "same")]
+    assert verdicts[0].ratio.centre == pytest.approx(0.9)
+    assert [v.word for v in judge(new, old, 20.0)] == ["same", "same", "same"]
+    assert verdict_table(verdicts, new, old).rows[0] == ("tg", "0.900", "0.900 to 0.900", "slower")
+    with pytest.raises(BenchError, match="holds none of these tests"):
+        judge(engine_report({"other": [1.0, 1.0]}), old, 5.0)
+
+
+def test_tables_of_a_report() -> None:
+    report = engine_report({"tg64 b1": [130.0, 140.0, 150.0]})
+    assert speed_table(report).rows == (("tg64 b1", "140.0", "135.0 to 145.0", "7.20", "76 %"),)
+    assert breakdown_table(report).columns == ("step", "plan", "run", "overhead", "total")
+    assert breakdown_table(report).rows == (("b1 greedy", "0.020", "7.000", "0.250", "7.250"),)
+
+
+def test_files_that_are_no_baseline(tmp_path: Path) -> None:
+    path = tmp_path / "base.json"
+    with pytest.raises(BenchError, match=r"cannot read base\.json"):
+        load_engine_report(path)
+    path.write_bytes(b"{}")
+    with pytest.raises(BenchError, match="not a result of 'powertrain bench engine'"):
+        load_engine_report(path)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(engine_report({}), schema_version=9)))
+    with pytest.raises(BenchError, match="measure the baseline again"):
+        load_engine_report(path)
+
+
+def test_bandwidth_is_a_plausible_number() -> None:
+    assert 1e8 < read_bandwidth(1) < 1e13
+
+
+@pytest.mark.model
+def test_command_on_the_default_package(default_package: Package, tmp_path: Path) -> None:
+    first = tmp_path / "first.json"
+    words = [
+        "engine",
+        str(default_package.root),
+        "-p",
+        "16",
+        "-n",
+        "4",
+        "-b",
+        "1,2",
+        "-r",
+        "2",
+        "--breakdown-steps",
+        "5",
+    ]
+    result = CliRunner().invoke(bench_group, [*words, "-o", str(first), "--markdown"])
+    assert result.exit_code == 0, result.output
+    assert "| pp16 |" in result.stdout
+    assert "| b2 top-p |" in result.stdout
+
+    saved = load_engine_report(first)
+    assert saved.weight_bytes > 100e6
+    # Against itself made ten times faster, every test is slower, and a pipeline must hear of it.
+    faster = [msgspec.structs.replace(t, samples=[10 * s for s in t.samples]) for t in saved.speeds]
+    first.write_bytes(msgspec.json.encode(msgspec.structs.replace(saved, speeds=faster)))
+    again = CliRunner().invoke(bench_group, [*words, "--no-breakdown", "--baseline", str(first)])
+    assert again.exit_code == 3, again.output
+    assert "slower" in again.output

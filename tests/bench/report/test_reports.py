@@ -1,0 +1,236 @@
+"""Statistics, checks, result files, tables and pages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import msgspec
+import numpy as np
+import pytest
+
+from bench.commands.report import merged
+from bench.errors import BenchError
+from bench.http.load import LoadPlan
+from bench.metrics.checks import Check, loop_lag, token_counts, warmup_drift
+from bench.metrics.stalls import StallReport
+from bench.metrics.stats import bootstrap_median_ratio, ratio_interval, t_interval
+from bench.proof.mock_server import MockBehaviour
+from bench.proof.prove import Simulation, simulate
+from bench.report.exports import points_csv, report_json, report_markdown, requests_jsonl, write_whole
+from bench.report.html_report import report_html
+from bench.report.results import Point, Report, RunResult, load_report, new_report, over_repeats, request_table
+from bench.report.svg import Scale, tick_text
+from bench.report.tables import Table, compare_table, latency_table, number, sweep_table, totals_table
+
+BLOCK = {"powertrain": "0.1.0", "unix_time": "1700000000", "cpu": "a cpu", "cores": "2"}
+BLOCK |= {"memory_gib": "24.0", "system": "Linux", "python": "CPython 3.11"}
+
+
+def run_of(simulation: Simulation, checks: list[Check] | None = None) -> RunResult:
+    return RunResult(
+        started_unix=1.7e9,
+        measurement=simulation.measurement,
+        checks=checks or [loop_lag(np.zeros(100))],
+        requests=request_table(simulation.records),
+    )
+
+
+def point(target: str, concurrency: int, ttft_ms: float = 100.0, *, behaviour: MockBehaviour | None = None) -> Point:
+    behaviour = behaviour or MockBehaviour(ttft_ms=ttft_ms, itl_ms=10)
+    runs = [run_of(simulate(behaviour, LoadPlan(concurrency=concurrency, request_count=8), output_tokens=11))]
+    name = f"concurrency {concurrency}"
+    return Point(target, f"http://{target}/v1", "mock", name, concurrency, None, runs * 2)
+
+
+def report(points: list[Point]) -> Report:
+    return new_report("A <title> & more", {"seed": 0}, BLOCK, points)
+
+
+def test_intervals_by_hand() -> None:
+    interval = t_interval([9.0, 10.0, 11.0])  # mean 10, s = 1, t(0.975, 2) = 4.303
+    assert interval is not None
+    assert interval.centre == 10.0
+    assert (interval.low, interval.high) == pytest.approx((10 - 4.303 / 3**0.5, 10 + 4.303 / 3**0.5))
+    assert t_interval([5.0]) is None
+
+    ratio = ratio_interval([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
+    assert ratio is not None
+    assert (ratio.low, ratio.centre, ratio.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert ratio_interval([1.0, 0.0], [1.0, 1.0]) is None
+
+
+def test_bootstrap_covers_a_known_ratio() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(40):
+        ratio = bootstrap_median_ratio(rng.normal(120, 5, 30), rng.normal(100, 5, 30), resamples=400)
+        inside += ratio.low <= 1.2 <= ratio.high
+    assert inside >= 34  # 95 % of 40 is 38
+
+
+def test_checks_by_hand() -> None:
+    assert loop_lag(np.array([0.0] * 98 + [9.0, 9.0])).ok is False
+    assert loop_lag(np.full(100, 4.9)).ok is True
+    assert loop_lag(np.empty(0)).ok is None
+
+    steady = simulate(MockBehaviour(), LoadPlan(concurrency=1, request_count=20), output_tokens=4).records
+    assert warmup_drift(steady).value == pytest.approx(0.0, abs=1e-9)
+    assert warmup_drift(steady[:19]).ok is None
+    without = simulate(MockBehaviour(usage=False), LoadPlan(concurrency=1, request_count=2), output_tokens=4).records
+    assert token_counts(without).ok is False
+    assert "2 of 2 answers carried no usage; their tokens are chunks, not tokens" in token_counts(without).detail
+    own = [replace(record, own_tokens=3) for record in steady]
+    assert token_counts(own).value == pytest.approx(0.25)
+    assert token_counts(own).ok is False
+
+
+def test_report_survives_its_file(tmp_path: Path) -> None:
+    saved = report([point("a", 1), point("a", 4)])
+    path = tmp_path / "out" / "report.json"
+    write_whole(path, report_json(saved))
+
+    assert load_report(path) == saved
+    assert list(path.parent.iterdir()) == [path]
+    assert over_repeats(saved.points[0], "ttft.p50")[0] == pytest.approx(100.0)
+    assert over_repeats(saved.points[0], "nothing.p50") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "is not a result of 'powertrain bench http'"),
+        ('{"schema":"powertrain-bench-http","schema_version":99}', "has schema powertrain-bench-http 99"),
+        ('{"schema":"powertrain-bench-http","schema_version":1}', "is damaged"),
+    ],
+)
+def test_foreign_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(BenchError, match=message):
+        load_report(path)
+
+
+def test_csv_and_jsonl_hold_the_figures() -> None:
+    points = [point("a", 1), point("a", 4)]
+    rows = list(csv.DictReader(io.StringIO(points_csv(points).decode())))
+    assert [row["load"] for row in rows] == ["concurrency 1", "concurrency 4"]
+    assert float(rows[1]["output_tps"]) == pytest.approx(4 * 11 / 0.2, rel=1e-5)
+    assert float(rows[0]["ttft.p99.9"]) == pytest.approx(100.0)
+
+    simulation = simulate(
+        MockBehaviour(ttft_ms=100, itl_ms=10), LoadPlan(concurrency=1, request_count=2), output_tokens=3
+    )
+    lines = requests_jsonl(("a", "x", 0, record) for record in simulation.records).splitlines()
+    first = msgspec.json.decode(lines[0])
+    assert len(lines) == 2
+    assert first["chunks_ms"] == [100.0, 110.0, 120.0]
+    assert first["metrics"]["tpot"] == pytest.approx(10.0)
+    assert (first["outcome"], first["phase"], first["usage_tokens"]) == ("ok", "measured", 3)
+
+
+def test_numbers_in_tables_have_four_digits() -> None:
+    values = (None, 0.01234, 1.2345, 12.345, 123.45, 1234.5, 1234567.0)
+    assert [number(value) for value in values] == ["-", "0.012", "1.23", "12.35", "123.5", "1,234", "1,234,567"]
+
+
+def test_markdown_tables() -> None:
+    table = Table("T", ("name", "x"), (("a|b", "1"),))
+    assert table.markdown() == "**T**\n\n| name | x |\n| --- | ---: |\n| a\\|b | 1 |\n"
+
+    text = report_markdown(report([point("a", 1), point("a", 4)]), definitions=True)
+    assert "| concurrency 4 | 100.0 | 100.0 | 10.00 | 10.00 | 200.0 | 220.0 | 100.0 | 20.00 | 0 |" in text
+    assert "| Time to first token [ms] | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in text
+    assert "* ttft [ms] = t_1 - t_send (per request)." in text
+    assert "Measured on a cpu, 2 cores, 24.0 GiB" in text
+
+
+def test_latency_and_totals_tables() -> None:
+    one = point("a", 4)
+    assert latency_table(one, ("tpot",), ("mean", "p99")).rows == (("Time per output token [ms]", "10.00", "10.00"),)
+    assert ("Output throughput [tok/s]", "220.0 (95 %: 220.0 to 220.0)") in totals_table(one).rows
+    assert ("Requests", "16 ok") in totals_table(one).rows
+
+
+def test_comparison_is_against_the_first_target() -> None:
+    points = [point("base", 1, 100.0), point("slow", 1, 300.0)]
+    table = compare_table(points)
+    assert table is not None
+    assert table.rows[0][:3] == ("slow / base · concurrency 1", "3.00x (3.00 to 3.00)", "1.00x (1.00 to 1.00)")
+    assert compare_table(points[:1]) is None
+    assert sweep_table(points).rows[1][0] == "slow · concurrency 1"
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+        self.outside += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_well_formed_self_contained_and_escaped() -> None:
+    stalls = StallReport(3, 50.0, 10.0, 40.0, 60.0, 10.0, 11.0, 3.6)
+    failing = point("b", 4, behaviour=MockBehaviour(cut_after_chunks=3, fault_every=2))
+    tainted = msgspec.structs.replace(failing.runs[0], checks=[loop_lag(np.full(9, 50.0))], stalls=stalls)
+    points = [point("a", 1), point("a", 4), point("b", 1), msgspec.structs.replace(failing, runs=[tainted])]
+
+    html = report_html(report(points))
+
+    page = _Page()
+    page.feed(html)
+    assert page.open == []
+    assert page.outside == []
+    assert "script" not in page.tags
+    assert "http://www" not in html.replace("http://www.w3.org", "")
+    assert "A &lt;title&gt; &amp; more" in html
+    assert "Client loop lag p99" in html
+    assert "4 failed with cut: the endpoint closed the connection after 3 chunks" in html
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(drawings) == 4 + 4 + 4 + 4 * 5
+    for drawing in drawings:
+        assert ET.fromstring(drawing).get("role") == "img"  # noqa: S314 - our own drawing
+        assert "nan" not in drawing
+
+
+def test_page_of_a_run_without_any_success() -> None:
+    html = report_html(report([point("a", 2, behaviour=MockBehaviour(model="other"))]))
+    assert "8 failed with http_404" in html
+
+
+def test_several_reports_become_one_comparison() -> None:
+    one, two = report([point("x", 1)]), report([point("x", 1)])
+    both = merged([("before", one), ("after", two)], None)
+    assert [p.target for p in both.points] == ["before", "after"]
+    assert both.title == "before against after"
+    with pytest.raises(BenchError, match="same name"):
+        merged([("a", one), ("a", two)], None)
+    with pytest.raises(BenchError, match="different formulas"):
+        merged([("a", one), ("b", msgspec.structs.replace(two, formula_version=2))], None)
+
+
+def test_scales() -> None:
+    linear = Scale(0, 100, 10, 110)
+    assert (linear(0), linear(50), linear(500)) == (10, 60, 110)
+    assert linear.ticks() == [0, 20, 40, 60, 80, 100]
+    log = Scale(1, 1000, 0, 300, log=True)
+    assert log(10) == pytest.approx(100)
+    assert log.ticks() == pytest.approx([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
+    assert [tick_text(value) for value in (0.05, 2.5, 1500, 20_000)] == ["0.05", "2.5", "1,500", "20k"]

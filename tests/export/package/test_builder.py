@@ -1,0 +1,298 @@
+"""Building packages: what a finished one holds, and what is left of one that was not finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from export.commands.export import export_command
+from export.commands.inspect import inspect_command
+from export.errors import ExportError, QualityError, RecipeError, SourceError
+from export.measure import gauge
+from export.package.builder import build_package
+from export.progress import Advance, SilentReporter
+from export.source.recipe import FileSource, FolderSource, QualityLimits, Recipe, load_recipe
+from runtime.package.manifest import load_package
+from tests.export.tiny_models import write_tiny_folder
+from tests.paths import ROOT
+
+
+def recipe_of(folder: Path, **changes: object) -> Recipe:
+    values = {"name": "tiny", "source": FolderSource(path=str(folder)), "precision": "int8", "quality": QualityLimits()}
+    return Recipe(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_tiny_folder(tmp_path / "hf", "llama")
+
+
+def build(recipe: Recipe, tmp_path: Path) -> Path:
+    return build_package(recipe, tmp_path, tmp_path / "models" / "tiny", SilentReporter()).root
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_package_is_whole_verified_and_measured(checkpoint: Path, tmp_path: Path) -> None:
+    package = load_package(build(recipe_of(checkpoint, served_names=("a/tiny", "tiny")), tmp_path))
+    manifest = package.manifest
+    assert set(manifest.files) == {
+        "generation_config.json", "ort/model.onnx", "ort/model.onnx.data", "tokenizer.json"}  # fmt: skip
+    assert manifest.served_names == ("a/tiny", "tiny")
+    assert manifest.shape.num_layers == 2
+    assert manifest.stop_token_ids == (2,)
+    assert manifest.special_tokens == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    assert manifest.max_model_len == 128
+    graph = manifest.graphs["ort"]
+    assert graph.precision == {
+        "embedding": "int8 block 64",
+        "attention": "int8 block 64",
+        "mlp": "int8 block 32, int8 block 64",  # 96 columns of the last projection divide by 32
+        "head": "int8 block 64",
+    }
+    # Per layer 12,288 weights of 64-column blocks (qkv, o), 12,288 (gate, up), 6,144 of 32-column blocks, two norms.
+    per_layer = 12_288 * (1 + 4 / 64) + 12_288 * (1 + 4 / 64) + 6_144 * (1 + 4 / 32) + 2 * 64 * 4
+    assert graph.weight_bytes == 2 * per_layer + 64 * 4 + 96 * 64 * (1 + 4 / 64)
+    assert manifest.quality is not None
+    assert 0 < manifest.quality.mean_kl < 0.05
+    assert manifest.quality.top1_agreement > 0.8
+    assert leftovers(tmp_path / "models") == ["tiny"]
+
+
+def test_a_second_build_does_nothing_until_something_changes(checkpoint: Path, tmp_path: Path) -> None:
+    recipe, root = recipe_of(checkpoint), tmp_path / "tiny"
+    first = build_package(recipe, tmp_path, root, SilentReporter())
+    assert not first.was_up_to_date
+    assert build_package(recipe, tmp_path, root, SilentReporter()).was_up_to_date
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
+    assert not build_package(recipe, tmp_path, root, SilentReporter()).was_up_to_date
+    (root / "ort" / "model.onnx.data").write_bytes(b"short")
+    assert not build_package(recipe, tmp_path, root, SilentReporter()).was_up_to_date
+
+
+def test_a_package_over_its_limit_is_not_handed_over(checkpoint: Path, tmp_path: Path) -> None:
+    good = build(recipe_of(checkpoint), tmp_path)
+    before = load_package(good).manifest
+    with pytest.raises(
+        QualityError, match=r"mean KL against float32 is \d+\.\d{4} nats per token, the limit is 0.0001"
+    ):
+        build(recipe_of(checkpoint, precision="int4", quality=QualityLimits(max_mean_kl=0.0001)), tmp_path)
+    assert load_package(good).manifest == before
+    assert leftovers(tmp_path / "models") == ["tiny"]
+
+
+def test_auto_keeps_within_its_budget_and_says_what_it_chose(checkpoint: Path, tmp_path: Path) -> None:
+    package = load_package(
+        build(recipe_of(checkpoint, precision="auto", quality=QualityLimits(max_mean_kl=1.0)), tmp_path)
+    )
+    precision = package.manifest.graphs["ort"].precision
+    assert package.manifest.quality is not None
+    assert package.manifest.quality.mean_kl <= 1.0
+    assert any(text.startswith("int4 block 32, +0.") for text in precision.values())
+    assert "int4" in precision["attention"] + precision["mlp"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "int4"])
+def test_every_precision_builds(precision: str, checkpoint: Path, tmp_path: Path) -> None:
+    """float32 is its own reference, and bfloat16 runs on no CPU: those two carry no figures."""
+    loose = QualityLimits(max_mean_kl=3.0)
+    manifest = load_package(build(recipe_of(checkpoint, precision=precision, quality=loose), tmp_path)).manifest
+    assert (manifest.quality is None) == (precision in {"fp32", "bf16"})
+    assert manifest.graphs["ort"].kv_dtype == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
+
+
+class _InterruptedAt:
+    """Raises KeyboardInterrupt when a stage begins, as Ctrl-C would."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    @contextmanager
+    def stage(self, title: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
+        del total, in_bytes
+        if self.word in title:
+            raise KeyboardInterrupt
+        yield lambda _count: None
+
+    def say(self, text: str) -> None:
+        del text
+
+
+@pytest.mark.parametrize("word", ["Writing", "Measuring"])
+def test_an_interrupted_build_leaves_nothing(word: str, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_package(recipe_of(checkpoint), tmp_path, tmp_path / "models" / "tiny", _InterruptedAt(word))
+    assert leftovers(tmp_path / "models") == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import export.package.builder as builder
+from export.progress import SilentReporter
+from export.source.recipe import FolderSource, Recipe
+write = builder.package.write_manifest
+def killed(root, manifest):
+    os.kill(os.getpid(), signal.SIGKILL)
+builder.package.write_manifest = killed
+here = Path(sys.argv[1])
+recipe = Recipe(name="tiny", source=FolderSource(path=str(here / "hf")), quality=None)
+builder.build_package(recipe, here, here / "models/tiny", SilentReporter())
+"""
+
+
+def test_a_killed_build_is_never_taken_for_a_package(checkpoint: Path, tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "models" / "tiny").exists()
+    assert ".tiny.partial" in leftovers(tmp_path / "models")
+    build(recipe_of(checkpoint, quality=None), tmp_path)
+    assert leftovers(tmp_path / "models") == ["tiny"]
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+from powertrain import main
+sys.argv = ["powertrain", "export", sys.argv[1], "-o", sys.argv[2], "--no-quality"]
+main()
+"""
+
+
+def test_a_full_disk_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(checkpoint), str(tmp_path / "models" / "tiny")]
+    full = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert "cannot write the graph's data" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert leftovers(tmp_path / "models") == []
+
+
+def test_two_builds_of_one_package_do_not_mix(checkpoint: Path, tmp_path: Path) -> None:
+    class Second(SilentReporter):
+        @contextmanager
+        def stage(self, title: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
+            with pytest.raises(ExportError, match="another export is building tiny"):
+                build(recipe_of(checkpoint, precision="fp32"), tmp_path)
+            with SilentReporter().stage(title, total, in_bytes=in_bytes) as advance:
+                yield advance
+
+    root = tmp_path / "models" / "tiny"
+    assert build_package(recipe_of(checkpoint, quality=None), tmp_path, root, Second()).root == root
+
+
+def test_a_machine_too_small_to_measure_is_told_the_numbers(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge, "available_memory_bytes", lambda: 100 * 2**20)
+    with pytest.raises(ExportError, match=r"needs about 0\.5 GiB of memory, 0\.1 GiB are available.*--no-quality"):
+        build(recipe_of(checkpoint), tmp_path)
+    build(recipe_of(checkpoint, quality=None), tmp_path)
+
+
+def test_a_disk_too_full_is_noticed_before_writing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=5))
+    with pytest.raises(ExportError, match=r"MiB are needed in .*models and 0 MiB are free"):
+        build(recipe_of(checkpoint, quality=None), tmp_path)
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ExportError, match=r"cannot be written to \(.*\); choose another folder with -o"):
+        build_package(recipe_of(checkpoint), tmp_path, tmp_path / "file" / "tiny", SilentReporter())
+
+
+def test_a_folder_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "models" / "tiny" / "thesis.txt").write_text("mine")
+    with pytest.raises(ExportError, match="holds other files than a package"):
+        build(recipe_of(checkpoint, quality=None), tmp_path)
+    assert (tmp_path / "models" / "tiny" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name = 3", "Expected `str`, got `int`"),
+        ('name = "x"', "source"),
+        ('name = "x"\ncolour = "red"\n[source]\nkind = "file"\npath = "a"', "unknown field `colour`"),
+        ('name = "x"\n[source]\nkind = "ftp"', "Invalid value 'ftp'"),
+        ('name = "../x"\n[source]\nkind = "file"\npath = "a"', "cannot be a folder"),
+        ('name = "x"\nmax_model_len = 0\n[source]\nkind = "file"\npath = "a"', "max_model_len is 0"),
+        ('name = "x"\ndialects = ["trt"]\n[source]\nkind = "file"\npath = "a"', "choose 'ort'"),
+        ("name = [", "Invalid"),
+    ],
+)
+def test_recipes_are_read_strictly(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(content)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "r.toml")
+    assert words in str(caught.value)
+
+
+def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    recipe = recipe_of(tmp_path, source=FileSource(path="x.gguf", sha256="0" * 64))
+    with pytest.raises(SourceError, match=r"x.gguf has sha256 [0-9a-f]{64}, the recipe says 0{64}"):
+        build(recipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere/at/all"], "neither a recipe (.toml), a GGUF file, a folder nor a hub repository"),
+        (["missing.toml"], "cannot be read"),
+        (["missing.gguf"], "no such file"),
+        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),
+        (["HF", "--block", "48"], "block 48 is not possible"),
+        (["HF", "--max-model-len", "4096"], "the model was made for 128 tokens"),
+        (["HF", "--dialect", "cuda"], "choose 'ort'"),
+        (["HF", "--precision", "auto", "--no-quality"], "needs a budget"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_1(
+    arguments: list[str], words: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    given = [str(checkpoint) if argument == "HF" else argument for argument in arguments]
+    result = CliRunner().invoke(export_command, [*given, "-o", str(tmp_path / "out" / "tiny")])
+    assert result.exit_code == 1
+    assert words in " ".join(result.output.replace("│", " ").split())
+    assert not (tmp_path / "out" / "tiny").exists()
+
+
+def test_explain_and_dry_run_write_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    for flag in ("--explain", "--dry-run"):
+        result = CliRunner().invoke(export_command, [str(checkpoint), flag, "-o", str(tmp_path / "out")])
+        assert result.exit_code == 0, result.output
+        assert "67,904 in 20 tensors" in result.output
+    assert "nothing was written" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_shows_a_package_and_refuses_an_altered_one(checkpoint: Path, tmp_path: Path) -> None:
+    root = build(recipe_of(checkpoint), tmp_path)
+    shown = CliRunner().invoke(inspect_command, [str(root)])
+    assert shown.exit_code == 0
+    assert "int8 block 64" in shown.output
+    assert json.loads(CliRunner().invoke(inspect_command, [str(root), "--json"]).output)["name"] == "tiny"
+    data = bytearray((root / "tokenizer.json").read_bytes())
+    data[5] ^= 1
+    (root / "tokenizer.json").write_bytes(data)
+    refused = CliRunner().invoke(inspect_command, [str(root)])
+    assert refused.exit_code == 1
+    assert "tokenizer.json" in refused.output

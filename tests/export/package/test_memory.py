@@ -1,0 +1,75 @@
+"""A build's peak memory is that of one piece of one matrix, not of the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import save_file
+
+from tests.export.tiny_models import tiny_tokenizer_json
+from tests.paths import ROOT
+
+HIDDEN, INNER, LAYERS, VOCAB = 1024, 4096, 12, 32_000
+
+SCRIPT = """
+import resource, sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from export.package.builder import build_package
+from export.progress import SilentReporter
+from export.source.recipe import FolderSource, Recipe
+here = Path(sys.argv[1])
+recipe = Recipe(name="big", source=FolderSource(path="hf"), precision=sys.argv[2], quality=None)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+build_package(recipe, here, here / "big", SilentReporter())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Llama of 234 million weights, 446 MiB in bfloat16, in two shards."""
+    root = tmp_path_factory.mktemp("big")
+    (root / "hf").mkdir()
+    band = np.random.default_rng(0).standard_normal((INNER, HIDDEN), dtype=np.float32).astype(ml_dtypes.bfloat16)
+    ones = np.ones(HIDDEN, ml_dtypes.bfloat16)
+    top = {"model.embed_tokens.weight": np.tile(band, (8, 1))[:VOCAB], "model.norm.weight": ones}
+    layers: dict[str, npt.NDArray[Any]] = {}
+    for i in range(LAYERS):
+        p = f"model.layers.{i}."
+        layers |= {p + f"self_attn.{name}_proj.weight": band[:HIDDEN] for name in "qkvo"}
+        layers |= {p + "mlp.gate_proj.weight": band, p + "mlp.up_proj.weight": band}
+        layers |= {p + "mlp.down_proj.weight": band.reshape(HIDDEN, INNER)}
+        layers |= {p + "input_layernorm.weight": ones, p + "post_attention_layernorm.weight": ones}
+    save_file(top, root / "hf" / "a.safetensors")
+    save_file(layers, root / "hf" / "b.safetensors")
+    weight_map = dict.fromkeys(top, "a.safetensors") | dict.fromkeys(layers, "b.safetensors")
+    (root / "hf" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    config = {
+        "model_type": "llama", "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "intermediate_size": INNER, "vocab_size": VOCAB, "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "eos_token_id": 2,
+    }  # fmt: skip
+    (root / "hf" / "config.json").write_text(json.dumps(config))
+    (root / "hf" / "tokenizer.json").write_text(tiny_tokenizer_json())
+    yield root
+    shutil.rmtree(root)  # pytest would keep the gigabytes of three runs
+
+
+@pytest.mark.parametrize(("precision", "limit_mib"), [("int8", 120), ("fp32", 170)])
+def test_the_peak_is_far_below_the_checkpoint(precision: str, limit_mib: int, folder: Path) -> None:
+    """Largest fused projection: gate and up, 32 MiB in float32. The checkpoint has 446 MiB, its float32 form 892."""
+    command = [sys.executable, "-c", SCRIPT, str(folder), precision]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < limit_mib

@@ -1,0 +1,56 @@
+"""A package of a random decoder, whole enough for plans, backends and the doctor: graphs and a manifest, no text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from export.checkpoint.spec import DecoderSpec
+from export.graph.trt.graph import write_trt_graph
+from export.progress import SilentReporter
+from runtime.package.manifest import (
+    SCHEMA_VERSION,
+    GraphInfo,
+    Manifest,
+    Package,
+    SourceInfo,
+    file_info,
+    load_package,
+    write_manifest,
+)
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, RandomCheckpoint, model_shape, plan, write_ort
+
+SPEC = ARCHITECTURES["llama"]
+
+
+def write_package(
+    root: Path, precision: str = "fp16", spec: DecoderSpec = SPEC, *, seed: int = 0, with_trt: bool = True
+) -> Package:
+    """Both graphs: ``ort`` in float32, ``trt`` in ``precision``."""
+    write_ort(spec, root / "ort")
+    graphs = {"ort": GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, 1000, 10)}
+    if with_trt:
+        checkpoint = RandomCheckpoint(spec, seed)
+        graphs["trt"] = write_trt_graph(checkpoint, plan(precision), CAPACITY, root / "trt", SilentReporter())
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=root.name,
+        served_names=(root.name,),
+        source=SourceInfo("random", "random", "0" * 64, "none"),
+        architecture=spec.architecture,
+        spec=asdict(spec),
+        shape=model_shape(spec),
+        max_model_len=CAPACITY,
+        stop_token_ids=(0,),
+        special_tokens={},
+        graphs=graphs,
+        quality=None,
+        recipe_digest="0" * 64,
+        files={name: file_info(root / name) for name in names},
+        tools={},
+        build_seconds=0.0,
+        created_unix=0,
+    )
+    write_manifest(root, manifest)
+    return load_package(root)

@@ -1,0 +1,211 @@
+"""Engine thread and event loop together: queue limit, abort, death, hang, drain and close."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from runtime.engine.async_engine import AsyncEngine, EngineState, EventStream
+from runtime.engine.config import EngineConfig
+from runtime.errors import EngineUnavailable, Overloaded
+from runtime.events import FinishEvent, FinishReason, TokenEvent
+from tests.fakes import Call, ScriptedSession, adding
+from tests.runtime.engine_driver import adding_reply, request
+
+
+class Gate:
+    """Holds the engine thread inside a call until opened; the first ``free`` calls pass."""
+
+    def __init__(self, free: int = 0) -> None:
+        self.free = free
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, _call: Call) -> None:
+        if self.free > 0:
+            self.free -= 1
+            return
+        self.reached.set()
+        self.opened.wait(timeout=60)
+
+
+WARM_UP_CALLS = 3
+
+
+async def collect(stream: EventStream) -> tuple[list[int], list[FinishReason]]:
+    tokens, ends = [], []
+    async for events in stream:
+        tokens += [event.token_id for event in events if isinstance(event, TokenEvent)]
+        ends += [event.reason for event in events if isinstance(event, FinishEvent)]
+    return tokens, ends
+
+
+def with_engine(
+    test: Callable[[AsyncEngine, ScriptedSession], Coroutine[Any, Any, None]],
+    session: ScriptedSession | None = None,
+    **config: Any,
+) -> None:
+    chosen = session or ScriptedSession(adding)
+
+    async def body() -> None:
+        engine = AsyncEngine(lambda: chosen, EngineConfig(**config))
+        engine.start()
+        try:
+            await engine.wait_ready()
+            await test(engine, chosen)
+        finally:
+            await engine.close()
+
+    asyncio.run(body())
+    assert chosen.closed
+
+
+def test_concurrent_requests_get_their_own_tokens() -> None:
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        streams = [engine.submit(request(f"r{i}", [i, i + 1], max_tokens=5 + i)) for i in range(12)]
+        for i, (tokens, ends) in enumerate(await asyncio.gather(*map(collect, streams))):
+            assert tokens == adding_reply([i, i + 1], 5 + i)
+            assert ends == [FinishReason.LENGTH]
+        assert engine.num_live == 0
+        assert engine.stats().num_running == engine.stats().num_waiting == 0
+
+    with_engine(body)
+
+
+def test_a_full_queue_refuses_and_accepts_again_when_a_place_frees() -> None:
+    gate = Gate(free=WARM_UP_CALLS)
+
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        running = engine.submit(request("a", [1, 2], max_tokens=2))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        waiting = engine.submit(request("b", [3, 4], max_tokens=2))
+        with pytest.raises(Overloaded, match=r"1 choices are running and 1 are waiting, the limit is 1"):
+            engine.submit(request("c", [5, 6]))
+        gate.opened.set()
+        assert (await collect(running))[0] == adding_reply([1, 2], 2)
+        assert (await collect(engine.submit(request("d", [5, 6], max_tokens=2))))[0] == adding_reply([5, 6], 2)
+        assert (await collect(waiting))[0] == adding_reply([3, 4], 2)
+
+    with_engine(body, ScriptedSession(adding, num_slots=1, before_call=gate), max_queue=1)
+
+
+def test_abort_ends_the_stream_once() -> None:
+    gate = Gate(free=WARM_UP_CALLS + 3)
+
+    async def body(engine: AsyncEngine, session: ScriptedSession) -> None:
+        stream = engine.submit(request("a", [1, 2], max_tokens=200, n=2))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        stream.abort()
+        stream.abort()
+        gate.opened.set()
+        assert (await collect(stream))[1] == [FinishReason.ABORT, FinishReason.ABORT]
+        decodes = session.count("decode")
+        assert (await collect(engine.submit(request("b", [3], max_tokens=1))))[0] == [3]
+        assert session.count("decode") == decodes
+
+    with_engine(body, ScriptedSession(adding, before_call=gate))
+
+
+def test_one_choice_can_be_dropped_while_the_others_go_on() -> None:
+    gate = Gate(free=WARM_UP_CALLS + 6)
+
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        stream = engine.submit(request("a", [1, 2], max_tokens=60, n=2))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        stream.abort(0)
+        gate.opened.set()
+        ends = {event.index: event async for events in stream for event in events if isinstance(event, FinishEvent)}
+        assert (ends[0].reason, ends[1].reason) == (FinishReason.ABORT, FinishReason.LENGTH)
+        assert ends[0].num_generated < 10
+
+    with_engine(body, ScriptedSession(adding, before_call=gate))
+
+
+def test_a_load_failure_is_told_and_nothing_is_accepted() -> None:
+    def cannot_load() -> ScriptedSession:
+        raise OSError("the graph is not there")
+
+    async def body() -> None:
+        engine = AsyncEngine(cannot_load, EngineConfig())
+        engine.start()
+        with pytest.raises(EngineUnavailable, match="OSError: the graph is not there"):
+            await engine.wait_ready()
+        assert engine.state is EngineState.DEAD
+        with pytest.raises(EngineUnavailable):
+            engine.submit(request("a", [1]))
+        await engine.close()
+
+    asyncio.run(body())
+
+
+def test_the_engine_is_ready_only_after_a_real_generation() -> None:
+    gate = Gate(free=1)
+    session = ScriptedSession(adding, before_call=gate)
+
+    async def body() -> None:
+        engine = AsyncEngine(lambda: session, EngineConfig())
+        engine.start()
+        await asyncio.to_thread(gate.reached.wait, 60)
+        assert engine.state is EngineState.LOADING
+        gate.opened.set()
+        await engine.wait_ready()
+        assert [call.kind for call in session.calls] == ["prefill", "decode", "decode"]
+        await engine.close()
+
+    asyncio.run(body())
+
+
+def test_a_hang_ends_the_waiting_requests_and_shows_as_dead() -> None:
+    gate = Gate(free=WARM_UP_CALLS)
+
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        tokens, ends = await collect(engine.submit(request("a", [1, 2])))
+        assert (tokens, ends) == ([], [FinishReason.ERROR])
+        assert engine.state is EngineState.DEAD
+        assert "no progress for 0.02 s" in str(engine.failure)
+        await engine.close()
+        gate.opened.set()
+        engine._worker.close(timeout_s=60)
+
+    with_engine(body, ScriptedSession(adding, before_call=gate), watchdog_s=0.02)
+
+
+def test_drain_finishes_what_runs_and_refuses_the_rest() -> None:
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        stream = engine.submit(request("a", [1, 2], max_tokens=60))
+        drained = asyncio.create_task(engine.drain(60.0))
+        await anext(stream)
+        assert engine.state is EngineState.DRAINING
+        with pytest.raises(EngineUnavailable, match="draining"):
+            engine.submit(request("b", [3]))
+        assert (await collect(stream))[1] == [FinishReason.LENGTH]
+        await drained
+
+    with_engine(body)
+
+
+def test_drain_aborts_what_is_left_after_the_grace() -> None:
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        stream = engine.submit(request("a", [1, 2], max_tokens=250))
+        await engine.drain(0.0)
+        assert (await collect(stream))[1] in ([FinishReason.ABORT], [FinishReason.LENGTH])
+
+    with_engine(body)
+
+
+def test_close_ends_unfinished_requests() -> None:
+    gate = Gate(free=WARM_UP_CALLS + 2)
+
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        stream = engine.submit(request("a", [1, 2], max_tokens=200))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        closing = asyncio.create_task(engine.close())
+        gate.opened.set()
+        await closing
+        assert (await collect(stream))[1] == [FinishReason.ABORT]
+
+    with_engine(body, ScriptedSession(adding, before_call=gate))

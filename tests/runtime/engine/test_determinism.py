@@ -1,0 +1,133 @@
+"""The same request gives the same tokens and log-probabilities, bit by bit, whatever else the engine does.
+
+Real weights on the CPU backend. Near-ties do not matter here: equality is of floats, not of rounded text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.engine.config import EngineConfig
+from runtime.engine.engine import Engine
+from runtime.events import FinishEvent, TokenEvent
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.package.manifest import Package
+from runtime.request import Request
+from runtime.session.session import Session
+from tests.runtime.engine_driver import request
+
+pytestmark = pytest.mark.model
+
+Trace = list[tuple[int, float, tuple[tuple[int, float], ...]]]
+
+
+@pytest.fixture(scope="module")
+def session(default_package: Package) -> Iterator[Session]:
+    options = ModelOptions(num_slots=16, max_model_len=256)
+    made = session_factory(default_package, plan_model(default_package, options), options)()
+    yield made
+    made.close()
+
+
+def test_the_session_found_its_rows_independent(session: Session) -> None:
+    assert session.info.batch_invariant
+
+
+def prompt(seed: int, length: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(seed).integers(300, 40_000, length)]
+
+
+def subject(**changes: Any) -> Request:
+    params: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 11, "logprobs": 3, **changes}
+    return request("subject", prompt(1, 70), max_tokens=12, **params)
+
+
+def trace(session: Session, requests: list[Request], abort: tuple[str, ...] = (), **config: Any) -> Trace:
+    engine = Engine(session, EngineConfig(**config))
+    for one in requests:
+        engine.add(one)
+    found: Trace = []
+    steps = 0
+    while engine.has_work:
+        events = engine.step().events
+        steps += 1
+        if steps == 6:
+            for name in abort:
+                engine.abort(name)
+        for event in events:
+            if event.request_id != "subject":
+                continue
+            if isinstance(event, TokenEvent):
+                assert event.logprobs is not None
+                found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
+            else:
+                assert isinstance(event, FinishEvent)
+                assert event.error is None
+    return found
+
+
+def crowd(count: int = 15) -> list[Request]:
+    return [request(f"other{i}", prompt(100 + i, 5 + 3 * i), max_tokens=4 + i, temperature=1.0) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def alone(session: Session) -> Trace:
+    return trace(session, [subject()])
+
+
+def test_alone_twice(session: Session, alone: Trace) -> None:
+    assert len(alone) == 12
+    assert trace(session, [subject()]) == alone
+
+
+@pytest.mark.parametrize("place", [0, 7, 15])
+def test_beside_fifteen_others_in_any_slot(session: Session, alone: Trace, place: int) -> None:
+    others = crowd()
+    assert trace(session, [*others[:place], subject(), *others[place:]]) == alone
+
+
+@pytest.mark.parametrize("chunk", [16, 33, 69])
+def test_with_any_chunking(session: Session, alone: Trace, chunk: int) -> None:
+    assert trace(session, [subject()], prefill_chunk_tokens=chunk, idle_prefill_chunk_tokens=chunk) == alone
+
+
+def test_beside_aborts_and_slot_moves(session: Session, alone: Trace) -> None:
+    others = crowd(8)
+    requests = [*others[:4], subject(), *others[4:]]
+    assert trace(session, requests, abort=("other0", "other2", "other5"), prefill_chunk_tokens=32) == alone
+
+
+def test_greedy_too(session: Session) -> None:
+    greedy = subject(temperature=0.0)
+    assert trace(session, [*crowd(6), greedy], prefill_chunk_tokens=40) == trace(session, [greedy])
+
+
+def run(engine: Engine, one: Request) -> tuple[Trace, int]:
+    """What a request alone gets from an engine that may have cached something, and how many tokens it had cached."""
+    engine.add(one)
+    found: Trace = []
+    cached = -1
+    while engine.has_work:
+        for event in engine.step().events:
+            if isinstance(event, FinishEvent):
+                cached = event.num_cached_tokens
+            elif event.logprobs is not None:
+                found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
+    return found, cached
+
+
+def test_a_cached_prompt_equals_an_uncached_one(session: Session, alone: Trace) -> None:
+    engine = Engine(session, EngineConfig(deterministic=True))
+    assert run(engine, subject()) == (alone, 0)
+    assert run(engine, subject()) == (alone, 68)
+
+
+def test_a_conversation_reuses_prefilled_rows_bit_by_bit(session: Session) -> None:
+    follow_up = request("subject", [*prompt(1, 70), *prompt(2, 20)], max_tokens=8, logprobs=1)
+    engine = Engine(session, EngineConfig(deterministic=True))
+    run(engine, subject())
+    assert run(engine, follow_up) == (trace(session, [follow_up], prefix_cache=False), 70)

@@ -1,0 +1,289 @@
+"""The engine over a scripted session: exact tokens under batching, chunking, aborts, faults and prefix reuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.engine.config import EngineConfig
+from runtime.events import FinishReason
+from runtime.session.device import DeviceError
+from tests.fakes import Call, counting
+from tests.runtime.engine_driver import Driver, adding_reply, request
+
+PROMPT = list(range(1, 41))
+
+
+def test_a_request_alone_gets_its_tokens_and_one_end() -> None:
+    driver = Driver()
+    driver.add(request("a", [1, 2, 3], max_tokens=4))
+    driver.run()
+    assert driver.tokens == {("a", 0): [6, 12, 24, 48]}
+    assert driver.finishes["a", 0].reason is FinishReason.LENGTH
+    assert driver.finishes["a", 0].num_generated == 4
+
+
+def test_requests_share_decode_steps_and_keep_their_own_tokens() -> None:
+    driver = Driver()
+    prompts = {name: [position + 1, 7, 9] for position, name in enumerate("abcdef")}
+    driver.add(*(request(name, prompt, max_tokens=5 + len(name)) for name, prompt in prompts.items()))
+    driver.run()
+    assert driver.max_batch == 4  # every slot decoded at once
+    for name, prompt in prompts.items():
+        assert driver.tokens[name, 0] == adding_reply(prompt, 6)
+
+
+def test_a_new_request_joins_while_others_decode() -> None:
+    driver = Driver()
+    driver.add(request("a", [1, 2, 3], max_tokens=20))
+    for _ in range(3):
+        driver.step()
+    driver.add(request("b", [4, 5, 6], max_tokens=3))
+    driver.run()
+    assert driver.max_batch == 2
+    assert driver.tokens["a", 0] == adding_reply([1, 2, 3], 20)
+    assert driver.tokens["b", 0] == adding_reply([4, 5, 6], 3)
+
+
+@pytest.mark.parametrize("chunk", [16, 17, 39, 64])
+def test_a_prompt_is_computed_in_chunks_within_the_budget(chunk: int) -> None:
+    driver = Driver(config=EngineConfig(prefill_chunk_tokens=chunk, idle_prefill_chunk_tokens=chunk))
+    driver.add(request("a", PROMPT, max_tokens=3))
+    driver.run()
+    sizes = [len(call.tokens) for call in driver.session.calls if call.kind == "prefill"]
+    assert sum(sizes) == 40
+    assert max(sizes) <= chunk
+    assert min(sizes) >= 2
+    assert driver.tokens["a", 0] == adding_reply(PROMPT, 3)
+
+
+def test_a_long_prompt_stalls_a_running_stream_by_one_chunk_at_most() -> None:
+    driver = Driver(config=EngineConfig(prefill_chunk_tokens=16))
+    driver.add(request("a", [1, 2], max_tokens=30))
+    driver.step()
+    driver.add(request("b", list(range(100)), max_tokens=2))
+    for _ in range(7):
+        before = len(driver.tokens["a", 0])
+        driver.step()
+        assert len(driver.tokens["a", 0]) == before + 1
+    assert ("b", 0) in driver.tokens
+
+
+def test_end_tokens_stop_tokens_and_length() -> None:
+    driver = Driver(script=counting)
+    driver.add(
+        request("eos", [5], eos=8),
+        request("ignored", [5], eos=8, max_tokens=6, ignore_eos=True),
+        request("stop", [5], eos=8, stop_token_ids=frozenset({7})),
+        request("both", [5], eos=8, stop_token_ids=frozenset({8})),
+    )
+    driver.run()
+    ends = {
+        name: (driver.finishes[name, 0].reason, driver.finishes[name, 0].stop_token_id) for name, _ in driver.tokens
+    }
+    assert driver.tokens["eos", 0] == [6, 7, 8]
+    assert driver.tokens["ignored", 0] == [6, 7, 8, 9, 10, 11]
+    assert ends == {
+        "eos": (FinishReason.STOP, None),
+        "ignored": (FinishReason.LENGTH, None),
+        "stop": (FinishReason.STOP, 7),
+        "both": (FinishReason.STOP, 8),
+    }
+
+
+def test_end_at_the_last_allowed_token_is_a_stop() -> None:
+    driver = Driver(script=counting)
+    driver.add(request("a", [5], max_tokens=3, eos=8))
+    driver.run()
+    assert driver.finishes["a", 0].reason is FinishReason.STOP
+
+
+def test_abort_frees_the_slot_within_one_step_and_disturbs_nobody() -> None:
+    driver = Driver(num_slots=2)
+    driver.add(request("a", [1, 2], max_tokens=50), request("b", [3, 4], max_tokens=50), request("c", [5, 6]))
+    for _ in range(4):
+        driver.step()
+    assert ("c", 0) not in driver.tokens
+    driver.abort("a")
+    driver.abort("unknown")
+    driver.step()
+    assert driver.tokens["c", 0] == adding_reply([5, 6], 1)
+    driver.run()
+    assert driver.finishes["a", 0].reason is FinishReason.ABORT
+    assert driver.tokens["b", 0] == adding_reply([3, 4], 50)
+
+
+def test_abort_while_waiting_and_while_prefilling() -> None:
+    driver = Driver(num_slots=1, config=EngineConfig(idle_prefill_chunk_tokens=16))
+    driver.add(request("a", PROMPT), request("b", [3, 4]), request("c", [5, 6], max_tokens=2))
+    driver.step()
+    driver.abort("b")
+    driver.abort("a")
+    driver.run()
+    assert driver.tokens == {("c", 0): adding_reply([5, 6], 2)}
+    assert {key[0] for key in driver.finishes} == {"a", "b", "c"}
+
+
+def test_choices_of_one_request_share_one_prefill() -> None:
+    driver = Driver(config=EngineConfig(prefix_cache=False))
+    driver.add(request("a", PROMPT, max_tokens=5, n=3))
+    driver.run()
+    prefilled = sum(len(call.tokens) for call in driver.session.calls if call.kind == "prefill")
+    assert prefilled == 40 + 2 * 2  # each further choice recomputes the last two tokens for its own logits
+    assert [driver.tokens["a", index] for index in range(3)] == [adding_reply(PROMPT, 5)] * 3
+
+
+def test_a_conversation_continues_in_its_slot() -> None:
+    driver = Driver()
+    driver.add(request("a", PROMPT, max_tokens=4))
+    driver.run()
+    history = PROMPT + driver.tokens["a", 0]
+    follow_up = [*history[:-1], 70, 71, 72]
+    driver.add(request("b", follow_up, max_tokens=4))
+    driver.run()
+    assert driver.finishes["b", 0].num_cached_tokens == len(history) - 1
+    assert driver.session.count("copy") == 0
+    assert driver.tokens["b", 0] == adding_reply(follow_up, 4)
+
+
+def test_a_branch_copies_the_prefix_and_leaves_it_to_others() -> None:
+    driver = Driver()
+    driver.add(request("a", [*PROMPT, 60, 61, 62, 63, 64], max_tokens=4))
+    driver.run()
+    for name, tail in (("b", [80, 81]), ("c", [90, 91])):
+        driver.add(request(name, PROMPT + tail, max_tokens=4))
+        driver.run()
+        assert driver.finishes[name, 0].num_cached_tokens == 40
+        assert driver.tokens[name, 0] == adding_reply(PROMPT + tail, 4)
+    assert driver.session.count("copy") == 2
+
+
+def test_the_prefix_cache_can_be_switched_off_and_gives_the_same_tokens() -> None:
+    answers = []
+    for prefix_cache in (True, False):
+        driver = Driver(config=EngineConfig(prefix_cache=prefix_cache))
+        for name in ("a", "b"):
+            driver.add(request(name, PROMPT, max_tokens=4))
+            driver.run()
+        answers.append(driver.tokens)
+        assert driver.finishes["b", 0].num_cached_tokens == (38 if prefix_cache else 0)
+    assert answers[0] == answers[1]
+
+
+def test_deterministic_reuses_prefilled_rows_only() -> None:
+    driver = Driver(config=EngineConfig(deterministic=True))
+    driver.add(request("a", PROMPT, max_tokens=4))
+    driver.run()
+    driver.add(request("b", [*PROMPT, *driver.tokens["a", 0], 7, 8], max_tokens=4))
+    driver.run()
+    assert driver.finishes["b", 0].num_cached_tokens == 40
+
+
+def test_a_failing_decode_ends_its_sequences_and_the_engine_recovers() -> None:
+    driver = Driver()
+
+    def fail_third_decode(call: Call) -> None:
+        if call.kind == "decode" and driver.session.count("decode") == 3:
+            raise MemoryError("no memory for step 3")
+
+    driver.session.before_call = fail_third_decode
+    driver.add(request("a", [1, 2], max_tokens=9), request("b", [3, 4], max_tokens=9))
+    driver.run()
+    assert {event.error for event in driver.finishes.values()} == {"MemoryError: no memory for step 3"}
+    driver.add(request("c", [1, 2], max_tokens=9))
+    driver.run()
+    assert driver.tokens["c", 0] == adding_reply([1, 2], 9)
+
+
+def test_a_failing_prefill_ends_its_own_sequence_only() -> None:
+    driver = Driver()
+
+    def fail_long(call: Call) -> None:
+        if call.kind == "prefill" and len(call.tokens) == 40:
+            raise DeviceError("cannot")
+
+    driver.session.before_call = fail_long
+    driver.add(request("a", [1, 2], max_tokens=9), request("b", PROMPT))
+    driver.run()
+    assert driver.finishes["b", 0].reason is FinishReason.ERROR
+    assert driver.tokens["a", 0] == adding_reply([1, 2], 9)
+
+
+def test_a_row_of_nan_ends_that_row_only() -> None:
+    def nan_for_nine(history: list[int]) -> object:
+        return np.full(512, np.nan, np.float32) if history[0] == 9 and len(history) > 4 else sum(history) % 500
+
+    driver = Driver(script=nan_for_nine)  # type: ignore[arg-type]
+    driver.add(request("bad", [9, 1]), request("good", [1, 2]))
+    driver.run()
+    assert driver.finishes["bad", 0].error == "ArithmeticError: the model produced no usable number"
+    assert driver.tokens["good", 0] == adding_reply([1, 2], 8)
+
+
+def test_a_request_expires_in_the_queue() -> None:
+    now = [0]
+
+    def clock() -> int:
+        return now[0]
+
+    driver = Driver(num_slots=1, config=EngineConfig(max_queue_time_s=2.0), clock=clock)
+    driver.add(request("a", [1, 2], max_tokens=100), request("b", [3, 4]))
+    driver.step()
+    now[0] = 2_000_000_001
+    driver.step()
+    assert driver.finishes["b", 0].reason is FinishReason.EXPIRED
+    assert ("a", 0) not in driver.finishes
+
+
+def test_priority_decides_who_gets_the_next_slot() -> None:
+    driver = Driver(num_slots=1)
+    driver.add(request("a", [1, 2]), request("late", [3, 4], priority=1), request("soon", [5, 6], priority=-1))
+    driver.run()
+    order = sorted(driver.finishes, key=lambda key: driver.finishes[key].timing.admitted_ns)
+    assert [name for name, _ in order] == ["soon", "a", "late"]
+
+
+def test_warm_up_leaves_no_trace() -> None:
+    driver = Driver()
+    driver.engine.warm_up()
+    assert not driver.engine.has_work
+    assert driver.engine.stats().num_steps == 0
+
+
+def test_a_hole_is_closed_and_the_rows_it_retained_are_kept() -> None:
+    driver = Driver(num_slots=3)
+    middle = [*PROMPT, 60, 61]
+    driver.add(request("low", [1, 2], max_tokens=30), request("middle", middle, max_tokens=3))
+    driver.add(request("high", [5, 6], max_tokens=30))
+    driver.step()
+    while ("middle", 0) not in driver.finishes:
+        driver.step()
+    driver.step()
+    swaps = [call for call in driver.session.calls if call.kind == "swap"]
+    assert [(call.slots, call.start) for call in swaps] == [((0, 1), 44)]  # 42 prompt rows and 2 of the 3 new tokens
+    assert driver.session.calls[-1].slots == (1, 2)
+    driver.add(request("again", [*middle, 7, 8], max_tokens=3))
+    driver.run()
+    assert driver.finishes["again", 0].num_cached_tokens == 42
+    assert driver.tokens["high", 0] == adding_reply([5, 6], 30)
+    assert driver.tokens["again", 0] == adding_reply([*middle, 7, 8], 3)
+
+
+def test_tokens_per_step_are_counted() -> None:
+    driver = Driver()
+    driver.add(request("a", PROMPT, max_tokens=5))
+    driver.run()
+    counts, total = driver.engine.stats().step_tokens
+    assert total == 40 + 4
+    assert counts[0] == 4  # steps of one token
+    assert counts[4] == 1  # 32 < 40 <= 64
+    assert sum(counts) == 5
+
+
+def test_warming_up_with_a_prompt_leaves_its_beginning_in_the_cache() -> None:
+    driver = Driver(config=EngineConfig(warm_up_ids=tuple(PROMPT)))
+    driver.engine.warm_up()
+    assert driver.engine.stats().step_tokens == ((0,) * 14, 0)
+    driver.add(request("a", [*PROMPT[:30], 70, 71, 72], max_tokens=2))
+    driver.run()
+    assert driver.finishes["a", 0].num_cached_tokens == 30

@@ -1,0 +1,95 @@
+"""Random lives of a scheduler over the scripted cache: no slot leaks, no row is lost, every request ends once."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from runtime.engine.config import EngineConfig
+from runtime.events import FinishReason
+from tests.runtime.engine_driver import Driver, adding_reply, request
+
+STEMS: tuple[list[int], ...] = ([], list(range(100, 120)), list(range(100, 150)), list(range(200, 240)))
+
+
+class EngineLife(RuleBasedStateMachine):
+    @initialize(
+        num_slots=st.integers(1, 5),
+        chunk=st.integers(16, 40),
+        cache=st.booleans(),
+        deterministic=st.booleans(),
+        max_seqs=st.none() | st.integers(1, 5),
+    )
+    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool, max_seqs: int | None) -> None:
+        config = EngineConfig(
+            max_num_seqs=max_seqs,
+            prefill_chunk_tokens=chunk,
+            idle_prefill_chunk_tokens=chunk,
+            prefix_cache=cache,
+            deterministic=deterministic,
+        )
+        self.driver = Driver(num_slots=num_slots, config=config)
+        self.expected: dict[tuple[str, int], list[int]] = {}
+        self.aborted: set[str] = set()
+
+    @rule(
+        stem=st.sampled_from(STEMS),
+        tail=st.lists(st.integers(0, 499), min_size=1, max_size=30),
+        max_tokens=st.integers(1, 12),
+        n=st.integers(1, 3),
+        priority=st.integers(-1, 1),
+    )
+    def arrive(self, stem: list[int], tail: list[int], max_tokens: int, n: int, priority: int) -> None:
+        name = f"r{len(self.expected)}"
+        prompt = stem + tail
+        self.driver.add(request(name, prompt, max_tokens=max_tokens, n=n, priority=priority))
+        for index in range(n):
+            self.expected[name, index] = adding_reply(prompt, max_tokens)
+
+    @rule(steps=st.integers(1, 6))
+    def work(self, steps: int) -> None:
+        for _ in range(steps):
+            self.driver.step()
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        alive = sorted({key[0] for key in self.expected if key not in self.driver.finishes})
+        if alive:
+            name = data.draw(st.sampled_from(alive))
+            self.driver.abort(name)
+            self.aborted.add(name)
+
+    @invariant()
+    def slots_have_one_owner_each(self) -> None:
+        if not hasattr(self, "driver"):
+            return
+        scheduler = self.driver.engine._scheduler
+        owned = {slot: owner for slot, owner in enumerate(scheduler.slots.owners) if owner is not None}
+        assert len(owned) == len(scheduler.running)
+        assert all(owner.slot == slot for slot, owner in owned.items())
+
+    @invariant()
+    def offered_rows_are_in_the_cache(self) -> None:
+        if not hasattr(self, "driver"):
+            return
+        for slot, rows in enumerate(self.driver.engine._scheduler.slots.rows):
+            assert self.driver.session.rows[slot][: len(rows)] == rows
+
+    def teardown(self) -> None:
+        if not hasattr(self, "driver"):
+            return
+        self.driver.run()
+        assert set(self.driver.finishes) == set(self.expected)
+        for key, tokens in self.expected.items():
+            generated = self.driver.tokens.get(key, [])
+            if self.driver.finishes[key].reason is FinishReason.ABORT:
+                assert key[0] in self.aborted
+                assert generated == tokens[: len(generated)]
+            else:
+                assert generated == tokens
+        assert self.driver.engine._scheduler.slots.owners == [None] * len(self.driver.engine._scheduler.slots)
+
+
+TestEngineLife = EngineLife.TestCase
+TestEngineLife.settings = settings(max_examples=150, stateful_step_count=30)

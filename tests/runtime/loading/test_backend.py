@@ -1,0 +1,219 @@
+"""Which backend serves, and the doctor's report: every decision with the line that changes it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from runtime.loading.backend import Backend, BackendError, choose_backend, probe_in_subprocess
+from runtime.loading.backend_probe import ProbeResult, probe
+from runtime.loading.doctor import examine
+from runtime.loading.doctor_cli import doctor_command
+from runtime.loading.gpu import Gpu, GpuReport, find_gpus
+from runtime.loading.gpu_loader import plan_gpu_cache
+from runtime.package.manifest import Package, sha256_of_file
+from runtime.package.plan_sidecar import PlanKey, PlanSidecar, graph_digests, write_sidecar
+from runtime.session.kv_budget import KVBudgetError
+from tests.export.tiny_package import write_package
+
+ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+NONE = GpuReport((), "no driver", "install one")
+VERSIONS = {Backend.TENSORRT: "11.4.0", Backend.TENSORRT_RTX: "1.7.1.116", Backend.CUDA: "1.31.1"}
+
+
+def working(backend: Backend) -> ProbeResult:
+    return ProbeResult(VERSIONS[backend])
+
+
+def broken(backend: Backend) -> ProbeResult:
+    return ProbeResult(problem=f"{backend} is broken", fix=f"fix {backend}")
+
+
+def never(backend: Backend) -> ProbeResult:
+    raise AssertionError(f"{backend} was probed on a machine without a GPU")
+
+
+def add_plan(package: Package, name: str, library: str, version: str, capability: str) -> None:
+    """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT."""
+    path = package.root / f"trt/{name}.plan"
+    path.write_bytes(b"plan of " + name.encode())
+    key = PlanKey(
+        library=library,
+        library_version=version,
+        target=name,
+        compute_capability=capability,
+        hardware_compatibility="none",
+        graph_sha256=graph_digests(package),
+        max_slots=4,
+        prefill_tokens=32,
+        max_logits=16,
+        optimization_level=3,
+        workspace_bytes=0,
+    )
+    sidecar = PlanSidecar(
+        schema_version=1,
+        key=key,
+        precision={},
+        capacity=64,
+        plan_bytes=path.stat().st_size,
+        plan_sha256=sha256_of_file(path),
+        driver="",
+        build_seconds=1.0,
+        peak_memory_bytes=1,
+        created_unix=1,
+    )
+    write_sidecar(path.with_name(f"{name}.plan.json"), sidecar)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return write_package(tmp_path / "tiny")
+
+
+def test_without_a_gpu_nothing_is_probed_and_the_cpu_serves(package: Package) -> None:
+    choice = choose_backend(package, "auto", probe=never, gpus=lambda: NONE)
+    assert (choice.backend, choice.gpu) == (Backend.CPU, None)
+    assert choice.explain() == "backend cpu: no driver"
+    with pytest.raises(BackendError, match="backend tensorrt needs a GPU: no driver; install one, or serve"):
+        choose_backend(package, "tensorrt", probe=never, gpus=lambda: NONE)
+    assert choose_backend(package, "cpu", probe=never, gpus=lambda: GpuReport((ADA,))).backend is Backend.CPU
+
+
+def test_auto_takes_the_first_that_works_and_has_its_plan(package: Package) -> None:
+    add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
+    choice = choose_backend(package, "auto", probe=working, gpus=lambda: GpuReport((ADA,)))
+    assert choice.backend is Backend.TENSORRT_RTX
+    assert choice.plan is not None
+    assert choice.plan.path.name == "sm89.plan"
+    assert choice.reasons[0].startswith("no tensorrt: plan sm89 was built by tensorrt_rtx 1.7.1.116, this machine runs")
+    assert choice.reasons[1] == "tensorrt-rtx 1.7.1.116 works on RTX 4090"
+
+
+def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> None:
+    choice = choose_backend(package, "auto", probe=broken, gpus=lambda: GpuReport((ADA,)))
+    assert choice.backend is Backend.CPU
+    assert choice.reasons == tuple(
+        f"no {name}: {name} is broken; fix {name}" for name in ("tensorrt", "tensorrt-rtx", "cuda")
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("cuda", "cannot serve: the package's graph is for the CPU; export it with --precision fp16"),
+        ("tensorrt-rtx", "holds no plan; build one with 'powertrain engine .* --target sm89'"),
+        ("tensorrt", "holds no plan; build one with 'powertrain engine .* --target current'"),
+        (
+            "rocm",
+            "backend 'rocm' is unknown; choose one of auto, cpu, cuda, tensorrt, tensorrt-rtx, ort-tensorrt",
+        ),
+    ],
+)
+def test_a_backend_by_name_serves_or_is_refused(package: Package, wanted: str, message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        choose_backend(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
+
+
+def test_a_crashing_library_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The probe's process dies as a broken GPU library makes it die; ours goes on."""
+    for name, script, problem in (
+        ("crash", "#!/bin/sh\nkill -SEGV $$\n", "its libraries crash (exit status -11)"),
+        ("nonsense", "#!/bin/sh\necho hello\n", "its probe printed nonsense"),
+    ):
+        python = tmp_path / name
+        python.write_text(script)
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+        assert probe_in_subprocess(Backend.CUDA).problem == problem
+
+
+def test_probes_name_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", None)
+    assert probe("tensorrt").fix == "pip install 'powertrain[tensorrt]'"
+    assert probe("ort_tensorrt_rtx").fix == "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
+
+
+@pytest.mark.skipif(bool(find_gpus().gpus), reason="a machine with a GPU may have everything")
+@pytest.mark.parametrize("backend", [one for one in Backend if one is not Backend.CPU])
+def test_every_probe_answers_on_a_machine_without_a_gpu(backend: Backend) -> None:
+    result = probe_in_subprocess(backend)
+    assert result.problem
+    assert result.fix
+    assert "\n" not in result.problem
+
+
+def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> None:
+    add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
+    choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
+    plan = plan_gpu_cache(package, choice, num_slots=16, max_model_len=None, kv_cache_bytes=None)
+    assert (plan.num_slots, plan.slot_tokens, plan.bytes_per_token) == (4, 64, 2 * 2 * 2 * 16 * 2)
+    with pytest.raises(BackendError, match="the plan's slots have 64 tokens, 32 were asked for"):
+        plan_gpu_cache(package, choice, num_slots=16, max_model_len=32, kv_cache_bytes=None)
+    with pytest.raises(KVBudgetError, match="needs 16,384 bytes, the budget is 1,000"):
+        plan_gpu_cache(package, choice, num_slots=16, max_model_len=None, kv_cache_bytes=1000)
+
+
+def fake_tool(folder: Path, script: str) -> str:
+    path = folder / "nvidia-smi"
+    path.write_text(f"#!{sys.executable}\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_gpus_are_read_from_the_drivers_tool(tmp_path: Path) -> None:
+    line = "0, NVIDIA GeForce RTX 4090, 8.9, 24564, 20480, 595.10"
+    report = find_gpus(fake_tool(tmp_path, f"print({line!r})"))
+    assert report.gpus == (Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", 24564 * 2**20, 20480 * 2**20, "595.10"),)
+    assert report.gpus[0].sm == "sm89"
+
+
+def test_a_failing_tool_is_a_reason(tmp_path: Path) -> None:
+    script = "import sys; print('NVIDIA-SMI has failed'); sys.exit(9)"
+    assert find_gpus(fake_tool(tmp_path, script)).problem == "nvidia-smi failed: NVIDIA-SMI has failed"
+    assert find_gpus(fake_tool(tmp_path, "pass")).problem == "the driver sees no GPU"
+    assert find_gpus(str(tmp_path / "absent")).problem == "nvidia-smi did not answer (FileNotFoundError)"
+
+
+def test_the_doctor_on_a_machine_with_nothing(package: Package) -> None:
+    findings = {finding.topic: finding for finding in examine([], probe=broken, gpus=lambda: NONE)}
+    assert findings["cpu"].state == "ok"
+    assert (findings["gpu"].state, findings["gpu"].fix) == ("missing", "install one")
+    assert findings["cuda"].text == "cuda is broken; of no use without a GPU"
+    about = [finding for finding in examine([package.root], probe=broken, gpus=lambda: NONE) if finding.topic == "tiny"]
+    assert [finding.state for finding in about] == ["ok", "missing"]
+    assert about[1].fix == f"powertrain engine {package.root} --target sm89"
+
+
+def test_the_doctor_says_which_plan_runs_and_which_does_not(package: Package) -> None:
+    add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
+    add_plan(package, "sm80", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.0")
+    add_plan(package, "current-sm89", "tensorrt", "10.9", "8.9")
+    findings = examine([package.root], probe=working, gpus=lambda: GpuReport((ADA,)))
+    about = {finding.text.split(" was")[0]: finding for finding in findings if finding.topic == "tiny"}
+    assert about["plan sm89 runs on RTX 4090"].state == "ok"
+    assert about["plan sm80"].state == about["plan current-sm89"].state == "problem"
+    assert about["plan sm80"].fix.startswith("build one with 'powertrain engine")
+    without_gpu = examine([package.root], probe=broken, gpus=lambda: NONE)
+    assert [f.text for f in without_gpu if f.topic == "tiny"][1:] == [
+        f"plan {name} cannot run here: there is no GPU" for name in ("current-sm89", "sm80", "sm89")
+    ]
+
+
+def test_the_doctor_reports_a_damaged_package(package: Package) -> None:
+    (package.root / "ort/model.onnx").write_bytes(b"")
+    finding = examine([package.root], probe=broken, gpus=lambda: NONE)[-1]
+    assert finding.state == "problem"
+    assert "'ort/model.onnx' has 0 bytes" in finding.text
+
+
+def test_the_doctor_command_works_here(tmp_path: Path) -> None:
+    result = CliRunner().invoke(doctor_command, [str(tmp_path)])
+    assert result.exit_code == 0
+    assert "cpu: " in result.output
+    assert "-> make model" in result.output
+    assert np.all([line.startswith(("ok", "missing", "problem", " ")) for line in result.output.splitlines()])

@@ -1,0 +1,145 @@
+"""A package is loaded only when it is whole, unaltered and holds nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import PackageError
+from runtime.package.manifest import (
+    FileInfo,
+    GraphInfo,
+    Manifest,
+    ModelShape,
+    SourceInfo,
+    file_info,
+    load_package,
+    write_manifest,
+)
+
+
+def make_package(root: Path, **changes: Any) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "ort").mkdir(exist_ok=True)
+    (root / "tokenizer.json").write_text("{}")
+    (root / "ort" / "model.onnx").write_bytes(b"graph")
+    files = {name: file_info(root / name) for name in ("tokenizer.json", "ort/model.onnx")}
+    fields: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "tiny",
+        "served_names": ("tiny",),
+        "source": SourceInfo(kind="gguf", name="tiny.gguf", sha256="0" * 64, license="Apache-2.0"),
+        "architecture": "llama",
+        "spec": {},
+        "shape": ModelShape(num_layers=1, num_kv_heads=1, head_dim=8, vocab_size=16),
+        "max_model_len": 32,
+        "stop_token_ids": (2,),
+        "special_tokens": {},
+        "graphs": {"ort": GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, 1, 1)},
+        "quality": None,
+        "recipe_digest": "",
+        "files": files,
+        "tools": {},
+        "build_seconds": 0.0,
+        "created_unix": 0,
+    }
+    fields.update(changes)
+    write_manifest(root, Manifest(**fields))
+    return root
+
+
+def test_a_whole_package_loads(tmp_path: Path) -> None:
+    package = load_package(make_package(tmp_path / "tiny"))
+    assert package.read_text("tokenizer.json") == "{}"
+    with pytest.raises(PackageError, match="holds no 'elsewhere'"):
+        package.path("elsewhere")
+
+
+def grow(root: Path) -> None:
+    (root / "tokenizer.json").write_text("{ }")
+
+
+def flip(root: Path) -> None:
+    (root / "ort" / "model.onnx").write_bytes(b"grapH")
+
+
+def remove(root: Path) -> None:
+    (root / "tokenizer.json").unlink()
+
+
+def link(root: Path) -> None:
+    (root / "tokenizer.json").rename(root.parent / "outside.json")
+    (root / "tokenizer.json").symlink_to(root.parent / "outside.json")
+
+
+def link_folder(root: Path) -> None:
+    (root / "ort").rename(root.parent / "outside")
+    (root / "ort").symlink_to(root.parent / "outside")
+
+
+def hard_link(root: Path) -> None:
+    os.link(root / "tokenizer.json", root.parent / "second.json")
+
+
+def add_stranger(root: Path) -> None:
+    (root / "ort" / "extra.bin").write_bytes(b"")
+
+
+def truncate_manifest(root: Path) -> None:
+    path = root / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def unknown_field(root: Path) -> None:
+    path = root / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "surprise": 1}))
+
+
+def other_version(root: Path) -> None:
+    path = root / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+
+
+def no_manifest(root: Path) -> None:
+    (root / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (grow, r"'tokenizer.json' has 3 bytes, the manifest says 2"),
+        (flip, r"'ort/model.onnx' has sha256 [0-9a-f]{64}, the manifest says"),
+        (remove, r"'tokenizer.json' is missing"),
+        (link, r"'tokenizer.json' goes through a link"),
+        (link_folder, r"'ort/model.onnx' goes through a link"),
+        (hard_link, r"'tokenizer.json' is hard-linked elsewhere"),
+        (add_stranger, r"the manifest does not name 'ort/extra.bin'"),
+        (truncate_manifest, r"manifest.json is not readable"),
+        (unknown_field, r"manifest.json is not readable .*surprise"),
+        (other_version, r"schema version 99, this powertrain reads 1"),
+        (no_manifest, r"manifest.json is missing; build one with 'powertrain export"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    root = make_package(tmp_path / "tiny")
+    damage(root)
+    with pytest.raises(PackageError, match=message):
+        load_package(root)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "ort/../tokenizer.json", "ort\\model.onnx", "./x"])
+def test_names_that_leave_the_package_are_refused(tmp_path: Path, name: str) -> None:
+    root = make_package(tmp_path / "tiny", files={name: FileInfo(0, "0" * 64)})
+    with pytest.raises(PackageError, match="does not stay inside the package"):
+        load_package(root)
+
+
+def test_a_graph_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+    graphs = {"ort": GraphInfo("ort/other.onnx", "float32", ("cpu",), {}, 1, 1)}
+    with pytest.raises(PackageError, match=r"graph 'ort' points to 'ort/other.onnx'"):
+        load_package(make_package(tmp_path / "tiny", graphs=graphs))

@@ -1,0 +1,228 @@
+"""ONNX Runtime's GPU providers: their options, the CUDA graph that each call belongs to, and where its inputs lie."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+from runtime.loading.backend import Backend, BackendChoice
+from runtime.loading.gpu import Gpu
+from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
+from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.device import DeviceError
+from runtime.session.gpu.ort.providers import cuda_provider, profile_options, tensorrt_provider, tensorrt_rtx_provider
+from runtime.session.gpu.ort.runner import OrtRunner, Provider
+from runtime.session.gpu.static_session import Call, StaticSession
+from runtime.session.kv_budget import KVPlan
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
+from tests.export.tiny_package import write_package
+from tests.host_cuda_session import HostBinding, HostCudaSession
+from tests.host_tensorrt import HostDevice, HostError
+
+SHAPE = model_shape(ARCHITECTURES["llama"])
+DECODE = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=1, num_logits=2, total_tokens=9, addresses={})
+PREFILL = Call(is_decode=False, first_slot=0, num_rows=1, num_tokens=9, num_logits=1, total_tokens=9, addresses={})
+
+
+@dataclass
+class Parts:
+    session: StaticSession
+    inner: HostCudaSession
+    device: HostDevice
+
+
+def open_session(graph: Path, provider: Provider, option: str = "gpu_graph_id", spec: str = "llama") -> Parts:
+    """A session over the double of ONNX Runtime's, with the provider's own run options."""
+    device, made, shape = HostDevice(), list[HostCudaSession](), model_shape(ARCHITECTURES[spec])
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        made.append(HostCudaSession(path, options, device, option))
+        return made[0]
+
+    doubled = Provider(provider.backend, provider.memory, make, provider.run_entries, provider.position_input)
+    runner = OrtRunner(graph, doubled, device, shape, max_slots=4, prefill_tokens=16, capacity=CAPACITY)
+    return Parts(StaticSession(provider.backend, runner, device, shape, 4), made[0], device)
+
+
+@pytest.fixture(params=["cuda", "ort-tensorrt", "ort-tensorrt-rtx"])
+def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Parts:
+    spec = ARCHITECTURES["llama"]
+    if request.param == "cuda":
+        return open_session(write_ort(spec, tmp_path / "ort"), cuda_provider())
+    make = tensorrt_provider if request.param == "ort-tensorrt" else tensorrt_rtx_provider
+    provider = make(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    option = "gpu_graph_id" if request.param == "ort-tensorrt" else "cuda_graph_annotation_id"
+    return open_session(write_trt(spec, tmp_path / "trt"), provider, option)
+
+
+def decode(session: StaticSession, first_slot: int, *positions: int) -> None:
+    session.decode(first_slot, np.full(len(positions), 5), np.array(positions))
+
+
+def test_each_decode_shape_has_a_graph_and_prefill_has_none(parts: Parts) -> None:
+    session, inner = parts.session, parts.inner
+    session.prefill(0, np.arange(20), 0, 1)  # two pieces of at most 16 tokens
+    session.prefill(1, np.arange(3), 0, 1)
+    decode(session, 0, 20, 3)
+    decode(session, 0, 21, 4)
+    decode(session, 0, 22)
+    decode(session, 1, 5)
+    decode(session, 0, 23, 6)
+    session.prefill(1, np.arange(2), 7, 1)
+    decode(session, 0, 24, 9)
+    assert inner.graph_ids == [-1, -1, -1, 1, 1, 2, 3, 1, -1, 1]
+    assert sorted(inner.captured) == [1, 2, 3]
+    assert inner.num_executions == len(inner.graph_ids) + len(inner.captured)  # a regular run before each capture
+
+
+def test_inputs_stay_where_they_are_and_change_in_place(parts: Parts) -> None:
+    session, inner, device = parts.session, parts.inner, parts.device
+    session.prefill(0, np.arange(7), 0, 0)
+    session.prefill(1, np.arange(12), 0, 0)
+    decode(session, 0, 7, 12)
+    graph, num_blocks = inner.captured[1], len(device.blocks)
+    seen = []
+    for step in range(1, 4):
+        ids = np.array([10 + step, 20 + step])
+        session.decode(0, ids, np.array([7 + step, 12 + step]))
+        shape, address = graph.inputs["input_ids"]
+        assert shape == (2, 1)
+        seen.append(device.view(address, 16).view(np.int64).tolist())
+    assert seen == [[11, 21], [12, 22], [13, 23]]
+    assert inner.graph_ids[-4:] == [1, 1, 1, 1]
+    assert len(device.blocks) == num_blocks  # nothing was allocated after the start
+    assert inner.captured[1] is graph
+
+
+def test_positions_reach_the_graph_in_its_own_terms(tmp_path: Path) -> None:
+    """``seqlens_k``, int32: rows after the call, minus 1. The total is the slot's length, captured once and for all."""
+    parts = open_session(write_ort(ARCHITECTURES["llama"], tmp_path / "ort"), cuda_provider())
+    parts.session.prefill(0, np.arange(7), 0, 0)
+    parts.session.decode(0, np.array([1, 2]), np.array([7, 0]))
+    parts.session.decode(0, np.array([1, 2]), np.array([8, 1]))
+    graph = parts.inner.captured[1]
+    assert parts.device.view(graph.inputs["seqlens_k"][1], 8).view(np.int32).tolist() == [8, 1]
+    assert graph.total == CAPACITY
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_captured_steps_give_the_cpu_sessions_logits(tmp_path: Path, name: str) -> None:
+    spec = ARCHITECTURES[name]
+    graph = write_ort(spec, tmp_path / "ort")
+    kv = KVPlan(num_slots=4, slot_tokens=CAPACITY, bytes_per_token=0, budget_bytes=0)
+    reference = OrtSession(graph, model_shape(spec), kv, OrtOptions(intra_op_threads=1), "float32")
+    session = open_session(graph, cuda_provider(), spec=name).session
+    for one in (session, reference):
+        one.prefill(0, np.arange(30), 0, 1)
+        one.prefill(1, np.arange(40, 43), 0, 1)
+    for step in range(4):
+        ids, positions = np.array([step, 9 - step, 3]), np.array([30 + step, 3 + step, step])
+        ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) -> None:
+    binding = HostBinding(parts.device)
+    host = np.zeros(2, np.int64)
+    with pytest.raises(HostError, match="input_ids is bound in host memory"):
+        binding.bind_input("input_ids", "cpu", 0, np.int64, (2, 1), host.ctypes.data)
+    with pytest.raises(HostError, match="no block holds 16 bytes"):
+        binding.bind_input("input_ids", "cuda", 0, np.int64, (2, 1), host.ctypes.data)
+    decode(parts.session, 0, 0)
+    moved = parts.session._runner._decode[0, 1]  # type: ignore[attr-defined]
+    shape, address = moved.binding.inputs["input_ids"]
+    moved.binding.inputs["input_ids"] = (shape, address + 8)
+    with pytest.raises(HostError, match="graph 1 was captured with other addresses"):
+        decode(parts.session, 0, 1)
+
+
+def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the backend's choice to a session that passed the self-test, with captured steps."""
+    package, device, made = write_package(tmp_path / "tiny", with_trt=False), HostDevice(), list[HostCudaSession]()
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        made.append(HostCudaSession(path, options, device))
+        return made[0]
+
+    memory = SimpleNamespace(CudaDevice=lambda _index: device)
+    monkeypatch.setitem(sys.modules, "runtime.session.gpu.cuda_device", memory)
+    monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
+    choice = BackendChoice(Backend.CUDA, ("asked for",), Gpu(0, "RTX 4090", "8.9", 2**34, 2**34, "595.10"))
+    kv = plan_gpu_cache(package, choice, num_slots=4, max_model_len=None, kv_cache_bytes=2**24)
+    session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
+    assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
+    assert made[0].graph_ids == [-1] * 3 + [1] * 6 + [2]  # the script: two chunks, a prompt, six steps, a moved slot
+    session.close()
+    assert device.closed
+
+
+def test_a_graph_of_the_other_dialect_is_refused(tmp_path: Path) -> None:
+    graph = write_trt(ARCHITECTURES["llama"], tmp_path / "trt")
+    with pytest.raises(DeviceError, match="the graph is not one for cuda; export it with --dialect ort,trt"):
+        open_session(graph, cuda_provider())
+
+
+def test_the_tensorrt_providers_are_given_both_profiles(tmp_path: Path) -> None:
+    provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    assert provider.run_entries(DECODE, 4) == {"gpu_graph_id": "4"}
+    options = profile_options("trt_profile", SHAPE, CAPACITY, 4, 16)
+    shapes = options["trt_profile_max_shapes"].split(",")
+    assert shapes[:4] == ["input_ids:4x1", "write_indices:4", "logits_indices:4", "past_key_values.0.key:4x2x64x16"]
+    assert shapes[len(shapes) // 2 :][:3] == ["input_ids:1x16", "write_indices:1", "logits_indices:16"]
+    rtx = tensorrt_rtx_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    assert rtx.run_entries(DECODE, 4) == {"nv_profile_index": "0", "cuda_graph_annotation_id": "4"}
+    assert rtx.run_entries(PREFILL, -1) == {"nv_profile_index": "1", "cuda_graph_annotation_id": "-1"}
+
+
+class FakeSession:
+    """``onnxruntime.InferenceSession`` where the CUDA provider is there and refuses to capture, or fails otherwise."""
+
+    asked: list[dict[str, str]]
+    problem: str
+
+    def __init__(self, _graph: str, _options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]) -> None:
+        self.providers = [providers[0][0], "CPUExecutionProvider"]
+        type(self).asked.append(providers[0][1])
+        if "enable_cuda_graph" in providers[0][1] and self.problem:
+            raise Fail(self.problem)
+
+    def get_providers(self) -> list[str]:
+        return self.providers
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
+    FakeSession.asked, FakeSession.problem = [], ""
+    monkeypatch.setattr(ort, "InferenceSession", FakeSession)
+    return FakeSession
+
+
+def test_cuda_asks_for_capture(fake: type[FakeSession]) -> None:
+    cuda_provider().make(Path("model.onnx"), ort.SessionOptions())
+    assert [options.get("enable_cuda_graph") for options in fake.asked] == ["1"]
+
+
+def test_a_graph_that_cannot_be_captured_runs_without_and_says_so(
+    fake: type[FakeSession], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.problem = "This session cannot use the graph capture feature as requested by the user"
+    with caplog.at_level(logging.WARNING, "powertrain.backend"):
+        cuda_provider().make(Path("model.onnx"), ort.SessionOptions())
+    assert [options.get("enable_cuda_graph") for options in fake.asked] == ["1", None]
+    assert "no CUDA graphs, every decode step launches its kernels one by one: This session cannot" in caplog.text
+
+
+def test_another_failure_is_not_taken_for_that(fake: type[FakeSession]) -> None:
+    fake.problem = "out of memory"
+    with pytest.raises(Fail, match="out of memory"):
+        cuda_provider().make(Path("model.onnx"), ort.SessionOptions())
+    assert len(fake.asked) == 1

@@ -1,0 +1,272 @@
+"""TrtRunner and StaticSession over HostTensorRT: the same tokens as the ``ort`` graph, and every misuse caught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from runtime.engine.config import EngineConfig
+from runtime.engine.engine import Engine
+from runtime.events import FinishEvent, FinishReason, TokenEvent
+from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.device import DeviceError
+from runtime.session.gpu.device_arena import DeviceArena
+from runtime.session.gpu.ort.providers import cuda_provider, graph_id_entry
+from runtime.session.gpu.ort.runner import OrtRunner, Provider
+from runtime.session.gpu.static_session import Call, StaticSession
+from runtime.session.gpu.trt.runner import TrtRunner
+from runtime.session.kv_budget import KVPlan
+from runtime.session.session import Session
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
+from tests.host_cuda_session import HostCudaSession
+from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError
+from tests.runtime.engine_driver import request
+
+SPEC = ARCHITECTURES["llama"]
+SHAPE = model_shape(SPEC)
+SLOTS = 4
+PROMPTS = [np.random.default_rng(seed).integers(0, SPEC.vocab_size, 5 + 9 * seed).tolist() for seed in range(5)]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("graphs")
+    return {"ort": write_ort(SPEC, folder / "ort"), "trt": write_trt(SPEC, folder / "trt")}
+
+
+def ort_session(graph: Path) -> OrtSession:
+    kv = KVPlan(num_slots=SLOTS, slot_tokens=CAPACITY, bytes_per_token=512, budget_bytes=0)
+    return OrtSession(graph, SHAPE, kv, OrtOptions(intra_op_threads=1), "float32")
+
+
+def trt_session(
+    graph: Path, *, records: bool = True, prefill_tokens: int = 16
+) -> tuple[StaticSession, HostCudaEngine, HostDevice]:
+    device, plan = HostDevice(), HostCudaEngine(graph, num_slots=SLOTS, prefill_tokens=prefill_tokens)
+    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=records)
+    return StaticSession("tensorrt", runner, device, SHAPE, SLOTS), plan, device
+
+
+def ort_static_session(graph: Path) -> StaticSession:
+    """The ``trt`` graph in ONNX Runtime, as its GPU providers run it, on the one provider that is here."""
+    device = HostDevice()
+    provider = Provider(
+        "ort-cpu", "cpu", lambda path, options: ort.InferenceSession(str(path), options), graph_id_entry
+    )
+    runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16, capacity=CAPACITY)
+    return StaticSession("ort-cpu", runner, device, SHAPE, SLOTS)
+
+
+def cuda_session(graph: Path) -> tuple[StaticSession, HostCudaSession]:
+    """The ``ort`` graph with captured decode steps, as the CUDA provider runs it."""
+    device, made = HostDevice(), list[HostCudaSession]()
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        made.append(HostCudaSession(path, options, device))
+        return made[0]
+
+    provider = replace(cuda_provider(), make=make)
+    runner = OrtRunner(graph, provider, device, SHAPE, max_slots=SLOTS, prefill_tokens=16, capacity=CAPACITY)
+    return StaticSession("cuda", runner, device, SHAPE, SLOTS), made[0]
+
+
+@pytest.fixture(params=["recorded", "queued", "onnxruntime", "captured"])
+def session(graphs: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Session]:
+    made: Session
+    if request.param == "onnxruntime":
+        made = ort_static_session(graphs["trt"])
+    elif request.param == "captured":
+        made, _ = cuda_session(graphs["ort"])
+    else:
+        made, _, _ = trt_session(graphs["trt"], records=request.param == "recorded")
+    yield made
+    made.close()
+
+
+def serve(session: Session, *, abort: str | None = None, config: EngineConfig | None = None) -> dict[str, list[int]]:
+    """Five prompts on four slots, one of them twice so that its cache rows are reused; greedy tokens by request."""
+    engine = Engine(session, config or EngineConfig(prefill_chunk_tokens=16, idle_prefill_chunk_tokens=24))
+    tokens: dict[str, list[int]] = {}
+    reasons: dict[str, FinishReason] = {}
+    for index, prompt in enumerate(PROMPTS):
+        engine.add(request(f"r{index}", prompt, max_tokens=6 + index))
+    engine.add(request("again", PROMPTS[1], max_tokens=8))
+    steps = 0
+    while engine.has_work:
+        events = list(engine.step().events)
+        steps += 1
+        if steps == 4 and abort is not None:
+            events += engine.abort(abort)
+        for event in events:
+            if isinstance(event, TokenEvent):
+                tokens.setdefault(event.request_id, []).append(event.token_id)
+            elif isinstance(event, FinishEvent):
+                reasons[event.request_id] = event.reason
+    for name, reason in reasons.items():
+        assert reason is (FinishReason.ABORT if name == abort else FinishReason.LENGTH), name
+    return tokens
+
+
+def test_a_batch_gets_the_tokens_that_the_ort_graph_gives(graphs: dict[str, Path], session: Session) -> None:
+    expected = serve(ort_session(graphs["ort"]))
+    assert {name: len(tokens) for name, tokens in expected.items()} == {
+        "r0": 6, "r1": 7, "r2": 8, "r3": 9, "r4": 10, "again": 8,
+    }  # fmt: skip
+    assert len({tuple(tokens) for tokens in expected.values()}) >= 5
+    assert serve(session) == expected
+
+
+@pytest.mark.parametrize("victim", ["r0", "r2"])
+def test_an_abort_moves_slots_and_changes_nobody_else(graphs: dict[str, Path], session: Session, victim: str) -> None:
+    expected = serve(ort_session(graphs["ort"]))
+    served = serve(session, abort=victim)
+    for name, tokens in served.items():
+        assert tokens == expected[name][: len(tokens)]
+        assert name == victim or len(tokens) == len(expected[name])
+
+
+def test_logits_equal_the_ort_graphs(graphs: dict[str, Path], session: Session) -> None:
+    reference = ort_session(graphs["ort"])
+    prompt = np.array(PROMPTS[4], np.int64)  # 41 tokens: three pieces of the prefill profile
+    ours, theirs = (one.prefill(2, prompt, 0, 3).copy() for one in (session, reference))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for slot, length in ((0, 7), (1, 20)):
+        for one in (session, reference):
+            one.prefill(slot, prompt[:length], 0, 0)
+    for _ in range(3):
+        positions, ids = np.array([7, 20, 41]), np.array([3, 5, 8])
+        ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_copied_and_swapped_slots_hold_their_rows(graphs: dict[str, Path], session: Session) -> None:
+    prompt = np.array(PROMPTS[2], np.int64)
+    session.prefill(0, prompt, 0, 1)
+    expected = session.decode(0, np.array([9]), np.array([len(prompt)])).copy()
+    session.prefill(1, prompt[::-1].copy(), 0, 1)
+    session.copy_slot(0, 3, len(prompt))
+    session.swap_slots(1, 3, len(prompt))
+    np.testing.assert_array_equal(session.decode(1, np.array([9]), np.array([len(prompt)])), expected)
+    assert not np.array_equal(session.decode(3, np.array([9]), np.array([len(prompt)])), expected)
+
+
+def test_a_decode_shape_is_recorded_once_and_replayed(graphs: dict[str, Path]) -> None:
+    session, plan, device = trt_session(graphs["trt"])
+    session.prefill(0, np.array([1, 2, 3]), 0, 0)
+    for position in range(3, 8):
+        session.decode(0, np.array([4]), np.array([position]))
+    assert device.launches == 4  # five calls, the first one queued
+    assert len(plan.contexts) == 2  # prefill and one decode shape
+    session.decode(0, np.array([4, 4]), np.array([8, 0]))
+    assert len(plan.contexts) == 3
+
+
+def test_limits_come_from_the_plan(graphs: dict[str, Path]) -> None:
+    session, _, _ = trt_session(graphs["trt"])
+    assert session.info.max_model_len == CAPACITY
+    assert session.info.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4  # kinds, layers, heads, head_dim, bytes
+    assert not session.info.batch_invariant
+
+
+def test_more_logits_than_the_plan_gives_at_once_are_run_in_pieces(graphs: dict[str, Path], session: Session) -> None:
+    """41 rows, where a call of the plan gives 8 and of ONNX Runtime's providers 16."""
+    prompt = np.array(PROMPTS[4], np.int64)
+    expected = ort_session(graphs["ort"]).prefill(0, prompt, 0, len(prompt)).copy()
+    np.testing.assert_allclose(session.prefill(0, prompt, 0, len(prompt)), expected, atol=1e-4)
+
+
+def test_more_slots_than_the_plan_has_are_refused(graphs: dict[str, Path]) -> None:
+    device, plan = HostDevice(), HostCudaEngine(graphs["trt"], num_slots=2)
+    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+    with pytest.raises(DeviceError, match="4 slots were asked for, the plan was built for 2"):
+        StaticSession("tensorrt", runner, device, SHAPE, 4)
+
+
+def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> None:
+    device, plan = HostDevice(), HostCudaEngine(graphs["trt"])
+    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+    arena = DeviceArena(device, SHAPE, SLOTS, CAPACITY, 4)
+    call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=3, num_logits=2, total_tokens=3, addresses={})
+    with pytest.raises(DeviceError, match=r"refused shape \[2, 3\] for 'input_ids'"):
+        runner.enqueue(call, arena)
+
+
+def test_a_plan_without_aliases_is_refused(graphs: dict[str, Path]) -> None:
+    device, plan = HostDevice(), HostCudaEngine(graphs["trt"], aliases=False)
+    with pytest.raises(DeviceError, match=r"does not update 'past_key_values\.0\.key' in place"):
+        TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+
+
+def test_a_plan_of_another_model_is_refused(graphs: dict[str, Path]) -> None:
+    device, plan = HostDevice(), HostCudaEngine(graphs["trt"])
+    other = model_shape(replace(SPEC, num_layers=3))
+    with pytest.raises(DeviceError, match=r"differ from the package's by 'past_key_values\.2\.key'"):
+        TrtRunner(plan, lambda: plan.create_execution_context(device), device, other, records_decode=False)
+
+
+class TestTheDoubleIsStrict:
+    """Each misuse that the double promises to catch, committed on purpose."""
+
+    @pytest.fixture
+    def parts(self, graphs: dict[str, Path]) -> tuple[StaticSession, HostCudaEngine, HostDevice]:
+        session, plan, device = trt_session(graphs["trt"], records=False)
+        session.prefill(0, np.array([1, 2, 3]), 0, 1)
+        return session, plan, device
+
+    def test_unset_address(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        context = parts[1].contexts[0]
+        del context.addresses["logits"]
+        with pytest.raises(HostError, match="without an address for logits"):
+            context.execute_async_v3(7)
+
+    def test_overlap(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        context = parts[1].contexts[0]
+        context.addresses["past_key_values.1.key"] = context.addresses["past_key_values.0.key"]
+        context.addresses["present.1.key"] = context.addresses["past_key_values.0.key"]
+        with pytest.raises(HostError, match="overlap"):
+            context.execute_async_v3(7)
+
+    def test_missing_alias(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        context = parts[1].contexts[0]
+        context.addresses["present.0.key"] = context.addresses["past_key_values.1.key"]
+        with pytest.raises(HostError, match="must be the same memory"):
+            context.execute_async_v3(7)
+
+    def test_stale_input(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        _, plan, device = parts
+        plan.contexts[0].execute_async_v3(7)
+        with pytest.raises(HostError, match="read again without an upload"):
+            device.synchronize()
+
+    def test_voided_shape(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        context = parts[1].contexts[0]
+        context.set_optimization_profile_async(0, 7)
+        with pytest.raises(HostError, match="without a shape"):
+            context.execute_async_v3(7)
+
+    def test_freed_memory(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        session, plan, _ = parts
+        context = plan.contexts[0]
+        session.close()
+        with pytest.raises(HostError, match="after the device was closed"):
+            context.execute_async_v3(7)
+
+    def test_foreign_stream(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        with pytest.raises(HostError, match="stream 0"):
+            parts[1].contexts[0].execute_async_v3(0)
+
+    def test_logits_read_before_the_stream_is_done(
+        self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]
+    ) -> None:
+        _, _, device = parts
+        source, target = device.allocate(8), device.pinned(8)
+        device.download(target, source)
+        assert target.tolist() == [0xFF] * 8
+        device.synchronize()
+        assert target.tolist() == [0] * 8
