@@ -77,7 +77,7 @@ check: setup-dev ## Lint, formatting and types
 bench: model ## Measure MODEL in process and over HTTP; results in bench/results/
 	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
 
-engine: setup-tensorrt ## Build TensorRT engines of MODEL for TARGET, without a GPU
+engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GPU
 	@$(BIN)/powertrain export models/$(MODEL).toml --precision int8 --dialect ort,trt --output models/$(MODEL)-trt
 	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
 

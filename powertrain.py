@@ -9,7 +9,7 @@ import rich_click as click
 _COMMANDS = {
     "export": ("export.commands.export", "export_command", "Turn a checkpoint into a model package."),
     "inspect": ("export.commands.inspect", "inspect_command", "Show what a model package holds."),
-    "engine": ("export.commands.engine", "engine_command", "Build TensorRT engines into a package."),
+    "engine": ("export.commands.engine", "engine_command", "Compile TensorRT plans into a package."),
     "serve": ("api.process.cli", "serve_command", "Serve a model package over HTTP."),
     "bench": ("bench.commands.bench", "bench_group", "Measure an endpoint or the runtime."),
     "doctor": ("runtime.loading.doctor_cli", "doctor_command", "Say what this machine can run and what is missing."),
@@ -35,7 +35,7 @@ class _LazyGroup(click.RichGroup):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="powertrain")
 def main() -> None:
-    """Checkpoint to ONNX graph, TensorRT engine and chat endpoint, measured at every step."""
+    """Checkpoint to ONNX graph, TensorRT plan and chat endpoint, measured at every step."""
 
 
 if __name__ == "__main__":
