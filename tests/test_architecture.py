@@ -27,7 +27,7 @@ EDGES = {
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text",
-    "export.plan": "export runtime.loading runtime.package runtime.session",
+    "export.plan": "export runtime runtime.loading runtime.package runtime.session",
     "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
@@ -122,6 +122,19 @@ def test_heavy_packages_stay_where_they_belong() -> None:
         for name in imports(path, ()):
             allowed = HEAVY.get(name.split(".")[0])
             assert allowed is None or module.startswith(allowed), f"{module} imports {name}"
+
+
+def test_expected_failures_are_defined_in_their_rooms_error_module() -> None:
+    bases: dict[str, tuple[str, set[str]]] = {}
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases[f"{module}.{node.name}"] = node.name, {ast.unparse(base).split(".")[-1] for base in node.bases}
+    expected = {"PowertrainError"}
+    while more := {name for name, above in bases.values() if above & expected} - expected:
+        expected |= more
+    homes = {module.rpartition(".")[0] for module, (name, _) in bases.items() if name in expected}
+    assert homes == {f"{room}.errors" for room in ROOMS}
 
 
 def test_the_environment_is_read_in_one_place() -> None:

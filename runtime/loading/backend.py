@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
-from runtime.errors import PowertrainError
+from runtime.errors import BackendError, PowertrainError
 from runtime.loading.backend_probe import ProbeResult
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.plan_choice import RunningLibrary, choose_plan
@@ -23,10 +23,6 @@ from runtime.package.plan_sidecar import PlanFile, graph_digests
 
 _PROBE_TIMEOUT_S = 120.0
 _HALF_TYPES = {"float16", "bfloat16"}
-
-
-class BackendError(PowertrainError):
-    """The backend that was asked for cannot serve the package here; says what is missing and the line that fixes it."""
 
 
 class Backend(StrEnum):

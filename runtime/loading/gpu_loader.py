@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from runtime.loading.backend import Backend, BackendChoice, BackendError
+from runtime.errors import BackendError
+from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.package.graph_profiles import fixed_capacity
 from runtime.package.manifest import ORT_GRAPH, Package

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.errors import PlanError
 from runtime.package.manifest import ORT_GRAPH, Package
-from runtime.package.plan_sidecar import PlanError
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Int64Array, Session

@@ -5,8 +5,9 @@ The device's counterpart of ``runtime.session.cpu.kv_arena``: knows shapes and a
 
 from __future__ import annotations
 
+from runtime.errors import DeviceError
 from runtime.package.manifest import ModelShape
-from runtime.session.device import ALIGNMENT_BYTES, Device, DeviceError
+from runtime.session.device import ALIGNMENT_BYTES, Device
 
 
 class DeviceArena:

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.device import ALIGNMENT_BYTES, Device, DeviceError, Recording
+from runtime.session.device import ALIGNMENT_BYTES, Device, Recording
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 

@@ -26,9 +26,9 @@ from export.plan.network import check_network, parse_graph
 from export.plan.progress import PhaseTree, shown_progress
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target, parse_targets
+from runtime.errors import PlanError
 from runtime.loading.gpu import Gpu, GpuReport
 from runtime.package.graph_profiles import profile_shapes
-from runtime.package.plan_sidecar import PlanError
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, WIDE, write_trt
 from tests.paths import ROOT
 

@@ -14,10 +14,10 @@ from typing import Any
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.graph_profiles import profile_shapes
 from runtime.package.manifest import ModelShape
-from runtime.session.device import DeviceError
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.static_session import Call
 

@@ -22,10 +22,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.graph_profiles import max_prefill_logits
 from runtime.package.manifest import ModelShape
-from runtime.session.device import Device, DeviceError
+from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.static_session import Call, Limits
 from runtime.session.ort_run import run_bound

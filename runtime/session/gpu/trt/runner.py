@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.device import Device, DeviceError
+from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.static_session import Call, Limits
 from runtime.session.gpu.trt.api import Context, CudaEngine

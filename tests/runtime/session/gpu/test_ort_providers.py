@@ -14,11 +14,11 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.device import DeviceError
 from runtime.session.gpu.ort.providers import cuda_provider, profile_options, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.static_session import Call, StaticSession

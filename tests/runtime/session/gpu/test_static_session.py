@@ -13,9 +13,9 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
+from runtime.errors import DeviceError
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.device import DeviceError
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.ort.providers import cuda_provider, graph_id_entry
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
