@@ -16,7 +16,7 @@ from tests.paths import ROOT
 ROOMS = ("export", "runtime", "api", "bench")
 EDGES = {
     "export": "runtime",
-    "export.checkpoint": "export",
+    "export.checkpoint": "export runtime.package",
     "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from runtime.errors import BackendError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
+from runtime.package import dtypes
 from runtime.package.graph_profiles import fixed_capacity
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.package.plan_sidecar import TRT_GRAPH
@@ -20,7 +21,6 @@ from runtime.session.session import Session
 if TYPE_CHECKING:
     from runtime.session.gpu.ort.runner import Provider
 
-_HALF_BYTES = 2
 _PREFILL_TOKENS = 512
 """Prompt tokens per call of ONNX Runtime's GPU providers; those of TensorRT compile for it."""
 _KV_SHARE = 0.8
@@ -32,7 +32,8 @@ def plan_gpu_cache(
 ) -> KVPlan:
     """The KV cache that fits the GPU. A plan's slot length is fixed; CUDA's can be chosen. Raises KVBudgetError."""
     slots, length, slot_tokens = num_slots, package.manifest.max_model_len, max_model_len
-    weight_bytes = package.manifest.graphs[_graph_key(choice.backend)].weight_bytes
+    graph = package.manifest.graphs[_graph_key(choice.backend)]
+    weight_bytes = graph.weight_bytes
     if choice.plan is not None:
         slots, weight_bytes = min(num_slots, choice.plan.sidecar.key.max_slots), choice.plan.sidecar.plan_bytes
     if choice.backend is not Backend.CUDA:
@@ -45,7 +46,7 @@ def plan_gpu_cache(
     budget = kv_cache_bytes
     if budget is None:
         budget = int(max(0, _gpu(choice).free_bytes - weight_bytes) * _KV_SHARE)
-    per_token = kv_bytes_per_token(package.manifest.shape, _HALF_BYTES)
+    per_token = kv_bytes_per_token(package.manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize)
     return plan_kv_cache(per_token, budget, wanted_slots=slots, model_len=length, slot_tokens=slot_tokens)
 
 

@@ -22,10 +22,11 @@ from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 _FLOAT32_BYTES = 4
-_POSITION_DTYPES: dict[str, np.dtype[Any]] = {
+POSITION_DTYPES: dict[str, np.dtype[Any]] = {
     graph_io.WRITE_INDICES: np.dtype(np.int64),
     graph_io.SEQLENS_K: np.dtype(np.int32),
 }
+"""The inputs that place a row in its cache, one per dialect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class _Staging:
         self._position_input = position_input
         sizes: dict[str, tuple[int, np.dtype[Any]]] = {
             graph_io.INPUT_IDS: (num_tokens, np.dtype(np.int64)),
-            position_input: (num_rows, _POSITION_DTYPES[position_input]),
+            position_input: (num_rows, POSITION_DTYPES[position_input]),
             graph_io.LOGITS_INDICES: (num_logits, np.dtype(np.int64)),
         }
         offsets, end = {}, 0

@@ -23,25 +23,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.errors import DeviceError
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 from runtime.package.graph_profiles import max_prefill_logits
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
-from runtime.session.gpu.static_session import Call, Limits
+from runtime.session.gpu.static_session import POSITION_DTYPES, Call, Limits
 from runtime.session.ort_run import run_bound
 
 _LOG_ERRORS_ONLY = 3
-_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16; NumPy has no such type
-_ELEMENT_TYPES: dict[str, tuple[Any, int]] = {
-    "tensor(float16)": (np.float16, 2),
-    "tensor(bfloat16)": (_BFLOAT16, 2),
-    "tensor(float)": (np.float32, 4),
-}
-_POSITION_TYPES: dict[str, type[np.signedinteger[Any]]] = {
-    graph_io.WRITE_INDICES: np.int64,
-    graph_io.SEQLENS_K: np.int32,
-}
+_CACHE_TYPES = {kind.ort_name: kind for kind in dtypes.FLOATS}
 
 SessionMaker = Callable[[Path, ort.SessionOptions], ort.InferenceSession]
 
@@ -98,18 +89,19 @@ class OrtRunner:
         self._session = provider.make(graph, options)
         self._provider, self._device, self._shape = provider, device, shape
         inputs = {node.name: node for node in self._session.get_inputs()}
-        past = inputs.get(graph_io.past_name(0, "key"))
-        if past is None or provider.position_input not in inputs or past.type not in _ELEMENT_TYPES:
+        (first_past, _), *_ = graph_io.cache_names(shape.num_layers)
+        past = inputs.get(first_past)
+        if past is None or provider.position_input not in inputs or past.type not in _CACHE_TYPES:
             raise DeviceError(f"the graph is not one for {provider.backend}; export it with --dialect ort,trt")
         if past.shape[2] != capacity and isinstance(past.shape[2], int):
             raise DeviceError(f"the graph's cache slots have {past.shape[2]} tokens, {capacity} were asked for")
-        self._element_type, itemsize = _ELEMENT_TYPES[past.type]
+        self._cache_type = _CACHE_TYPES[past.type]
         self._limits = Limits(
             num_slots=max_slots,
             capacity=capacity,
             prefill_tokens=prefill_tokens,
             max_logits=max_prefill_logits(prefill_tokens),
-            kv_itemsize=itemsize,
+            kv_itemsize=self._cache_type.itemsize,
             position_input=provider.position_input,
         )
         self._decode: dict[tuple[int, int], _Prepared] = {}
@@ -153,10 +145,10 @@ class OrtRunner:
 
     def _bound(self, call: Call, arena: DeviceArena, total: NDArray[np.int32]) -> ort.IOBinding:
         binding, memory, position = self._session.io_binding(), self._provider.memory, self._limits.position_input
-        small: dict[str, tuple[type[np.signedinteger[Any]], tuple[int, ...]]] = {
-            graph_io.INPUT_IDS: (np.int64, (call.num_rows, call.num_tokens)),
-            position: (_POSITION_TYPES[position], (call.num_rows,)),
-            graph_io.LOGITS_INDICES: (np.int64, (call.num_logits,)),
+        small: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+            graph_io.INPUT_IDS: (np.dtype(np.int64), (call.num_rows, call.num_tokens)),
+            position: (POSITION_DTYPES[position], (call.num_rows,)),
+            graph_io.LOGITS_INDICES: (np.dtype(np.int64), (call.num_logits,)),
         }
         for name, (dtype, shape) in small.items():
             binding.bind_input(name, memory, 0, dtype, shape, call.addresses[name])
@@ -170,9 +162,7 @@ class OrtRunner:
     def _bind_cache(self, binding: ort.IOBinding, call: Call, arena: DeviceArena) -> None:
         memory = self._provider.memory
         cache = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
-        for layer in range(self._shape.num_layers):
-            for offset, kind in enumerate(("key", "value")):
-                address = arena.address(2 * layer + offset, call.first_slot)
-                past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                binding.bind_input(past, memory, 0, self._element_type, cache, address)
-                binding.bind_output(present, memory, 0, self._element_type, cache, address)
+        for block, (past, present) in enumerate(graph_io.cache_names(self._shape.num_layers)):
+            address = arena.address(block, call.first_slot)
+            binding.bind_input(past, memory, 0, self._cache_type.onnx_number, cache, address)
+            binding.bind_output(present, memory, 0, self._cache_type.onnx_number, cache, address)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runtime.errors import DeviceError
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
@@ -25,7 +25,7 @@ _MAX_RECORDED = 32
 _SHARED = (-1, -1)
 """Key of the context that serves every decode shape that is not recorded."""
 
-_ITEMSIZES = {"HALF": 2, "BF16": 2, "FLOAT": 4}
+_CACHE_TYPES = {kind.tensorrt_name: kind for kind in dtypes.FLOATS}
 
 
 @dataclass(slots=True)
@@ -103,13 +103,11 @@ class TrtRunner:
 
     def _set_cache(self, bound: _Bound, call: Call, arena: DeviceArena) -> None:
         shape = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
-        for layer in range(self._shape.num_layers):
-            for offset, kind in enumerate(("key", "value")):
-                past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                address = arena.address(2 * layer + offset, call.first_slot)
-                bound.set_shape(past, shape)
-                bound.set_address(past, address)
-                bound.set_address(present, address)
+        for block, (past, present) in enumerate(graph_io.cache_names(self._shape.num_layers)):
+            address = arena.address(block, call.first_slot)
+            bound.set_shape(past, shape)
+            bound.set_address(past, address)
+            bound.set_address(present, address)
 
     def _decode_bound(self, call: Call) -> _Bound:
         key = (call.first_slot, call.num_rows) if self.may_record(call) else _SHARED
@@ -128,19 +126,20 @@ class TrtRunner:
 def limits_of_plan(plan: CudaEngine, shape: ModelShape) -> Limits:
     """Check a plan's tensors, aliases and profiles against the model and read its limits. Raises DeviceError."""
     names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
-    _check_names(names, shape)
+    caches = graph_io.cache_names(shape.num_layers)
+    _check_names(names, caches)
     for name in names:
         if plan.get_tensor_location(name).name != "DEVICE":
             raise DeviceError(f"the plan wants {name!r} in host memory; rebuild it with 'powertrain engine'")
-    for past, present in _cache_pairs(shape):
+    for past, present in caches:
         if plan.get_aliased_input_tensor(present) != past:
             raise DeviceError(f"the plan does not update {past!r} in place; rebuild it with 'powertrain engine'")
     if plan.num_optimization_profiles != 2:
         raise DeviceError(f"the plan has {plan.num_optimization_profiles} profiles, 2 are needed; rebuild it")
-    first_past = graph_io.past_name(0, "key")
+    first_past, _ = caches[0]
     kv_dtype = plan.get_tensor_dtype(first_past).name
-    if kv_dtype not in _ITEMSIZES:
-        raise DeviceError(f"the plan's cache is {kv_dtype}, which is not one of {', '.join(_ITEMSIZES)}; rebuild it")
+    if kv_dtype not in _CACHE_TYPES:
+        raise DeviceError(f"the plan's cache is {kv_dtype}, which is not one of {', '.join(_CACHE_TYPES)}; rebuild it")
     decode_max = plan.get_tensor_profile_shape(graph_io.INPUT_IDS, DECODE_PROFILE)[2]
     prefill_max = plan.get_tensor_profile_shape(graph_io.INPUT_IDS, PREFILL_PROFILE)[2]
     return Limits(
@@ -148,18 +147,12 @@ def limits_of_plan(plan: CudaEngine, shape: ModelShape) -> Limits:
         capacity=plan.get_tensor_profile_shape(first_past, DECODE_PROFILE)[2][2],
         prefill_tokens=prefill_max[1],
         max_logits=plan.get_tensor_profile_shape(graph_io.LOGITS_INDICES, PREFILL_PROFILE)[2][0],
-        kv_itemsize=_ITEMSIZES[kv_dtype],
+        kv_itemsize=_CACHE_TYPES[kv_dtype].itemsize,
     )
 
 
-def _cache_pairs(shape: ModelShape) -> list[tuple[str, str]]:
-    layers = range(shape.num_layers)
-    kinds = ("key", "value")
-    return [(graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)) for layer in layers for kind in kinds]
-
-
-def _check_names(names: list[str], shape: ModelShape) -> None:
+def _check_names(names: list[str], caches: list[tuple[str, str]]) -> None:
     small = {graph_io.INPUT_IDS, graph_io.WRITE_INDICES, graph_io.LOGITS_INDICES, graph_io.LOGITS}
-    wanted = small | {name for pair in _cache_pairs(shape) for name in pair}
+    wanted = small | {name for pair in caches for name in pair}
     if odd := sorted(set(names) ^ wanted):
         raise DeviceError(f"the plan's tensors differ from the package's by {odd[0]!r}; rebuild it for this package")
