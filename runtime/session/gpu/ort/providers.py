@@ -19,7 +19,7 @@ from runtime.package import graph_io
 from runtime.package.graph_profiles import profile_shapes
 from runtime.package.manifest import ModelShape
 from runtime.session.gpu.ort.runner import Provider
-from runtime.session.gpu.static_session import Call
+from runtime.session.gpu.runner import Call
 
 _LOG = logging.getLogger("powertrain.backend")
 _CUDA = "CUDAExecutionProvider"

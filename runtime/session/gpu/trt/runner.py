@@ -15,15 +15,14 @@ from runtime.package import dtypes, graph_io
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
-from runtime.session.gpu.static_session import Call, Limits
+from runtime.session.gpu.runner import Call, Limits
 from runtime.session.gpu.trt.api import Context, CudaEngine
 
 DECODE_PROFILE = 0
 PREFILL_PROFILE = 1
 
 _MAX_RECORDED = 32
-_SHARED = (-1, -1)
-"""Key of the context that serves every decode shape that is not recorded."""
+"""Decode shapes that are recorded: each costs a context."""
 
 _CACHE_TYPES = {kind.tensorrt_name: kind for kind in dtypes.FLOATS}
 
@@ -49,12 +48,42 @@ class _Bound:
             self.addresses[name] = address
 
 
+@dataclass(frozen=True, slots=True)
+class _TrtRun:
+    """A call and the context that runs it. Nothing else may use the context if the run is recorded."""
+
+    bound: _Bound
+    call: Call
+    cache_shape: tuple[int, ...]
+    cache_addresses: tuple[tuple[str, str, int], ...]
+    stream: int
+    may_be_recorded: bool
+
+    def enqueue(self) -> None:
+        """See ``Run.enqueue``."""
+        bound, call = self.bound, self.call
+        bound.set_shape(graph_io.INPUT_IDS, (call.num_rows, call.num_tokens))
+        bound.set_shape(graph_io.WRITE_INDICES, (call.num_rows,))
+        bound.set_shape(graph_io.LOGITS_INDICES, (call.num_logits,))
+        for name, address in call.addresses.items():
+            bound.set_address(name, address)
+        for past, present, address in self.cache_addresses:
+            bound.set_shape(past, self.cache_shape)
+            bound.set_address(past, address)
+            bound.set_address(present, address)
+        if missing := bound.context.infer_shapes():
+            raise DeviceError(f"the plan lacks a shape for {', '.join(missing)}; rebuild it with 'powertrain engine'")
+        if not bound.context.execute_async_v3(self.stream):
+            raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
+
+
 class TrtRunner:
-    """``runtime.session.gpu.static_session.Runner`` over a plan.
+    """``runtime.session.gpu.runner.Runner`` over a plan.
 
     ``make_context`` creates an execution context. ``records_decode`` lets the device record decode steps as CUDA
     graphs: a recorded step belongs to a context whose shapes and addresses stay as they were, so every recorded
-    shape gets a context of its own. TensorRT for RTX captures by itself and is given False.
+    shape gets a context of its own. TensorRT for RTX captures by itself and is given False. ``on_close`` is called
+    while the contexts are still there.
     """
 
     def __init__(
@@ -65,55 +94,43 @@ class TrtRunner:
         shape: ModelShape,
         *,
         records_decode: bool,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._plan, self._make_context, self._device, self._shape = plan, make_context, device, shape
-        self._records_decode = records_decode
+        self._make_context, self._device, self._on_close = make_context, device, on_close
         self._limits = limits_of_plan(plan, shape)
-        self._decode: dict[tuple[int, int], _Bound] = {}
-        self._prefill = self._bound(PREFILL_PROFILE)
+        self._cache_names = graph_io.cache_names(shape.num_layers)
+        self._head_shape = (shape.num_kv_heads, self._limits.capacity, shape.head_dim)
+        self._num_recordable = _MAX_RECORDED if records_decode else 0
+        self._shared = {PREFILL_PROFILE: self._bound(PREFILL_PROFILE)}
 
     @property
     def limits(self) -> Limits:
         """From the plan's profiles."""
         return self._limits
 
-    def may_record(self, call: Call) -> bool:
-        """True for the first ``_MAX_RECORDED`` shapes, if at all: each costs a context."""
-        key = (call.first_slot, call.num_rows)
-        return self._records_decode and (key in self._decode or len(self._decode) < _MAX_RECORDED)
-
-    def enqueue(self, call: Call, arena: DeviceArena) -> None:
-        """See ``Runner.enqueue``."""
-        bound = self._decode_bound(call) if call.is_decode else self._prefill
-        bound.set_shape(graph_io.INPUT_IDS, (call.num_rows, call.num_tokens))
-        bound.set_shape(graph_io.WRITE_INDICES, (call.num_rows,))
-        bound.set_shape(graph_io.LOGITS_INDICES, (call.num_logits,))
-        for name, address in call.addresses.items():
-            bound.set_address(name, address)
-        self._set_cache(bound, call, arena)
-        if missing := bound.context.infer_shapes():
-            raise DeviceError(f"the plan lacks a shape for {', '.join(missing)}; rebuild it with 'powertrain engine'")
-        if not bound.context.execute_async_v3(self._device.stream):
-            raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
+    def prepare(self, call: Call, arena: DeviceArena) -> _TrtRun:
+        """See ``Runner.prepare``. The first ``_MAX_RECORDED`` decode shapes, if any, get contexts of their own."""
+        addresses = tuple(
+            (past, present, arena.address(block, call.first_slot))
+            for block, (past, present) in enumerate(self._cache_names)
+        )
+        bound, is_own = self._context_for(call)
+        return _TrtRun(bound, call, (call.num_rows, *self._head_shape), addresses, self._device.stream, is_own)
 
     def close(self) -> None:
         """Drop the contexts."""
-        self._decode.clear()
-        del self._prefill
+        self._on_close()
+        self._shared.clear()
 
-    def _set_cache(self, bound: _Bound, call: Call, arena: DeviceArena) -> None:
-        shape = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
-        for block, (past, present) in enumerate(graph_io.cache_names(self._shape.num_layers)):
-            address = arena.address(block, call.first_slot)
-            bound.set_shape(past, shape)
-            bound.set_address(past, address)
-            bound.set_address(present, address)
-
-    def _decode_bound(self, call: Call) -> _Bound:
-        key = (call.first_slot, call.num_rows) if self.may_record(call) else _SHARED
-        if key not in self._decode:
-            self._decode[key] = self._bound(DECODE_PROFILE)
-        return self._decode[key]
+    def _context_for(self, call: Call) -> tuple[_Bound, bool]:
+        """A context, and whether it is this call's alone."""
+        if call.is_decode and self._num_recordable:
+            self._num_recordable -= 1
+            return self._bound(DECODE_PROFILE), True
+        profile = DECODE_PROFILE if call.is_decode else PREFILL_PROFILE
+        if profile not in self._shared:
+            self._shared[profile] = self._bound(profile)
+        return self._shared[profile], False
 
     def _bound(self, profile: int) -> _Bound:
         context = self._make_context()
