@@ -2,7 +2,8 @@
 
 ``{"error": {"object": "error", "message": ..., "type": ..., "param": ..., "code": ...}}``: nested as OpenAI and vLLM
 do, with ``object`` inside as NIM's clients expect in streams. Owns the mapping from exceptions to status, type and
-headers; knows no route. A client's mistake is never a 5xx, because the SDKs retry those.
+headers, and the failures that only this room has; knows no route. A client's mistake is never a 5xx, because the SDKs
+retry those.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class ErrorAnswer:
             message = message[:MAX_MESSAGE_CHARS] + "..."
         kind = _TYPES.get(self.status, _TYPES[400 if self.status < 500 else 500])
         return ErrorBody(ErrorInfo(message=message, type=kind, param=self.param, code=self.status))
+
+
+class SettingsError(PowertrainError):
+    """A setting is unknown, unreadable or contradicts another."""
 
 
 class NotFoundError(PowertrainError):

@@ -9,11 +9,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from runtime.errors import PowertrainError
-
-
-class SettingsError(PowertrainError):
-    """A setting is unknown, unreadable or contradicts another."""
+from api.errors import SettingsError
 
 
 def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) -> Any:  # noqa: ANN401 - any type

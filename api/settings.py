@@ -17,7 +17,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from api.server_settings import Settings, SettingsError
+from api.errors import SettingsError
+from api.server_settings import Settings
 
 ENV_PREFIX = "POWERTRAIN_"
 CONFIG_VARIABLE = "POWERTRAIN_CONFIG"

@@ -2,6 +2,10 @@
 
 PowertrainError                an expected failure; its text is one line for a person: what, given, limit, what to do
 ├── PackageError               a model package is missing, incomplete, altered or unreadable
+├── PlanError                  a TensorRT plan cannot be built or must not be loaded
+├── BackendError               the backend that was asked for cannot serve the package here
+├── KVBudgetError              the KV cache does not fit the memory given to it
+├── DeviceError                the device, or the library that runs graphs on it, refused memory, a copy or a run
 ├── RequestError               a request cannot be served as it stands; carries the field at fault
 │   └── ContextLengthError     prompt and answer do not fit the model's context
 ├── TemplateError              a chat template refused or failed to render the messages
@@ -20,6 +24,22 @@ class PowertrainError(Exception):
 
 class PackageError(PowertrainError):
     """A model package is missing, incomplete, altered or unreadable."""
+
+
+class PlanError(PowertrainError):
+    """A plan cannot be built or must not be loaded; the text names both sides and the command that helps."""
+
+
+class BackendError(PowertrainError):
+    """The backend that was asked for cannot serve the package here; says what is missing and the line that fixes it."""
+
+
+class KVBudgetError(PowertrainError):
+    """Not even one slot fits, or the asked numbers contradict each other."""
+
+
+class DeviceError(PowertrainError):
+    """The device, or the library that runs graphs on it, refused memory, a copy or a run."""
 
 
 class RequestError(PowertrainError):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 from tests.host_tensorrt import HostDevice, HostError
 
 Bound = tuple[tuple[int, ...], int]
@@ -48,7 +48,7 @@ class HostBinding:
         self.outputs[name], self.dtypes[name] = (tuple(shape), address), dtype
 
     def _check(self, address: int, dtype: Any, shape: tuple[int, ...]) -> None:
-        self.device.view(address, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        self.device.view(address, int(np.prod(shape)) * _itemsize(dtype))
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,13 @@ class HostCudaSession:
         for name, (shape, address) in binding.outputs.items():
             inner.bind_output(name, "cpu", 0, binding.dtypes[name], shape, address)
         self.inner.run_with_iobinding(inner)
+
+
+def _itemsize(element_type: Any) -> int:
+    """Of NumPy's type or ONNX's number, both of which ONNX Runtime takes."""
+    if isinstance(element_type, int):
+        return {kind.onnx_number: kind.itemsize for kind in dtypes.BY_NAME.values()}[element_type]
+    return int(np.dtype(element_type).itemsize)
 
 
 def _total(binding: HostBinding) -> int | None:

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 from runtime.session.device import ALIGNMENT_BYTES, Bytes
 
 STREAM = 7
-_DTYPES = {"tensor(int64)": (np.int64, "INT64"), "tensor(float)": (np.float32, "FLOAT")}
 
 
 class HostError(AssertionError):
@@ -140,7 +139,9 @@ class HostCudaEngine:
         self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = {node.name: node for node in self.session.get_outputs()}
-        self.aliases = aliases
+        caches = graph_io.cache_names((len(self.outputs) - 1) // 2)
+        self.pasts = {present: past for past, present in caches}
+        self.aliases = self.pasts if aliases else {}
         self.contexts: list[HostContext] = []
         self.profiles = [
             self._profile((1, num_slots, num_slots), (1, 1, 1), (1, num_slots, num_slots)),
@@ -173,7 +174,10 @@ class HostCudaEngine:
         return _Mode.INPUT if name in self.inputs else _Mode.OUTPUT
 
     def get_tensor_dtype(self, name: str, /) -> _Named:
-        return _Named(_DTYPES[(self.inputs | self.outputs)[name].type][1])
+        return _Named(self.element_type(name).tensorrt_name)
+
+    def element_type(self, name: str) -> dtypes.ElementType:
+        return dtypes.BY_ORT_NAME[(self.inputs | self.outputs)[name].type]
 
     def get_tensor_location(self, name: str, /) -> _Named:
         return _Named("DEVICE" if name else "HOST")
@@ -182,7 +186,7 @@ class HostCudaEngine:
         return self.profiles[profile_index][name]
 
     def get_aliased_input_tensor(self, name: str, /) -> str | None:
-        return name.replace("present.", "past_key_values.") if self.aliases and name.startswith("present.") else None
+        return self.aliases.get(name)
 
     def create_execution_context(self, device: HostDevice) -> HostContext:
         self.contexts.append(HostContext(self, device))
@@ -245,28 +249,23 @@ class HostContext:
             *self.shapes[graph_io.LOGITS_INDICES],
             self.plan.outputs[graph_io.LOGITS].shape[1],
         )
-        for name in self.plan.outputs:
-            if name != graph_io.LOGITS:
-                shapes[name] = self.shapes[name.replace("present.", "past_key_values.")]
-        return shapes
+        return shapes | {present: self.shapes[past] for present, past in self.plan.pasts.items()}
 
     def _spans(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
         spans = {}
         for name, shape in shapes.items():
             if name not in self.addresses:
                 raise HostError(f"executed without an address for {name}")
-            dtype = _DTYPES[(self.plan.inputs | self.plan.outputs)[name].type][0]
-            num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            num_bytes = int(np.prod(shape)) * self.plan.element_type(name).itemsize
             self.device.view(self.addresses[name], num_bytes)
             spans[name] = (self.addresses[name], self.addresses[name] + num_bytes)
         return spans
 
     def _check_overlaps(self, spans: dict[str, tuple[int, int]]) -> None:
-        for name, span in spans.items():
-            past = name.replace("present.", "past_key_values.")
-            if name.startswith("present.") and span != spans[past]:
-                raise HostError(f"{name} and {past} must be the same memory")
-        apart = sorted((span, name) for name, span in spans.items() if not name.startswith("present."))
+        for present, past in self.plan.pasts.items():
+            if spans[present] != spans[past]:
+                raise HostError(f"{present} and {past} must be the same memory")
+        apart = sorted((span, name) for name, span in spans.items() if name not in self.plan.pasts)
         for (one, name), (other, neighbour) in itertools.pairwise(apart):
             if other[0] < one[1]:
                 raise HostError(f"{name} and {neighbour} overlap")
@@ -282,6 +281,5 @@ class HostContext:
         for name, shape in shapes.items():
             self.device.view(addresses[name], spans[name][1] - spans[name][0])
             bind = binding.bind_input if name in self.plan.inputs else binding.bind_output
-            dtype = _DTYPES[(self.plan.inputs | self.plan.outputs)[name].type][0]
-            bind(name, "cpu", 0, dtype, shape, addresses[name])
+            bind(name, "cpu", 0, self.plan.element_type(name).numpy, shape, addresses[name])
         self.plan.session.run_with_iobinding(binding)

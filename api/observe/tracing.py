@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from api.errors import SettingsError
 from api.observe.request_record import Outcome, RequestRecord
-from api.server_settings import Settings, SettingsError
+from api.server_settings import Settings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

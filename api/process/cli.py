@@ -13,10 +13,11 @@ from rich.console import Console
 from runtime.errors import PackageError, PowertrainError
 from runtime.package.manifest import MANIFEST_FILE, Package, load_package
 
+from api.errors import SettingsError
 from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
 from api.process.server import Server
-from api.server_settings import Settings, SettingsError
+from api.server_settings import Settings
 from api.settings import ResolvedSettings, resolve_settings
 
 MODELS_FOLDER = Path("models")

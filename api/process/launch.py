@@ -14,10 +14,11 @@ from runtime.loading.model_loader import ModelOptions, plan_model, session_facto
 from runtime.package.manifest import Package
 
 from api.controllers.service import Service
+from api.errors import SettingsError
 from api.observe.metrics import ServerMetrics
 from api.observe.tracing import tracer_from_settings
 from api.served_model import ServedModel, served_model_from_package
-from api.server_settings import Settings, SettingsError
+from api.server_settings import Settings
 
 _LOG = logging.getLogger("powertrain.server")
 

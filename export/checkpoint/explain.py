@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runtime.package import dtypes
+
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.lazy_tensor import BAND_BYTES
 from export.checkpoint.precision import PRECISIONS, PrecisionPlan, WeightFormat, plan_from_name, planned_name
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec, weight_shapes
 
-_FLOAT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _BASE_BYTES = 250_000_000
 """Python, NumPy, onnx and the node list, measured on the default model."""
 
@@ -28,7 +29,7 @@ class Costs:
 
 def estimate(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int) -> Costs:
     """Costs of ``spec`` stored by ``plan``. A build without the quality report peaks at ``build_bytes``."""
-    float_bytes = _FLOAT_BYTES[plan.float_type]
+    float_bytes = dtypes.BY_NAME[plan.float_type].itemsize
     total, largest_float = 0, 0
     for name, shape in weight_shapes(spec).items():
         size = math.prod(shape)

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from runtime.package import dtypes
 
 from export.errors import ExportError
 
@@ -24,17 +25,6 @@ DATA_FILE = "model.onnx.data"
 
 _ALIGNMENT = 4096  # a memory page, so that runtimes can map a tensor straight from the file
 _INLINE_BYTES = 1024
-_TYPES = {
-    np.dtype(np.float32): TensorProto.FLOAT,
-    np.dtype(np.float16): TensorProto.FLOAT16,
-    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
-    np.dtype(np.int8): TensorProto.INT8,
-    np.dtype(ml_dtypes.int4): TensorProto.INT4,
-    np.dtype(np.uint8): TensorProto.UINT8,
-    np.dtype(np.int32): TensorProto.INT32,
-    np.dtype(np.int64): TensorProto.INT64,
-    np.dtype(np.bool_): TensorProto.BOOL,
-}
 
 Dim = int | str
 DType = np.dtype[Any] | type[np.generic]
@@ -70,12 +60,12 @@ class GraphWriter:
 
     def input(self, name: str, dtype: DType, shape: Sequence[Dim]) -> str:
         """Declare a graph input; text dimensions are symbolic."""
-        self._inputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], list(shape)))
+        self._inputs.append(helper.make_tensor_value_info(name, _onnx_type(dtype), list(shape)))
         return name
 
     def output(self, name: str, dtype: DType, shape: Sequence[Dim]) -> None:
         """Declare a graph output; a node must make it."""
-        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], list(shape)))
+        self._outputs.append(helper.make_tensor_value_info(name, _onnx_type(dtype), list(shape)))
 
     def node(
         self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], domain: str = "", **attributes: Attribute
@@ -95,7 +85,7 @@ class GraphWriter:
             return name
         if value.nbytes > _INLINE_BYTES:
             return self.stream(name, value.dtype, value.shape, [value])
-        proto = TensorProto(name=name, data_type=_TYPES[value.dtype], dims=value.shape)
+        proto = TensorProto(name=name, data_type=_onnx_type(value.dtype), dims=value.shape)
         proto.raw_data = np.ascontiguousarray(value).tobytes()
         self._initializers[name] = proto
         return name
@@ -150,8 +140,12 @@ class GraphWriter:
             ) from error
 
 
+def _onnx_type(dtype: DType) -> int:
+    return dtypes.BY_NAME[np.dtype(dtype).name].onnx_number
+
+
 def _external(name: str, dtype: np.dtype[Any], shape: Sequence[int], offset: int, length: int) -> TensorProto:
-    proto = TensorProto(name=name, data_type=_TYPES[dtype], dims=shape, data_location=TensorProto.EXTERNAL)
+    proto = TensorProto(name=name, data_type=_onnx_type(dtype), dims=shape, data_location=TensorProto.EXTERNAL)
     for key, value in (("location", DATA_FILE), ("offset", str(offset)), ("length", str(length))):
         proto.external_data.add(key=key, value=value)
     return proto

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 from runtime.package.manifest import ModelShape, Quality
+from runtime.session.distribution import kl_divergence, log_softmax
 from tokenizers import Tokenizer
 
 from export.errors import QualityError
@@ -27,11 +28,6 @@ TEXT_NAME = "powertrain texts 1"
 
 _BAND_ROWS = 32
 _TEXT_FOLDER = "texts"
-_KV_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int8)": np.int8,
-}
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -100,9 +96,9 @@ def compare(reference: F32, logits: F32, window: I64) -> Comparison:
         raise QualityError("a graph computed NaN or infinite logits on the built-in text; its checkpoint is broken")
     kl, reference_nll, nll = [], [], []
     for start in range(0, len(window), _BAND_ROWS):
-        p = _log_softmax(reference[start : start + _BAND_ROWS])
-        q = _log_softmax(logits[start : start + _BAND_ROWS])
-        kl.append((np.exp(p) * (p - q)).sum(axis=-1))
+        p = log_softmax(reference[start : start + _BAND_ROWS])
+        q = log_softmax(logits[start : start + _BAND_ROWS])
+        kl.append(kl_divergence(p, q))
         following = window[start + 1 : start + 1 + len(p)]
         rows = np.arange(len(following))
         reference_nll.append(-p[rows, following])
@@ -120,7 +116,7 @@ class GraphRunner:
         options.enable_cpu_mem_arena = False
         self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self._shape = shape
-        self._kv_dtype: type[np.generic] = _KV_DTYPES[self._session.get_inputs()[-1].type]
+        self._kv_dtype = dtypes.BY_ORT_NAME[self._session.get_inputs()[-1].type].numpy
 
     def logits(self, window: I64) -> F32:
         """Logits float32 [T, V] of every token of a window int64 [T]."""
@@ -132,8 +128,7 @@ class GraphRunner:
 
     def cache(self, window: I64) -> list[tuple[F32, F32]]:
         """Each layer's (keys after rope, values) for a window int64 [T], float32 [H, T, D]."""
-        layers = range(self._shape.num_layers)
-        names = [graph_io.present_name(layer, kind) for layer in layers for kind in ("key", "value")]
+        names = [present for _, present in graph_io.cache_names(self._shape.num_layers)]
         found = [rows[0] for rows in self.values(names, window)]
         return list(zip(found[0::2], found[1::2], strict=True))
 
@@ -147,16 +142,7 @@ class GraphRunner:
             graph_io.TOTAL_SEQUENCE_LENGTH: np.array(length, np.int32),
             graph_io.LOGITS_INDICES: np.arange(length, dtype=np.int64),
         }
-        feeds |= {
-            graph_io.past_name(i, kind): empty for i in range(self._shape.num_layers) for kind in ("key", "value")
-        }
-        return feeds
-
-
-def _log_softmax(logits: F32) -> F64:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    normalized: F64 = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return normalized
+        return feeds | {past: empty for past, _ in graph_io.cache_names(self._shape.num_layers)}
 
 
 def _rounded(value: float) -> float:

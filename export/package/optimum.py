@@ -139,12 +139,12 @@ def _read_graph(folder: Path) -> tuple[package.GraphInfo, package.ModelShape]:
     model = onnx.load(str(folder / GRAPH_FILE), load_external_data=False)
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
     num_layers = sum(name.endswith(".key") for name in shapes)
-    caches = {graph_io.past_name(layer, kind) for layer in range(num_layers) for kind in ("key", "value")}
-    if strange := set(shapes) - caches - FIXED_INPUTS:
+    pasts = [past for past, _ in graph_io.cache_names(num_layers)]
+    if strange := set(shapes) - {*pasts} - FIXED_INPUTS:
         raise UnsupportedError(
             f"Optimum's graph wants the inputs {', '.join(sorted(strange))}, which nothing here feeds"
         )
-    cache = shapes.get(graph_io.past_name(0, "key"), [])
+    cache = shapes[pasts[0]] if pasts else []
     logits = {value.name: value for value in model.graph.output}.get(graph_io.LOGITS)
     if len(cache) != 4 or not cache[1] or not cache[3] or logits is None:
         raise UnsupportedError("Optimum's graph has no cache of fixed heads and head size, or no logits")

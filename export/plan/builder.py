@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import PlanError
 from runtime.package.graph_profiles import profile_shapes
-from runtime.package.plan_sidecar import PlanError
 
 from export.plan.library import Library, make_logger
 from export.plan.network import NetworkFacts, check_network, parse_graph

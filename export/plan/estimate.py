@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.package.plan_sidecar import PlanError
+from runtime.errors import PlanError
 from runtime.session.kv_budget import available_memory_bytes
 
 _BASE_BYTES = 400 * 2**20

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from runtime.package.plan_sidecar import PlanError
+from runtime.errors import PlanError
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 

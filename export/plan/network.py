@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import PlanError
 from runtime.package import graph_io
-from runtime.package.plan_sidecar import PlanError
 
 from export.plan.library import Library
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtime.package.plan_sidecar import PlanError
+from runtime.errors import PlanError
 
 Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 

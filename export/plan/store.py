@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.errors import PlanError
 from runtime.package import plan_sidecar as sidecars
 from runtime.package.graph_profiles import max_prefill_logits
 from runtime.package.manifest import Package, load_package, sha256_of_file
-from runtime.package.plan_sidecar import PlanError, PlanKey, PlanSidecar
+from runtime.package.plan_sidecar import PlanKey, PlanSidecar
 
 from export.plan.builder import build_plan
 from export.plan.estimate import check_room, estimate_build

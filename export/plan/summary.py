@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import metadata
 
 import msgspec
+from runtime.errors import PlanError
 from runtime.package import plan_sidecar as sidecars
 from runtime.package.manifest import Package
-from runtime.package.plan_sidecar import PlanError, PlanKey
+from runtime.package.plan_sidecar import PlanKey
 
 from export.plan.store import rebuild_reasons
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime.errors import PlanError
 from runtime.loading.gpu import GpuReport, find_gpus
-from runtime.package.plan_sidecar import PlanError
 
 from export.plan.library import Library, LibraryName, load_library
 

@@ -19,10 +19,10 @@ from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.step_plan import CopyKind, PrefillChunk, SlotCopy, StepPlan
 from runtime.engine.step_report import EngineStats, StepResult, StepTimes, StepTokens
+from runtime.errors import DeviceError
 from runtime.events import Event, FinishEvent, FinishReason, Timing, TokenEvent
 from runtime.request import Request, SamplingParams
 from runtime.sampling.sampler import Sampled, SamplerState, sample
-from runtime.session.device import DeviceError
 from runtime.session.session import FloatArray, Session
 
 _WARM_UP_PROMPT_TOKENS = 8

@@ -14,19 +14,16 @@ from enum import StrEnum
 
 import msgspec
 
-from runtime.errors import PowertrainError
+from runtime.errors import BackendError, PowertrainError
 from runtime.loading.backend_probe import ProbeResult
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.plan_choice import RunningLibrary, choose_plan
+from runtime.package import dtypes
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.package.plan_sidecar import PlanFile, graph_digests
 
 _PROBE_TIMEOUT_S = 120.0
-_HALF_TYPES = {"float16", "bfloat16"}
-
-
-class BackendError(PowertrainError):
-    """The backend that was asked for cannot serve the package here; says what is missing and the line that fixes it."""
+_HALF_TYPES = {dtypes.FLOAT16.name, dtypes.BFLOAT16.name}
 
 
 class Backend(StrEnum):

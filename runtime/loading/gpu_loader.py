@@ -1,25 +1,28 @@
 """From a chosen GPU backend to a cache plan and a session. The GPU's counterpart of ``runtime.loading.model_loader``.
 
-Libraries are imported by the function that builds the session, on the engine thread, after the choice was probed.
+CUDA's and TensorRT's libraries are imported by the function that builds the session, on the engine thread, after the
+choice was probed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from runtime.loading.backend import Backend, BackendChoice, BackendError
+from runtime.errors import BackendError
+from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
+from runtime.loading.self_test import check_against_cpu
+from runtime.package import dtypes
 from runtime.package.graph_profiles import fixed_capacity
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.package.plan_sidecar import TRT_GRAPH
+from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
+from runtime.session.gpu.ort.runner import Provider
+from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
-if TYPE_CHECKING:
-    from runtime.session.gpu.ort.runner import Provider
-
-_HALF_BYTES = 2
 _PREFILL_TOKENS = 512
 """Prompt tokens per call of ONNX Runtime's GPU providers; those of TensorRT compile for it."""
 _KV_SHARE = 0.8
@@ -31,7 +34,8 @@ def plan_gpu_cache(
 ) -> KVPlan:
     """The KV cache that fits the GPU. A plan's slot length is fixed; CUDA's can be chosen. Raises KVBudgetError."""
     slots, length, slot_tokens = num_slots, package.manifest.max_model_len, max_model_len
-    weight_bytes = package.manifest.graphs[_graph_key(choice.backend)].weight_bytes
+    graph = package.manifest.graphs[_graph_key(choice.backend)]
+    weight_bytes = graph.weight_bytes
     if choice.plan is not None:
         slots, weight_bytes = min(num_slots, choice.plan.sidecar.key.max_slots), choice.plan.sidecar.plan_bytes
     if choice.backend is not Backend.CUDA:
@@ -44,7 +48,7 @@ def plan_gpu_cache(
     budget = kv_cache_bytes
     if budget is None:
         budget = int(max(0, _gpu(choice).free_bytes - weight_bytes) * _KV_SHARE)
-    per_token = kv_bytes_per_token(package.manifest.shape, _HALF_BYTES)
+    per_token = kv_bytes_per_token(package.manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize)
     return plan_kv_cache(per_token, budget, wanted_slots=slots, model_len=length, slot_tokens=slot_tokens)
 
 
@@ -54,16 +58,7 @@ def gpu_session_factory(
     """A function that builds the session, for the engine thread. ``self_test`` compares it with the CPU first."""
 
     def build() -> Session:
-        from runtime.loading.self_test import check_against_cpu
-
-        gpu = _gpu(choice)
-        if choice.plan is None:
-            session = _open_onnxruntime(package, choice.backend, gpu, kv)
-        else:
-            from runtime.session.gpu.cuda_device import CudaDevice
-            from runtime.session.gpu.trt.session import open_trt_session
-
-            session = open_trt_session(choice.plan, package.manifest.shape, CudaDevice(gpu.index), kv.num_slots)
+        session = _open(package, choice, kv)
         if self_test:
             try:
                 check_against_cpu(session, package, threads)
@@ -75,34 +70,26 @@ def gpu_session_factory(
     return build
 
 
-def _open_onnxruntime(package: Package, backend: Backend, gpu: Gpu, kv: KVPlan) -> Session:
+def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
+    # Here alone: it needs cuda-python, which is missing where there is no GPU.
     from runtime.session.gpu.cuda_device import CudaDevice
-    from runtime.session.gpu.ort.runner import OrtRunner
-    from runtime.session.gpu.static_session import StaticSession
 
-    shape, slots, tokens = package.manifest.shape, kv.num_slots, min(_PREFILL_TOKENS, kv.slot_tokens)
-    provider = _provider(package, backend, kv, tokens)
-    graph = package.manifest.graphs[_graph_key(backend)]
-    device = CudaDevice(gpu.index)
-    try:
-        runner = OrtRunner(
-            package.path(graph.path),
-            provider,
-            device,
-            shape,
-            max_slots=slots,
-            prefill_tokens=tokens,
-            capacity=kv.slot_tokens,
-        )
-        return StaticSession(backend, runner, device, shape, slots)
-    except BaseException:
-        device.close()
-        raise
+    gpu, shape = _gpu(choice), package.manifest.shape
+    if choice.plan is not None:
+        return open_trt_session(choice.plan, shape, CudaDevice(gpu.index), kv.num_slots)
+    prefill_tokens = min(_PREFILL_TOKENS, kv.slot_tokens)
+    return open_ort_session(
+        package.path(package.manifest.graphs[_graph_key(choice.backend)].path),
+        _provider(package, choice.backend, kv, prefill_tokens),
+        CudaDevice(gpu.index),
+        shape,
+        num_slots=kv.num_slots,
+        prefill_tokens=prefill_tokens,
+        capacity=kv.slot_tokens,
+    )
 
 
 def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int) -> Provider:
-    from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
-
     if backend is Backend.CUDA:
         return cuda_provider()
     root = package.root

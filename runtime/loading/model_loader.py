@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from runtime.errors import PackageError
 from runtime.loading.backend import ON_CPU, BackendChoice
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
+from runtime.package import dtypes
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
@@ -62,7 +61,7 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
     if budget is None:
         budget = int(max(0, available_memory_bytes() - graph.weight_bytes) * options.kv_cache_share)
     return plan_kv_cache(
-        kv_bytes_per_token(manifest.shape, np.dtype(graph.kv_dtype).itemsize),
+        kv_bytes_per_token(manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize),
         budget,
         wanted_slots=options.num_slots,
         model_len=manifest.max_model_len,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runtime.errors import PlanError
 from runtime.loading.gpu import Gpu
 from runtime.package.manifest import Package
 from runtime.package.plan_sidecar import (
-    PlanError,
     PlanFile,
     PlanKey,
     check_plan_bytes,

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.errors import PlanError
 from runtime.package.manifest import ORT_GRAPH, Package
-from runtime.package.plan_sidecar import PlanError
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.distribution import kl_divergence, log_softmax
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Int64Array, Session
 
@@ -55,8 +56,8 @@ class Agreement:
 def compare_sessions(candidate: Session, reference: Session) -> Agreement:
     """Run the script on both. The slots' contents are void afterwards."""
     ours, theirs = (_script_rows(session) for session in (candidate, reference))
-    log_p, log_q = _log_softmax(theirs), _log_softmax(ours)
-    kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    log_p, log_q = log_softmax(theirs), log_softmax(ours)
+    kl = kl_divergence(log_p, log_q)
     return Agreement(
         num_rows=len(kl),
         mean_kl=float(kl.mean()),
@@ -130,11 +131,3 @@ def _repeating_text(seed: int, vocab_size: int) -> Int64Array:
     """
     period = np.random.default_rng([20, seed]).integers(0, vocab_size, _PERIOD)
     return np.resize(period, NUM_TOKENS)
-
-
-def _log_softmax(logits: FloatArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    result: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = shifted - np.log(
-        np.exp(shifted).sum(axis=-1, keepdims=True)
-    )
-    return result

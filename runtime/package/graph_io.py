@@ -35,11 +35,12 @@ LOGITS_INDICES = "logits_indices"
 LOGITS = "logits"
 
 
-def past_name(layer: int, kind: str) -> str:
-    """Input name of a layer's cache before the call; ``kind`` is ``key`` or ``value``."""
-    return f"past_key_values.{layer}.{kind}"
+def layer_cache_names(layer: int) -> tuple[tuple[str, str], tuple[str, str]]:
+    """(past, present), the cache's input and output, of a layer's keys and of its values."""
+    key, value = ((f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}") for kind in ("key", "value"))
+    return key, value
 
 
-def present_name(layer: int, kind: str) -> str:
-    """Output name of a layer's cache after the call; ``kind`` is ``key`` or ``value``."""
-    return f"present.{layer}.{kind}"
+def cache_names(num_layers: int) -> list[tuple[str, str]]:
+    """(past, present) of every cache tensor in the graph's order: each layer's keys, then its values."""
+    return [pair for layer in range(num_layers) for pair in layer_cache_names(layer)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.errors import PowertrainError
+from runtime.errors import PlanError
 from runtime.package.manifest import Package, sha256_of_file
 
 SCHEMA_VERSION = 1
@@ -24,10 +24,6 @@ PLAN_SUFFIX = ".plan"
 SIDECAR_SUFFIX = ".plan.json"
 
 _SIDECAR_MAX_BYTES = 2**20
-
-
-class PlanError(PowertrainError):
-    """A plan cannot be built or must not be loaded; the text names both sides and the command that helps."""
 
 
 class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

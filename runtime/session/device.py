@@ -12,16 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import PowertrainError
-
 Bytes = NDArray[np.uint8]
 
 ALIGNMENT_BYTES = 256
 """Alignment of every address handed to a graph; CUDA allocations have it, and slots must keep it."""
-
-
-class DeviceError(PowertrainError):
-    """The device, or the library that runs graphs on it, refused memory, a copy or a run."""
 
 
 class Recording(Protocol):

@@ -8,15 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import PowertrainError
+from runtime.errors import KVBudgetError
 from runtime.package.manifest import ModelShape
 
 MIN_SLOT_TOKENS = 16
 """A slot shorter than this can hold no useful prompt and answer."""
-
-
-class KVBudgetError(PowertrainError):
-    """Not even one slot fits, or the asked numbers contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)

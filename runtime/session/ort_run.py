@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from runtime.session.device import DeviceError
+from runtime.errors import DeviceError
 
 _FAILURES = (
     status.EPFail,

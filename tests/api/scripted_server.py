@@ -35,7 +35,7 @@ from api.process.server import Server
 from api.served_model import ServedModel
 from api.server_settings import Settings
 from runtime.engine.async_engine import AsyncEngine
-from runtime.session.device import DeviceError
+from runtime.errors import DeviceError
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.token_bytes import byte_alphabet
 from runtime.text.tokenizer import Tokenizer

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from api.errors import SettingsError
 from api.process.cli import find_package_folder, serve_command
 from api.process.launch import bind
-from api.server_settings import Settings, SettingsError
+from api.server_settings import Settings
 from api.settings import resolve_settings
 from runtime.errors import PackageError
 

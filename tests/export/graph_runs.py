@@ -15,7 +15,7 @@ from export.checkpoint.spec import DecoderSpec
 from export.graph.decoder import emit_decoder
 from export.graph.ort.dialect import OPSET, OrtDialect
 from export.graph.writer import GRAPH_FILE, GraphWriter
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
@@ -38,12 +38,10 @@ class GraphRun:
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         shape = (rows, spec.num_kv_heads, capacity, spec.head_dim)
-        kinds = [(layer, kind) for layer in range(spec.num_layers) for kind in ("key", "value")]
-        dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}[
-            self.session.get_inputs()[-1].type
-        ]
-        self.cache: dict[str, npt.NDArray[Any]] = {graph_io.past_name(*kind): np.zeros(shape, dtype) for kind in kinds}
-        self.present = {graph_io.present_name(*kind): graph_io.past_name(*kind) for kind in kinds}
+        caches = graph_io.cache_names(spec.num_layers)
+        dtype = dtypes.BY_ORT_NAME[self.session.get_inputs()[-1].type].numpy
+        self.cache: dict[str, npt.NDArray[Any]] = {past: np.zeros(shape, dtype) for past, _ in caches}
+        self.present = {present: past for past, present in caches}
 
     def __call__(self, ids: I64, starts: list[int], indices: list[int] | None = None) -> F32:
         """Logits [N, V] for ids [B, T] that continue at ``starts``; every token's unless ``indices`` are given."""

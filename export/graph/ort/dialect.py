@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 
 from export.checkpoint.lazy_tensor import LazyTensor, column_bands
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
@@ -43,12 +42,6 @@ hold a chunk's scores, heads x chunk x capacity."""
 _MAX_SCRATCH_BYTES = 2**29
 _PROMPT_CHUNK_TOKENS = 256
 """What the engine computes of a prompt at once unless told otherwise."""
-FloatDType = np.dtype[Any]
-_FLOAT_DTYPES: dict[str, FloatDType] = {
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ class OrtDialect:
     ) -> None:
         self._spec, self._writer, self._plan = spec, writer, plan
         self._max_model_len = max_model_len
-        self._dtype = _FLOAT_DTYPES[plan.float_type]
+        self._dtype = dtypes.BY_NAME[plan.float_type].numpy
         self._kv_scales = kv_scales
         self._kv_dtype = self._dtype if kv_scales is None else np.dtype(np.int8)
         self._table: _Stored | None = None
@@ -143,13 +136,12 @@ class OrtDialect:
         parts = [qkv, "", ""] if q_norm is None or k_norm is None else self._normed_parts(layer, qkv, q_norm, k_norm)
         rope = spec.layers[layer].rope
         tables = self._rope(rope) if rope is not None else ("", "")
-        pasts = [graph_io.past_name(layer, kind) for kind in ("key", "value")]
-        presents = [graph_io.present_name(layer, kind) for kind in ("key", "value")]
+        caches = graph_io.layer_cache_names(layer)
         cache_shape = ("batch", spec.num_kv_heads, "capacity", spec.head_dim)
-        for past, present in zip(pasts, presents, strict=True):
+        for past, present in caches:
             self._writer.input(past, self._kv_dtype, cache_shape)
             self._writer.output(present, self._kv_dtype, cache_shape)
-        inputs = [*parts, *pasts, graph_io.SEQLENS_K, graph_io.TOTAL_SEQUENCE_LENGTH, *tables]
+        inputs = [*parts, *(past for past, _ in caches), graph_io.SEQLENS_K, graph_io.TOTAL_SEQUENCE_LENGTH, *tables]
         attributes: dict[str, Any] = {"num_heads": spec.num_heads, "kv_num_heads": spec.num_kv_heads}
         attributes |= {"do_rotary": int(rope is not None), "scale": spec.softmax_scale}
         if window := spec.layers[layer].window:
@@ -164,7 +156,9 @@ class OrtDialect:
             scales = zip(("key", "value"), self._kv_scales.scales[layer], strict=True)
             inputs += ["", "", "", *(self._writer.constant(f"{name}.{kind}_scale", scale) for kind, scale in scales)]
             attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-        return self._writer.node("GroupQueryAttention", inputs, [name, *presents], _MS, **attributes)
+        return self._writer.node(
+            "GroupQueryAttention", inputs, [name, *(present for _, present in caches)], _MS, **attributes
+        )
 
     def glu(self, name: str, gate_up: Value) -> Value:
         """Split, activation, Mul. QuickGelu with alpha 1 is SiLU in one node."""

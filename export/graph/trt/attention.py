@@ -33,7 +33,9 @@ class TrtAttention:
         rope = spec.layers[layer].rope
         if rope is not None:
             q, k = self._rotated(prefix + "q", q, rope), self._rotated(prefix + "k", k, rope)
-        keys, values = self._updated(layer, "key", k), self._updated(layer, "value", v)
+        (past_keys, keys), (past_values, values) = graph_io.layer_cache_names(layer)
+        self._update(past_keys, keys, k)
+        self._update(past_values, values, v)
         mask = self._mask(spec.layers[layer].window)
         if spec.attention_softcap:
             heads = self._spelled_out(prefix, q, keys, values, mask)
@@ -55,13 +57,12 @@ class TrtAttention:
         rotated = spec.dim if spec.dim != self._spec.head_dim else 0  # 0: all of it
         return writer.node("RotaryEmbedding", inputs, name + ".rotated", rotary_embedding_dim=rotated)
 
-    def _updated(self, layer: int, kind: str, rows: Value) -> Value:
-        """The layer's cache with ``rows`` [B, kv_heads, T, D] written at ``write_indices``, in place."""
-        past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
+    def _update(self, past: str, present: str, rows: Value) -> None:
+        """``present``: the cache ``past`` with ``rows`` [B, kv_heads, T, D] written at ``write_indices``, in place."""
         shape = ("batch", self._spec.num_kv_heads, self._capacity, self._spec.head_dim)
         self._writer.input(past, self._dtype, shape)
         self._writer.output(present, self._dtype, shape)
-        return self._writer.node("TensorScatter", [past, rows, graph_io.WRITE_INDICES], present, axis=2)
+        self._writer.node("TensorScatter", [past, rows, graph_io.WRITE_INDICES], present, axis=2)
 
     def _token_positions(self) -> Value:
         """Absolute position of every token, int64 [B, T]."""

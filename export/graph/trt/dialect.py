@@ -10,9 +10,8 @@ dialect runs on ONNX Runtime's CPU provider, which is how its meaning is tested.
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
-from runtime.package import graph_io
+from runtime.package import dtypes, graph_io
 
 from export.checkpoint.lazy_tensor import LazyTensor
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
@@ -22,11 +21,9 @@ from export.graph.dialect import Value
 from export.graph.row_select import logits_rows
 from export.graph.trt.attention import TrtAttention
 from export.graph.trt.weights import TrtWeights
-from export.graph.writer import DType, GraphWriter
+from export.graph.writer import GraphWriter
 
 OPSET = 24
-
-_FLOAT_DTYPES: dict[str, DType] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 class TrtDialect:
@@ -43,7 +40,7 @@ class TrtDialect:
                 f"a cache of {capacity} tokens is not possible; the model supports 1 to {spec.max_positions}"
             )
         self._spec, self._writer, self._plan = spec, writer, plan
-        self._dtype = _FLOAT_DTYPES[plan.float_type]
+        self._dtype = dtypes.BY_NAME[plan.float_type].numpy
         self._weights = TrtWeights(writer, self._dtype)
         self._attention = TrtAttention(spec, writer, self._dtype, capacity)
         self._table: LazyTensor | None = None
@@ -157,7 +154,7 @@ class TrtDialect:
 
     def logits(self, x: Value, head: LazyTensor | None) -> None:
         """MatMul on the head; float32 and softcapped after the product, whatever the graph computes in."""
-        writer, cap, is_half = self._writer, self._spec.logits_softcap, self._dtype is not np.float32
+        writer, cap, is_half = self._writer, self._spec.logits_softcap, self._dtype != np.float32
         table = head or self._table
         if table is None:
             raise UnsupportedError("a tied head needs an embedding before it")
@@ -165,7 +162,7 @@ class TrtDialect:
         chosen = self._plan.format_of(name, table.shape[1])
         if head is None and not chosen.bits:
             matrix = writer.node("Transpose", ["embedding.weight"], "head.matrix", perm=[1, 0])  # one table for both
-            self._weights.num_bytes += table.shape[0] * table.shape[1] * np.dtype(self._dtype).itemsize
+            self._weights.num_bytes += table.shape[0] * table.shape[1] * self._dtype.itemsize
             self.formats["head"] = self.formats["embedding"]
         else:
             self.formats["head"] = {chosen.label(self._plan.float_type)}

@@ -24,7 +24,7 @@ from export.graph.writer import DType, GraphWriter
 class TrtWeights:
     """Writes weights into a GraphWriter and counts the bytes that one decode step reads."""
 
-    def __init__(self, writer: GraphWriter, dtype: DType) -> None:
+    def __init__(self, writer: GraphWriter, dtype: np.dtype[Any]) -> None:
         self._writer, self._dtype = writer, dtype
         self.num_bytes = 0
 
@@ -38,7 +38,7 @@ class TrtWeights:
         """``weight`` [N, K] as a value [K, N]."""
         num_out, num_in = weight.shape
         if not chosen.bits:
-            self.num_bytes += num_out * num_in * np.dtype(self._dtype).itemsize
+            self.num_bytes += num_out * num_in * self._dtype.itemsize
             return self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), column_bands(weight.numpy()))
         codes, scales = self._codes(name, weight, chosen)
         return self._writer.node("DequantizeLinear", [codes, scales], name + ".matrix", axis=0, block_size=chosen.block)

@@ -43,9 +43,8 @@ class GrowingCacheSession:
         self._session = ort.InferenceSession(
             str(graph), cpu_session_options(options), providers=["CPUExecutionProvider"]
         )
-        kinds = [(layer, kind) for layer in range(shape.num_layers) for kind in ("key", "value")]
-        self._pasts = [graph_io.past_name(layer, kind) for layer, kind in kinds]
-        self._presents = [graph_io.present_name(layer, kind) for layer, kind in kinds]
+        caches = graph_io.cache_names(shape.num_layers)
+        self._pasts, self._presents = [past for past, _ in caches], [present for _, present in caches]
         self._inputs = {value.name for value in self._session.get_inputs()}
         if strange := self._inputs - {graph_io.INPUT_IDS, _ATTENTION_MASK, _POSITION_IDS, *self._pasts}:
             raise PackageError(f"the graph wants inputs that nothing here feeds: {', '.join(sorted(strange))}")

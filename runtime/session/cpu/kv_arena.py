@@ -34,7 +34,7 @@ class KVArena:
         self._scratch = np.empty((shape.num_kv_heads, capacity, shape.head_dim), self.dtype)
 
     def address(self, block: int, slot: int) -> int:
-        """Address of a slot's first row in a block; block ``2 * layer`` holds keys, ``2 * layer + 1`` values."""
+        """Address of a slot's first row in a block; blocks are in the order of ``graph_io.cache_names``."""
         return int(self.blocks[block][slot:].ctypes.data)
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:

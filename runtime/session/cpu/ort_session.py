@@ -98,12 +98,10 @@ class _Call:
 
     def _bind_cache(self, arena: KVArena, first_slot: int) -> None:
         shape = (self.num_rows, arena.shape.num_kv_heads, arena.capacity, arena.shape.head_dim)
-        for layer in range(arena.shape.num_layers):
-            for offset, kind in enumerate(("key", "value")):
-                address = arena.address(2 * layer + offset, first_slot)
-                past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                self.binding.bind_input(past, _DEVICE, 0, arena.dtype, shape, address)
-                self.binding.bind_output(present, _DEVICE, 0, arena.dtype, shape, address)
+        for block, (past, present) in enumerate(graph_io.cache_names(arena.shape.num_layers)):
+            address = arena.address(block, first_slot)
+            self.binding.bind_input(past, _DEVICE, 0, arena.dtype, shape, address)
+            self.binding.bind_output(present, _DEVICE, 0, arena.dtype, shape, address)
 
 
 class OrtSession:

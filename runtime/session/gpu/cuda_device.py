@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime as cudart
 
-from runtime.session.device import Bytes, DeviceError
+from runtime.errors import DeviceError
+from runtime.session.device import Bytes
 
 
 def _checked(result: tuple[Any, ...], doing: str) -> Any:  # noqa: ANN401 - cuda-python answers with tuples of anything

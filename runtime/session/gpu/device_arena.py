@@ -5,8 +5,9 @@ The device's counterpart of ``runtime.session.cpu.kv_arena``: knows shapes and a
 
 from __future__ import annotations
 
+from runtime.errors import DeviceError
 from runtime.package.manifest import ModelShape
-from runtime.session.device import ALIGNMENT_BYTES, Device, DeviceError
+from runtime.session.device import ALIGNMENT_BYTES, Device
 
 
 class DeviceArena:
@@ -30,7 +31,7 @@ class DeviceArena:
         self._scratch = device.allocate(self._slot_bytes)
 
     def address(self, block: int, slot: int) -> int:
-        """Address of a slot's first row in a block; block ``2 * layer`` holds keys, ``2 * layer + 1`` values."""
+        """Address of a slot's first row in a block; blocks are in the order of ``graph_io.cache_names``."""
         return self._base + block * self._block_bytes + slot * self._slot_bytes
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:

@@ -1,83 +1,29 @@
 """A session over slots of a fixed length on any device: arena, staging of the small arrays, call shapes.
 
-Turns prefill and decode into calls with addresses and shapes and hands them to a ``Runner`` (TensorRT's plan, or
-ONNX Runtime with a GPU provider). Knows no TensorRT, no ONNX Runtime and no CUDA. Axes are those of
-``runtime.package.graph_io``; inputs are written to pinned memory, uploaded in one piece, and only logits come back.
+Turns prefill and decode into calls with addresses and shapes and hands them to a ``Runner``. Knows no TensorRT, no
+ONNX Runtime and no CUDA. Axes are those of ``runtime.package.graph_io``; inputs are written to pinned memory, uploaded
+in one piece, and only logits come back.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.device import ALIGNMENT_BYTES, Device, DeviceError, Recording
+from runtime.session.device import ALIGNMENT_BYTES, Device, Recording
 from runtime.session.gpu.device_arena import DeviceArena
+from runtime.session.gpu.runner import POSITION_DTYPES, Call, Run, Runner
+from runtime.session.kv_budget import kv_bytes_per_token
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 _FLOAT32_BYTES = 4
-_POSITION_DTYPES: dict[str, np.dtype[Any]] = {
-    graph_io.WRITE_INDICES: np.dtype(np.int64),
-    graph_io.SEQLENS_K: np.dtype(np.int32),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a runner can take. ``capacity`` is a slot's fixed length in tokens; ``max_logits`` bounds N of a prefill.
-
-    ``position_input`` names the graph's input that places a row in its cache: ``write_indices`` or ``seqlens_k``.
-    """
-
-    num_slots: int
-    capacity: int
-    prefill_tokens: int
-    max_logits: int
-    kv_itemsize: int
-    position_input: str = graph_io.WRITE_INDICES
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One run of the graph: B rows of T tokens with N logits rows, over slots ``[first_slot, first_slot + B)``.
-
-    ``total_tokens`` counts the cache rows that the fullest slot holds after the call. ``addresses`` maps the inputs
-    in device memory and the logits to their addresses, which are the same in every prefill and in every decode call.
-    """
-
-    is_decode: bool
-    first_slot: int
-    num_rows: int
-    num_tokens: int
-    num_logits: int
-    total_tokens: int
-    addresses: dict[str, int]
-
-
-class Runner(Protocol):
-    """Queues runs of one graph on a device's stream."""
-
-    @property
-    def limits(self) -> Limits:
-        """Fixed for the runner's life."""
-        ...
-
-    def may_record(self, call: Call) -> bool:
-        """Whether the device may record this decode call and replay it later."""
-        ...
-
-    def enqueue(self, call: Call, arena: DeviceArena) -> None:
-        """Queue the call. Raises PowertrainError when the graph refuses a shape or an address."""
-        ...
-
-    def close(self) -> None:
-        """Release the graph."""
-        ...
 
 
 class _Staging:
@@ -90,7 +36,7 @@ class _Staging:
         self._position_input = position_input
         sizes: dict[str, tuple[int, np.dtype[Any]]] = {
             graph_io.INPUT_IDS: (num_tokens, np.dtype(np.int64)),
-            position_input: (num_rows, _POSITION_DTYPES[position_input]),
+            position_input: (num_rows, POSITION_DTYPES[position_input]),
             graph_io.LOGITS_INDICES: (num_logits, np.dtype(np.int64)),
         }
         offsets, end = {}, 0
@@ -124,6 +70,14 @@ class _Staging:
         )
 
 
+@dataclass(slots=True)
+class _DecodeStep:
+    """What is kept of a decode shape: the run made ready for it, and its recording from the second call on."""
+
+    run: Run
+    recording: Recording | None = None
+
+
 class StaticSession:
     """``runtime.session.session.Session`` over a ``Runner``. Closes runner and device."""
 
@@ -145,14 +99,14 @@ class StaticSession:
             num_logits=limits.max_logits,
             vocab_size=vocab_size,
         )
-        self._recordings: dict[tuple[int, int], Recording | None] = {}
+        self._decode_steps: dict[tuple[int, int], _DecodeStep] = {}
         self._run_ns = 0
         self._info = SessionInfo(
             backend=backend,
             num_slots=num_slots,
             max_model_len=limits.capacity,
             vocab_size=shape.vocab_size,
-            kv_bytes_per_token=2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * limits.kv_itemsize,
+            kv_bytes_per_token=kv_bytes_per_token(shape, limits.kv_itemsize),
             batch_invariant=False,  # kernels are chosen per shape, and nobody promises equal rounding between them
         )
 
@@ -198,7 +152,7 @@ class StaticSession:
             addresses=staging.addresses,
         )
         begin = time.perf_counter_ns()
-        self._queue(call, staging)
+        self._queue(self._runner.prepare(call, self._arena), staging, num_logits)
         self._device.synchronize()
         self._run_ns += time.perf_counter_ns() - begin
 
@@ -214,7 +168,7 @@ class StaticSession:
             num_rows=count,
             num_tokens=1,
             num_logits=count,
-            total_tokens=int(positions.max()) + 1,
+            total_tokens=self._limits.capacity,
             addresses=staging.addresses,
         )
         begin = time.perf_counter_ns()
@@ -224,22 +178,24 @@ class StaticSession:
         return staging.logits[:count]
 
     def _queue_decode(self, call: Call) -> None:
-        if not self._runner.may_record(call):
-            return self._queue(call, self._decode_staging)
-        key = (call.first_slot, call.num_rows)
-        if key not in self._recordings:
-            self._recordings[key] = None  # the first run settles what a runtime does lazily; it must not be recorded
-            return self._queue(call, self._decode_staging)
-        recording = self._recordings[key]
-        if recording is None:
-            recording = self._device.record(lambda: self._queue(call, self._decode_staging))
-            self._recordings[key] = recording
-        return recording.launch()
+        key, staging, count = (call.first_slot, call.num_rows), self._decode_staging, call.num_logits
+        kept = self._decode_steps.get(key)
+        if kept is None:
+            kept = self._decode_steps[key] = _DecodeStep(self._runner.prepare(call, self._arena))
+            # The first run settles what a runtime does lazily, which must not be recorded.
+            return self._queue(kept.run, staging, count)
+        run = kept.run
+        if not run.may_be_recorded:
+            return self._queue(run, staging, count)
+        if kept.recording is None:
+            kept.recording = self._device.record(lambda: self._queue(run, staging, count))
+        return kept.recording.launch()
 
-    def _queue(self, call: Call, staging: _Staging) -> None:
+    @staticmethod
+    def _queue(run: Run, staging: _Staging, num_logits: int) -> None:
         staging.upload()
-        self._runner.enqueue(call, self._arena)
-        staging.download(call.num_logits)
+        run.enqueue()
+        staging.download(num_logits)
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         """See ``Session.copy_slot``."""
@@ -250,7 +206,7 @@ class StaticSession:
         self._arena.swap_slots(first, second, num_tokens)
 
     def close(self) -> None:
-        """Recordings before the contexts they replay, those before the memory they point to."""
-        self._recordings.clear()
+        """Decode steps before the graph that they run, that before the memory they point to."""
+        self._decode_steps.clear()
         self._runner.close()
         self._device.close()

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from api.controllers.openapi import OPERATIONS
-from api.server_settings import SettingsError
+from api.errors import SettingsError
 from tests.api.scripted_server import RunningServer, running_server
 
 KEY = "secret-key"

@@ -26,9 +26,10 @@ from export.plan.network import check_network, parse_graph
 from export.plan.progress import PhaseTree, shown_progress
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target, parse_targets
+from runtime.errors import PlanError
 from runtime.loading.gpu import Gpu, GpuReport
+from runtime.package.graph_io import cache_names
 from runtime.package.graph_profiles import profile_shapes
-from runtime.package.plan_sidecar import PlanError
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, WIDE, write_trt
 from tests.paths import ROOT
 
@@ -52,9 +53,7 @@ def test_every_architecture_compiles_as_it_was_meant(name: str, library: Library
     built = build(write_trt(spec, tmp_path, "bf16" if name == "gemma3" else "fp16"), library)
     facts = built.facts
     assert len(built.data) > 1_000_000
-    assert facts.cache_pairs == tuple(
-        (f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}") for layer in (0, 1) for kind in ("key", "value")
-    )
+    assert facts.cache_pairs == tuple(cache_names(2))
     assert facts.cache_shape == (spec.num_kv_heads, CAPACITY, spec.head_dim)
     assert facts.cache_dtype == ("BF16" if name == "gemma3" else "HALF")
     assert facts.num_attention == (0 if spec.attention_softcap else 2)  # a softcapped one is spelled out

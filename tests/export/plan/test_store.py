@@ -19,11 +19,11 @@ from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.store import StoredPlan, ensure_plan
 from export.plan.targets import Target
-from runtime.errors import PackageError
+from runtime.errors import PackageError, PlanError
 from runtime.loading.gpu import Gpu
 from runtime.loading.plan_choice import RunningLibrary, choose_plan, judge_plans
 from runtime.package.manifest import load_package
-from runtime.package.plan_sidecar import PlanError, PlanSidecar, read_sidecar, write_sidecar
+from runtime.package.plan_sidecar import PlanSidecar, read_sidecar, write_sidecar
 from tests.export.tiny_package import write_package
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from runtime.engine.config import EngineConfig
+from runtime.errors import DeviceError
 from runtime.events import FinishReason
-from runtime.session.device import DeviceError
 from tests.fakes import Call, counting
 from tests.runtime.engine_driver import Driver, adding_reply, request
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from runtime.loading.backend import Backend, BackendError, choose_backend, probe_in_subprocess
+from runtime.errors import BackendError, KVBudgetError
+from runtime.loading.backend import Backend, choose_backend, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.doctor import examine
 from runtime.loading.doctor_cli import doctor_command
@@ -17,7 +18,6 @@ from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.manifest import Package, sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar, graph_digests, write_sidecar
-from runtime.session.kv_budget import KVBudgetError
 from tests.export.tiny_package import write_package
 
 ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")

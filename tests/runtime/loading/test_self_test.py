@@ -13,11 +13,10 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
-from runtime.errors import PackageError
+from runtime.errors import PackageError, PlanError
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.loading.self_test import Agreement, check_against_cpu, check_agreement, compare_sessions
 from runtime.package.manifest import Package
-from runtime.package.plan_sidecar import PlanError
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.runner import TrtRunner

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.errors import KVBudgetError
 from runtime.package.manifest import ModelShape
-from runtime.session.kv_budget import KVBudgetError, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
+from runtime.session.kv_budget import available_memory_bytes, kv_bytes_per_token, plan_kv_cache
 
 
 def test_bytes_per_token() -> None:

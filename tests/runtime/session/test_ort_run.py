@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.session.device import DeviceError
+from runtime.errors import DeviceError
 from runtime.session.ort_run import run_bound
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.graph_profiles import profile_shapes
 from runtime.package.manifest import ModelShape
-from runtime.session.device import DeviceError
 from runtime.session.gpu.ort.runner import Provider
-from runtime.session.gpu.static_session import Call
+from runtime.session.gpu.runner import Call
 
 _LOG = logging.getLogger("powertrain.backend")
 _CUDA = "CUDAExecutionProvider"
@@ -115,8 +115,7 @@ def profile_options(
 ) -> dict[str, str]:
     """``<prefix>_{min,opt,max}_shapes`` as ``name:1x2,...``, each name once per profile."""
     cache = (shape.num_kv_heads, capacity, shape.head_dim)
-    layers, kinds = range(shape.num_layers), ("key", "value")
-    pasts = {graph_io.past_name(layer, kind): cache for layer in layers for kind in kinds}
+    pasts = {past: cache for past, _ in graph_io.cache_names(shape.num_layers)}
     profiles = profile_shapes(max_slots, prefill_tokens, pasts)
     return {
         f"{prefix}_{bound}_shapes": ",".join(

@@ -13,6 +13,7 @@ holds for every provider and version. Knows no TensorRT and no CUDA; the provide
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +23,17 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.package import graph_io
+from runtime.errors import DeviceError
+from runtime.package import dtypes, graph_io
 from runtime.package.graph_profiles import max_prefill_logits
 from runtime.package.manifest import ModelShape
-from runtime.session.device import Device, DeviceError
+from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
-from runtime.session.gpu.static_session import Call, Limits
+from runtime.session.gpu.runner import POSITION_DTYPES, Call, Limits
 from runtime.session.ort_run import run_bound
 
 _LOG_ERRORS_ONLY = 3
-_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16; NumPy has no such type
-_ELEMENT_TYPES: dict[str, tuple[Any, int]] = {
-    "tensor(float16)": (np.float16, 2),
-    "tensor(bfloat16)": (_BFLOAT16, 2),
-    "tensor(float)": (np.float32, 4),
-}
-_POSITION_TYPES: dict[str, type[np.signedinteger[Any]]] = {
-    graph_io.WRITE_INDICES: np.int64,
-    graph_io.SEQLENS_K: np.int32,
-}
+_CACHE_TYPES = {kind.ort_name: kind for kind in dtypes.FLOATS}
 
 SessionMaker = Callable[[Path, ort.SessionOptions], ort.InferenceSession]
 
@@ -66,16 +59,28 @@ SKIP_CAPTURE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _OrtRun:
     """A binding and its run options. ``total`` is the host memory that the binding points to."""
 
+    session: ort.InferenceSession
+    device: Device
     binding: ort.IOBinding
     options: ort.RunOptions
     total: NDArray[np.int32]
 
+    @property
+    def may_be_recorded(self) -> bool:
+        """Never: ONNX Runtime's work is on a stream of its own, and it captures that itself."""
+        return False
+
+    def enqueue(self) -> None:
+        """See ``Run.enqueue``. Returns when the run is over."""
+        self.device.synchronize()
+        run_bound(self.session, self.binding, self.options)
+
 
 class OrtRunner:
-    """``runtime.session.gpu.static_session.Runner`` over a graph in ONNX Runtime. Bindings of decode calls are kept.
+    """``runtime.session.gpu.runner.Runner`` over a graph in ONNX Runtime.
 
     The first run of a CUDA graph id is run once as it is, then captured, then replayed, all inside that one call of
     ONNX Runtime (``InferenceSession::RunImpl``): it writes the same cache rows again, which changes nothing.
@@ -97,65 +102,50 @@ class OrtRunner:
         self._session = provider.make(graph, options)
         self._provider, self._device, self._shape = provider, device, shape
         inputs = {node.name: node for node in self._session.get_inputs()}
-        past = inputs.get(graph_io.past_name(0, "key"))
-        if past is None or provider.position_input not in inputs or past.type not in _ELEMENT_TYPES:
+        (first_past, _), *_ = graph_io.cache_names(shape.num_layers)
+        past = inputs.get(first_past)
+        if past is None or provider.position_input not in inputs or past.type not in _CACHE_TYPES:
             raise DeviceError(f"the graph is not one for {provider.backend}; export it with --dialect ort,trt")
         if past.shape[2] != capacity and isinstance(past.shape[2], int):
             raise DeviceError(f"the graph's cache slots have {past.shape[2]} tokens, {capacity} were asked for")
-        self._element_type, itemsize = _ELEMENT_TYPES[past.type]
+        self._cache_type = _CACHE_TYPES[past.type]
         self._limits = Limits(
             num_slots=max_slots,
             capacity=capacity,
             prefill_tokens=prefill_tokens,
             max_logits=max_prefill_logits(prefill_tokens),
-            kv_itemsize=itemsize,
+            kv_itemsize=self._cache_type.itemsize,
             position_input=provider.position_input,
         )
-        self._decode: dict[tuple[int, int], _Prepared] = {}
+        self._graph_ids = itertools.count(1)
 
     @property
     def limits(self) -> Limits:
         """From the graph and the profiles that it is compiled for."""
         return self._limits
 
-    def may_record(self, call: Call) -> bool:
-        """Never: ONNX Runtime's work is on a stream of its own, and it captures that itself."""
-        del call
-        return False
-
-    def enqueue(self, call: Call, arena: DeviceArena) -> None:
-        """See ``Runner.enqueue``. Returns when the run is over."""
-        prepared = self._prepared(call, arena)
-        self._device.synchronize()
-        run_bound(self._session, prepared.binding, prepared.options)
-
-    def close(self) -> None:
-        """Drop the bindings before the memory they point to."""
-        self._decode.clear()
-
-    def _prepared(self, call: Call, arena: DeviceArena) -> _Prepared:
-        key = (call.first_slot, call.num_rows)
-        if call.is_decode and key in self._decode:
-            return self._decode[key]
+    def prepare(self, call: Call, arena: DeviceArena) -> _OrtRun:
+        """See ``Runner.prepare``. A decode call gets a CUDA graph id of its own."""
         options = ort.RunOptions()
-        graph_id = len(self._decode) + 1 if call.is_decode else SKIP_CAPTURE
+        graph_id = next(self._graph_ids) if call.is_decode else SKIP_CAPTURE
         for name, value in self._provider.run_entries(call, graph_id).items():
             options.add_run_config_entry(name, value)
-        # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with:
-        # the slot's length, which holds for every step. Rows still end where seqlens_k, on the device, says. In a
-        # prefill it tells the first chunk (equal to T) from later ones.
-        total = np.array(self._limits.capacity if call.is_decode else call.total_tokens, np.int32)
-        prepared = _Prepared(self._bound(call, arena, total), options, total)
-        if call.is_decode:
-            self._decode[key] = prepared
-        return prepared
+        # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with,
+        # which must hold for every step. Rows still end where seqlens_k, on the device, says. In a prefill it tells
+        # the first chunk (equal to T) from later ones.
+        total = np.array(call.total_tokens, np.int32)
+        return _OrtRun(self._session, self._device, self._bound(call, arena, total), options, total)
+
+    def close(self) -> None:
+        """Drop the graph."""
+        del self._session
 
     def _bound(self, call: Call, arena: DeviceArena, total: NDArray[np.int32]) -> ort.IOBinding:
         binding, memory, position = self._session.io_binding(), self._provider.memory, self._limits.position_input
-        small: dict[str, tuple[type[np.signedinteger[Any]], tuple[int, ...]]] = {
-            graph_io.INPUT_IDS: (np.int64, (call.num_rows, call.num_tokens)),
-            position: (_POSITION_TYPES[position], (call.num_rows,)),
-            graph_io.LOGITS_INDICES: (np.int64, (call.num_logits,)),
+        small: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+            graph_io.INPUT_IDS: (np.dtype(np.int64), (call.num_rows, call.num_tokens)),
+            position: (POSITION_DTYPES[position], (call.num_rows,)),
+            graph_io.LOGITS_INDICES: (np.dtype(np.int64), (call.num_logits,)),
         }
         for name, (dtype, shape) in small.items():
             binding.bind_input(name, memory, 0, dtype, shape, call.addresses[name])
@@ -169,9 +159,7 @@ class OrtRunner:
     def _bind_cache(self, binding: ort.IOBinding, call: Call, arena: DeviceArena) -> None:
         memory = self._provider.memory
         cache = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
-        for layer in range(self._shape.num_layers):
-            for offset, kind in enumerate(("key", "value")):
-                address = arena.address(2 * layer + offset, call.first_slot)
-                past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                binding.bind_input(past, memory, 0, self._element_type, cache, address)
-                binding.bind_output(present, memory, 0, self._element_type, cache, address)
+        for block, (past, present) in enumerate(graph_io.cache_names(self._shape.num_layers)):
+            address = arena.address(block, call.first_slot)
+            binding.bind_input(past, memory, 0, self._cache_type.onnx_number, cache, address)
+            binding.bind_output(present, memory, 0, self._cache_type.onnx_number, cache, address)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from runtime.package.plan_sidecar import PlanError, PlanFile, rebuild_command
-from runtime.session.device import DeviceError
+from runtime.errors import DeviceError, PlanError
+from runtime.package.plan_sidecar import PlanFile, rebuild_command
 
 _LOG = logging.getLogger("powertrain.tensorrt")
 _KERNELS_SUFFIX = ".kernels"

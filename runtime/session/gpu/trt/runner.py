@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from runtime.package import graph_io
+from runtime.errors import DeviceError
+from runtime.package import dtypes, graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.device import Device, DeviceError
+from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
-from runtime.session.gpu.static_session import Call, Limits
+from runtime.session.gpu.runner import Call, Limits
 from runtime.session.gpu.trt.api import Context, CudaEngine
 
 DECODE_PROFILE = 0
 PREFILL_PROFILE = 1
 
 _MAX_RECORDED = 32
-_SHARED = (-1, -1)
-"""Key of the context that serves every decode shape that is not recorded."""
+"""Decode shapes that are recorded: each costs a context."""
 
-_ITEMSIZES = {"HALF": 2, "BF16": 2, "FLOAT": 4}
+_CACHE_TYPES = {kind.tensorrt_name: kind for kind in dtypes.FLOATS}
 
 
 @dataclass(slots=True)
@@ -48,12 +48,42 @@ class _Bound:
             self.addresses[name] = address
 
 
+@dataclass(frozen=True, slots=True)
+class _TrtRun:
+    """A call and the context that runs it. Nothing else may use the context if the run is recorded."""
+
+    bound: _Bound
+    call: Call
+    cache_shape: tuple[int, ...]
+    cache_addresses: tuple[tuple[str, str, int], ...]
+    stream: int
+    may_be_recorded: bool
+
+    def enqueue(self) -> None:
+        """See ``Run.enqueue``."""
+        bound, call = self.bound, self.call
+        bound.set_shape(graph_io.INPUT_IDS, (call.num_rows, call.num_tokens))
+        bound.set_shape(graph_io.WRITE_INDICES, (call.num_rows,))
+        bound.set_shape(graph_io.LOGITS_INDICES, (call.num_logits,))
+        for name, address in call.addresses.items():
+            bound.set_address(name, address)
+        for past, present, address in self.cache_addresses:
+            bound.set_shape(past, self.cache_shape)
+            bound.set_address(past, address)
+            bound.set_address(present, address)
+        if missing := bound.context.infer_shapes():
+            raise DeviceError(f"the plan lacks a shape for {', '.join(missing)}; rebuild it with 'powertrain engine'")
+        if not bound.context.execute_async_v3(self.stream):
+            raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
+
+
 class TrtRunner:
-    """``runtime.session.gpu.static_session.Runner`` over a plan.
+    """``runtime.session.gpu.runner.Runner`` over a plan.
 
     ``make_context`` creates an execution context. ``records_decode`` lets the device record decode steps as CUDA
     graphs: a recorded step belongs to a context whose shapes and addresses stay as they were, so every recorded
-    shape gets a context of its own. TensorRT for RTX captures by itself and is given False.
+    shape gets a context of its own. TensorRT for RTX captures by itself and is given False. ``on_close`` is called
+    while the contexts are still there.
     """
 
     def __init__(
@@ -64,57 +94,43 @@ class TrtRunner:
         shape: ModelShape,
         *,
         records_decode: bool,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._plan, self._make_context, self._device, self._shape = plan, make_context, device, shape
-        self._records_decode = records_decode
+        self._make_context, self._device, self._on_close = make_context, device, on_close
         self._limits = limits_of_plan(plan, shape)
-        self._decode: dict[tuple[int, int], _Bound] = {}
-        self._prefill = self._bound(PREFILL_PROFILE)
+        self._cache_names = graph_io.cache_names(shape.num_layers)
+        self._head_shape = (shape.num_kv_heads, self._limits.capacity, shape.head_dim)
+        self._num_recordable = _MAX_RECORDED if records_decode else 0
+        self._shared = {PREFILL_PROFILE: self._bound(PREFILL_PROFILE)}
 
     @property
     def limits(self) -> Limits:
         """From the plan's profiles."""
         return self._limits
 
-    def may_record(self, call: Call) -> bool:
-        """True for the first ``_MAX_RECORDED`` shapes, if at all: each costs a context."""
-        key = (call.first_slot, call.num_rows)
-        return self._records_decode and (key in self._decode or len(self._decode) < _MAX_RECORDED)
-
-    def enqueue(self, call: Call, arena: DeviceArena) -> None:
-        """See ``Runner.enqueue``."""
-        bound = self._decode_bound(call) if call.is_decode else self._prefill
-        bound.set_shape(graph_io.INPUT_IDS, (call.num_rows, call.num_tokens))
-        bound.set_shape(graph_io.WRITE_INDICES, (call.num_rows,))
-        bound.set_shape(graph_io.LOGITS_INDICES, (call.num_logits,))
-        for name, address in call.addresses.items():
-            bound.set_address(name, address)
-        self._set_cache(bound, call, arena)
-        if missing := bound.context.infer_shapes():
-            raise DeviceError(f"the plan lacks a shape for {', '.join(missing)}; rebuild it with 'powertrain engine'")
-        if not bound.context.execute_async_v3(self._device.stream):
-            raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
+    def prepare(self, call: Call, arena: DeviceArena) -> _TrtRun:
+        """See ``Runner.prepare``. The first ``_MAX_RECORDED`` decode shapes, if any, get contexts of their own."""
+        addresses = tuple(
+            (past, present, arena.address(block, call.first_slot))
+            for block, (past, present) in enumerate(self._cache_names)
+        )
+        bound, is_own = self._context_for(call)
+        return _TrtRun(bound, call, (call.num_rows, *self._head_shape), addresses, self._device.stream, is_own)
 
     def close(self) -> None:
         """Drop the contexts."""
-        self._decode.clear()
-        del self._prefill
+        self._on_close()
+        self._shared.clear()
 
-    def _set_cache(self, bound: _Bound, call: Call, arena: DeviceArena) -> None:
-        shape = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
-        for layer in range(self._shape.num_layers):
-            for offset, kind in enumerate(("key", "value")):
-                past, present = graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)
-                address = arena.address(2 * layer + offset, call.first_slot)
-                bound.set_shape(past, shape)
-                bound.set_address(past, address)
-                bound.set_address(present, address)
-
-    def _decode_bound(self, call: Call) -> _Bound:
-        key = (call.first_slot, call.num_rows) if self.may_record(call) else _SHARED
-        if key not in self._decode:
-            self._decode[key] = self._bound(DECODE_PROFILE)
-        return self._decode[key]
+    def _context_for(self, call: Call) -> tuple[_Bound, bool]:
+        """A context, and whether it is this call's alone."""
+        if call.is_decode and self._num_recordable:
+            self._num_recordable -= 1
+            return self._bound(DECODE_PROFILE), True
+        profile = DECODE_PROFILE if call.is_decode else PREFILL_PROFILE
+        if profile not in self._shared:
+            self._shared[profile] = self._bound(profile)
+        return self._shared[profile], False
 
     def _bound(self, profile: int) -> _Bound:
         context = self._make_context()
@@ -127,19 +143,20 @@ class TrtRunner:
 def limits_of_plan(plan: CudaEngine, shape: ModelShape) -> Limits:
     """Check a plan's tensors, aliases and profiles against the model and read its limits. Raises DeviceError."""
     names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
-    _check_names(names, shape)
+    caches = graph_io.cache_names(shape.num_layers)
+    _check_names(names, caches)
     for name in names:
         if plan.get_tensor_location(name).name != "DEVICE":
             raise DeviceError(f"the plan wants {name!r} in host memory; rebuild it with 'powertrain engine'")
-    for past, present in _cache_pairs(shape):
+    for past, present in caches:
         if plan.get_aliased_input_tensor(present) != past:
             raise DeviceError(f"the plan does not update {past!r} in place; rebuild it with 'powertrain engine'")
     if plan.num_optimization_profiles != 2:
         raise DeviceError(f"the plan has {plan.num_optimization_profiles} profiles, 2 are needed; rebuild it")
-    first_past = graph_io.past_name(0, "key")
+    first_past, _ = caches[0]
     kv_dtype = plan.get_tensor_dtype(first_past).name
-    if kv_dtype not in _ITEMSIZES:
-        raise DeviceError(f"the plan's cache is {kv_dtype}, which is not one of {', '.join(_ITEMSIZES)}; rebuild it")
+    if kv_dtype not in _CACHE_TYPES:
+        raise DeviceError(f"the plan's cache is {kv_dtype}, which is not one of {', '.join(_CACHE_TYPES)}; rebuild it")
     decode_max = plan.get_tensor_profile_shape(graph_io.INPUT_IDS, DECODE_PROFILE)[2]
     prefill_max = plan.get_tensor_profile_shape(graph_io.INPUT_IDS, PREFILL_PROFILE)[2]
     return Limits(
@@ -147,18 +164,12 @@ def limits_of_plan(plan: CudaEngine, shape: ModelShape) -> Limits:
         capacity=plan.get_tensor_profile_shape(first_past, DECODE_PROFILE)[2][2],
         prefill_tokens=prefill_max[1],
         max_logits=plan.get_tensor_profile_shape(graph_io.LOGITS_INDICES, PREFILL_PROFILE)[2][0],
-        kv_itemsize=_ITEMSIZES[kv_dtype],
+        kv_itemsize=_CACHE_TYPES[kv_dtype].itemsize,
     )
 
 
-def _cache_pairs(shape: ModelShape) -> list[tuple[str, str]]:
-    layers = range(shape.num_layers)
-    kinds = ("key", "value")
-    return [(graph_io.past_name(layer, kind), graph_io.present_name(layer, kind)) for layer in layers for kind in kinds]
-
-
-def _check_names(names: list[str], shape: ModelShape) -> None:
+def _check_names(names: list[str], caches: list[tuple[str, str]]) -> None:
     small = {graph_io.INPUT_IDS, graph_io.WRITE_INDICES, graph_io.LOGITS_INDICES, graph_io.LOGITS}
-    wanted = small | {name for pair in _cache_pairs(shape) for name in pair}
+    wanted = small | {name for pair in caches for name in pair}
     if odd := sorted(set(names) ^ wanted):
         raise DeviceError(f"the plan's tensors differ from the package's by {odd[0]!r}; rebuild it for this package")

@@ -6,7 +6,6 @@ Knows what a session is made of; what TensorRT does is ``loaded_plan``'s and ``r
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from runtime.package.manifest import ModelShape
@@ -27,31 +26,15 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, num_slot
     trt: Any = importlib.import_module(library)
     try:
         loaded = LoadedPlan(trt, plan)
-        records = not loaded.captures_by_itself
-        runner = TrtRunner(loaded.plan, loaded.make_context, device, shape, records_decode=records)
-        return TrtSession(library, runner, device, shape, num_slots, before_close=loaded.save_kernels)
+        runner = TrtRunner(
+            loaded.plan,
+            loaded.make_context,
+            device,
+            shape,
+            records_decode=not loaded.captures_by_itself,
+            on_close=loaded.save_kernels,
+        )
+        return StaticSession(library, runner, device, shape, num_slots)
     except BaseException:
         device.close()
         raise
-
-
-class TrtSession(StaticSession):
-    """A static session that keeps, when it closes, the kernels that were compiled while it ran."""
-
-    def __init__(
-        self,
-        backend: str,
-        runner: TrtRunner,
-        device: Device,
-        shape: ModelShape,
-        num_slots: int,
-        *,
-        before_close: Callable[[], None],
-    ) -> None:
-        super().__init__(backend, runner, device, shape, num_slots)
-        self._before_close = before_close
-
-    def close(self) -> None:
-        """Save, then release."""
-        self._before_close()
-        super().close()

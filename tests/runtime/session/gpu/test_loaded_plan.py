@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from runtime.errors import PlanError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.loading.self_test import check_against_cpu
 from runtime.package.manifest import Package
-from runtime.package.plan_sidecar import PlanError, PlanFile, read_sidecar
+from runtime.package.plan_sidecar import PlanFile, read_sidecar
 from runtime.session.gpu.trt.session import open_trt_session
 from tests.export.tiny_package import write_package
 from tests.host_tensorrt import HostContext, HostCudaEngine, HostDevice, HostError

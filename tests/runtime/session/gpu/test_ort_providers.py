@@ -14,14 +14,15 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.device import DeviceError
 from runtime.session.gpu.ort.providers import cuda_provider, profile_options, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
-from runtime.session.gpu.static_session import Call, StaticSession
+from runtime.session.gpu.runner import Call
+from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.export.tiny_package import write_package
@@ -138,7 +139,7 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
     with pytest.raises(HostError, match="no block holds 16 bytes"):
         binding.bind_input("input_ids", "cuda", 0, np.int64, (2, 1), host.ctypes.data)
     decode(parts.session, 0, 0)
-    moved = parts.session._runner._decode[0, 1]  # type: ignore[attr-defined]
+    moved: Any = parts.session._decode_steps[0, 1].run
     shape, address = moved.binding.inputs["input_ids"]
     moved.binding.inputs["input_ids"] = (shape, address + 8)
     with pytest.raises(HostError, match="graph 1 was captured with other addresses"):

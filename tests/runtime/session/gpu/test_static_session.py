@@ -13,13 +13,14 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
+from runtime.errors import DeviceError
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.device import DeviceError
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.ort.providers import cuda_provider, graph_id_entry
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
-from runtime.session.gpu.static_session import Call, StaticSession
+from runtime.session.gpu.runner import Call
+from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
@@ -194,7 +195,7 @@ def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> Non
     arena = DeviceArena(device, SHAPE, SLOTS, CAPACITY, 4)
     call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=3, num_logits=2, total_tokens=3, addresses={})
     with pytest.raises(DeviceError, match=r"refused shape \[2, 3\] for 'input_ids'"):
-        runner.enqueue(call, arena)
+        runner.prepare(call, arena).enqueue()
 
 
 def test_a_plan_without_aliases_is_refused(graphs: dict[str, Path]) -> None:
