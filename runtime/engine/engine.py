@@ -40,7 +40,6 @@ class Engine:
         self._clock = clock
         self._states: dict[Sequence, SamplerState] = {}
         self._drafts: dict[Sequence, NgramDraft] = {}
-        self._order = 0
         self._num_steps = 0
         self._prefix_query_tokens = 0
         self._prefix_hit_tokens = 0
@@ -72,9 +71,8 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queue every choice of a request."""
-        self._order += 1
         for index in range(request.n):
-            sequence = Sequence(request, index, self._order)
+            sequence = Sequence(request, index)
             self._states[sequence] = SamplerState(request, index)
             self._scheduler.add(sequence)
 
