@@ -177,9 +177,7 @@ class Engine:
             return []
         drafter = self._drafts.get(sequence)
         if drafter is None:
-            drafter = self._drafts[sequence] = NgramDraft(self._config.max_draft_tokens)
-        for token_id in sequence.token_ids[drafter.num_observed :]:
-            drafter.observe(token_id)
+            drafter = self._drafts[sequence] = NgramDraft(sequence.token_ids, self._config.max_draft_tokens)
         return drafter.propose(sequence.request.sampling.max_tokens - sequence.num_generated - 1)
 
     def _verify(self, sequence: Sequence, draft: list[int], events: list[Event], spent: _Spent) -> int:

@@ -21,6 +21,7 @@ from runtime.engine.config import EngineConfig
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.slot_table import SlotTable
 from runtime.engine.step_plan import CopyKind, DecodeRow, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.token_prefix import NOTHING, TokenPrefix
 
 MIN_CHUNK_TOKENS = 2
 
@@ -70,7 +71,7 @@ class Scheduler:
         if chunk.is_last:
             sequence.phase = Phase.DECODE
             if self._config.prefix_cache:
-                self.slots.offer(sequence.slot, sequence.token_ids[: chunk.stop])
+                self.slots.offer(sequence.slot, TokenPrefix(sequence.token_ids, chunk.stop))
 
     def commit_decode(self, sequence: Sequence) -> None:
         """Record that the last token's row is now in the slot."""
@@ -84,7 +85,7 @@ class Scheduler:
             self.running.remove(sequence)
             num_rows = sequence.num_prefilled if self._config.deterministic else sequence.num_computed
             keep = rows_valid and self._config.prefix_cache
-            self.slots.offer(sequence.slot, sequence.token_ids[:num_rows] if keep else [])
+            self.slots.offer(sequence.slot, TokenPrefix(sequence.token_ids, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
         sequence.phase = Phase.FINISHED
 
@@ -138,7 +139,7 @@ class Scheduler:
 
     def _reusable_prefix(self, sequence: Sequence) -> tuple[int, int]:
         """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute."""
-        prompt = sequence.token_ids
+        prompt = TokenPrefix(sequence.token_ids, sequence.num_prompt)
         matches = self.slots.longest_prefix(prompt)
         for other in self.running:
             if other.request is sequence.request and other.phase is Phase.DECODE:

@@ -25,8 +25,10 @@ class Phase(Enum):
 class Sequence:
     """Choice ``index`` of ``request``.
 
-    ``num_computed`` rows of the slot are valid for ``token_ids[:num_computed]``; ``num_prefilled`` of them were
-    written by prefill calls, whose rows are the same however the prompt was cut.
+    ``token_ids``, the prompt and then what was generated, only ever grows, and at its end: slots, prefix index and
+    draft keep this very list and a length. ``num_computed`` rows of the slot are valid for
+    ``token_ids[:num_computed]``; ``num_prefilled`` of them were written by prefill calls, whose rows are the same
+    however the prompt was cut.
     """
 
     request: Request

@@ -71,7 +71,7 @@ class EngineLife(RuleBasedStateMachine):
         if not hasattr(self, "driver"):
             return
         for slot, rows in enumerate(self.driver.engine._scheduler.slots.rows):
-            assert self.driver.session.rows[slot][: len(rows)] == rows
+            assert self.driver.session.rows[slot][: len(rows)] == list(rows.token_ids[: len(rows)])
 
     def teardown(self) -> None:
         if not hasattr(self, "driver"):
@@ -85,7 +85,7 @@ class EngineLife(RuleBasedStateMachine):
                 assert generated == tokens[: len(generated)]
             else:
                 assert generated == tokens
-        assert self.driver.engine._scheduler.slots.owners == [None] * len(self.driver.engine._scheduler.slots)
+        assert self.driver.engine._scheduler.slots.owners == [None] * self.driver.num_slots
 
 
 TestEngineLife = EngineLife.TestCase
