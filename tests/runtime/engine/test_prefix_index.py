@@ -42,6 +42,9 @@ def test_a_list_that_grows_offers_no_more_than_before() -> None:
     index.put(0, TokenPrefix(tokens, 33))
     assert index.longest(whole(range(40))) == [(0, 33)]
     assert index.longest(TokenPrefix(tokens, 32)) == [(0, 32)]
+    index.put(0, TokenPrefix(tokens, 18))  # no block beyond the first is on offer, whatever the list holds
+    index.put(1, whole(range(25)))
+    assert index.longest(whole(range(40))) == [(1, 25)]
 
 
 def test_putting_again_replaces_and_nothing_forgets() -> None:
