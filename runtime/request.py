@@ -58,7 +58,6 @@ class Request:
     sampling: SamplingParams
     eos_token_ids: frozenset[int]
     n: int = 1
-    priority: int = 0
     arrival_ns: int = 0
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 class EngineConfig:
     """How the engine schedules.
 
-    max_num_seqs             choices that may hold a slot at once; None = as many as there are slots
     max_queue                requests that may wait beyond those that run; one more is refused
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
@@ -25,7 +24,6 @@ class EngineConfig:
     watchdog_s               seconds without progress, with work at hand, after which the engine counts as hung
     """
 
-    max_num_seqs: int | None = None
     max_queue: int = 256
     max_queue_time_s: float | None = None
     prefill_chunk_tokens: int = 128

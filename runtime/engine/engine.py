@@ -40,7 +40,6 @@ class Engine:
         self._clock = clock
         self._states: dict[Sequence, SamplerState] = {}
         self._drafts: dict[Sequence, NgramDraft] = {}
-        self._order = 0
         self._num_steps = 0
         self._prefix_query_tokens = 0
         self._prefix_hit_tokens = 0
@@ -72,9 +71,8 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queue every choice of a request."""
-        self._order += 1
         for index in range(request.n):
-            sequence = Sequence(request, index, self._order)
+            sequence = Sequence(request, index)
             self._states[sequence] = SamplerState(request, index)
             self._scheduler.add(sequence)
 
@@ -179,9 +177,7 @@ class Engine:
             return []
         drafter = self._drafts.get(sequence)
         if drafter is None:
-            drafter = self._drafts[sequence] = NgramDraft(self._config.max_draft_tokens)
-        for token_id in sequence.token_ids[drafter.num_observed :]:
-            drafter.observe(token_id)
+            drafter = self._drafts[sequence] = NgramDraft(sequence.token_ids, self._config.max_draft_tokens)
         return drafter.propose(sequence.request.sampling.max_tokens - sequence.num_generated - 1)
 
     def _verify(self, sequence: Sequence, draft: list[int], events: list[Event], spent: _Spent) -> int:

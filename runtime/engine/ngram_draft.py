@@ -13,36 +13,26 @@ _MAX_PAUSE_TOKENS = 64
 
 
 class NgramDraft:
-    """The drafts of one sequence. Feed every token in order with ``observe``."""
+    """The drafts of one sequence, whose list of tokens it reads as that grows."""
 
-    def __init__(self, max_draft_tokens: int) -> None:
+    def __init__(self, token_ids: list[int], max_draft_tokens: int) -> None:
+        self._token_ids = token_ids
         self._max = max_draft_tokens
         self._length = min(_FIRST_DRAFT_TOKENS, max_draft_tokens)
-        self._tokens: list[int] = []
+        self._num_seen = 0
         self._followers: dict[tuple[int, ...], int] = {}
         self._pause = 1
         self._resume_at = 0
 
-    @property
-    def num_observed(self) -> int:
-        """Tokens fed so far."""
-        return len(self._tokens)
-
-    def observe(self, token_id: int) -> None:
-        """Append the sequence's next token."""
-        # The n-gram before this token is indexed only now, so that a lookup never finds the tail itself.
-        if len(self._tokens) >= NGRAM_TOKENS:
-            self._followers[tuple(self._tokens[-NGRAM_TOKENS:])] = len(self._tokens)
-        self._tokens.append(token_id)
-
     def propose(self, limit: int) -> list[int]:
         """At most ``limit`` tokens that followed the last occurrence of the tail; empty when there is none."""
-        if len(self._tokens) < max(self._resume_at, NGRAM_TOKENS):
+        self._catch_up()
+        if self._num_seen < max(self._resume_at, NGRAM_TOKENS):
             return []
-        begin = self._followers.get(tuple(self._tokens[-NGRAM_TOKENS:]))
+        begin = self._followers.get(tuple(self._token_ids[-NGRAM_TOKENS:]))
         if begin is None:
             return []
-        return self._tokens[begin : begin + min(self._length, limit)]
+        return self._token_ids[begin : begin + min(self._length, limit)]
 
     def report(self, num_drafted: int, num_accepted: int) -> None:
         """Learn from a verified draft: all right doubles the next one, all wrong pauses for ever longer."""
@@ -54,4 +44,10 @@ class NgramDraft:
             self._pause = 1
             return
         self._pause = min(self._pause * 2, _MAX_PAUSE_TOKENS)
-        self._resume_at = len(self._tokens) + self._pause
+        self._resume_at = self._num_seen + self._pause
+
+    def _catch_up(self) -> None:
+        """Index every n-gram that a token follows; the tail is not, so that a lookup never finds the tail itself."""
+        for end in range(max(self._num_seen, NGRAM_TOKENS), len(self._token_ids)):
+            self._followers[tuple(self._token_ids[end - NGRAM_TOKENS : end])] = end
+        self._num_seen = len(self._token_ids)

@@ -1,75 +1,45 @@
 """Which slot shares the longest prefix with a prompt. Exact, and fast at a thousand entries.
 
-Token lists are cut into blocks; a chain of hashes names each prefix of whole blocks, so a lookup walks the prompt
-once and compares tokens only with the few slots that share its last known block. Knows slot numbers and token ids;
-knows nothing of caches or sequences.
+A lookup walks the prompt's chain of blocks once and compares tokens only with the few slots that share its last known
+block. Knows slot numbers and token ids; knows nothing of caches or sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-BLOCK_TOKENS = 16
-"""Prefixes shorter than a block are not worth a copy and are not found."""
+from runtime.engine.token_prefix import BLOCK_TOKENS, TokenPrefix
 
 
 class PrefixIndex:
     """Maps prefixes of whole blocks to the slots that hold them."""
 
     def __init__(self) -> None:
-        self._slots_by_chain: dict[int, set[int]] = {}
-        self._tokens: dict[int, tuple[int, ...]] = {}
-        self._chains: dict[int, list[int]] = {}
+        self._slots_by_link: dict[int, set[int]] = {}
+        self._prefixes: dict[int, TokenPrefix] = {}
 
-    def __len__(self) -> int:
-        return len(self._tokens)
+    def put(self, slot: int, prefix: TokenPrefix) -> None:
+        """Say that a slot now holds the rows of ``prefix``, whatever it held before."""
+        self._remove(slot)
+        if prefix.links:
+            self._prefixes[slot] = prefix
+        for link in prefix.links:
+            self._slots_by_link.setdefault(link, set()).add(slot)
 
-    def put(self, slot: int, token_ids: Sequence[int]) -> None:
-        """Say that a slot now holds the rows of ``token_ids``, whatever it held before."""
-        self.remove(slot)
-        if len(token_ids) < BLOCK_TOKENS:
-            return
-        self._tokens[slot] = tuple(token_ids)
-        self._chains[slot] = _chain(token_ids)
-        for link in self._chains[slot]:
-            self._slots_by_chain.setdefault(link, set()).add(slot)
-
-    def remove(self, slot: int) -> None:
-        """Forget what a slot holds."""
-        if self._tokens.pop(slot, None) is None:
-            return
-        for link in self._chains.pop(slot):
-            slots = self._slots_by_chain[link]
-            slots.discard(slot)
-            if not slots:
-                del self._slots_by_chain[link]
-
-    def longest(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
+    def longest(self, wanted: TokenPrefix) -> list[tuple[int, int]]:
         """Slots with the longest common prefix as (slot, number of equal tokens); empty when none shares a block."""
         candidates: set[int] = set()
-        for link in _chain(token_ids):
-            slots = self._slots_by_chain.get(link)
+        for link in wanted.links:
+            slots = self._slots_by_link.get(link)
             if not slots:
                 break
             candidates = slots
-        lengths = [(slot, _common_prefix(self._tokens[slot], token_ids)) for slot in sorted(candidates)]
+        lengths = [(slot, wanted.common_length(self._prefixes[slot])) for slot in sorted(candidates)]
         best = max((length for _, length in lengths), default=0)
         return [(slot, length) for slot, length in lengths if length == best and best >= BLOCK_TOKENS]
 
-
-def _chain(token_ids: Sequence[int]) -> list[int]:
-    links: list[int] = []
-    link = 0
-    for end in range(BLOCK_TOKENS, len(token_ids) + 1, BLOCK_TOKENS):
-        link = hash((link, *token_ids[end - BLOCK_TOKENS : end]))
-        links.append(link)
-    return links
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    length = 0
-    for left, right in zip(first, second, strict=False):
-        if left != right:
-            break
-        length += 1
-    return length
+    def _remove(self, slot: int) -> None:
+        prefix = self._prefixes.pop(slot, None)
+        for link in prefix.links if prefix is not None else ():
+            slots = self._slots_by_link[link]
+            slots.discard(slot)
+            if not slots:
+                del self._slots_by_link[link]

@@ -3,8 +3,8 @@
 Rules, in order:
 1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most.
 2. Prompts are computed in chunks within a token budget per step, first admitted first, so decoding starves nobody.
-3. Waiting sequences are admitted by priority, then arrival, while a slot and some budget are left. An accepted
-   request always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
+3. Waiting sequences are admitted in order of arrival while a slot and some budget are left. An accepted request
+   always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
 4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
 5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range.
 
@@ -14,13 +14,14 @@ kernel, which sums in another order, and a request's result must not depend on h
 
 from __future__ import annotations
 
-import heapq
+from collections import deque
 from collections.abc import Iterable
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.slot_table import SlotTable
 from runtime.engine.step_plan import CopyKind, DecodeRow, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.token_prefix import NOTHING, TokenPrefix
 
 MIN_CHUNK_TOKENS = 2
 
@@ -32,8 +33,7 @@ class Scheduler:
         self.slots = SlotTable(num_slots)
         self.running: list[Sequence] = []
         self._config = config
-        self._max_seqs = min(config.max_num_seqs or num_slots, num_slots)
-        self._waiting: list[tuple[tuple[int, int, int], Sequence]] = []
+        self._waiting: deque[Sequence] = deque()
 
     @property
     def num_waiting(self) -> int:
@@ -47,7 +47,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        heapq.heappush(self._waiting, (sequence.rank, sequence))
+        self._waiting.append(sequence)
 
     def plan(self) -> StepPlan:
         """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
@@ -71,7 +71,7 @@ class Scheduler:
         if chunk.is_last:
             sequence.phase = Phase.DECODE
             if self._config.prefix_cache:
-                self.slots.offer(sequence.slot, sequence.token_ids[: chunk.stop])
+                self.slots.offer(sequence.slot, TokenPrefix(sequence.token_ids, chunk.stop))
 
     def commit_decode(self, sequence: Sequence) -> None:
         """Record that the last token's row is now in the slot."""
@@ -80,13 +80,12 @@ class Scheduler:
     def finish(self, sequence: Sequence, *, rows_valid: bool = True) -> None:
         """Take a sequence out. Its rows stay on offer unless ``rows_valid`` says that they may be damaged."""
         if sequence.phase is Phase.WAITING:
-            self._waiting = [entry for entry in self._waiting if entry[1] is not sequence]
-            heapq.heapify(self._waiting)
+            self._waiting.remove(sequence)
         else:
             self.running.remove(sequence)
             num_rows = sequence.num_prefilled if self._config.deterministic else sequence.num_computed
             keep = rows_valid and self._config.prefix_cache
-            self.slots.offer(sequence.slot, sequence.token_ids[:num_rows] if keep else [])
+            self.slots.offer(sequence.slot, TokenPrefix(sequence.token_ids, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
         sequence.phase = Phase.FINISHED
 
@@ -97,11 +96,11 @@ class Scheduler:
     def alive(self) -> Iterable[Sequence]:
         """Every live sequence, running ones first."""
         yield from self.running
-        yield from (sequence for _, sequence in self._waiting)
+        yield from self._waiting
 
     def waiting_since_before(self, arrival_ns: int) -> list[Sequence]:
         """Waiting sequences whose request arrived earlier than ``arrival_ns``."""
-        return [sequence for _, sequence in self._waiting if sequence.request.arrival_ns < arrival_ns]
+        return [sequence for sequence in self._waiting if sequence.request.arrival_ns < arrival_ns]
 
     def _append_chunk(self, prefills: list[PrefillChunk], sequence: Sequence, budget: int) -> int:
         left = len(sequence.token_ids) - sequence.num_computed
@@ -114,12 +113,12 @@ class Scheduler:
         return size
 
     def _admit(self, copies: list[SlotCopy]) -> Sequence | None:
-        if not self._waiting or len(self.running) >= self._max_seqs or self._sibling_prefills(self._waiting[0][1]):
+        if not self._waiting or self._sibling_prefills(self._waiting[0]):
             return None
         vacant = self.slots.vacant()
         if vacant is None:
             return None
-        _, sequence = heapq.heappop(self._waiting)
+        sequence = self._waiting.popleft()
         source, num_cached = self._reusable_prefix(sequence)
         target = source if self._continues_in_place(source, num_cached, vacant) else vacant
         if source not in {target, -1}:
@@ -140,7 +139,7 @@ class Scheduler:
 
     def _reusable_prefix(self, sequence: Sequence) -> tuple[int, int]:
         """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute."""
-        prompt = sequence.token_ids
+        prompt = TokenPrefix(sequence.token_ids, sequence.num_prompt)
         matches = self.slots.longest_prefix(prompt)
         for other in self.running:
             if other.request is sequence.request and other.phase is Phase.DECODE:

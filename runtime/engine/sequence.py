@@ -23,15 +23,16 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Choice ``index`` of ``request``. ``order`` is its place in arrival order.
+    """Choice ``index`` of ``request``.
 
-    ``num_computed`` rows of the slot are valid for ``token_ids[:num_computed]``; ``num_prefilled`` of them were
-    written by prefill calls, whose rows are the same however the prompt was cut.
+    ``token_ids``, the prompt and then what was generated, only ever grows, and at its end: slots, prefix index and
+    draft keep this very list and a length. ``num_computed`` rows of the slot are valid for
+    ``token_ids[:num_computed]``; ``num_prefilled`` of them were written by prefill calls, whose rows are the same
+    however the prompt was cut.
     """
 
     request: Request
     index: int
-    order: int
     token_ids: list[int] = field(init=False)
     phase: Phase = Phase.WAITING
     slot: int = -1
@@ -53,8 +54,3 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.token_ids) - self.num_prompt
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """Sort key of the waiting queue: lower priority values first, then arrival, then choice."""
-        return (self.request.priority, self.order, self.index)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from runtime.engine.prefix_index import PrefixIndex
 from runtime.engine.sequence import Sequence
+from runtime.engine.token_prefix import NOTHING, TokenPrefix
 
 
 class SlotTable:
@@ -14,37 +15,34 @@ class SlotTable:
 
     def __init__(self, num_slots: int) -> None:
         self.owners: list[Sequence | None] = [None] * num_slots
-        self.rows: list[list[int]] = [[] for _ in range(num_slots)]
+        self.rows: list[TokenPrefix] = [NOTHING] * num_slots
         self._last_used: list[int] = [0] * num_slots
         self._clock = 0
         self._index = PrefixIndex()
-
-    def __len__(self) -> int:
-        return len(self.owners)
 
     def take(self, slot: int, sequence: Sequence) -> None:
         """Give an unowned slot to a sequence; its old rows are no longer offered."""
         self.owners[slot] = sequence
         sequence.slot = slot
-        self.offer(slot, [])
+        self.offer(slot, NOTHING)
 
     def release(self, slot: int) -> None:
         """End the ownership; what the slot offers stays as it is."""
         self.owners[slot] = None
         self.touch(slot)
 
-    def offer(self, slot: int, token_ids: list[int]) -> None:
-        """Record the tokens whose rows in the slot later prompts may reuse; an empty list offers nothing."""
-        self.rows[slot] = token_ids
-        self._index.put(slot, token_ids)
+    def offer(self, slot: int, prefix: TokenPrefix) -> None:
+        """Record the tokens whose rows in the slot later prompts may reuse."""
+        self.rows[slot] = prefix
+        self._index.put(slot, prefix)
 
     def swap(self, first: int, second: int) -> None:
         """Exchange owners and contents of two slots, as the session exchanges their rows."""
         self.owners[first], self.owners[second] = self.owners[second], self.owners[first]
         self._last_used[first], self._last_used[second] = self._last_used[second], self._last_used[first]
         rows = self.rows[first], self.rows[second]
-        for slot, token_ids in zip((second, first), rows, strict=True):
-            self.offer(slot, token_ids)
+        for slot, prefix in zip((second, first), rows, strict=True):
+            self.offer(slot, prefix)
             owner = self.owners[slot]
             if owner is not None:
                 owner.slot = slot
@@ -54,9 +52,9 @@ class SlotTable:
         self._clock += 1
         self._last_used[slot] = self._clock
 
-    def longest_prefix(self, token_ids: list[int]) -> list[tuple[int, int]]:
+    def longest_prefix(self, wanted: TokenPrefix) -> list[tuple[int, int]]:
         """Slots that offer the longest common prefix, as (slot, length); see ``PrefixIndex.longest``."""
-        return self._index.longest(token_ids)
+        return self._index.longest(wanted)
 
     def vacant(self) -> int | None:
         """The slot to give away next: an empty one near the owned ones, else the one unused for longest.

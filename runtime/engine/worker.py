@@ -57,7 +57,7 @@ class EngineWorker:
         self._aborted: deque[tuple[str, int | None]] = deque()
         self._closing = False
         self._live_choices = 0
-        self._max_seqs = 0
+        self._num_slots = 0
         self._last_progress_ns = time.perf_counter_ns()
         self._thread = threading.Thread(target=self._main, name="powertrain-engine", daemon=True)
         self.state = EngineState.LOADING
@@ -73,10 +73,10 @@ class EngineWorker:
         with self._wake:
             if self.state is not EngineState.READY or self._closing:
                 raise EngineUnavailable(self.failure or f"the engine is {self.state.value}")
-            waiting = max(0, self._live_choices - self._max_seqs)
-            if self._live_choices >= self._max_seqs and waiting >= self._config.max_queue:
+            waiting = max(0, self._live_choices - self._num_slots)
+            if self._live_choices >= self._num_slots and waiting >= self._config.max_queue:
                 raise Overloaded(
-                    f"the queue is full: {self._max_seqs} choices are running and {waiting} are waiting, "
+                    f"the queue is full: {self._num_slots} choices are running and {waiting} are waiting, "
                     f"the limit is {self._config.max_queue}; try again later"
                 )
             self._live_choices += request.n
@@ -127,9 +127,8 @@ class EngineWorker:
 
     def _become_ready(self, engine: Engine) -> None:
         self.stats = engine.stats()
-        num_slots = engine.session.info.num_slots
         with self._wake:
-            self._max_seqs = min(self._config.max_num_seqs or num_slots, num_slots)
+            self._num_slots = engine.session.info.num_slots
             self.state = EngineState.READY
         self._on_state()
 

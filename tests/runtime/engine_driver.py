@@ -14,9 +14,7 @@ from runtime.request import Request, SamplingParams
 from tests.fakes import Script, ScriptedSession, adding
 
 
-def request(
-    name: str, prompt: list[int], max_tokens: int = 8, n: int = 1, priority: int = 0, eos: int = -1, **sampling: Any
-) -> Request:
+def request(name: str, prompt: list[int], max_tokens: int = 8, n: int = 1, eos: int = -1, **sampling: Any) -> Request:
     """A greedy request unless ``sampling`` says otherwise."""
     params: dict[str, Any] = {"temperature": 0.0, **sampling}
     return Request(
@@ -25,7 +23,6 @@ def request(
         sampling=SamplingParams(max_tokens=max_tokens, **params),
         eos_token_ids=frozenset({eos}) if eos >= 0 else frozenset(),
         n=n,
-        priority=priority,
     )
 
 

@@ -235,12 +235,12 @@ def test_a_request_expires_in_the_queue() -> None:
     assert ("a", 0) not in driver.finishes
 
 
-def test_priority_decides_who_gets_the_next_slot() -> None:
+def test_who_came_first_gets_the_next_slot() -> None:
     driver = Driver(num_slots=1)
-    driver.add(request("a", [1, 2]), request("late", [3, 4], priority=1), request("soon", [5, 6], priority=-1))
+    driver.add(request("a", [1, 2]), request("c", [3, 4], n=2), request("b", [5, 6]))
     driver.run()
     order = sorted(driver.finishes, key=lambda key: driver.finishes[key].timing.admitted_ns)
-    assert [name for name, _ in order] == ["soon", "a", "late"]
+    assert order == [("a", 0), ("c", 0), ("c", 1), ("b", 0)]
 
 
 def test_warm_up_leaves_no_trace() -> None:

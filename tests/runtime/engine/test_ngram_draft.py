@@ -13,10 +13,7 @@ from tests.runtime.engine_driver import Driver, adding_reply, request
 
 
 def fed(tokens: list[int], max_draft_tokens: int = 8) -> NgramDraft:
-    draft = NgramDraft(max_draft_tokens)
-    for token in tokens:
-        draft.observe(token)
-    return draft
+    return NgramDraft(tokens, max_draft_tokens)
 
 
 def test_what_followed_the_last_occurrence_is_the_draft() -> None:
@@ -32,13 +29,15 @@ def test_no_repetition_no_draft() -> None:
 
 
 def test_success_lengthens_and_failure_pauses() -> None:
-    draft = fed([1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3])
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3]
+    draft = fed(tokens)
+    assert draft.propose(8) == [4, 5]
     draft.report(2, 2)
     assert draft.propose(8) == [4, 5, 6, 7]
-    draft.report(4, 0)
+    tokens += [4]
+    draft.report(4, 0)  # a pause of two tokens, of which one is here already
     assert draft.propose(8) == []
-    for token in (4, 5):
-        draft.observe(token)
+    tokens += [5]
     assert draft.propose(8) == [6, 7]
 
 

@@ -19,11 +19,9 @@ class EngineLife(RuleBasedStateMachine):
         chunk=st.integers(16, 40),
         cache=st.booleans(),
         deterministic=st.booleans(),
-        max_seqs=st.none() | st.integers(1, 5),
     )
-    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool, max_seqs: int | None) -> None:
+    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool) -> None:
         config = EngineConfig(
-            max_num_seqs=max_seqs,
             prefill_chunk_tokens=chunk,
             idle_prefill_chunk_tokens=chunk,
             prefix_cache=cache,
@@ -38,12 +36,11 @@ class EngineLife(RuleBasedStateMachine):
         tail=st.lists(st.integers(0, 499), min_size=1, max_size=30),
         max_tokens=st.integers(1, 12),
         n=st.integers(1, 3),
-        priority=st.integers(-1, 1),
     )
-    def arrive(self, stem: list[int], tail: list[int], max_tokens: int, n: int, priority: int) -> None:
+    def arrive(self, stem: list[int], tail: list[int], max_tokens: int, n: int) -> None:
         name = f"r{len(self.expected)}"
         prompt = stem + tail
-        self.driver.add(request(name, prompt, max_tokens=max_tokens, n=n, priority=priority))
+        self.driver.add(request(name, prompt, max_tokens=max_tokens, n=n))
         for index in range(n):
             self.expected[name, index] = adding_reply(prompt, max_tokens)
 
@@ -74,7 +71,7 @@ class EngineLife(RuleBasedStateMachine):
         if not hasattr(self, "driver"):
             return
         for slot, rows in enumerate(self.driver.engine._scheduler.slots.rows):
-            assert self.driver.session.rows[slot][: len(rows)] == rows
+            assert self.driver.session.rows[slot][: len(rows)] == list(rows.token_ids[: len(rows)])
 
     def teardown(self) -> None:
         if not hasattr(self, "driver"):
@@ -88,7 +85,7 @@ class EngineLife(RuleBasedStateMachine):
                 assert generated == tokens[: len(generated)]
             else:
                 assert generated == tokens
-        assert self.driver.engine._scheduler.slots.owners == [None] * len(self.driver.engine._scheduler.slots)
+        assert self.driver.engine._scheduler.slots.owners == [None] * self.driver.num_slots
 
 
 TestEngineLife = EngineLife.TestCase
