@@ -71,7 +71,7 @@ class Scheduler:
         if chunk.is_last:
             sequence.phase = Phase.DECODE
             if self._config.prefix_cache:
-                self.slots.offer(sequence.slot, sequence.token_ids[: chunk.stop])
+                self.slots.offer(sequence.slot, sequence.token_ids[: chunk.stop], sequence.request.cache_salt)
 
     def commit_decode(self, sequence: Sequence) -> None:
         """Record that the last token's row is now in the slot."""
@@ -86,7 +86,8 @@ class Scheduler:
             self.running.remove(sequence)
             num_rows = sequence.num_prefilled if self._config.deterministic else sequence.num_computed
             keep = rows_valid and self._config.prefix_cache
-            self.slots.offer(sequence.slot, sequence.token_ids[:num_rows] if keep else [])
+            offered = sequence.token_ids[:num_rows] if keep else []
+            self.slots.offer(sequence.slot, offered, sequence.request.cache_salt)
             self.slots.release(sequence.slot)
         sequence.phase = Phase.FINISHED
 
@@ -141,7 +142,7 @@ class Scheduler:
     def _reusable_prefix(self, sequence: Sequence) -> tuple[int, int]:
         """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute."""
         prompt = sequence.token_ids
-        matches = self.slots.longest_prefix(prompt)
+        matches = self.slots.longest_prefix(prompt, sequence.request.cache_salt)
         for other in self.running:
             if other.request is sequence.request and other.phase is Phase.DECODE:
                 matches = [(other.slot, len(prompt))]

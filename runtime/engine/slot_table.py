@@ -15,6 +15,7 @@ class SlotTable:
     def __init__(self, num_slots: int) -> None:
         self.owners: list[Sequence | None] = [None] * num_slots
         self.rows: list[list[int]] = [[] for _ in range(num_slots)]
+        self._salts: list[str] = [""] * num_slots
         self._last_used: list[int] = [0] * num_slots
         self._clock = 0
         self._index = PrefixIndex()
@@ -33,18 +34,19 @@ class SlotTable:
         self.owners[slot] = None
         self.touch(slot)
 
-    def offer(self, slot: int, token_ids: list[int]) -> None:
-        """Record the tokens whose rows in the slot later prompts may reuse; an empty list offers nothing."""
+    def offer(self, slot: int, token_ids: list[int], salt: str = "") -> None:
+        """Record the tokens whose rows in the slot later prompts of one salt may reuse; none for an empty list."""
         self.rows[slot] = token_ids
-        self._index.put(slot, token_ids)
+        self._salts[slot] = salt
+        self._index.put(slot, token_ids, salt)
 
     def swap(self, first: int, second: int) -> None:
         """Exchange owners and contents of two slots, as the session exchanges their rows."""
         self.owners[first], self.owners[second] = self.owners[second], self.owners[first]
         self._last_used[first], self._last_used[second] = self._last_used[second], self._last_used[first]
-        rows = self.rows[first], self.rows[second]
-        for slot, token_ids in zip((second, first), rows, strict=True):
-            self.offer(slot, token_ids)
+        contents = [(self.rows[slot], self._salts[slot]) for slot in (first, second)]
+        for slot, (token_ids, salt) in zip((second, first), contents, strict=True):
+            self.offer(slot, token_ids, salt)
             owner = self.owners[slot]
             if owner is not None:
                 owner.slot = slot
@@ -54,9 +56,9 @@ class SlotTable:
         self._clock += 1
         self._last_used[slot] = self._clock
 
-    def longest_prefix(self, token_ids: list[int]) -> list[tuple[int, int]]:
+    def longest_prefix(self, token_ids: list[int], salt: str = "") -> list[tuple[int, int]]:
         """Slots that offer the longest common prefix, as (slot, length); see ``PrefixIndex.longest``."""
-        return self._index.longest(token_ids)
+        return self._index.longest(token_ids, salt)
 
     def vacant(self) -> int | None:
         """The slot to give away next: an empty one near the owned ones, else the one unused for longest.
