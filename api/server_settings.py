@@ -45,6 +45,7 @@ class Settings:
     threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
     prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
+    share_prefix_cache: bool = _setting(False, "Let clients with different API keys share cached prefixes.")
     deterministic: bool = _setting(
         False,
         "Cached answers equal uncached ones bit by bit.",

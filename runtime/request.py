@@ -51,6 +51,7 @@ class Request:
 
     ``request_id`` is unique among live requests. ``eos_token_ids`` are the model's own end tokens.
     ``arrival_ns`` is ``time.perf_counter_ns()`` when the request reached the server.
+    ``cache_salt`` separates prefix caches: requests reuse the rows of requests with the same salt only.
     """
 
     request_id: str
@@ -59,6 +60,7 @@ class Request:
     eos_token_ids: frozenset[int]
     n: int = 1
     arrival_ns: int = 0
+    cache_salt: str = ""
 
 
 def resolve_max_tokens(

@@ -12,7 +12,15 @@ from runtime.errors import RequestError
 from runtime.request import Request as EngineRequest
 from runtime.request import SamplingParams, resolve_max_tokens
 
-from api.controllers.intake import AnyRequest, frame_answer, new_id, read_object, request_id_of, start_generation
+from api.controllers.intake import (
+    AnyRequest,
+    cache_salt_of,
+    frame_answer,
+    new_id,
+    read_object,
+    request_id_of,
+    start_generation,
+)
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.chat import ChatRequest
@@ -55,6 +63,7 @@ class ChatController(Controller):
             eos_token_ids=service.model.eos_token_ids,
             n=fields.num_choices,
             arrival_ns=arrival_ns,
+            cache_salt=cache_salt_of(request, service, fields),
         )
         record = RequestRecord(
             request_id=request_id_of(request),

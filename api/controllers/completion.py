@@ -13,7 +13,15 @@ from runtime.errors import RequestError
 from runtime.request import Request as EngineRequest
 from runtime.request import SamplingParams, resolve_max_tokens
 
-from api.controllers.intake import AnyRequest, frame_answer, new_id, read_object, request_id_of, start_generation
+from api.controllers.intake import (
+    AnyRequest,
+    cache_salt_of,
+    frame_answer,
+    new_id,
+    read_object,
+    request_id_of,
+    start_generation,
+)
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.completion import MAX_PROMPTS, CompletionRequest
@@ -59,7 +67,10 @@ class CompletionController(Controller):
         )
         renderer = CompletionRenderer(record, _options(fields, service, prompts), _echoes(fields, prompts, model))
         rules = text_rules(fields, sampling, model.eos_token_ids)
-        engine_requests = [_engine_request(ids, sampling, fields, model, arrival_ns) for ids in prompts]
+        salt = cache_salt_of(request, service, fields)
+        engine_requests = [
+            _engine_request(ids, sampling, fields, model, arrival_ns=arrival_ns, cache_salt=salt) for ids in prompts
+        ]
         generation = start_generation(service, engine_requests, rules, record)
         return frame_answer(
             request,
@@ -77,7 +88,9 @@ def _engine_request(
     sampling: SamplingParams,
     fields: CompletionRequest,
     model: ServedModel,
+    *,
     arrival_ns: int,
+    cache_salt: str,
 ) -> EngineRequest:
     return EngineRequest(
         request_id=new_id(""),
@@ -86,6 +99,7 @@ def _engine_request(
         eos_token_ids=model.eos_token_ids,
         n=fields.num_choices,
         arrival_ns=arrival_ns,
+        cache_salt=cache_salt,
     )
 
 

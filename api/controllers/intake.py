@@ -13,6 +13,7 @@ from runtime.text.text_stream import TextRules, TextStream
 
 from api.controllers.service import Service
 from api.edge.access import IGNORED_KEY, RECORD_KEY, REQUEST_ID_KEY
+from api.edge.key_identity import key_identity
 from api.observe.request_record import RequestRecord
 from api.request.json_body import check_content_type, parse_object, read_body
 from api.request.sampling_fields import SamplingFields
@@ -36,6 +37,17 @@ async def read_object(request: AnyRequest, service: Service) -> dict[str, Any]:
 def request_id_of(request: AnyRequest) -> str:
     """The id that the client gave or the server chose."""
     return str(request.scope["state"][REQUEST_ID_KEY])
+
+
+def cache_salt_of(request: AnyRequest, service: Service, fields: SamplingFields) -> str:
+    """What separates this request's cached prefixes from others': the key it came with and its own ``cache_salt``.
+
+    Without keys, or when the operator lets keys share, the salt alone. No two pairs give the same text.
+    """
+    settings = service.settings
+    separates = bool(settings.api_key) and not settings.share_prefix_cache
+    domain = key_identity(request.scope) if separates else ""
+    return f"{domain}:{fields.cache_salt or ''}" if domain or fields.cache_salt else ""
 
 
 def new_id(prefix: str) -> str:

@@ -18,7 +18,7 @@ from api.request.field_errors import describe
 IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
-        "prompt_cache_retention", "verbosity", "prediction", "request_id", "session_id", "cache_salt",
+        "prompt_cache_retention", "verbosity", "prediction", "request_id", "session_id",
     }
 )  # fmt: skip
 """Accepted without effect and without a word: they concern storage, billing and caches of hosted services."""

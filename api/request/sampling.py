@@ -29,7 +29,7 @@ def sampling_params(
     if min_tokens > max_tokens:
         raise RequestError(f"min_tokens: {min_tokens} is more than the {max_tokens} tokens allowed", "min_tokens")
     defaults = model.defaults
-    return SamplingParams(
+    params = SamplingParams(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
         temperature=_first(fields.temperature, defaults.temperature, 1.0),
@@ -41,12 +41,14 @@ def sampling_params(
         repetition_penalty=_first(fields.repetition_penalty, defaults.repetition_penalty, 1.0),
         logit_bias=_logit_bias(fields.logit_bias or {}, vocab_size),
         bad_words=_bad_words(fields.bad_words or [], model.tokenizer),
-        allowed_token_ids=tuple(_checked_ids(fields.allowed_token_ids or [], "allowed_token_ids", vocab_size)),
-        stop_token_ids=frozenset(_checked_ids(fields.stop_token_ids or [], "stop_token_ids", vocab_size)),
+        allowed_token_ids=_distinct_ids(fields.allowed_token_ids or [], "allowed_token_ids", vocab_size),
+        stop_token_ids=frozenset(_distinct_ids(fields.stop_token_ids or [], "stop_token_ids", vocab_size)),
         ignore_eos=bool(fields.ignore_eos),
         seed=fields.seed,
         logprobs=logprobs,
     )
+    _check_that_tokens_are_left(params, vocab_size, model.eos_token_ids)
+    return params
 
 
 def text_rules(fields: SamplingFields, sampling: SamplingParams, eos_token_ids: frozenset[int]) -> TextRules:
@@ -82,11 +84,34 @@ def _first(asked: float | None, default: float | None, fallback: float) -> float
     return fallback if default is None else default
 
 
-def _checked_ids(ids: Sequence[int], field: str, vocab_size: int) -> Sequence[int]:
+def _distinct_ids(ids: Sequence[int], field: str, vocab_size: int) -> tuple[int, ...]:
+    """Each id once: a body has room for millions of one id, and every choice would sort them."""
     bad = [token_id for token_id in ids if not 0 <= token_id < vocab_size]
     if bad:
         raise RequestError(f"{field}: {_named(bad)} not in the vocabulary of {vocab_size} tokens", field)
-    return ids
+    return tuple(dict.fromkeys(ids))
+
+
+def _check_that_tokens_are_left(params: SamplingParams, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
+    """Raise RequestError unless some token is never banned, so that every step has one to draw.
+
+    A bad word of several tokens bans its last one after the others only. That it is taken for banned throughout may
+    refuse a request that would never meet the word, but whether it would is known too late to refuse it.
+    """
+    if not (params.allowed_token_ids or params.bad_words or params.min_tokens):
+        return
+    allowed = frozenset(params.allowed_token_ids)
+    of_what = "allowed_token_ids" if allowed else "the vocabulary"
+
+    def leaves_none(banned: frozenset[int]) -> bool:
+        return allowed <= banned if allowed else len(banned) >= vocab_size
+
+    banned = frozenset(words[-1] for words in params.bad_words)
+    if leaves_none(banned):
+        raise RequestError(f"bad_words: they may leave no token of {of_what}; at least one must stay free", "bad_words")
+    if params.min_tokens and leaves_none(banned | params.stop_token_ids | eos_token_ids):
+        message = f"min_tokens: until then tokens that end an answer are banned, which leaves none of {of_what}"
+        raise RequestError(message, "min_tokens")
 
 
 def _logit_bias(given: Mapping[str, Any], vocab_size: int) -> tuple[tuple[int, float], ...]:
@@ -120,12 +145,16 @@ def _named(items: Sequence[object]) -> str:
 
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
-    """Token ids of each word at a text's start and after a space, as vLLM bans both forms."""
+    """Token ids of each word at a text's start and after a space, as vLLM bans both forms.
+
+    A tokenizer may know tokens that the model has no logit for (Gemma 3's does): no answer holds them.
+    """
     banned: dict[tuple[int, ...], None] = {}
     for index, word in enumerate(words):
         if not word.strip():
             raise RequestError("bad_words: an empty word cannot be banned", f"bad_words.{index}")
         for form in (word.lstrip(), " " + word.lstrip()):
-            if ids := tokenizer.encode_plain(form):
+            ids = tokenizer.encode_plain(form)
+            if ids and max(ids) < tokenizer.vocab_size:
                 banned[tuple(ids)] = None
     return tuple(banned)

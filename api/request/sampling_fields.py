@@ -13,6 +13,7 @@ from msgspec import Meta
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
+MAX_SALT_CHARS = 256
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -64,6 +65,15 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     return_tokens_as_token_ids: bool | None = None
     priority: int | None = None
     stream_interval: Annotated[int, Meta(ge=1, description="Tokens per streamed chunk.")] | None = None
+    cache_salt: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1, max_length=MAX_SALT_CHARS, description="Prompts share cached prefixes with its own only."
+            ),
+        ]
+        | None
+    ) = None
 
     @property
     def num_choices(self) -> int:

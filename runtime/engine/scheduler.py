@@ -71,7 +71,7 @@ class Scheduler:
         if chunk.is_last:
             sequence.phase = Phase.DECODE
             if self._config.prefix_cache:
-                self.slots.offer(sequence.slot, TokenPrefix(sequence.token_ids, chunk.stop))
+                self.slots.offer(sequence.slot, _prefix(sequence, chunk.stop))
 
     def commit_decode(self, sequence: Sequence) -> None:
         """Record that the last token's row is now in the slot."""
@@ -85,7 +85,7 @@ class Scheduler:
             self.running.remove(sequence)
             num_rows = sequence.num_prefilled if self._config.deterministic else sequence.num_computed
             keep = rows_valid and self._config.prefix_cache
-            self.slots.offer(sequence.slot, TokenPrefix(sequence.token_ids, num_rows) if keep else NOTHING)
+            self.slots.offer(sequence.slot, _prefix(sequence, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
         sequence.phase = Phase.FINISHED
 
@@ -139,7 +139,7 @@ class Scheduler:
 
     def _reusable_prefix(self, sequence: Sequence) -> tuple[int, int]:
         """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute."""
-        prompt = TokenPrefix(sequence.token_ids, sequence.num_prompt)
+        prompt = _prefix(sequence, sequence.num_prompt)
         matches = self.slots.longest_prefix(prompt)
         for other in self.running:
             if other.request is sequence.request and other.phase is Phase.DECODE:
@@ -186,3 +186,8 @@ class Scheduler:
         first, last = min(decoding), max(decoding)
         rows = tuple(DecodeRow(decoding.get(slot), self._num_rows(slot)) for slot in range(first, last + 1))
         return first, rows
+
+
+def _prefix(sequence: Sequence, num_tokens: int) -> TokenPrefix:
+    """The beginning of a sequence, for prompts of its request's salt."""
+    return TokenPrefix(sequence.token_ids, num_tokens, sequence.request.cache_salt)

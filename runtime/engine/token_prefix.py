@@ -1,7 +1,8 @@
 """The beginning of a sequence's tokens, as a slot offers it for reuse: a view of the sequence's own list, no copy.
 
 A sequence's list only ever grows, and at its end, so list and length say which tokens are meant for as long as
-anyone looks. A chain of hashes names each beginning of whole blocks. Knows token ids; knows no slots and no caches.
+anyone looks. A chain of hashes names each beginning of whole blocks. A salt begins the chain and is compared with the
+tokens, so prefixes of different salts never meet, whatever their hashes. Knows token ids; knows no slots, no caches.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ BLOCK_TOKENS = 16
 
 @dataclass(slots=True, eq=False)
 class TokenPrefix:
-    """The first ``num_tokens`` of ``token_ids``, false when there are none. ``links`` holds a hash per whole block."""
+    """The first ``num_tokens`` of ``token_ids``, false when there are none; only prompts of the same ``salt`` share it.
+
+    ``links`` holds a hash per whole block.
+    """
 
     token_ids: Sequence[int]
     num_tokens: int
+    salt: str = ""
     links: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.links = []
-        link = 0
+        link = hash(self.salt)
         for end in range(BLOCK_TOKENS, self.num_tokens + 1, BLOCK_TOKENS):
             link = hash((link, *self.token_ids[end - BLOCK_TOKENS : end]))
             self.links.append(link)
@@ -32,7 +37,9 @@ class TokenPrefix:
         return self.num_tokens
 
     def common_length(self, other: TokenPrefix) -> int:
-        """How many tokens both begin with."""
+        """How many tokens both begin with; none if their salts differ."""
+        if self.salt != other.salt:
+            return 0
         shorter = min(self.num_tokens, other.num_tokens)
         mine, theirs = self.token_ids, other.token_ids
         return next((place for place in range(shorter) if mine[place] != theirs[place]), shorter)

@@ -24,12 +24,19 @@ class LogitRules:
         params = request.sampling
         self._params = params
         self._num_generated = 0
-        self._last_token_ids: list[int] = []
+        self._generated: list[int] = []
         self._counts: dict[int, int] = {}
         self._allowed = np.array(sorted(set(params.allowed_token_ids)), np.int64)
         self._bias_ids = np.array([token_id for token_id, _ in params.logit_bias], np.int64)
         bias = np.array([value for _, value in params.logit_bias], np.float32)
         self._bias = np.clip(bias, -LOGIT_BIAS_LIMIT, LOGIT_BIAS_LIMIT)
+        single_words = {words[0] for words in params.bad_words if len(words) == 1}
+        self._always_banned = np.array(sorted(single_words), np.int64)
+        # By the token before the last: a step then looks at the few words that it may complete, not at all of them.
+        self._words_by_head: dict[int, list[tuple[int, ...]]] = {}
+        for words in params.bad_words:
+            if len(words) > 1:
+                self._words_by_head.setdefault(words[-2], []).append(words)
         end_ids = params.stop_token_ids | request.eos_token_ids
         self._end_ids = np.array(sorted(end_ids), np.int64)
         self._prompt_ids = frozenset(request.prompt_ids) if params.repetition_penalty != 1.0 else frozenset()
@@ -52,9 +59,8 @@ class LogitRules:
             kept = logits[self._allowed]
             logits.fill(-np.inf)
             logits[self._allowed] = kept
-        for words in params.bad_words:
-            if self._completes(words):
-                logits[words[-1]] = -np.inf
+        if params.bad_words:
+            self._ban_words(logits)
         if self._num_generated < params.min_tokens:
             logits[self._end_ids] = -np.inf
         if len(self._bias_ids):
@@ -72,7 +78,7 @@ class LogitRules:
             return
         self._counts[token_id] = self._counts.get(token_id, 0) + 1
         if self._params.bad_words:
-            self._last_token_ids.append(token_id)
+            self._generated.append(token_id)
 
     def _seen(self) -> tuple[NDArray[np.int64], FloatArray]:
         size = len(self._counts)
@@ -86,7 +92,10 @@ class LogitRules:
         penalty = np.float32(self._params.repetition_penalty)
         logits[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
 
-    def _completes(self, words: tuple[int, ...]) -> bool:
-        """True when the last of ``words`` would complete the banned sequence."""
-        head = list(words[:-1])
-        return not head or self._last_token_ids[-len(head) :] == head
+    def _ban_words(self, logits: FloatArray) -> None:
+        """Mask each token that would complete a banned sequence after what was generated."""
+        logits[self._always_banned] = -np.inf
+        for words in self._words_by_head.get(self._generated[-1], ()) if self._generated else ():
+            num_before = len(words) - 1
+            if tuple(self._generated[-num_before:]) == words[:-1]:
+                logits[words[-1]] = -np.inf

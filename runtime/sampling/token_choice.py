@@ -14,6 +14,7 @@ same. Pure functions of a row and uniform numbers; knows neither requests nor ge
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -142,7 +143,7 @@ def heaviest(logits: FloatArray, peak: float, params: SamplingParams) -> tuple[I
         floor = max(floor, floor_of_top(logits, params.top_k))
     if params.min_p > 0.0:
         # Half of min_p: the slack is far above what rounding does to a weight, and what it lets in is dropped below.
-        lowest = peak + _EXP_SCALE * math.log(params.min_p / 2)
+        lowest = peak + _EXP_SCALE * math.log(max(params.min_p / 2, sys.float_info.min))  # the half of 5e-324 is 0
         floor = max(floor, float(np.nextafter(np.float32(lowest), np.float32(-np.inf))))
     ids = (logits >= floor).nonzero()[0]
     values = logits.take(ids)

@@ -60,6 +60,13 @@ def test_a_banned_sequence_is_banned_only_when_it_would_complete() -> None:
     assert applied(subject, [0.0, 0.0, 0.0, 0.0]) == [0.0, 0.0, -math.inf, -math.inf]
 
 
+def test_a_long_bad_word_is_banned_after_all_of_its_beginning_only() -> None:
+    subject = rules(bad_words=((1, 2, 3),))
+    for before, banned in ((2, False), (1, False), (2, True), (2, False)):
+        subject.observe(before)
+        assert (applied(subject, [0.0] * 4)[3] == -math.inf) == banned
+
+
 def test_neutral_rules_touch_nothing() -> None:
     subject = rules()
     assert subject.is_neutral
