@@ -10,7 +10,8 @@ from runtime.package import dtypes
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.lazy_tensor import BAND_BYTES
-from export.checkpoint.precision import PRECISIONS, PrecisionPlan, WeightFormat, plan_from_name, planned_name
+from export.checkpoint.precision import PrecisionPlan, WeightFormat, planned_name
+from export.checkpoint.precision_policy import NAMED, plan_from_name
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec, weight_shapes
 
@@ -80,7 +81,7 @@ def explain(checkpoint: Checkpoint, max_model_len: int) -> dict[str, dict[str, s
 
 def _precision_lines(spec: DecoderSpec, kept: Mapping[str, WeightFormat], max_model_len: int) -> dict[str, str]:
     lines = {}
-    for name in PRECISIONS:
+    for name in NAMED:
         costs = estimate(spec, plan_from_name(name).keeping(kept), max_model_len)
         lines[name] = (
             f"{costs.graph_bytes / 2**20:,.0f} MiB, cache {costs.kv_bytes_per_token / 2**10:,.1f} KiB per token "

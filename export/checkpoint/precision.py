@@ -1,4 +1,5 @@
-"""In which form each weight is stored. Values only; how numbers get there is quantize's business."""
+"""In which form each weight is stored. Values only: which form is chosen when is precision_policy's, how numbers get
+there quantize's business."""
 
 from __future__ import annotations
 
@@ -6,19 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from export.errors import ExportError
-
 FloatType = Literal["float32", "float16", "bfloat16"]
 
-_INT_BLOCKS = (128, 64, 32, 16)
-_DEFAULT_BLOCK = {8: 64, 4: 32}
+INT_BLOCKS = (128, 64, 32, 16)
+"""Columns that may share a scale."""
+
 _FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
-_FLOAT_NAMES: dict[str, FloatType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-PRECISIONS = (*_FLOAT_NAMES, "int8", "int4")
-AUTO = "auto"
-W8A8 = "w8a8"
-MEASURED = (AUTO, W8A8)
-"""Precisions that ``sensitivity`` chooses projection by projection, by measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,7 @@ class WeightFormat:
         """This format with the largest block, not above its own, that divides ``num_columns``; else floating point."""
         if self.bits == 0 or self.has_integer_inputs:
             return self
-        block = next((size for size in _INT_BLOCKS if size <= self.block and num_columns % size == 0), 0)
+        block = next((size for size in INT_BLOCKS if size <= self.block and num_columns % size == 0), 0)
         return WeightFormat(self.bits, block) if block else WeightFormat()
 
     def label(self, float_type: FloatType) -> str:
@@ -97,23 +91,8 @@ def planned_name(name: str) -> str:
     return f"{head}.{_FUSED.get(role, role)}" if head else role
 
 
-EXACT = PrecisionPlan(WeightFormat())
+PRECISE = WeightFormat()
+"""A matrix that is not quantized."""
+
+EXACT = PrecisionPlan(PRECISE)
 """float32 throughout: what every other plan is measured against."""
-
-
-def plan_from_name(precision: str, block: int | None = None) -> PrecisionPlan:
-    """``fp32``, ``fp16``, ``bf16``, ``int8`` or ``int4``, the last two with float32 around them.
-
-    int4 keeps embedding and head at 8 bits: they cost little per step and most of the quality.
-    """
-    if precision in _FLOAT_NAMES:
-        return PrecisionPlan(WeightFormat(), _FLOAT_NAMES[precision])
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join((*PRECISIONS, *MEASURED))}")
-    bits = int(precision.removeprefix("int"))
-    chosen = block or _DEFAULT_BLOCK[bits]
-    if chosen not in _INT_BLOCKS:
-        raise ExportError(f"block {chosen} is not possible; choose one of {', '.join(map(str, _INT_BLOCKS))}")
-    eight = WeightFormat(8, _DEFAULT_BLOCK[8])
-    overrides = {"embedding": eight, "head": eight} if bits == 4 else {}
-    return PrecisionPlan(WeightFormat(bits, chosen), "float32", overrides)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.lazy_tensor import F32, LazyTensor, concat_rows
-from export.checkpoint.precision import WeightFormat, planned_name
+from export.checkpoint.precision import PRECISE, WeightFormat, planned_name
+from export.checkpoint.precision_policy import kept_formats
 from export.checkpoint.quantize import I8, dequantize_rows
 from export.checkpoint.spec import weight_shapes
 from export.errors import UnsupportedError
@@ -89,27 +90,12 @@ def quantized_bands(
 def stored_formats(checkpoint: Checkpoint) -> dict[str, WeightFormat]:
     """Plan's name -> format of every matrix that the checkpoint holds quantized.
 
-    Raises UnsupportedError where those cannot be kept: projections that a graph fuses but that differ in format, and
-    architectures with a factor that is folded into them.
+    Raises UnsupportedError where those cannot be kept, see ``kept_formats``.
     """
     found: dict[str, set[WeightFormat]] = {}
     for name, shape in weight_shapes(checkpoint.spec).items():
         if len(shape) == 2:
             tensor = checkpoint.tensor(name)
-            form = tensor.format if isinstance(tensor, QuantizedTensor) else WeightFormat()
+            form = tensor.format if isinstance(tensor, QuantizedTensor) else PRECISE
             found.setdefault(planned_name(name), set()).add(form)
-    for name, forms in found.items():
-        if len(forms) > 1:
-            labels = " and ".join(sorted(form.label("float32") for form in forms))
-            raise UnsupportedError(
-                f"{name}: the checkpoint stores its parts in different forms ({labels}), one is needed; "
-                "use the original fp32, fp16 or bf16 checkpoint, or a GGUF file"
-            )
-    kept = {name: next(iter(forms)) for name, forms in found.items() if forms != {WeightFormat()}}
-    factor = checkpoint.spec.residual_multiplier
-    if kept and factor != 1.0:
-        raise UnsupportedError(
-            f"the residual multiplier {factor:g} of {checkpoint.spec.architecture!r} cannot be folded into weights "
-            "that are stored quantized; use the original fp32, fp16 or bf16 checkpoint, or a GGUF file"
-        )
-    return kept
+    return kept_formats(found, checkpoint.spec)

@@ -91,7 +91,7 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     """Print the sections; with ``root``, also check every tensor's shape and say what a build would write there."""
     from export.checkpoint.checkpoint import check_shapes
     from export.checkpoint.explain import estimate, explain
-    from export.checkpoint.precision import MEASURED, plan_from_name
+    from export.checkpoint.precision_policy import plan_keeping
     from export.checkpoint.quantized_tensor import stored_formats
     from export.package.builder import chosen_max_model_len
     from export.progress import SilentReporter
@@ -107,8 +107,7 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
         console.print(table, "", sep="\n")
     if root is not None:
         check_shapes(checkpoint)
-        precision = "int8" if recipe.precision in MEASURED else recipe.precision
-        plan = plan_from_name(precision, recipe.block).keeping(stored_formats(checkpoint))
+        plan = plan_keeping(recipe.precision, recipe.block, stored_formats(checkpoint))
         costs = estimate(checkpoint.spec, plan, max_model_len)
         console.print(
             f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True

@@ -14,7 +14,8 @@ from runtime.session.kv_budget import available_memory_bytes
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.explain import estimate
-from export.checkpoint.precision import EXACT, W8A8, PrecisionPlan, plan_from_name
+from export.checkpoint.precision import EXACT, PrecisionPlan
+from export.checkpoint.precision_policy import four_bit_candidates, has_integer_products, plan_from_name
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
 from export.graph.kv_scales import KvScales
@@ -23,7 +24,7 @@ from export.graph.writer import GRAPH_FILE
 from export.measure.input_ranges import measure_input_ranges
 from export.measure.kv_scales import measure_kv_scales
 from export.measure.quality import I64, WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
-from export.measure.sensitivity import SensitivityProbe, choose_plan, four_bit_candidates
+from export.measure.sensitivity import SensitivityProbe, choose_plan
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.progress import Reporter, SilentReporter
 from export.source.recipe import Recipe
@@ -79,12 +80,8 @@ class Gauge:
 
     def choose(self, recipe: Recipe, reporter: Reporter) -> Choice:
         """The mixed plan of ``auto`` or ``w8a8`` within the recipe's limit."""
-        if recipe.quality is None:
-            raise ExportError(
-                f"precision {recipe.precision!r} needs a budget; give --max-kl and leave --no-quality away"
-            )
         checkpoint, reference = self._checkpoint, self._reference()
-        if recipe.precision == W8A8:
+        if has_integer_products(recipe.precision):
             ranges = measure_input_ranges(reference, self._calibration_windows, self._shape, reporter)
             fits = fit_projections(checkpoint, ranges)
         else:
@@ -95,8 +92,8 @@ class Gauge:
             return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
 
         probe = SensitivityProbe(prepare, reference, self._windows, self._shape, self._scratch / "probe")
-        eight = plan_from_name("int8", recipe.block)
-        budget = recipe.quality.max_mean_kl
+        eight = plan_from_name(recipe.precision, recipe.block)
+        budget = recipe.quality.max_mean_kl if recipe.quality else 0.0
         plan, notes = choose_plan(checkpoint.spec, eight, candidates, probe.mean_kl, budget=budget, reporter=reporter)
         return Choice(prepare(plan), plan, notes)
 

@@ -20,6 +20,7 @@ from runtime.package.manifest import ModelShape
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.precision_policy import PROJECTIONS
 from export.checkpoint.spec import DecoderSpec
 from export.errors import QualityError
 from export.graph.ort.graph import write_ort_graph
@@ -34,9 +35,6 @@ default model), so what the probe finds within the budget passes the gate with r
 
 _PROBE_BYTES = 400_000_000
 """Of float32 logits to compare with; large vocabularies are measured on fewer tokens."""
-
-_FOUR = WeightFormat(4, 32)
-_ROLES = ("qkv", "o", "gate_up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +91,6 @@ class SensitivityProbe:
         return float(sum(part.sum() for part in kl) / sum(map(len, kl)))
 
 
-def four_bit_candidates(spec: DecoderSpec) -> dict[str, WeightFormat]:
-    """4 bits for every projection: what ``--precision auto`` offers."""
-    return {f"layers.{layer}.{role}": _FOUR for layer in range(spec.num_layers) for role in _ROLES}
-
-
 def choose_plan(
     spec: DecoderSpec,
     eight: PrecisionPlan,
@@ -127,7 +120,9 @@ def choose_plan(
     base = mean_kl(eight)
     if base > budget:
         raise QualityError(f"8 bits everywhere give a mean KL of {base:.4f}, the budget is {budget:g}; raise --max-kl")
-    whole = measured("Measuring what each projection costs", [_unit(spec, role, 0, spec.num_layers) for role in _ROLES])
+    whole = measured(
+        "Measuring what each projection costs", [_unit(spec, role, 0, spec.num_layers) for role in PROJECTIONS]
+    )
     chosen = within_budget(whole, budget - base)
     runs = [run for unit in whole if unit not in chosen for run in layer_runs(spec, unit.role)]
     left = budget - base - sum(unit.loss for unit in chosen)

@@ -15,6 +15,7 @@ import numpy as np
 from export.checkpoint.checkpoint import Checkpoint, TextFiles
 from export.checkpoint.lazy_tensor import F32, LazyTensor
 from export.checkpoint.precision import WeightFormat
+from export.checkpoint.precision_policy import integer_format
 from export.checkpoint.spec import DecoderSpec
 
 ALPHA = 0.8
@@ -45,7 +46,7 @@ def fit_projections(checkpoint: Checkpoint, ranges: Mapping[str, F32]) -> dict[s
     for name, largest in ranges.items():
         factors = _factors(checkpoint, name, np.maximum(largest, np.float32(_SMALLEST_MAGNITUDE)))
         scale = HEADROOM * float((largest / factors).max()) / _TOP_CODE
-        fits[name] = IntegerFit(WeightFormat(8, 0, max(scale, _SMALLEST_MAGNITUDE)), factors)
+        fits[name] = IntegerFit(integer_format(max(scale, _SMALLEST_MAGNITUDE)), factors)
     return fits
 
 

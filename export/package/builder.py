@@ -23,7 +23,7 @@ from runtime.package.plan_sidecar import TRT_GRAPH
 
 from export.checkpoint.checkpoint import Checkpoint, TextFiles, check_shapes
 from export.checkpoint.explain import estimate
-from export.checkpoint.precision import EXACT, MEASURED, plan_from_name
+from export.checkpoint.precision_policy import MEASURED, check_precision, is_reported, plan_keeping
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
@@ -60,8 +60,7 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
     existing = up_to_date(root, digest)
     if existing is not None:
         return BuildResult(root, existing, was_up_to_date=True)
-    if recipe.precision not in MEASURED:
-        plan_from_name(recipe.precision, recipe.block)  # refuse a wrong name before anything is fetched
+    check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
     started = time.perf_counter()
     with workspace(root) as partial:
         source = open_source(recipe, base, reporter)
@@ -110,29 +109,20 @@ def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Repor
     gauge = Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
     kept = stored_formats(checkpoint)
     notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
-    if recipe.precision in MEASURED and kept:
-        raise ExportError(
-            f"precision {recipe.precision!r} has nothing to choose: the checkpoint is quantized already; "
-            "use int8 or int4"
-        )
-    if recipe.precision in MEASURED:
-        choice = gauge.choose(recipe, reporter)
-    else:
-        choice = Choice(checkpoint, plan_from_name(recipe.precision, recipe.block).keeping(kept), notes)
+    plan = plan_keeping(recipe.precision, recipe.block, kept)
+    choice = gauge.choose(recipe, reporter) if recipe.precision in MEASURED else Choice(checkpoint, plan, notes)
     plan = choice.plan
     check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
     kv_scales = choice.scaled(gauge.kv_scales(reporter)) if recipe.kv_cache == "int8" else None
     folder = partial / package.ORT_GRAPH
     graph = write_ort_graph(choice.checkpoint, plan, max_model_len, folder, reporter, kv_scales=kv_scales)
     quality = None
-    if recipe.quality is not None and (plan != EXACT or kv_scales is not None) and "cpu" in graph.providers:
+    if is_reported(plan, has_limit=recipe.quality is not None, int8_cache=kv_scales is not None):
         quality = gauge.measure(folder / GRAPH_FILE, recipe, reporter)
     shutil.rmtree(partial / _SCRATCH_FOLDER, ignore_errors=True)
     graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
-        graphs[TRT_GRAPH] = write_trt_graph(
-            checkpoint, plan.weights_only(), max_model_len, partial / TRT_GRAPH, reporter
-        )
+        graphs[TRT_GRAPH] = write_trt_graph(checkpoint, plan, max_model_len, partial / TRT_GRAPH, reporter)
     return _Filled(graphs, text, quality, max_model_len)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from api.server_settings import Settings
 from runtime.engine.config import EngineConfig
-from runtime.engine.prefix_index import BLOCK_TOKENS, PrefixIndex
+from runtime.engine.prefix_index import PrefixIndex
+from runtime.engine.token_prefix import TokenPrefix
 from runtime.request import Request
 from tests.api.scripted_server import RunningServer, running_server, user
 from tests.runtime.engine_driver import Driver, adding_reply, request
@@ -94,21 +95,23 @@ def test_the_index_never_names_a_slot_of_another_salt(puts: list[tuple[int, str,
     index = PrefixIndex()
     held: dict[int, tuple[str, int]] = {}
     for slot, salt, length in puts:
-        index.put(slot, list(range(length)), salt)
+        index.put(slot, TokenPrefix(range(length), length, salt))
         held[slot] = salt, length
     for salt in ("", "a", "b", "c"):
         mine = {slot: length for slot, (other, length) in held.items() if other == salt}
         best = max(mine.values(), default=0)
-        assert index.longest(list(range(50)), salt) == [(slot, best) for slot in sorted(mine) if mine[slot] == best]
+        assert index.longest(TokenPrefix(range(50), 50, salt)) == [
+            (slot, best) for slot in sorted(mine) if mine[slot] == best
+        ]
 
 
 def test_equal_hashes_do_not_unite_salts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.engine.prefix_index._chain", lambda ids, _salt: [7] * (len(ids) // BLOCK_TOKENS))
+    monkeypatch.setattr("runtime.engine.token_prefix.hash", lambda _value: 7, raising=False)
     index = PrefixIndex()
-    index.put(0, PROMPT, "a")
-    index.put(1, PROMPT[:40], "b")
-    assert index.longest(PROMPT, "b") == [(1, 40)]
-    assert index.longest(PROMPT, "c") == []
+    index.put(0, TokenPrefix(PROMPT, len(PROMPT), "a"))
+    index.put(1, TokenPrefix(PROMPT, 40, "b"))
+    assert index.longest(TokenPrefix(PROMPT, len(PROMPT), "b")) == [(1, 40)]
+    assert index.longest(TokenPrefix(PROMPT, len(PROMPT), "c")) == []
 
 
 def cached_tokens(server: RunningServer, path: str = "chat", key: str = "", **fields: Any) -> int:

@@ -8,7 +8,7 @@ integers are MatMulIntegerToFloat, for the CPU only. Inputs and outputs are thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,13 +25,13 @@ from export.checkpoint.spec import DecoderSpec
 from export.errors import UnsupportedError
 from export.graph.dialect import Value
 from export.graph.kv_scales import KvScales
+from export.graph.ort.operators import DOMAIN, ordered_inputs
 from export.graph.rope import rope_tables
 from export.graph.row_select import logits_rows
-from export.graph.writer import GraphWriter
+from export.graph.writer import Attribute, GraphWriter
 
 OPSET = 21
 
-_MS = "com.microsoft"
 _INPUT_ZERO_POINT = 128
 _NO_SINK = -1e30
 """A sink's logit that adds exp(-1e30) = 0 to every softmax. With any sink ONNX Runtime 1.32 leaves its portable
@@ -86,7 +86,8 @@ class OrtDialect:
             width = spec.hidden_size * chosen.bits // 8
             flat = writer.alias("embedding.table", stored.codes, (spec.vocab_size, width))
             attributes = {"bits": chosen.bits, "block_size": chosen.block, "gather_axis": 0, "quantize_axis": 1}
-            writer.node("GatherBlockQuantized", [flat, graph_io.INPUT_IDS, stored.scales], out, _MS, **attributes)
+            inputs = {"data": flat, "indices": graph_io.INPUT_IDS, "scales": stored.scales}
+            self._contributed("GatherBlockQuantized", inputs, out, **attributes)
         else:
             writer.stream("embedding.weight", self._dtype, table.shape, table.bands())
             writer.node("Gather", ["embedding.weight", graph_io.INPUT_IDS], out)
@@ -109,10 +110,9 @@ class OrtDialect:
     def add_norm(self, name: str, x: Value, delta: Value, weight: LazyTensor) -> tuple[Value, Value]:
         """SkipSimplifiedLayerNormalization: sum and norm in one pass."""
         total = name + ".sum"
-        inputs = [x, delta, self._vector(name + ".weight", weight)]
-        self._writer.node(
-            "SkipSimplifiedLayerNormalization", inputs, [name, "", "", total], _MS, epsilon=self._spec.norm_eps
-        )
+        inputs = {"input": x, "skip": delta, "gamma": self._vector(name + ".weight", weight)}
+        outputs = [name, "", "", total]
+        self._contributed("SkipSimplifiedLayerNormalization", inputs, outputs, epsilon=self._spec.norm_eps)
         return total, name
 
     def linear(self, name: str, x: Value, weight: LazyTensor, bias: LazyTensor | None) -> Value:
@@ -133,15 +133,19 @@ class OrtDialect:
     def attention(self, layer: int, qkv: Value, q_norm: LazyTensor | None, k_norm: LazyTensor | None) -> Value:
         """GroupQueryAttention; query and key norms are nodes before it, since its CPU kernel refuses them as inputs."""
         spec, name = self._spec, f"layers.{layer}.attention"
-        parts = [qkv, "", ""] if q_norm is None or k_norm is None else self._normed_parts(layer, qkv, q_norm, k_norm)
+        parts = [qkv] if q_norm is None or k_norm is None else self._normed_parts(layer, qkv, q_norm, k_norm)
+        inputs = dict(zip(("query", "key", "value"), parts, strict=False))
         rope = spec.layers[layer].rope
-        tables = self._rope(rope) if rope is not None else ("", "")
         caches = graph_io.layer_cache_names(layer)
         cache_shape = ("batch", spec.num_kv_heads, "capacity", spec.head_dim)
         for past, present in caches:
             self._writer.input(past, self._kv_dtype, cache_shape)
             self._writer.output(present, self._kv_dtype, cache_shape)
-        inputs = [*parts, *(past for past, _ in caches), graph_io.SEQLENS_K, graph_io.TOTAL_SEQUENCE_LENGTH, *tables]
+        (past_key, _), (past_value, _) = caches
+        inputs |= {"past_key": past_key, "past_value": past_value, "seqlens_k": graph_io.SEQLENS_K}
+        inputs["total_sequence_length"] = graph_io.TOTAL_SEQUENCE_LENGTH
+        if rope is not None:
+            inputs["cos_cache"], inputs["sin_cache"] = self._rope(rope)
         attributes: dict[str, Any] = {"num_heads": spec.num_heads, "kv_num_heads": spec.num_kv_heads}
         attributes |= {"do_rotary": int(rope is not None), "scale": spec.softmax_scale}
         if window := spec.layers[layer].window:
@@ -151,14 +155,14 @@ class OrtDialect:
         scratch = spec.num_heads * _PROMPT_CHUNK_TOKENS * self._max_model_len * self._dtype.itemsize
         if self._kv_scales is None and self._dtype == np.float32 and scratch <= _MAX_SCRATCH_BYTES:
             sink = np.full(spec.num_heads, _NO_SINK, np.float32)
-            inputs += ["", "", self._writer.constant("attention.no_sink", sink)]
+            inputs["head_sink"] = self._writer.constant("attention.no_sink", sink)
         if self._kv_scales is not None:
-            scales = zip(("key", "value"), self._kv_scales.scales[layer], strict=True)
-            inputs += ["", "", "", *(self._writer.constant(f"{name}.{kind}_scale", scale) for kind, scale in scales)]
+            keys, values = self._kv_scales.scales[layer]
+            inputs["k_scale"] = self._writer.constant(f"{name}.key_scale", keys)
+            inputs["v_scale"] = self._writer.constant(f"{name}.value_scale", values)
             attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-        return self._writer.node(
-            "GroupQueryAttention", inputs, [name, *(present for _, present in caches)], _MS, **attributes
-        )
+        outputs = [name, *(present for _, present in caches)]
+        return self._contributed("GroupQueryAttention", inputs, outputs, **attributes)
 
     def glu(self, name: str, gate_up: Value) -> Value:
         """Split, activation, Mul. QuickGelu with alpha 1 is SiLU in one node."""
@@ -167,7 +171,7 @@ class OrtDialect:
         writer.node("Split", [gate_up], [gate, up], axis=-1, num_outputs=2)
         match self._spec.activation:
             case "silu":
-                active = writer.node("QuickGelu", [gate], name + ".active", _MS, alpha=1.0)
+                active = self._contributed("QuickGelu", {"X": gate}, name + ".active", alpha=1.0)
             case "gelu_tanh":
                 active = writer.node("Gelu", [gate], name + ".active", approximate="tanh")
             case "gelu":
@@ -209,6 +213,12 @@ class OrtDialect:
         """Tensor group -> its stored form, or forms, for the manifest."""
         return {group: ", ".join(sorted(labels)) for group, labels in self.formats.items()}
 
+    def _contributed(
+        self, op: str, inputs: Mapping[str, str], outputs: str | Sequence[str], **attributes: Attribute
+    ) -> Value:
+        """A node of ONNX Runtime's own, its inputs by name."""
+        return self._writer.node(op, ordered_inputs(op, inputs), outputs, DOMAIN, **attributes)
+
     def _declare_inputs(self) -> None:
         writer = self._writer
         writer.input(graph_io.INPUT_IDS, np.int64, ("batch", "tokens"))
@@ -246,9 +256,9 @@ class OrtDialect:
     def _matmul_nbits(self, name: str, x: Value, stored: _Stored, bias: str = "") -> Value:
         (num_out, num_in), chosen = stored.shape, stored.format
         self.weight_bytes += chosen.num_bytes(stored.shape, self._dtype.itemsize)
-        inputs = [x, stored.codes, stored.scales, *(["", "", bias] if bias else [])]
+        inputs = {"A": x, "B": stored.codes, "scales": stored.scales} | ({"bias": bias} if bias else {})
         attributes = {"N": num_out, "K": num_in, "bits": chosen.bits, "block_size": chosen.block, "accuracy_level": 4}
-        return self._writer.node("MatMulNBits", inputs, name, _MS, **attributes)
+        return self._contributed("MatMulNBits", inputs, name, **attributes)
 
     def _integer_product(self, name: str, x: Value, weight: LazyTensor, chosen: WeightFormat, bias: str) -> Value:
         """QuantizeLinear and MatMulIntegerToFloat. The input's scale is a constant, so a row's codes are its own."""
@@ -261,8 +271,8 @@ class OrtDialect:
         scale = writer.constant(name + ".input_scale", np.asarray(chosen.input_scale, np.float32))
         zero = writer.constant("input_zero_point", np.asarray(_INPUT_ZERO_POINT, np.uint8))
         rounded = writer.node("QuantizeLinear", [x, scale, zero], name + ".input")
-        inputs = [rounded, name + ".codes", scale, scales, zero, *(["", bias] if bias else [])]
-        return writer.node("MatMulIntegerToFloat", inputs, name, _MS)
+        inputs = {"A": rounded, "B": name + ".codes", "a_scale": scale, "b_scale": scales, "a_zero_point": zero}
+        return self._contributed("MatMulIntegerToFloat", inputs | ({"bias": bias} if bias else {}), name)
 
     def _rope(self, index: int) -> tuple[str, str]:
         if self._spec.ropes[index].dim % 16:

@@ -8,15 +8,13 @@ from runtime.package.manifest import ORT_GRAPH, GraphInfo
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.precision import PrecisionPlan
+from export.checkpoint.precision_policy import ort_providers
 from export.graph.attention_scale import with_unit_attention_scale
 from export.graph.decoder import emit_decoder
 from export.graph.kv_scales import KvScales
 from export.graph.ort.dialect import OPSET, OrtDialect
 from export.graph.writer import GRAPH_FILE, GraphWriter
 from export.progress import Reporter
-
-# ONNX Runtime's CPU kernels compute in float32 and float16, not in bfloat16.
-_PROVIDERS = {"float32": ("cpu", "cuda"), "float16": ("cpu", "cuda"), "bfloat16": ("cuda",)}
 
 
 def write_ort_graph(
@@ -42,7 +40,7 @@ def write_ort_graph(
         return GraphInfo(
             path=f"{folder.name}/{GRAPH_FILE}",
             kv_dtype=plan.float_type if kv_scales is None else "int8",
-            providers=("cpu",) if plan.integer_names else _PROVIDERS[plan.float_type],
+            providers=ort_providers(plan),
             precision=dialect.precision(),
             weight_bytes=dialect.weight_bytes,
             num_nodes=writer.num_nodes,

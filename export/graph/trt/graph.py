@@ -1,8 +1,7 @@
-"""The ``trt`` graph of a package: which precision it gets, and its entry for the manifest."""
+"""Writes a checkpoint's ``trt`` graph into a folder and says what the manifest records about it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from runtime.package.graph_profiles import fixed_capacity
@@ -11,25 +10,17 @@ from runtime.package.plan_sidecar import TRT_GRAPH
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.precision import PrecisionPlan
+from export.checkpoint.precision_policy import trt_plan
 from export.graph.decoder import emit_decoder
 from export.graph.trt.dialect import OPSET, TrtDialect
 from export.graph.writer import GRAPH_FILE, GraphWriter
 from export.progress import Reporter
 
 
-def trt_plan(plan: PrecisionPlan) -> PrecisionPlan:
-    """The plan with half-precision activations where weights are quantized: TensorRT has no fused float32 attention.
-
-    A plan of plain float32 stays as it is; TensorRT compiles none of it, but ONNX Runtime's CPU provider runs it.
-    """
-    is_quantized = any(chosen.bits for chosen in (plan.default, *plan.overrides.values()))
-    return replace(plan, float_type="float16") if is_quantized and plan.float_type == "float32" else plan
-
-
 def write_trt_graph(
     checkpoint: Checkpoint, plan: PrecisionPlan, max_model_len: int, folder: Path, reporter: Reporter
 ) -> GraphInfo:
-    """The ``trt`` graph of a checkpoint in ``folder``, and its entry for the manifest."""
+    """Write ``model.onnx`` and its data below ``folder``, in the precision that ``trt_plan`` makes of ``plan``."""
     chosen = trt_plan(plan)
     title = f"Writing the {TRT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:

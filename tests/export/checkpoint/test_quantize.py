@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from export.checkpoint.checkpoint import Checkpoint, TextFiles
 from export.checkpoint.lazy_tensor import LazyTensor, concat_rows, lazy_from_array
-from export.checkpoint.precision import PrecisionPlan, WeightFormat, plan_from_name
+from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.precision_policy import plan_from_name
 from export.checkpoint.quantize import dequantize_rows, pack_offset_codes, quantize_rows
 from export.checkpoint.spec import DecoderSpec
 from export.source.hf.checkpoint import HfCheckpoint

@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from export.checkpoint.lazy_tensor import F32, LazyTensor
-from export.checkpoint.precision import EXACT, WeightFormat, plan_from_name
+from export.checkpoint.precision import EXACT, WeightFormat
+from export.checkpoint.precision_policy import plan_from_name
 from export.checkpoint.quantize import I8
 from export.checkpoint.quantized_tensor import quantized_tensor
 from export.graph.attention_scale import with_unit_attention_scale

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from export.checkpoint.lazy_tensor import LazyTensor, lazy_from_array
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.precision_policy import trt_plan
 from export.checkpoint.quantize import dequantize_rows, quantize_rows
 from export.errors import UnsupportedError
 from export.graph.decoder import emit_decoder
 from export.graph.trt.dialect import OPSET, TrtDialect
-from export.graph.trt.graph import trt_plan
 from export.graph.trt.weights import pack_int4, quantize_for
 from export.graph.writer import GraphWriter
 from runtime.package.graph_profiles import fixed_capacity

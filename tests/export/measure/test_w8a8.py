@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from export.checkpoint.lazy_tensor import lazy_from_array
-from export.checkpoint.precision import EXACT, PrecisionPlan, WeightFormat, plan_from_name
+from export.checkpoint.precision import EXACT, PrecisionPlan, WeightFormat
+from export.checkpoint.precision_policy import four_bit_candidates, plan_from_name
 from export.checkpoint.quantize import quantize_paired
 from export.errors import ExportError, QualityError
 from export.graph.ort.dialect import OPSET, OrtDialect
 from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE, GraphWriter
 from export.measure.input_ranges import measure_input_ranges
-from export.measure.sensitivity import choose_plan, four_bit_candidates
+from export.measure.sensitivity import choose_plan
 from export.measure.smoothing import HEADROOM, IntegerFit, SmoothedCheckpoint, fit_projections
 from export.progress import SilentReporter
 from export.source.hf.checkpoint import HfCheckpoint

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from export.checkpoint.precision import plan_from_name
+from export.checkpoint.precision_policy import plan_from_name
 from export.checkpoint.quantized_tensor import stored_formats
 from export.errors import ExportError, UnsupportedError
 from export.graph.decoder import emit_decoder
