@@ -3,12 +3,14 @@
 Runs the graph on the CPU provider but behaves as a provider with ``enable_cuda_graph`` does: a new graph id
 runs once, is captured and replayed within one call, and a replay uses what the host read at the capture. It fails on
 an input in host memory (ONNX Runtime would copy it once, when it is bound), on memory that the device does not own, on
-work left in the stream, and on a graph id used with other addresses or shapes than it was captured with.
+work left in the stream, on an input that nobody uploaded since it was last read, on a cache whose past and present
+differ, and on a graph id used with other addresses or shapes than it was captured with.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,13 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime.package import dtypes, graph_io
-from tests.host_tensorrt import HostDevice, HostError
+from tests.host_tensorrt import HostDevice, HostError, Span
 
 Bound = tuple[tuple[int, ...], int]
 """Shape and address."""
 
 
-@dataclass
+@dataclass(eq=False)
 class HostBinding:
     """``onnxruntime.IOBinding`` with raw addresses."""
 
@@ -31,6 +33,25 @@ class HostBinding:
     inputs: dict[str, Bound] = field(default_factory=dict)
     outputs: dict[str, Bound] = field(default_factory=dict)
     dtypes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.device.holders.add(self)
+
+    def small_spans(self) -> dict[str, Span]:
+        """Where the inputs lie that a host writes before every run."""
+        return {
+            name: (address, address + math.prod(shape) * _itemsize(self.dtypes[name]))
+            for name, (shape, address) in self.inputs.items()
+            if name not in {graph_io.TOTAL_SEQUENCE_LENGTH, *(past for past, _ in self._caches())}
+        }
+
+    def check_caches(self) -> None:
+        for past, present in self._caches():
+            if self.inputs[past] != self.outputs[present]:
+                raise HostError(f"{present} and {past} must be the same memory")
+
+    def _caches(self) -> list[tuple[str, str]]:
+        return graph_io.cache_names((len(self.outputs) - 1) // 2)
 
     def bind_input(self, name: str, memory: str, _index: int, dtype: Any, shape: tuple[int, ...], address: int) -> None:
         if memory == "cuda":
@@ -81,6 +102,8 @@ class HostCudaSession:
     def run_with_iobinding(self, binding: HostBinding, options: ort.RunOptions) -> None:
         if self.device.queue:
             raise HostError("run before the uploads in the stream were waited for")
+        binding.check_caches()
+        self.device.read_inputs(binding.small_spans())
         graph_id = int(options.get_run_config_entry(self.option))
         self.graph_ids.append(graph_id)
         total = _total(binding)

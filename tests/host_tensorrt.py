@@ -5,15 +5,21 @@ result read too early, or an input changed too early, shows. Executing runs the 
 on exactly the addresses and shapes that were set, and fails on an address that is unset, freed, too small or shared
 by two tensors, on a cache whose past and present differ, on an input that nobody uploaded since it was last read, and
 on a shape that a profile switch voided. A shape outside the profile is refused as TensorRT refuses it: with False.
+
+Host memory of a copy must be pinned; what is uploaded must not change, and what is downloaded is poisoned, until the
+stream was waited for. A step may be recorded after a first run in its shapes, waits for nothing while it is, and its
+context stays as it is from then on. Nothing may point into memory when the device is closed, or use it afterwards.
 """
 
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -22,6 +28,11 @@ from runtime.package import dtypes, graph_io
 from runtime.session.device import ALIGNMENT_BYTES, Bytes
 
 STREAM = 7
+_POISON = 0xFF
+"""Of host memory that the stream has yet to write; as float32 it is no number."""
+
+Span = tuple[int, int]
+"""First address and the one after the last."""
 
 
 class HostError(AssertionError):
@@ -38,16 +49,26 @@ class _Named:
     name: str
 
 
-@dataclass
+Issue = Callable[[], Callable[[], None]]
+"""Work for a stream: called as it enters the stream, also at every replay; what it returns runs at the next wait."""
+
+
+@dataclass(eq=False)
 class HostDevice:
-    """``runtime.session.device.Device`` in host memory, with a stream that runs late."""
+    """``runtime.session.device.Device`` in host memory, with a stream that runs late.
+
+    ``holders`` are contexts and bindings that point into its memory, which must be gone when it closes.
+    """
 
     blocks: dict[int, Bytes] = field(default_factory=dict)
+    pinned_blocks: list[Bytes] = field(default_factory=list)
     queue: list[Callable[[], None]] = field(default_factory=list)
-    recording: list[Callable[[], None]] | None = None
-    fresh: list[tuple[int, int]] = field(default_factory=list)
+    recording: list[Issue] | None = None
+    fresh: list[Span] = field(default_factory=list)
+    holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
     num_synchronizes: int = 0
+    downloaded_bytes: list[int] = field(default_factory=list)
     closed: bool = False
 
     @property
@@ -55,6 +76,7 @@ class HostDevice:
         return STREAM
 
     def allocate(self, num_bytes: int) -> int:
+        self._check_usable("memory was asked for")
         raw = np.zeros(num_bytes + 2 * ALIGNMENT_BYTES, np.uint8)
         address = int(raw.ctypes.data) + -raw.ctypes.data % ALIGNMENT_BYTES
         begin = address - raw.ctypes.data
@@ -62,66 +84,120 @@ class HostDevice:
         return address
 
     def pinned(self, num_bytes: int) -> Bytes:
-        return np.full(-(-num_bytes // 8) * 8, 0xFF, np.uint8)[:num_bytes]
+        self._check_usable("memory was asked for")
+        self.pinned_blocks.append(np.full(-(-num_bytes // 8) * 8, _POISON, np.uint8)[:num_bytes])
+        return self.pinned_blocks[-1]
 
     def view(self, address: int, num_bytes: int) -> Bytes:
         """The bytes at an address; HostError unless one block holds them all."""
-        if self.closed:
-            raise HostError("memory was used after the device was closed")
+        self.check_open()
         for base, block in self.blocks.items():
             if base <= address and address + num_bytes <= base + len(block):
                 return block[address - base : address - base + num_bytes]
         raise HostError(f"no block holds {num_bytes} bytes at {address:#x}")
 
-    def push(self, work: Callable[[], None]) -> None:
-        (self.queue if self.recording is None else self.recording).append(work)
+    def push(self, issue: Issue) -> None:
+        self.check_open()
+        if self.recording is None:
+            self.queue.append(issue())
+        else:
+            self.recording.append(issue)
 
     def upload(self, target: int, source: Bytes) -> None:
+        self._check_pinned(source)
         region = self.view(target, source.nbytes)
 
-        def work() -> None:
-            region[:] = source
-            self.fresh.append((target, target + source.nbytes))
+        def issue() -> Callable[[], None]:
+            before = source.copy()
 
-        self.push(work)
+            def work() -> None:
+                if not np.array_equal(source, before):
+                    raise HostError("what is uploaded changed before the stream was waited for")
+                region[:] = source
+                self.fresh.append((target, target + source.nbytes))
+
+            return work
+
+        self.push(issue)
 
     def download(self, target: Bytes, source: int) -> None:
+        self._check_pinned(target)
         region = self.view(source, target.nbytes)
-        self.push(lambda: target.__setitem__(slice(None), region))
+
+        def issue() -> Callable[[], None]:
+            target[:] = _POISON
+            self.downloaded_bytes.append(target.nbytes)
+            return lambda: target.__setitem__(slice(None), region)
+
+        self.push(issue)
 
     def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
+        if row_bytes > pitch_bytes:
+            raise HostError(f"rows of {row_bytes} bytes do not fit a pitch of {pitch_bytes}")
+        if abs(target - source) < pitch_bytes * num_rows:
+            raise HostError("rows are copied over themselves")
         into = self.view(target, pitch_bytes * num_rows).reshape(num_rows, pitch_bytes)
         out_of = self.view(source, pitch_bytes * num_rows).reshape(num_rows, pitch_bytes)
-        self.push(lambda: into.__setitem__((slice(None), slice(row_bytes)), out_of[:, :row_bytes]))
+        self.push(lambda: lambda: into.__setitem__((slice(None), slice(row_bytes)), out_of[:, :row_bytes]))
 
     def record(self, work: Callable[[], None]) -> HostRecording:
+        self._check_usable("a recording was begun")
         self.recording = []
-        work()
-        recorded, self.recording = self.recording, None
+        try:
+            work()
+        finally:
+            recorded, self.recording = self.recording, None
         return HostRecording(self, recorded)
 
     def synchronize(self) -> None:
+        self._check_usable("the stream was waited for")
         self.num_synchronizes += 1
         pending, self.queue = self.queue, []
         for work in pending:
             work()
 
+    def read_inputs(self, spans: dict[str, Span]) -> None:
+        """A graph reads its small inputs; HostError unless all were uploaded since one last did."""
+        for name, (begin, end) in spans.items():
+            if not any(low <= begin and end <= high for low, high in self.fresh):
+                raise HostError(f"{name} was read again without an upload")
+        self.fresh.clear()
+
     def close(self) -> None:
+        self._check_usable("the device was closed")
         if self.queue:
             raise HostError("the device was closed with work in the stream")
+        if len(self.holders):
+            raise HostError("the device was closed before the contexts and bindings that point into its memory")
         self.closed = True
         self.blocks.clear()
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise HostError("memory was used after the device was closed")
+
+    def _check_usable(self, what: str) -> None:
+        self.check_open()
+        if self.recording is not None:
+            raise HostError(f"{what} while a step was recorded, which CUDA refuses")
+
+    def _check_pinned(self, memory: Bytes) -> None:
+        begin, end = memory.ctypes.data, memory.ctypes.data + memory.nbytes
+        for block in self.pinned_blocks:
+            if block.ctypes.data <= begin and end <= block.ctypes.data + block.nbytes:
+                return
+        raise HostError("a copy's host memory is not pinned: a recorded step would read it after it is gone")
 
 
 @dataclass
 class HostRecording:
     device: HostDevice
-    work: list[Callable[[], None]]
+    work: list[Issue]
 
     def launch(self) -> None:
         self.device.launches += 1
-        for piece in self.work:
-            self.device.push(piece)
+        for issue in self.work:
+            self.device.push(issue)
 
 
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
@@ -142,7 +218,7 @@ class HostCudaEngine:
         caches = graph_io.cache_names((len(self.outputs) - 1) // 2)
         self.pasts = {present: past for past, present in caches}
         self.aliases = self.pasts if aliases else {}
-        self.contexts: list[HostContext] = []
+        self.made: list[weakref.ref[HostContext]] = []
         self.profiles = [
             self._profile((1, num_slots, num_slots), (1, 1, 1), (1, num_slots, num_slots)),
             self._profile((1, 1, 1), (1, prefill_tokens, prefill_tokens), (1, 1, max_logits)),
@@ -189,21 +265,32 @@ class HostCudaEngine:
         return self.aliases.get(name)
 
     def create_execution_context(self, device: HostDevice) -> HostContext:
-        self.contexts.append(HostContext(self, device))
-        return self.contexts[-1]
+        context = HostContext(self, device)
+        self.made.append(weakref.ref(context))
+        device.holders.add(context)
+        return context
+
+    @property
+    def contexts(self) -> list[HostContext]:
+        """Those that somebody still holds."""
+        return [context for made in self.made if (context := made()) is not None]
 
 
 class HostContext:
-    """``runtime.session.gpu.trt.api.Context``."""
+    """``runtime.session.gpu.trt.api.Context``. Once it was recorded, nothing about it may change."""
 
     def __init__(self, plan: HostCudaEngine, device: HostDevice) -> None:
+        device.check_open()
         self.plan, self.device = plan, device
         self.profile = -1
+        self.is_recorded = False
+        self.settled: dict[str, tuple[int, ...]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool:
         self._check_stream(stream_handle)
+        self._check_changeable()
         if profile_index >= len(self.plan.profiles):
             return False
         self.profile = profile_index
@@ -211,6 +298,7 @@ class HostContext:
         return True
 
     def set_input_shape(self, name: str, shape: Sequence[int], /) -> bool:
+        self._check_changeable()
         if self.profile < 0:
             raise HostError("a shape was set before a profile")
         low, _, high = self.plan.profiles[self.profile][name]
@@ -220,6 +308,7 @@ class HostContext:
         return True
 
     def set_tensor_address(self, name: str, memory: int, /) -> bool:
+        self._check_changeable()
         if memory % ALIGNMENT_BYTES:
             raise HostError(f"{name} was set to an address that is not aligned")
         self.addresses[name] = memory
@@ -234,8 +323,16 @@ class HostContext:
         spans = self._spans(shapes)
         self._check_overlaps(spans)
         addresses = dict(self.addresses)
-        self.device.push(lambda: self._run(addresses, shapes, spans))
+        if self.device.recording is not None:
+            if self.settled != shapes:
+                raise HostError("a context was recorded before a first run with these shapes settled it")
+            self.is_recorded = True
+        self.device.push(lambda: lambda: self._run(addresses, shapes, spans))
         return True
+
+    def _check_changeable(self) -> None:
+        if self.is_recorded:
+            raise HostError("a context was changed after it was recorded")
 
     def _check_stream(self, stream_handle: int) -> None:
         if stream_handle != STREAM:
@@ -273,10 +370,9 @@ class HostContext:
     def _run(
         self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]], spans: dict[str, tuple[int, int]]
     ) -> None:
-        for name in (graph_io.INPUT_IDS, graph_io.WRITE_INDICES, graph_io.LOGITS_INDICES):
-            if not any(low <= spans[name][0] and spans[name][1] <= high for low, high in self.device.fresh):
-                raise HostError(f"{name} was read again without an upload")
-        self.device.fresh.clear()
+        small = (graph_io.INPUT_IDS, graph_io.WRITE_INDICES, graph_io.LOGITS_INDICES)
+        self.device.read_inputs({name: spans[name] for name in small})
+        self.settled = shapes
         binding = self.plan.session.io_binding()
         for name, shape in shapes.items():
             self.device.view(addresses[name], spans[name][1] - spans[name][0])

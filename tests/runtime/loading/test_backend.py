@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from runtime.errors import BackendError, KVBudgetError
 from runtime.loading.backend import Backend, choose_backend, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
-from runtime.loading.doctor import examine
-from runtime.loading.doctor_cli import doctor_command
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.manifest import Package, sha256_of_file
@@ -177,43 +173,3 @@ def test_a_failing_tool_is_a_reason(tmp_path: Path) -> None:
     assert find_gpus(fake_tool(tmp_path, script)).problem == "nvidia-smi failed: NVIDIA-SMI has failed"
     assert find_gpus(fake_tool(tmp_path, "pass")).problem == "the driver sees no GPU"
     assert find_gpus(str(tmp_path / "absent")).problem == "nvidia-smi did not answer (FileNotFoundError)"
-
-
-def test_the_doctor_on_a_machine_with_nothing(package: Package) -> None:
-    findings = {finding.topic: finding for finding in examine([], probe=broken, gpus=lambda: NONE)}
-    assert findings["cpu"].state == "ok"
-    assert (findings["gpu"].state, findings["gpu"].fix) == ("missing", "install one")
-    assert findings["cuda"].text == "cuda is broken; of no use without a GPU"
-    about = [finding for finding in examine([package.root], probe=broken, gpus=lambda: NONE) if finding.topic == "tiny"]
-    assert [finding.state for finding in about] == ["ok", "missing"]
-    assert about[1].fix == f"powertrain engine {package.root} --target sm89"
-
-
-def test_the_doctor_says_which_plan_runs_and_which_does_not(package: Package) -> None:
-    add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
-    add_plan(package, "sm80", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.0")
-    add_plan(package, "current-sm89", "tensorrt", "10.9", "8.9")
-    findings = examine([package.root], probe=working, gpus=lambda: GpuReport((ADA,)))
-    about = {finding.text.split(" was")[0]: finding for finding in findings if finding.topic == "tiny"}
-    assert about["plan sm89 runs on RTX 4090"].state == "ok"
-    assert about["plan sm80"].state == about["plan current-sm89"].state == "problem"
-    assert about["plan sm80"].fix.startswith("build one with 'powertrain engine")
-    without_gpu = examine([package.root], probe=broken, gpus=lambda: NONE)
-    assert [f.text for f in without_gpu if f.topic == "tiny"][1:] == [
-        f"plan {name} cannot run here: there is no GPU" for name in ("current-sm89", "sm80", "sm89")
-    ]
-
-
-def test_the_doctor_reports_a_damaged_package(package: Package) -> None:
-    (package.root / "ort/model.onnx").write_bytes(b"")
-    finding = examine([package.root], probe=broken, gpus=lambda: NONE)[-1]
-    assert finding.state == "problem"
-    assert "'ort/model.onnx' has 0 bytes" in finding.text
-
-
-def test_the_doctor_command_works_here(tmp_path: Path) -> None:
-    result = CliRunner().invoke(doctor_command, [str(tmp_path)])
-    assert result.exit_code == 0
-    assert "cpu: " in result.output
-    assert "-> make model" in result.output
-    assert np.all([line.startswith(("ok", "missing", "problem", " ")) for line in result.output.splitlines()])

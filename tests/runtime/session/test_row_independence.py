@@ -30,11 +30,38 @@ def test_one_bit_in_a_batch_is_found(differs_at: int, expected: bool) -> None:
     assert rows_are_independent(session) is expected
 
 
+class _RoundsLastRow(ScriptedSession):
+    """The last of several rows comes out one unit in the last place higher."""
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        logits = super().decode(first_slot, token_ids, positions)
+        if len(token_ids) > 1:
+            logits[-1] = np.nextafter(logits[-1], np.float32(np.inf))
+        return logits
+
+
+class _RoundsBySlot(ScriptedSession):
+    """A row that is alone in any slot but the first comes out one unit in the last place higher."""
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        logits = super().decode(first_slot, token_ids, positions)
+        return np.nextafter(logits, np.float32(np.inf)) if first_slot else logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(ScriptedSession, True), (_RoundsLastRow, False), (_RoundsBySlot, False)]
+)
+def test_the_last_row_is_compared_as_well_in_its_own_slot(kind: type[ScriptedSession], expected: bool) -> None:
+    session = kind(lambda history: np.full(512, history[-1], np.float32), num_slots=2)
+    assert rows_are_independent(session) is expected
+    assert [(call.slots, call.tokens) for call in session.calls] == [((0, 1), (1, 2)), ((0,), (1,)), ((1,), (2,))]
+
+
 def test_batches_that_do_not_fit_are_not_tried() -> None:
     session = _RoundsByBatch(lambda history: np.full(512, len(history), np.float32), num_slots=3)
     session.differs_at = 4
     assert rows_are_independent(session)
-    assert [len(call.slots) for call in session.calls] == [2, 1, 1]
+    assert [call.slots for call in session.calls] == [(0, 1), (0,), (1,)]
 
 
 @pytest.mark.parametrize("promised", [True, False])

@@ -25,9 +25,10 @@ from tests.runtime.loading.test_backend import add_plan
 
 
 class FakeCache:
-    """A runtime cache that accepts only what a cache wrote."""
+    """A runtime cache that accepts only what a cache wrote, and is asked for it while its contexts are there."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: FakeCudaEngine) -> None:
+        self.plan = plan
         self.loaded = b""
 
     def deserialize(self, blob: bytes) -> bool:
@@ -35,6 +36,8 @@ class FakeCache:
         return bool(self.loaded)
 
     def serialize(self) -> bytes:
+        if not self.plan.contexts:
+            raise HostError("kernels were asked for after the contexts were gone")
         return b"kernels"
 
 
@@ -54,7 +57,7 @@ class FakeCudaEngine(HostCudaEngine):
         config.set_execution_context_allocation_strategy = config.strategies.append
 
         def create() -> FakeCache:
-            self.caches.append(FakeCache())
+            self.caches.append(FakeCache(self))
             return self.caches[-1]
 
         config.create_runtime_cache = create

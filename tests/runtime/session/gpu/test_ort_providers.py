@@ -139,11 +139,18 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
     with pytest.raises(HostError, match="no block holds 16 bytes"):
         binding.bind_input("input_ids", "cuda", 0, np.int64, (2, 1), host.ctypes.data)
     decode(parts.session, 0, 0)
+    with pytest.raises(HostError, match="read again without an upload"):
+        parts.session._decode_steps[0, 1].run.enqueue()
     moved: Any = parts.session._decode_steps[0, 1].run
     shape, address = moved.binding.inputs["input_ids"]
     moved.binding.inputs["input_ids"] = (shape, address + 8)
     with pytest.raises(HostError, match="graph 1 was captured with other addresses"):
         decode(parts.session, 0, 1)
+    moved.binding.outputs["present.1.value"] = moved.binding.outputs["present.1.key"]
+    with pytest.raises(HostError, match=r"present\.1\.value and past_key_values\.1\.value must be the same memory"):
+        decode(parts.session, 0, 1)
+    with pytest.raises(HostError, match="closed before the contexts and bindings"):
+        parts.session.close()
 
 
 def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

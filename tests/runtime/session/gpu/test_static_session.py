@@ -79,7 +79,7 @@ def cuda_session(graph: Path) -> tuple[StaticSession, HostCudaSession]:
 
 @pytest.fixture(params=["recorded", "queued", "onnxruntime", "captured"])
 def session(graphs: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Session]:
-    made: Session
+    made: StaticSession
     if request.param == "onnxruntime":
         made = ort_static_session(graphs["trt"])
     elif request.param == "captured":
@@ -87,7 +87,12 @@ def session(graphs: dict[str, Path], request: pytest.FixtureRequest) -> Iterator
     else:
         made, _, _ = trt_session(graphs["trt"], records=request.param == "recorded")
     yield made
+    device: Any = made._device
+    assert not device.closed
     made.close()
+    assert device.closed
+    with pytest.raises(HostError, match="after the device was closed"):
+        made.copy_slot(0, 1, 1)
 
 
 def serve(session: Session, *, abort: str | None = None, config: EngineConfig | None = None) -> dict[str, list[int]]:
@@ -144,6 +149,60 @@ def test_logits_equal_the_ort_graphs(graphs: dict[str, Path], session: Session) 
         positions, ids = np.array([7, 20, 41]), np.array([3, 5, 8])
         ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def fill(session: Session) -> list[int]:
+    """A prompt of its own in each slot; their lengths."""
+    for slot, prompt in enumerate(PROMPTS[:SLOTS]):
+        session.prefill(slot, np.array(prompt, np.int64), 0, 0)
+    return [len(prompt) for prompt in PROMPTS[:SLOTS]]
+
+
+@pytest.mark.parametrize("first_slot", range(SLOTS))
+def test_every_range_of_slots_gets_its_own_rows_when_it_is_replayed(
+    graphs: dict[str, Path], session: Session, first_slot: int
+) -> None:
+    """Ranges of the same size take turns, so that a recorded step meets another range's before it is replayed."""
+    reference = ort_session(graphs["ort"])
+    lengths = fill(session)
+    assert fill(reference) == lengths
+    for step in range(3):
+        for first in (first_slot, 0):
+            count = SLOTS - first_slot
+            ids = np.arange(count) + 11 * step + first
+            positions = np.array(lengths[first : first + count]) + step
+            ours, theirs = (one.decode(first, ids, positions).copy() for one in (session, reference))
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (1, 3), (2, 0)])
+def test_a_swap_or_a_copy_touches_no_other_slot(
+    graphs: dict[str, Path], session: Session, pair: tuple[int, int]
+) -> None:
+    reference = ort_session(graphs["ort"])
+    lengths = fill(session)
+    fill(reference)
+    for one in (session, reference):
+        one.swap_slots(*pair, max(lengths[slot] for slot in pair))
+    lengths[pair[0]], lengths[pair[1]] = lengths[pair[1]], lengths[pair[0]]
+    for target in (None, 3, 0):
+        if target is not None:
+            for one in (session, reference):
+                one.copy_slot(2, target, lengths[2])
+            lengths[target] = lengths[2]
+        ids, positions = np.array([9, 8, 7, 6]), np.array(lengths)
+        ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_only_the_wanted_rows_of_logits_come_back(session: StaticSession) -> None:
+    device: Any = session._device
+    row_bytes = 4 * SPEC.vocab_size
+    session.prefill(0, np.array(PROMPTS[1], np.int64), 0, 3)
+    session.prefill(1, np.array([5, 6, 7]), 0, 0)
+    session.decode(0, np.array([1, 2]), np.array([14, 3]))
+    session.decode(1, np.array([1]), np.array([4]))
+    assert device.downloaded_bytes == [count * row_bytes for count in (3, 1, 2, 1)]
 
 
 def test_copied_and_swapped_slots_hold_their_rows(graphs: dict[str, Path], session: Session) -> None:
@@ -252,11 +311,70 @@ class TestTheDoubleIsStrict:
             context.execute_async_v3(7)
 
     def test_freed_memory(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        session, plan, device = parts
+        session.close()
+        for use in (
+            lambda: device.view(0, 1),
+            lambda: device.allocate(1),
+            lambda: device.pinned(1),
+            device.synchronize,
+            lambda: plan.create_execution_context(device),
+            device.close,
+        ):
+            with pytest.raises(HostError, match="after the device was closed"):
+                use()
+
+    def test_contexts_that_outlive_the_memory(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
         session, plan, _ = parts
         context = plan.contexts[0]
-        session.close()
-        with pytest.raises(HostError, match="after the device was closed"):
+        with pytest.raises(HostError, match="closed before the contexts"):
+            session.close()
+        del context
+
+    def test_pageable_memory(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        _, _, device = parts
+        address, pageable = device.allocate(8), np.zeros(8, np.uint8)
+        with pytest.raises(HostError, match="not pinned"):
+            device.upload(address, pageable)
+        with pytest.raises(HostError, match="not pinned"):
+            device.download(pageable, address)
+
+    def test_an_upload_that_changes_too_early(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        _, _, device = parts
+        address, source = device.allocate(8), device.pinned(8)
+        device.upload(address, source)
+        source[0] = 1
+        with pytest.raises(HostError, match="changed before the stream was waited for"):
+            device.synchronize()
+
+    def test_rows_that_overlap_or_do_not_fit(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        _, _, device = parts
+        address = device.allocate(1024)
+        with pytest.raises(HostError, match="rows of 32 bytes do not fit a pitch of 16"):
+            device.copy_rows(address, address + 512, 32, 16, 2)
+        with pytest.raises(HostError, match="over themselves"):
+            device.copy_rows(address, address + 16, 8, 16, 2)
+
+    def test_what_a_recording_cannot_hold(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        _, plan, device = parts
+        context = plan.contexts[0]
+
+        def run() -> None:
             context.execute_async_v3(7)
+
+        def allocate() -> None:
+            device.allocate(8)
+
+        for use in (device.synchronize, allocate):
+            with pytest.raises(HostError, match="while a step was recorded"):
+                device.record(use)
+        context.set_input_shape("input_ids", (1, 5))
+        with pytest.raises(HostError, match="before a first run with these shapes"):
+            device.record(run)
+        context.set_input_shape("input_ids", (1, 3))
+        device.record(run)
+        with pytest.raises(HostError, match="changed after it was recorded"):
+            context.set_input_shape("input_ids", (1, 5))
 
     def test_foreign_stream(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
         with pytest.raises(HostError, match="stream 0"):

@@ -1,0 +1,204 @@
+"""The doctor's report, finding by finding: state, text and the line that fixes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from runtime.loading import doctor, doctor_cli
+from runtime.loading.backend import Backend
+from runtime.loading.doctor import Finding, examine, find_packages
+from runtime.loading.gpu import GpuReport
+from runtime.package.manifest import Package, load_package, write_manifest
+from tests.export.tiny_package import write_package
+from tests.runtime.loading.test_backend import ADA, NONE, VERSIONS, add_plan, broken, working
+
+CPU = Finding("cpu", "ok", "4 cores, AVX2, AVX-512 VNNI, 12.5 GiB of memory available")
+NO_GPU = Finding("gpu", "missing", "no driver", "install one")
+GPU = Finding("gpu", "ok", "RTX 4090, compute capability 8.9 (sm89), driver 595.10, 20.0 of 24.0 GiB free")
+BUILDER = Finding("builder", "ok", "tensorrt-rtx 1.7.1.116 builds plans for other machines, no GPU needed")
+LIBRARIES = [
+    Finding("cuda", "ok", "cuda 1.31.1 works"),
+    Finding("tensorrt", "ok", "tensorrt 11.4.0 works"),
+    Finding("tensorrt-rtx", "ok", "tensorrt_rtx 1.7.1.116 works"),
+]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine whose processor, memory and builder are known."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name : avx_vnni\nflags : fpu avx2 avx512_vnni\n")
+    monkeypatch.setattr(doctor, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(doctor, "available_memory_bytes", lambda: 25 * 2**29)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: SimpleNamespace())
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "1.7.1.116")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_package(tmp_path_factory.mktemp("models") / "tiny").root
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    """A package that a test may change."""
+    return Path(shutil.copytree(built, tmp_path / "tiny"))
+
+
+def package_at(root: Path) -> Package:
+    return load_package(root)
+
+
+def size_of(package: Package) -> str:
+    return f"{sum(info.size for info in package.manifest.files.values()) / 2**20:.0f}"
+
+
+def about(root: Path, findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.topic == root.name]
+
+
+def whole(root: Path) -> Finding:
+    return Finding("tiny", "ok", f"whole, {size_of(package_at(root))} MiB; runs on the CPU", f"powertrain serve {root}")
+
+
+def test_a_machine_with_nothing(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert examine([root], probe=broken, gpus=lambda: NONE) == [
+        CPU,
+        NO_GPU,
+        Finding(
+            "builder",
+            "missing",
+            "plans cannot be built without a GPU: tensorrt-rtx is not installed",
+            "pip install 'powertrain[tensorrt-rtx]'",
+        ),
+        Finding("cuda", "missing", "cuda is broken; of no use without a GPU"),
+        Finding("tensorrt", "missing", "tensorrt is broken; of no use without a GPU"),
+        Finding("tensorrt-rtx", "missing", "tensorrt-rtx is broken; of no use without a GPU"),
+        whole(root),
+        Finding("tiny", "missing", "no plan built", f"powertrain engine {root} --target sm89"),
+    ]
+
+
+def test_a_processor_without_what_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : fpu\n")
+    (found, *_) = examine([], probe=broken, gpus=lambda: NONE)
+    assert found.text == "4 cores, no vector features that are known here, 12.5 GiB of memory available"
+
+
+def test_a_gpu_whose_libraries_are_broken(root: Path) -> None:
+    assert examine([], probe=broken, gpus=lambda: GpuReport((ADA,))) == [
+        CPU,
+        GPU,
+        BUILDER,
+        Finding("cuda", "problem", "cuda is broken", "fix cuda"),
+        Finding("tensorrt", "problem", "tensorrt is broken", "fix tensorrt"),
+        Finding("tensorrt-rtx", "problem", "tensorrt-rtx is broken", "fix tensorrt-rtx"),
+    ]
+    add_plan(package_at(root), "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
+    assert about(root, examine([root], probe=broken, gpus=lambda: GpuReport((ADA,)))) == [
+        whole(root),
+        Finding("tiny", "missing", "plan sm89 cannot run here: no TensorRT library works"),
+    ]
+
+
+def test_which_plan_runs_and_which_does_not(root: Path) -> None:
+    package, rtx = package_at(root), VERSIONS[Backend.TENSORRT_RTX]
+    add_plan(package, "sm89", "tensorrt_rtx", rtx, "8.9")
+    add_plan(package, "sm80", "tensorrt_rtx", rtx, "8.0")
+    add_plan(package, "current-sm89", "tensorrt", "10.9", "8.9")
+    # Every verdict is TensorRT's, the first library asked, unless TensorRT for RTX can run the plan.
+    assert examine([root], probe=working, gpus=lambda: GpuReport((ADA,))) == [
+        CPU,
+        GPU,
+        BUILDER,
+        *LIBRARIES,
+        whole(root),
+        Finding(
+            "tiny",
+            "problem",
+            "plan current-sm89 was built by tensorrt 10.9, this machine runs tensorrt 11.4.0",
+            f"build one with 'powertrain engine {root} --target current'",
+        ),
+        Finding(
+            "tiny",
+            "problem",
+            f"plan sm80 was built by tensorrt_rtx {rtx}, this machine runs tensorrt 11.4.0",
+            f"build one with 'powertrain engine {root} --target current'",
+        ),
+        Finding("tiny", "ok", "plan sm89 runs on RTX 4090"),
+    ]
+    assert about(root, examine([root], probe=broken, gpus=lambda: NONE)) == [
+        whole(root),
+        *(
+            Finding("tiny", "missing", f"plan {name} cannot run here: there is no GPU")
+            for name in ("current-sm89", "sm80", "sm89")
+        ),
+    ]
+
+
+def test_a_damaged_package(root: Path) -> None:
+    size = (root / "ort/model.onnx").stat().st_size
+    (root / "ort/model.onnx").write_bytes(b"")
+    assert about(root, examine([root], probe=broken, gpus=lambda: NONE)) == [
+        Finding(
+            "tiny",
+            "problem",
+            f"tiny: 'ort/model.onnx' has 0 bytes, the manifest says {size}; rebuild it",
+            f"powertrain export {root}.toml",
+        )
+    ]
+
+
+@pytest.mark.parametrize("left", ["ort", "trt"])
+def test_a_package_with_one_graph(root: Path, left: str) -> None:
+    package = package_at(root)
+    for path in (root / ("trt" if left == "ort" else "ort")).iterdir():
+        path.unlink()
+    files = {name: info for name, info in package.manifest.files.items() if name.startswith(left)}
+    graphs = {left: package.manifest.graphs[left]}
+    write_manifest(root, msgspec.structs.replace(package.manifest, files=files, graphs=graphs))
+    both = "powertrain export SOURCE --dialect ort,trt"
+    assert (
+        about(root, examine([root], probe=working, gpus=lambda: GpuReport((ADA,))))
+        == {
+            "ort": [
+                whole(root),
+                Finding("tiny", "missing", "no graph for TensorRT, so no plan can be built", both),
+            ],
+            "trt": [
+                Finding("tiny", "problem", "no graph for the CPU", both),
+                Finding("tiny", "missing", "no plan built", f"powertrain engine {root} --target sm89"),
+            ],
+        }[left]
+    )
+
+
+def test_packages_are_found_by_their_manifest(root: Path) -> None:
+    (root.parent / "no package").mkdir()
+    assert find_packages(root.parent) == [root]
+    assert find_packages(root) == [root]
+
+
+def test_the_command_prints_a_line_per_finding_and_its_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    findings = [CPU, NO_GPU, Finding("cuda", "problem", "cuda [is] broken", "fix cuda")]
+    monkeypatch.setattr("runtime.loading.doctor.examine", lambda _packages: findings)
+    result = CliRunner().invoke(doctor_cli.doctor_command, [str(tmp_path / "models")])
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "ok      cpu: 4 cores, AVX2, AVX-512 VNNI, 12.5 GiB of memory available",
+        "missing gpu: no driver",
+        "        -> install one",
+        "problem cuda: cuda [is] broken",
+        "        -> fix cuda",
+        f"missing {tmp_path / 'models'}: no package",
+        "        -> make model",
+    ]
