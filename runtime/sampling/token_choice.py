@@ -54,11 +54,11 @@ _EXP2_LOOPS = opt_func_info(func_name="^exp2$", signature="float32").get("exp2",
 _EXP, _EXP_SCALE = _exponential(_EXP2_LOOPS.get("current", "baseline"))
 
 
-def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float]) -> int:
+def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float]) -> int | None:
     """Index drawn from softmax(logits / temperature) [V] after min_p, top_k and top_p.
 
-    ``uniform`` gives numbers in [0, 1), independent of each other, and is called once or twice. -1 if a logit is NaN
-    or the largest is infinite. ``logits`` is overwritten. A very low one may overflow to -inf, which is right; the
+    ``uniform`` gives numbers in [0, 1), independent of each other, and is called once or twice. None if a logit is
+    NaN or the largest is infinite. ``logits`` is overwritten. A very low one may overflow to -inf, which is right; the
     caller keeps numpy from warning of it.
     """
     # Before the peak is known, as this rounds no more than the logits are rounded already, and because the first pass
@@ -67,7 +67,7 @@ def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float
     best = int(logits.argmax())  # the first NaN, if there is any
     peak = float(logits[best])
     if not math.isfinite(peak):
-        return -1
+        return None
     if params.min_p > 0.0 or params.top_k > 0:
         ids, weights = heaviest(logits, peak, params)
         return int(ids[_pick(weights, uniform())])
