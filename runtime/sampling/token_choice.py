@@ -1,14 +1,7 @@
 """Draws one token from one row of logits: temperature, min_p, top_k, top_p, in that order, without sorting the row.
 
-Every pass over a row of some 50,000 logits costs 3 to 25 us, and every numpy call several us more than in a loop of
-its own, since the model's run has just evicted code and data from the caches: 10 us for a function used before in the
-row, 30 to 50 for a new one, or for one that changes a type on the way (``searchsorted`` for a Python number in
-float32, ``cumsum`` into float64). So each rule first finds a value that nothing below can be kept by, gathers the few
-tokens above it in one comparison, and works on those. top_k and min_p find it among the logits; only top_p alone and
-no rule at all need the weight of every token. With top_p alone a token is drawn from the whole row first, and only if
-it is not kept, is another drawn among those that are: either way it comes with its share of what is kept, and most
-often nothing had to be found. Array methods stand where ``np.`` functions would do: those are Python wrappers of the
-same. Pure functions of a row and uniform numbers; knows neither requests nor generators.
+Each rule first finds a value that nothing below can be kept by, gathers the few tokens above it, and works on those;
+what a pass costs, and why, is in docs/architecture.md. Knows neither requests nor generators.
 """
 
 from __future__ import annotations
