@@ -42,6 +42,15 @@ def test_bias_is_added_once_and_clamped() -> None:
     assert applied(rules(logit_bias=((0, 2.5), (1, 500.0))), [1.0, 1.0, 1.0]) == [3.5, 101.0, 1.0]
 
 
+def test_bias_comes_before_repetition_and_that_before_frequency_and_presence() -> None:
+    subject = rules(
+        repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25, logit_bias=((0, 3.0), (1, -3.0))
+    )
+    for token_id in (0, 1):
+        subject.observe(token_id)
+    assert applied(subject, [1.0, 1.0]) == [(1.0 + 3.0) / 2 - 0.75, (1.0 - 3.0) * 2 - 0.75]
+
+
 def test_allowed_tokens_alone_survive() -> None:
     assert applied(rules(allowed_token_ids=(2,)), [9.0, 8.0, 1.0]) == [-math.inf, -math.inf, 1.0]
 
