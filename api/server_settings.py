@@ -9,6 +9,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from runtime.defaults import DEFAULT_SLOTS
+
 from api.errors import SettingsError
 
 
@@ -37,7 +39,7 @@ class Settings:
     )
     self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
-    num_slots: int = _setting(16, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
+    num_slots: int = _setting(DEFAULT_SLOTS, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
     max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
     max_queue_time_s: float | None = _setting(None, "Longest wait before a request is given up.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")

@@ -21,7 +21,7 @@ EDGES = {
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",
     "export.graph": "export export.checkpoint runtime.package",
-    "export.graph.ort": "export export.checkpoint export.graph runtime.package",
+    "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.source runtime.package"
     " runtime.session",

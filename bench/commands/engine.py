@@ -12,6 +12,7 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.errors import PowertrainError
 from runtime.loading.model_loader import ModelOptions, default_threads, plan_model, session_factory
 from runtime.package.manifest import ORT_GRAPH, load_package
@@ -66,7 +67,10 @@ class _Flags(msgspec.Struct, frozen=True):
 @click.option("--depth", "-d", default="0", help="Tokens already in the context.")
 @click.option("--batch", "-b", default="1,4,16", help="Sequences decoded together.")
 @click.option("--repetitions", "-r", type=click.IntRange(2), default=5, help="After one that warms up.")
-@click.option("--chunk", type=click.IntRange(2), default=256, help="Longest prefill call; the engine's is 256.")
+@click.option(
+    "--chunk", type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS,
+    help=f"Longest prefill call; the engine's is {IDLE_PREFILL_CHUNK_TOKENS}.",
+)  # fmt: skip
 @click.option("--threads", "-t", type=click.IntRange(1), help="Default: physical cores.")
 @click.option("--slots", type=click.IntRange(1), help="Cache slots; default: the largest batch.")
 @click.option("--max-model-len", type=click.IntRange(16), help="Tokens per slot; default: what the tests need.")

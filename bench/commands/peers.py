@@ -8,6 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 from rich.console import Console
+from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PowertrainError
 from runtime.loading.model_loader import default_threads
 from runtime.package.manifest import read_manifest, sha256_of_file
@@ -20,7 +21,6 @@ from bench.peers.in_process import compare_in_process
 from bench.peers.terms import OUTPUT_TOKENS, PROMPT_TOKENS
 from bench.report.tables import report_console
 
-_SLOTS = 16
 _SLOT_TOKENS = 512
 _OURS = "powertrain"
 _LENGTHS = ("--prompt-tokens", str(PROMPT_TOKENS), "--output-tokens", str(OUTPUT_TOKENS), "--ignore-eos")
@@ -101,7 +101,7 @@ def _compare_over_http(package: Path, gguf: Path, work_dir: Path, formats: list[
     }
     with ExitStack() as stack:
         words = _start(stack, package, llama, served)
-        words += [*load, "--cooldown-request-count", str(_SLOTS), *_REQUEST, "--tokenizer", str(package)]
+        words += [*load, "--cooldown-request-count", str(DEFAULT_SLOTS), *_REQUEST, "--tokenizer", str(package)]
         words += ["-o", str(work_dir / "report"), "--title", f"{package.name} and its peers"]
         compare_command.main(words, standalone_mode=False)
 
@@ -119,7 +119,7 @@ def _start(stack: ExitStack, package: Path, llama: llama_cpp.LlamaCpp, served: d
     models = ["-m", read_manifest(package).served_names[0]]
     for label, model in served.items():
         port = free_port()
-        command = llama.server(model, label, port, slots=_SLOTS, slot_tokens=_SLOT_TOKENS, threads=threads)
+        command = llama.server(model, label, port, slots=DEFAULT_SLOTS, slot_tokens=_SLOT_TOKENS, threads=threads)
         words.append(f"{label}={stack.enter_context(running_server(command, port, '/health'))}")
         models += ["-m", label]
     return [*words, *models]

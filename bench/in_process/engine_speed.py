@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.session.session import Session
 
 from bench.errors import BenchError
@@ -28,7 +29,7 @@ class SpeedPlan:
     depths: tuple[int, ...]
     batches: tuple[int, ...]
     repetitions: int
-    chunk_tokens: int = 256
+    chunk_tokens: int = IDLE_PREFILL_CHUNK_TOKENS
 
 
 @dataclass(slots=True)

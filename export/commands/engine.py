@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
+from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PowertrainError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--library", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="Which TensorRT [default: the one that can]."
 )
-@click.option("--max-slots", default=16, show_default=True, help="Sequences that decode together.")
+@click.option("--max-slots", default=DEFAULT_SLOTS, show_default=True, help="Sequences that decode together.")
 @click.option("--prefill-tokens", default=512, show_default=True, help="Prompt tokens computed in one call.")
 @click.option(
     "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time for speed."

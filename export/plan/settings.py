@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PlanError
 
 Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
@@ -20,7 +21,7 @@ class PlanSettings:
     makes a plan that runs on other GPUs too, ``timing_cache`` is a file that makes the next build faster.
     """
 
-    max_slots: int = 16
+    max_slots: int = DEFAULT_SLOTS
     prefill_tokens: int = 512
     optimization_level: int = 3
     workspace_bytes: int = 0

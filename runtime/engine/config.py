@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -12,8 +14,7 @@ class EngineConfig:
     max_queue                requests that may wait beyond those that run; one more is refused
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
-    idle_prefill_chunk_tokens  the same while nobody decodes: attention computes a chunk's scores for every token
-                             before its end, masked or not, so one long chunk costs more than two
+    idle_prefill_chunk_tokens  the same while nobody decodes
     prefix_cache             reuse the cache rows of earlier prompts
     deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
                              bit by bit
@@ -27,7 +28,7 @@ class EngineConfig:
     max_queue: int = 256
     max_queue_time_s: float | None = None
     prefill_chunk_tokens: int = 128
-    idle_prefill_chunk_tokens: int = 256
+    idle_prefill_chunk_tokens: int = IDLE_PREFILL_CHUNK_TOKENS
     prefix_cache: bool = True
     deterministic: bool = False
     max_draft_tokens: int = 0

@@ -1,7 +1,7 @@
 """One choice of a request on its way through the engine. Mutable, and touched by the engine thread only.
 
 ``num_computed <= len(token_ids)`` always; while decoding, exactly the last sampled token is not yet computed.
-Knows no arrays, no slots' contents and no text.
+Carries its sampler and its draft for the step that runs it; knows no arrays, no slots' contents and no text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from runtime.engine.ngram_draft import NgramDraft
+from runtime.events import FinishEvent, FinishReason, Timing
 from runtime.request import Request
+from runtime.sampling.sampler import SamplerState
 
 
 class Phase(Enum):
@@ -28,12 +31,14 @@ class Sequence:
     ``token_ids``, the prompt and then what was generated, only ever grows, and at its end: slots, prefix index and
     draft keep this very list and a length. ``num_computed`` rows of the slot are valid for
     ``token_ids[:num_computed]``; ``num_prefilled`` of them were written by prefill calls, whose rows are the same
-    however the prompt was cut.
+    however the prompt was cut. ``draft`` is None where nothing is drafted.
     """
 
     request: Request
     index: int
     token_ids: list[int] = field(init=False)
+    sampler: SamplerState = field(init=False)
+    draft: NgramDraft | None = None
     phase: Phase = Phase.WAITING
     slot: int = -1
     num_computed: int = 0
@@ -44,6 +49,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.prompt_ids)
+        self.sampler = SamplerState(self.request, self.index)
 
     @property
     def num_prompt(self) -> int:
@@ -54,3 +60,25 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.token_ids) - self.num_prompt
+
+    def proposed_draft(self) -> list[int]:
+        """Guesses at the next tokens, never as many as are left to generate; empty when there are none."""
+        if self.draft is None:
+            return []
+        return self.draft.propose(self.request.sampling.max_tokens - self.num_generated - 1)
+
+    def finished(
+        self, reason: FinishReason, now_ns: int, *, stop_token_id: int | None = None, error: str | None = None
+    ) -> FinishEvent:
+        """The event that tells of the end at ``now_ns``."""
+        request = self.request
+        return FinishEvent(
+            request_id=request.request_id,
+            index=self.index,
+            reason=reason,
+            stop_token_id=stop_token_id,
+            num_generated=self.num_generated,
+            num_cached_tokens=self.num_cached,
+            timing=Timing(request.arrival_ns, self.admitted_ns, self.first_token_ns, now_ns),
+            error=error,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.events import Event
 
@@ -48,6 +48,18 @@ class StepTokens:
     def snapshot(self) -> tuple[tuple[int, ...], int]:
         """Steps per bucket, the last one open-ended, and the sum of their tokens."""
         return tuple(self._counts), self._total
+
+
+@dataclass(slots=True)
+class Totals:
+    """What an engine has done so far. Steps add to it."""
+
+    num_steps: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    step_tokens: StepTokens = field(default_factory=StepTokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PackageError
 from runtime.loading.backend import ON_CPU, BackendChoice
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
@@ -20,7 +21,6 @@ from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
-DEFAULT_SLOTS = 16
 DEFAULT_KV_SHARE = 0.4
 """Share of the memory available at start that the KV cache may come to use: the rest is weights, Python, others."""
 

@@ -59,57 +59,54 @@ class SamplerState:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One drawn token. ``token_id`` is -1 when the row held no usable number; the choice must end with an error."""
+    """One drawn token."""
 
     token_id: int
     logprobs: TokenLogprobs | None
 
 
-FAILED = Sampled(-1, None)
+def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sampled | None]:
+    """Draw a token for each row of ``logits`` [B, V] that has a state; None for the others.
 
-
-def sample(logits: FloatArray, states: list[SamplerState | None]) -> list[Sampled]:
-    """Draw a token for each row of ``logits`` [B, V]; rows with state None are skipped and come back as FAILED.
-
-    ``logits`` is scratch afterwards. NaN, nothing but -inf, or rules that break on a row fail that row alone. Rows go
-    one by one: one fits the core's cache from its maximum to its draw, a batch does not, and no row's bits can depend
-    on the others.
+    None too for a row that holds NaN or nothing but -inf, or that its rules break on: its choice must end with an
+    error, the others go on. ``logits`` is scratch afterwards. Rows go one by one: one fits the core's cache from its
+    maximum to its draw, a batch does not, and no row's bits can depend on the others.
     """
-    return [FAILED if state is None else _sample_alone(row, state) for row, state in zip(logits, states, strict=True)]
+    return [None if state is None else _sample_alone(row, state) for row, state in zip(logits, states, strict=True)]
 
 
-def _sample_alone(logits: FloatArray, state: SamplerState) -> Sampled:
+def _sample_alone(logits: FloatArray, state: SamplerState) -> Sampled | None:
     try:
         return state.run(_sample_row, logits, state)
     except (ArithmeticError, LookupError, MemoryError, ValueError):  # one request's rules must not end the others
         _LOG.exception("a row could not be sampled with %s", state.params)
-        return FAILED
+        return None
 
 
-def _sample_row(logits: FloatArray, state: SamplerState) -> Sampled:
+def _sample_row(logits: FloatArray, state: SamplerState) -> Sampled | None:
     """Sample from a row [V], which is scratch afterwards."""
     params = state.params
     raw = None if params.logprobs is None else logits.copy()
     if not state.rules.is_neutral:
-        if _argmax(logits) < 0:  # before the rules hide it
-            return FAILED
+        if _argmax(logits) is None:  # before the rules hide it
+            return None
         state.rules.apply(logits)
     token_id = _argmax(logits) if params.is_greedy else draw(logits, params, state.uniform)
-    if token_id < 0:
-        return FAILED
+    if token_id is None:
+        return None
     state.rules.observe(token_id)
     if raw is None:
         return Sampled(token_id, None)
     return Sampled(token_id, token_logprobs(raw, token_id, params.logprobs or 0))
 
 
-def _argmax(logits: FloatArray) -> int:
-    """Where a row [V] is largest; -1 if a logit is NaN, which argmax finds first, or the largest is infinite."""
+def _argmax(logits: FloatArray) -> int | None:
+    """Where a row [V] is largest; None if a logit is NaN, which argmax finds first, or the largest is infinite."""
     best = int(logits.argmax())
-    return best if math.isfinite(logits[best]) else -1
+    return best if math.isfinite(logits[best]) else None
 
 
-def log_total(logits: FloatArray) -> float:
+def _log_total(logits: FloatArray) -> float:
     """log(sum(exp(logits))) of a row [V]; a token's log-probability is its logit minus this."""
     peak = logits.max()
     return float(peak) + float(np.log(np.exp(logits - peak).sum()))
@@ -117,7 +114,7 @@ def log_total(logits: FloatArray) -> float:
 
 def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
     """The drawn token's log-probability and those of the ``num_top`` likeliest, best first, ties by lower id."""
-    total = log_total(logits)
+    total = _log_total(logits)
     top = [(int(token), _floored(float(logits[token]) - total)) for token in _largest(logits, num_top)]
     return TokenLogprobs(_floored(float(logits[token_id]) - total), tuple(top))
 

@@ -1,14 +1,7 @@
 """Draws one token from one row of logits: temperature, min_p, top_k, top_p, in that order, without sorting the row.
 
-Every pass over a row of some 50,000 logits costs 3 to 25 us, and every numpy call several us more than in a loop of
-its own, since the model's run has just evicted code and data from the caches: 10 us for a function used before in the
-row, 30 to 50 for a new one, or for one that changes a type on the way (``searchsorted`` for a Python number in
-float32, ``cumsum`` into float64). So each rule first finds a value that nothing below can be kept by, gathers the few
-tokens above it in one comparison, and works on those. top_k and min_p find it among the logits; only top_p alone and
-no rule at all need the weight of every token. With top_p alone a token is drawn from the whole row first, and only if
-it is not kept, is another drawn among those that are: either way it comes with its share of what is kept, and most
-often nothing had to be found. Array methods stand where ``np.`` functions would do: those are Python wrappers of the
-same. Pure functions of a row and uniform numbers; knows neither requests nor generators.
+Each rule first finds a value that nothing below can be kept by, gathers the few tokens above it, and works on those;
+what a pass costs, and why, is in docs/architecture.md. Knows neither requests nor generators.
 """
 
 from __future__ import annotations
@@ -55,11 +48,11 @@ _EXP2_LOOPS = opt_func_info(func_name="^exp2$", signature="float32").get("exp2",
 _EXP, _EXP_SCALE = _exponential(_EXP2_LOOPS.get("current", "baseline"))
 
 
-def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float]) -> int:
+def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float]) -> int | None:
     """Index drawn from softmax(logits / temperature) [V] after min_p, top_k and top_p.
 
-    ``uniform`` gives numbers in [0, 1), independent of each other, and is called once or twice. -1 if a logit is NaN
-    or the largest is infinite. ``logits`` is overwritten. A very low one may overflow to -inf, which is right; the
+    ``uniform`` gives numbers in [0, 1), independent of each other, and is called once or twice. None if a logit is
+    NaN or the largest is infinite. ``logits`` is overwritten. A very low one may overflow to -inf, which is right; the
     caller keeps numpy from warning of it.
     """
     # Before the peak is known, as this rounds no more than the logits are rounded already, and because the first pass
@@ -68,7 +61,7 @@ def draw(logits: FloatArray, params: SamplingParams, uniform: Callable[[], float
     best = int(logits.argmax())  # the first NaN, if there is any
     peak = float(logits[best])
     if not math.isfinite(peak):
-        return -1
+        return None
     if params.min_p > 0.0 or params.top_k > 0:
         ids, weights = heaviest(logits, peak, params)
         return int(ids[_pick(weights, uniform())])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.package import dtypes, graph_io
 
 from export.checkpoint.lazy_tensor import LazyTensor, column_bands
@@ -40,8 +41,6 @@ float32 caches of 128 to 1,000 tokens, batches of 1 to 16; int8 caches do not ga
 hold a chunk's scores, heads x chunk x capacity."""
 
 _MAX_SCRATCH_BYTES = 2**29
-_PROMPT_CHUNK_TOKENS = 256
-"""What the engine computes of a prompt at once unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ class OrtDialect:
             attributes["local_window_size"] = window
         if spec.attention_softcap:
             attributes["softcap"] = spec.attention_softcap
-        scratch = spec.num_heads * _PROMPT_CHUNK_TOKENS * self._max_model_len * self._dtype.itemsize
+        scratch = spec.num_heads * IDLE_PREFILL_CHUNK_TOKENS * self._max_model_len * self._dtype.itemsize
         if self._kv_scales is None and self._dtype == np.float32 and scratch <= _MAX_SCRATCH_BYTES:
             sink = np.full(spec.num_heads, _NO_SINK, np.float32)
             inputs["head_sink"] = self._writer.constant("attention.no_sink", sink)

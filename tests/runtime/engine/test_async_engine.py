@@ -175,26 +175,36 @@ def test_a_hang_ends_the_waiting_requests_and_shows_as_dead() -> None:
 
 
 def test_drain_finishes_what_runs_and_refuses_the_rest() -> None:
+    gate = Gate(free=WARM_UP_CALLS + 3)
+
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
         stream = engine.submit(request("a", [1, 2], max_tokens=60))
         drained = asyncio.create_task(engine.drain(60.0))
-        await anext(stream)
+        await asyncio.to_thread(gate.reached.wait, 60)
         assert engine.state is EngineState.DRAINING
         with pytest.raises(EngineUnavailable, match="draining"):
             engine.submit(request("b", [3]))
-        assert (await collect(stream))[1] == [FinishReason.LENGTH]
+        assert not drained.done()
+        gate.opened.set()
+        assert await collect(stream) == (adding_reply([1, 2], 60), [FinishReason.LENGTH])
         await drained
 
-    with_engine(body)
+    with_engine(body, ScriptedSession(adding, before_call=gate))
 
 
 def test_drain_aborts_what_is_left_after_the_grace() -> None:
+    gate = Gate(free=WARM_UP_CALLS + 3)
+
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
         stream = engine.submit(request("a", [1, 2], max_tokens=250))
+        await asyncio.to_thread(gate.reached.wait, 60)
         await engine.drain(0.0)
-        assert (await collect(stream))[1] in ([FinishReason.ABORT], [FinishReason.LENGTH])
+        gate.opened.set()
+        tokens, ends = await collect(stream)
+        assert ends == [FinishReason.ABORT]
+        assert tokens == adding_reply([1, 2], 4)  # the call in hand is the last
 
-    with_engine(body)
+    with_engine(body, ScriptedSession(adding, before_call=gate))
 
 
 def test_close_ends_unfinished_requests() -> None:

@@ -158,6 +158,28 @@ def test_a_branch_copies_the_prefix_and_leaves_it_to_others() -> None:
     assert driver.session.count("copy") == 2
 
 
+def test_a_source_that_was_just_copied_is_the_last_to_be_given_away() -> None:
+    driver = Driver(num_slots=3)
+    conversation = [*PROMPT, 60, 61, 62, 63, 64]
+    prompts = {"a": conversation, "b": list(range(200, 240)), "branch": [*PROMPT, 80, 81], "c": list(range(300, 340))}
+    for name, prompt in prompts.items():
+        driver.add(request(name, prompt, max_tokens=4))
+        driver.run()
+    driver.add(request("again", [*conversation, 7, 8], max_tokens=4))
+    driver.run()
+    assert driver.finishes["branch", 0].num_cached_tokens == 40
+    assert driver.finishes["again", 0].num_cached_tokens == 45  # "c" took the slot of "b", which nobody used since
+
+
+def test_prefix_tokens_asked_for_and_found_are_counted() -> None:
+    driver = Driver()
+    for name, prompt in (("a", PROMPT), ("b", PROMPT), ("c", [*PROMPT[:20], 90, 91])):
+        driver.add(request(name, prompt, max_tokens=3))
+        driver.run()
+    stats = driver.engine.stats()
+    assert (stats.prefix_query_tokens, stats.prefix_hit_tokens) == (40 + 40 + 22, 0 + 38 + 20)
+
+
 def test_the_prefix_cache_can_be_switched_off_and_gives_the_same_tokens() -> None:
     answers = []
     for prefix_cache in (True, False):
@@ -195,6 +217,28 @@ def test_a_failing_decode_ends_its_sequences_and_the_engine_recovers() -> None:
     assert driver.tokens["c", 0] == adding_reply([1, 2], 9)
 
 
+def test_rows_of_a_failed_call_or_row_are_never_reused() -> None:
+    def nan_at_the_end(history: list[int]) -> object:
+        return np.full(512, np.nan, np.float32) if len(history) == 43 else sum(history) % 500
+
+    driver = Driver(script=nan_at_the_end)  # type: ignore[arg-type]
+
+    def fail_second_decode(call: Call) -> None:
+        if call.kind == "decode" and driver.session.count("decode") == 2:
+            raise DeviceError("lost")
+
+    driver.session.before_call = fail_second_decode
+    for name, error in (("lost", "DeviceError: lost"), ("nan", "the model produced no usable number")):
+        driver.add(request(name, PROMPT, max_tokens=9))
+        driver.run()
+        assert driver.finishes[name, 0].error == error
+        assert driver.finishes[name, 0].num_cached_tokens == 0
+    driver.add(request("last", PROMPT, max_tokens=2))
+    driver.run()
+    assert driver.finishes["last", 0].num_cached_tokens == 0
+    assert driver.tokens["last", 0] == adding_reply(PROMPT, 2)
+
+
 def test_a_failing_prefill_ends_its_own_sequence_only() -> None:
     driver = Driver()
 
@@ -216,7 +260,7 @@ def test_a_row_of_nan_ends_that_row_only() -> None:
     driver = Driver(script=nan_for_nine)  # type: ignore[arg-type]
     driver.add(request("bad", [9, 1]), request("good", [1, 2]))
     driver.run()
-    assert driver.finishes["bad", 0].error == "ArithmeticError: the model produced no usable number"
+    assert driver.finishes["bad", 0].error == "the model produced no usable number"
     assert driver.tokens["good", 0] == adding_reply([1, 2], 8)
 
 
@@ -267,6 +311,18 @@ def test_a_hole_is_closed_and_the_rows_it_retained_are_kept() -> None:
     assert driver.finishes["again", 0].num_cached_tokens == 42
     assert driver.tokens["high", 0] == adding_reply([5, 6], 30)
     assert driver.tokens["again", 0] == adding_reply([*middle, 7, 8], 3)
+
+
+@pytest.mark.parametrize(("low", "high", "moved"), [(2, 9, 0), (9, 2, 2)])
+def test_a_hole_is_closed_by_the_end_with_fewer_rows(low: int, high: int, moved: int) -> None:
+    driver = Driver(num_slots=3)
+    driver.add(request("low", list(range(low)), max_tokens=9), request("middle", [3, 4], max_tokens=2))
+    driver.add(request("high", list(range(high)), max_tokens=9))
+    driver.run()
+    swaps = [call.slots for call in driver.session.calls if call.kind == "swap"]
+    assert swaps == [(moved, 1)]
+    assert driver.tokens["low", 0] == adding_reply(list(range(low)), 9)
+    assert driver.tokens["high", 0] == adding_reply(list(range(high)), 9)
 
 
 def test_tokens_per_step_are_counted() -> None:

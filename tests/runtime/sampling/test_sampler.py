@@ -10,7 +10,7 @@ import pytest
 
 from runtime.request import Request, SamplingParams
 from runtime.sampling.logit_rules import LogitRules
-from runtime.sampling.sampler import LOGPROB_FLOOR, SamplerState, sample, token_logprobs
+from runtime.sampling.sampler import LOGPROB_FLOOR, Sampled, SamplerState, sample, token_logprobs
 from tests.runtime.engine_driver import request
 from tests.runtime.sampling.sample_rows import KINDS, row
 
@@ -40,6 +40,15 @@ def test_repetition_divides_positive_and_multiplies_negative_logits_of_prompt_an
 
 def test_bias_is_added_once_and_clamped() -> None:
     assert applied(rules(logit_bias=((0, 2.5), (1, 500.0))), [1.0, 1.0, 1.0]) == [3.5, 101.0, 1.0]
+
+
+def test_bias_comes_before_repetition_and_that_before_frequency_and_presence() -> None:
+    subject = rules(
+        repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25, logit_bias=((0, 3.0), (1, -3.0))
+    )
+    for token_id in (0, 1):
+        subject.observe(token_id)
+    assert applied(subject, [1.0, 1.0]) == [(1.0 + 3.0) / 2 - 0.75, (1.0 - 3.0) * 2 - 0.75]
 
 
 def test_allowed_tokens_alone_survive() -> None:
@@ -88,7 +97,7 @@ def test_a_row_draws_alike_alone_and_in_any_place(kind: str, rules_of_choice: di
     backwards = sample(logits[::-1].copy(), [state(15 - place) for place in range(16)])[::-1]
     alone = [sample(logits[place : place + 1].copy(), [state(place)])[0] for place in range(16)]
     assert together == backwards == alone
-    assert [one.token_id >= 0 for one in alone] == [place != 5 for place in range(16)]
+    assert [one is not None for one in alone] == [place != 5 for place in range(16)]
 
 
 def test_uniforms_are_the_generators_own_one_by_one() -> None:
@@ -102,7 +111,7 @@ def test_logits_that_overflow_when_cooled_are_masked_without_a_warning() -> None
     logits = np.array([[lowest, 1.0, lowest, -np.inf]], np.float32)
     sampling = SamplingParams(max_tokens=1, temperature=0.1, top_p=0.9, seed=1)
     one = Request(request_id="r", prompt_ids=(0,), sampling=sampling, eos_token_ids=frozenset())
-    assert sample(logits, [SamplerState(one, 0)])[0].token_id == 1
+    assert sample(logits, [SamplerState(one, 0)]) == [Sampled(1, None)]
 
 
 def seeded(seed: int | None, index: int = 0) -> SamplerState:
@@ -113,7 +122,13 @@ def seeded(seed: int | None, index: int = 0) -> SamplerState:
 def draws(state: SamplerState, others: int = 0, count: int = 20) -> list[int]:
     logits = np.random.default_rng(3).standard_normal((1 + others, 300)).astype(np.float32)
     rows: list[SamplerState | None] = [state, *(seeded(None) for _ in range(others))]
-    return [sample(logits.copy(), rows)[0].token_id for _ in range(count)]
+    return [drawn_token(logits.copy(), rows) for _ in range(count)]
+
+
+def drawn_token(logits: np.ndarray, rows: list[SamplerState | None]) -> int:
+    first = sample(logits, rows)[0]
+    assert first is not None
+    return first.token_id
 
 
 def test_a_seed_repeats_and_choices_differ() -> None:
@@ -130,6 +145,7 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     one = Request(request_id="r", prompt_ids=(0,), sampling=sampling, eos_token_ids=frozenset())
     logits = np.log(np.array([[0.1, 0.2, 0.7]], np.float32))
     sampled = sample(logits, [SamplerState(one, 0)])[0]
+    assert sampled is not None
     assert sampled.token_id == 0  # the bias decides the draw
     assert sampled.logprobs is not None
     assert sampled.logprobs.logprob == pytest.approx(math.log(0.1), abs=1e-6)
@@ -147,9 +163,9 @@ def test_logprobs_of_masked_tokens_are_finite_and_ties_go_to_the_lower_id() -> N
 def test_a_row_without_a_number_fails_alone(bad: float) -> None:
     logits = np.zeros((2, 4), np.float32)
     logits[0] = bad
-    assert [one.token_id for one in sample(logits, [seeded(1), None])] == [-1, -1]
+    assert sample(logits, [seeded(1), None]) == [None, None]
     logits[1, 2] = 50.0
-    assert [one.token_id for one in sample(logits, [seeded(1), seeded(1)])] == [-1, 2]
+    assert sample(logits, [seeded(1), seeded(1)]) == [None, Sampled(2, None)]
 
 
 def test_the_largest_of_many_are_found_in_order() -> None:
@@ -163,7 +179,7 @@ def test_rules_that_break_end_their_own_row() -> None:
     logits = np.zeros((2, 4), np.float32)
     logits[:, 2] = 1.0
     first, second = sample(logits, [broken, seeded(1)])
-    assert first.token_id == -1
-    assert second.token_id in range(4)
+    assert first is None
+    assert second is not None
     tiny = SamplerState(request("r", [2], temperature=0.0, repetition_penalty=1e-45), 0)
-    assert sample(logits[:1].copy(), [tiny])[0].token_id == -1  # 1 / 0: an infinite logit is no usable number
+    assert sample(logits[:1].copy(), [tiny]) == [None]  # 1 / 0: an infinite logit is no usable number
