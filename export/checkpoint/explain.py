@@ -11,11 +11,11 @@ from runtime.package import dtypes
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.lazy_tensor import BAND_BYTES
 from export.checkpoint.precision import PrecisionPlan, WeightFormat, planned_name
-from export.checkpoint.precision_policy import NAMED, plan_from_name
+from export.checkpoint.precision_policy import NAMED, plan_from_name, trt_plan
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec, weight_shapes
 
-_BASE_BYTES = 250_000_000
+BASE_BYTES = 250_000_000
 """Python, NumPy, onnx and the node list, measured on the default model."""
 
 
@@ -44,7 +44,16 @@ def estimate(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int) -> Cost
     total += sum(max_model_len * rope.dim * float_bytes for rope in spec.ropes)
     kv = 2 * spec.num_layers * spec.kv_size * float_bytes
     transposed = largest_float * 4 * 3  # a fused projection is up to three times one matrix, held once as float32
-    return Costs(total, kv, _BASE_BYTES + 8 * BAND_BYTES + transposed)
+    return Costs(total, kv, BASE_BYTES + 8 * BAND_BYTES + transposed)
+
+
+def trt_graph_bytes(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int) -> int:
+    """Bytes of the ``trt`` graph's data: its embedding is never quantized, a tied head may be beside it."""
+    chosen = trt_plan(plan)
+    size = estimate(spec, chosen, max_model_len).graph_bytes
+    if not chosen.format_of("embedding", spec.hidden_size).bits:
+        return size
+    return size + spec.vocab_size * spec.hidden_size * dtypes.BY_NAME[chosen.float_type].itemsize
 
 
 def explain(checkpoint: Checkpoint, max_model_len: int) -> dict[str, dict[str, str]]:

@@ -137,3 +137,9 @@ def is_reported(plan: PrecisionPlan, *, has_limit: bool, int8_cache: bool) -> bo
 def needs_float32_first(precision: str, *, int8_cache: bool) -> bool:
     """Whether float32 values are measured before the graph can be written: for a choice, or for a cache's scales."""
     return precision in MEASURED or int8_cache
+
+
+def is_measured(precision: str, plan: PrecisionPlan, *, has_limit: bool, int8_cache: bool) -> bool:
+    """Whether a build compares anything with float32, before or after the graph is written."""
+    before = needs_float32_first(precision, int8_cache=int8_cache)
+    return before or is_reported(plan, has_limit=has_limit, int8_cache=int8_cache)

@@ -26,25 +26,42 @@ def emit_decoder(checkpoint: Checkpoint, dialect: Dialect, on_layer: Callable[[]
     for layer in range(1, spec.num_layers):
         x, delta = _Layer(checkpoint, dialect, layer).emit(x, delta)
         on_layer()
-    final_norm = _scaled(checkpoint.tensor("final_norm"), spec.logits_multiplier)
-    _, hidden = dialect.add_norm("final_norm", x, delta, final_norm)
+    hidden = _final_norm(checkpoint, dialect, x, delta)
     dialect.logits(hidden, None if spec.tied_head else checkpoint.tensor("head"))
     on_layer()
+
+
+def emit_layer(checkpoint: Checkpoint, dialect: Dialect, index: int, stream: Value) -> Value:
+    """Emit one layer alone: the residual stream before it -> the stream after it, every row of both.
+
+    After the last layer the final norm follows, so that what comes out is what the head reads.
+    """
+    x, delta = _Layer(checkpoint, dialect, index, keeps_rows=True).emit(stream, None)
+    if index == checkpoint.spec.num_layers - 1:
+        return _final_norm(checkpoint, dialect, x, delta)
+    return dialect.add(f"layers.{index}.output", x, delta)
+
+
+def _final_norm(checkpoint: Checkpoint, dialect: Dialect, x: Value, delta: Value) -> Value:
+    weight = _scaled(checkpoint.tensor("final_norm"), checkpoint.spec.logits_multiplier)
+    _, hidden = dialect.add_norm("final_norm", x, delta, weight)
+    return hidden
 
 
 class _Layer:
     """One layer. ``x`` is the residual stream, ``delta`` what the block before adds; their sum fuses with a norm."""
 
-    def __init__(self, checkpoint: Checkpoint, dialect: Dialect, index: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, dialect: Dialect, index: int, *, keeps_rows: bool = False) -> None:
         self.checkpoint, self.dialect, self.index = checkpoint, dialect, index
         self.spec = checkpoint.spec
+        self.selects_rows = index == self.spec.num_layers - 1 and not keeps_rows
         self.prefix = f"layers.{index}."
 
     def emit(self, x: Value, delta: Value | None) -> tuple[Value, Value]:
         """The stream after the attention block and the MLP's output, not yet added."""
         x, hidden = self._enter("attention_norm", x, delta)
         attended = self._attention(hidden)
-        if self.index == self.spec.num_layers - 1:
+        if self.selects_rows:
             attended = self.dialect.select(self.prefix + "attended_rows", attended, self.spec.q_size)
             x = self.dialect.select(self.prefix + "residual_rows", x, self.spec.hidden_size)
         delta = self._leave("o", "attention_post_norm", attended)

@@ -121,18 +121,22 @@ class GraphWriter:
         self._initializers[name] = _external(name, np.dtype(dtype), shape, int(place["offset"]), int(place["length"]))
         return name
 
-    def save(self, opset: int) -> None:
-        """Write ``model.onnx``. Raises ExportError when the disk is full."""
-        graph = helper.make_graph(
-            self._nodes, "decoder", self._inputs, self._outputs, list(self._initializers.values())
-        )
+    def save(self, opset: int, *, is_scratch: bool = False) -> None:
+        """Write ``model.onnx``; inputs that no node reads are left out. Raises ExportError when the disk is full.
+
+        Unless it ``is_scratch``, the data has reached the disk and not only the kernel when this returns.
+        """
+        read = {name for node in self._nodes for name in node.input}
+        inputs = [value for value in self._inputs if value.name in read]
+        graph = helper.make_graph(self._nodes, "decoder", inputs, self._outputs, list(self._initializers.values()))
         imports = [helper.make_opsetid("", opset)]
         imports += [helper.make_opsetid(domain, 1) for domain in sorted(self._domains - {""})]
         ir_version = helper.find_min_ir_version_for(imports, ignore_unknown=True)
         model = helper.make_model(graph, opset_imports=imports, producer_name="powertrain", ir_version=ir_version)
         try:
             self._data.flush()
-            os.fsync(self._data.fileno())
+            if not is_scratch:
+                os.fsync(self._data.fileno())
             (self._folder / GRAPH_FILE).write_bytes(model.SerializeToString())
         except OSError as error:
             raise ExportError(

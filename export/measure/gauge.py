@@ -1,11 +1,11 @@
-"""The float32 twin of a checkpoint's graph, and everything that is measured against it.
+"""Gauge: what is measured against the float32 twin of a checkpoint, once it is known that this machine can do it.
 
-Owns the twin, written to a scratch folder at the first comparison, and the check that this machine can hold it.
+Owns the choice between the two kinds of twin and their scratch folder. Nothing here is made when nothing is measured.
 """
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,24 +13,25 @@ from runtime.package.manifest import ModelShape, Quality
 from runtime.session.kv_budget import available_memory_bytes
 
 from export.checkpoint.checkpoint import Checkpoint
-from export.checkpoint.explain import estimate
-from export.checkpoint.precision import EXACT, PrecisionPlan
-from export.checkpoint.precision_policy import four_bit_candidates, has_integer_products, plan_from_name
+from export.checkpoint.precision import PrecisionPlan
+from export.checkpoint.precision_policy import (
+    four_bit_candidates,
+    has_integer_products,
+    needs_float32_first,
+    plan_from_name,
+)
 from export.checkpoint.spec import DecoderSpec
-from export.errors import ExportError
 from export.graph.kv_scales import KvScales
-from export.graph.ort.graph import write_ort_graph
-from export.graph.writer import GRAPH_FILE
 from export.measure.input_ranges import measure_input_ranges
 from export.measure.kv_scales import measure_kv_scales
-from export.measure.quality import I64, WINDOW_TOKENS, GraphRunner, check_quality, measure_quality, text_windows
+from export.measure.layerwise import LayerwiseTwin
+from export.measure.memory import TextSize, Way, choose_way
+from export.measure.quality import I64, WINDOW_TOKENS, check_quality, measure_quality, text_windows
 from export.measure.sensitivity import SensitivityProbe, choose_plan
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
-from export.progress import Reporter, SilentReporter
+from export.measure.twin import Twin, WholeTwin
+from export.progress import Reporter
 from export.source.recipe import Recipe
-
-_MEASURING_BYTES = 500_000_000
-"""Logits of a window in float64, both graphs' activations, Python; measured on the default model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +50,38 @@ class Choice:
 
 
 class Gauge:
-    """Compares graphs with the checkpoint's float32 graph, which is written to ``scratch`` at the first comparison."""
+    """Compares a recipe's graphs with the float32 twin ``twin`` on ``windows`` of the built-in texts."""
 
-    def __init__(self, checkpoint: Checkpoint, max_model_len: int, tokenizer_json: str, scratch: Path) -> None:
-        self._checkpoint, self._max_model_len, self._scratch = checkpoint, max_model_len, scratch
-        self._windows = list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len)))
+    def __init__(
+        self, recipe: Recipe, checkpoint: Checkpoint, twin: Twin, windows: Sequence[I64], scratch: Path
+    ) -> None:
+        self._recipe, self._checkpoint, self._twin, self._windows = recipe, checkpoint, twin, windows
+        self._probe_folder = scratch / "probe"
         self._shape = model_shape(checkpoint.spec)
+        self._limit = recipe.quality.max_mean_kl if recipe.quality else float("inf")
 
-    def measure(self, graph: Path, recipe: Recipe, reporter: Reporter) -> Quality:
+    def measure(self, graph: Path, reporter: Reporter) -> Quality:
         """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
         quality = measure_quality(
-            self._reference(),
+            self._twin.logits(self._windows),
             graph,
             windows=self._windows,
             shape=self._shape,
-            max_mean_kl=recipe.quality.max_mean_kl if recipe.quality else float("inf"),
+            max_mean_kl=self._limit,
             reporter=reporter,
         )
-        check_quality(quality, recipe.name)
+        check_quality(quality, self._recipe.name)
         return quality
 
     def kv_scales(self, reporter: Reporter) -> KvScales:
         """What one code of an int8 cache of the checkpoint's own graph stands for."""
-        runner = GraphRunner(self._reference(), self._shape)
-        return measure_kv_scales(runner, self._calibration_windows, self._shape, reporter)
+        return measure_kv_scales(self._twin, self._calibration_windows, self._shape, reporter)
 
-    @property
-    def _calibration_windows(self) -> list[I64]:
-        return self._windows[::2]
-
-    def choose(self, recipe: Recipe, reporter: Reporter) -> Choice:
-        """The mixed plan of ``auto`` or ``w8a8`` within the recipe's limit."""
-        checkpoint, reference = self._checkpoint, self._reference()
+    def choose(self, reporter: Reporter) -> Choice:
+        """The mixed plan of a measured precision within the recipe's limit."""
+        checkpoint, recipe = self._checkpoint, self._recipe
         if has_integer_products(recipe.precision):
-            ranges = measure_input_ranges(reference, self._calibration_windows, self._shape, reporter)
+            ranges = measure_input_ranges(self._twin, self._calibration_windows, reporter)
             fits = fit_projections(checkpoint, ranges)
         else:
             fits = {}
@@ -91,40 +90,51 @@ class Gauge:
         def prepare(plan: PrecisionPlan) -> SmoothedCheckpoint:
             return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
 
-        probe = SensitivityProbe(prepare, reference, self._windows, self._shape, self._scratch / "probe")
+        probe = SensitivityProbe(prepare, self._twin, self._windows, self._shape, self._probe_folder)
         eight = plan_from_name(recipe.precision, recipe.block)
-        budget = recipe.quality.max_mean_kl if recipe.quality else 0.0
-        plan, notes = choose_plan(checkpoint.spec, eight, candidates, probe.mean_kl, budget=budget, reporter=reporter)
+        plan, notes = choose_plan(
+            checkpoint.spec, eight, candidates, probe.mean_kl, budget=self._limit, reporter=reporter
+        )
         return Choice(prepare(plan), plan, notes)
 
-    def _reference(self) -> Path:
-        folder = self._scratch / "float32"
-        if not folder.is_dir():
-            size = estimate(self._checkpoint.spec, EXACT, self._max_model_len).graph_bytes
-            # ONNX Runtime holds matrices as they are stored and as its kernels want them.
-            _check_memory(2 * size + _MEASURING_BYTES)
-            check_space(self._scratch.parent, size)
-            write_ort_graph(self._checkpoint, EXACT, self._max_model_len, folder, SilentReporter())
-        return folder / GRAPH_FILE
+    @property
+    def _calibration_windows(self) -> Sequence[I64]:
+        return self._windows[::2]
 
 
-def check_space(folder: Path, wanted: int) -> None:
-    """Raise ExportError unless ``wanted`` bytes are free in ``folder``."""
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise ExportError(
-            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
-            "free some space or choose another folder with -o"
-        )
+def prepare_gauge(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    plan: PrecisionPlan,
+    max_model_len: int,
+    *,
+    tokenizer_json: str,
+    scratch: Path,
+    reporter: Reporter,
+    available_bytes: int | None = None,
+) -> tuple[Gauge, Way]:
+    """The gauge for a package stored by ``plan``, and how its twin is computed; nothing is written yet.
 
-
-def _check_memory(wanted: int) -> None:
-    available = available_memory_bytes()
-    if available < wanted:
-        raise ExportError(
-            f"measuring against float32 needs about {wanted / 2**30:.1f} GiB of memory, "
-            f"{available / 2**30:.1f} GiB are available; use a larger machine, or --no-quality to go without the report"
-        )
+    ``available_bytes`` None: ask Linux. Raises ExportError with the numbers if this machine has too little memory.
+    """
+    windows = list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len)))
+    text = TextSize(sum(map(len, windows)), max(map(len, windows)))
+    way_out = "--no-quality to go without the report"
+    if needs_float32_first(recipe.precision, int8_cache=recipe.kv_cache == "int8"):
+        way_out = "--precision int8 --kv-cache float --no-quality, which measure nothing"
+    available = available_memory_bytes() if available_bytes is None else available_bytes
+    way = choose_way(checkpoint.spec, plan, max_model_len, text, available_bytes=available, way_out=way_out)
+    twin: Twin
+    if way.is_whole:
+        twin = WholeTwin(checkpoint, max_model_len, model_shape(checkpoint.spec), scratch / "float32")
+    else:
+        twin = LayerwiseTwin(checkpoint, max_model_len, scratch / "layer", reporter)
+    how = "as one graph" if way.is_whole else "layer by layer"
+    reporter.say(
+        f"Measuring against float32, computed {how}: "
+        f"about {way.memory_bytes / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available"
+    )
+    return Gauge(recipe, checkpoint, twin, windows, scratch), way
 
 
 def model_shape(spec: DecoderSpec) -> ModelShape:

@@ -26,7 +26,9 @@ from export.progress import Reporter
 WINDOW_TOKENS = 512
 TEXT_NAME = "powertrain texts 1"
 
-_BAND_ROWS = 32
+BAND_ROWS = 32
+"""Rows of two distributions that are compared at once, in float64."""
+
 _TEXT_FOLDER = "texts"
 
 F32 = npt.NDArray[np.float32]
@@ -48,14 +50,23 @@ class Comparison:
 
 
 def measure_quality(
-    reference: Path, graph: Path, *, windows: list[I64], shape: ModelShape, max_mean_kl: float, reporter: Reporter
+    reference: Iterator[F32],
+    graph: Path,
+    *,
+    windows: Sequence[I64],
+    shape: ModelShape,
+    max_mean_kl: float,
+    reporter: Reporter,
 ) -> Quality:
-    """Run both graphs over ``windows``. Raises QualityError if a graph's logits are not finite."""
-    runners = GraphRunner(reference, shape), GraphRunner(graph, shape)
+    """Run ``graph`` over ``windows``, whose float32 logits [T, V] are ``reference``.
+
+    Raises QualityError if logits are not finite.
+    """
+    runner = GraphRunner(graph, shape)
     parts = []
     with reporter.stage("Measuring quality against float32", len(windows)) as advance:
         for window in windows:
-            parts.append(compare(runners[0].logits(window), runners[1].logits(window), window))
+            parts.append(compare(next(reference), runner.logits(window), window))
             advance(1)
     kl = np.concatenate([part.kl for part in parts])
     return Quality(
@@ -95,9 +106,9 @@ def compare(reference: F32, logits: F32, window: I64) -> Comparison:
     if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
         raise QualityError("a graph computed NaN or infinite logits on the built-in text; its checkpoint is broken")
     kl, reference_nll, nll = [], [], []
-    for start in range(0, len(window), _BAND_ROWS):
-        p = log_softmax(reference[start : start + _BAND_ROWS])
-        q = log_softmax(logits[start : start + _BAND_ROWS])
+    for start in range(0, len(window), BAND_ROWS):
+        p = log_softmax(reference[start : start + BAND_ROWS])
+        q = log_softmax(logits[start : start + BAND_ROWS])
         kl.append(kl_divergence(p, q))
         following = window[start + 1 : start + 1 + len(p)]
         rows = np.arange(len(following))
@@ -107,14 +118,19 @@ def compare(reference: F32, logits: F32, window: I64) -> Comparison:
     return Comparison(np.concatenate(kl), agrees, np.concatenate(reference_nll), np.concatenate(nll))
 
 
+def open_session(graph: Path) -> onnxruntime.InferenceSession:
+    """A session on the CPU that gives memory back after each run."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
 class GraphRunner:
     """One graph on the CPU, run over whole windows with an empty cache."""
 
     def __init__(self, graph: Path, shape: ModelShape) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False
-        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(graph)
         self._shape = shape
         self._kv_dtype = dtypes.BY_ORT_NAME[self._session.get_inputs()[-1].type].numpy
 

@@ -26,6 +26,7 @@ from export.errors import QualityError
 from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE
 from export.measure.quality import F32, I64, GraphRunner, compare
+from export.measure.twin import Twin
 from export.progress import Reporter, SilentReporter
 
 _RUNS = 6
@@ -59,7 +60,7 @@ class Unit:
 
 
 class SensitivityProbe:
-    """Measures plans against the float32 graph at ``reference`` in a scratch folder.
+    """Measures plans against the float32 twin in a scratch folder.
 
     ``prepare`` gives the checkpoint that a plan's graph is made of.
     """
@@ -67,7 +68,7 @@ class SensitivityProbe:
     def __init__(
         self,
         prepare: Callable[[PrecisionPlan], Checkpoint],
-        reference: Path,
+        twin: Twin,
         windows: Sequence[I64],
         shape: ModelShape,
         scratch: Path,
@@ -75,8 +76,7 @@ class SensitivityProbe:
         self._prepare, self._shape, self._scratch = prepare, shape, scratch
         affordable = _PROBE_BYTES // (4 * shape.vocab_size * len(windows))
         self._windows = [window[: min(_PROBE_TOKENS, affordable)] for window in windows]
-        runner = GraphRunner(reference, shape)
-        self._expected: list[F32] = [runner.logits(window) for window in self._windows]
+        self._expected: list[F32] = list(twin.logits(self._windows))
 
     def mean_kl(self, plan: PrecisionPlan) -> float:
         """Mean KL in nats per token of the graph that ``plan`` gives, on the beginnings of all windows."""

@@ -22,8 +22,9 @@ from runtime.package import manifest as package
 from runtime.package.plan_sidecar import TRT_GRAPH
 
 from export.checkpoint.checkpoint import Checkpoint, TextFiles, check_shapes
-from export.checkpoint.explain import estimate
-from export.checkpoint.precision_policy import MEASURED, check_precision, is_reported, plan_keeping
+from export.checkpoint.explain import estimate, trt_graph_bytes
+from export.checkpoint.precision import PrecisionPlan
+from export.checkpoint.precision_policy import MEASURED, check_precision, is_measured, is_reported, plan_keeping
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
@@ -31,7 +32,7 @@ from export.folder_lock import exclusive_folder
 from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.writer import GRAPH_FILE
-from export.measure.gauge import Choice, Gauge, check_space, model_shape
+from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.opener import OpenedSource, open_source, stat_fingerprint
@@ -51,10 +52,13 @@ class BuildResult:
     was_up_to_date: bool
 
 
-def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) -> BuildResult:
+def build_package(
+    recipe: Recipe, base: Path, root: Path, reporter: Reporter, available_bytes: int | None = None
+) -> BuildResult:
     """Build ``recipe`` into ``root`` unless an equal package is there. ``base`` is what relative paths count from.
 
-    Raises ExportError; whatever stood at ``root`` before then still stands.
+    ``available_bytes`` of memory decide how quality is measured; None: ask Linux. Raises ExportError; whatever stood at
+    ``root`` before then still stands.
     """
     digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
@@ -64,7 +68,7 @@ def build_package(recipe: Recipe, base: Path, root: Path, reporter: Reporter) ->
     started = time.perf_counter()
     with workspace(root) as partial:
         source = open_source(recipe, base, reporter)
-        info = _fill(recipe, source.checkpoint, partial, reporter)
+        info = _fill(recipe, source.checkpoint, partial, reporter, available_bytes)
         if source.license_text is not None:
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
@@ -99,31 +103,66 @@ def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
     return wanted
 
 
-def _fill(recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Reporter) -> _Filled:
-    """Everything but the manifest."""
+def _fill(
+    recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Reporter, available_bytes: int | None
+) -> _Filled:
+    """Everything but the manifest. What can be refused is refused before anything is written."""
     check_shapes(checkpoint)
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     text = checkpoint.text_files()
     check_text_files(text, checkpoint.spec.vocab_size)
-    write_text_files(partial, text)
-    gauge = Gauge(checkpoint, max_model_len, text.tokenizer_json, partial / _SCRATCH_FOLDER)
     kept = stored_formats(checkpoint)
-    notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
     plan = plan_keeping(recipe.precision, recipe.block, kept)
-    choice = gauge.choose(recipe, reporter) if recipe.precision in MEASURED else Choice(checkpoint, plan, notes)
-    plan = choice.plan
-    check_space(partial, estimate(checkpoint.spec, plan, max_model_len).graph_bytes)
-    kv_scales = choice.scaled(gauge.kv_scales(reporter)) if recipe.kv_cache == "int8" else None
+    notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
+    scratch, int8_cache = partial / _SCRATCH_FOLDER, recipe.kv_cache == "int8"
+    gauge, scratch_bytes = None, 0
+    if is_measured(recipe.precision, plan, has_limit=recipe.quality is not None, int8_cache=int8_cache):
+        gauge, way = prepare_gauge(
+            recipe,
+            checkpoint,
+            plan,
+            max_model_len,
+            tokenizer_json=text.tokenizer_json,
+            scratch=scratch,
+            reporter=reporter,
+            available_bytes=available_bytes,
+        )
+        scratch_bytes = way.scratch_bytes
+    _check_space(partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch_bytes))
+    write_text_files(partial, text)
+    choice = Choice(checkpoint, plan, notes)
+    if gauge and recipe.precision in MEASURED:
+        choice = gauge.choose(reporter)
+    kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
     folder = partial / package.ORT_GRAPH
-    graph = write_ort_graph(choice.checkpoint, plan, max_model_len, folder, reporter, kv_scales=kv_scales)
+    graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
     quality = None
-    if is_reported(plan, has_limit=recipe.quality is not None, int8_cache=kv_scales is not None):
-        quality = gauge.measure(folder / GRAPH_FILE, recipe, reporter)
-    shutil.rmtree(partial / _SCRATCH_FOLDER, ignore_errors=True)
+    if gauge and is_reported(choice.plan, has_limit=recipe.quality is not None, int8_cache=int8_cache):
+        quality = gauge.measure(folder / GRAPH_FILE, reporter)
+    shutil.rmtree(scratch, ignore_errors=True)
     graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
-        graphs[TRT_GRAPH] = write_trt_graph(checkpoint, plan, max_model_len, partial / TRT_GRAPH, reporter)
+        graphs[TRT_GRAPH] = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
     return _Filled(graphs, text, quality, max_model_len)
+
+
+def _needed_bytes(recipe: Recipe, spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, scratch: int) -> int:
+    """Disk that a build takes at its peak: the ``ort`` graph beside the scratch folder, then beside the ``trt`` graph.
+
+    Graphs that a measured precision tries out lie in the scratch folder and are at most as large as the ``ort`` graph.
+    """
+    trt = trt_graph_bytes(spec, plan, max_model_len) if TRT_GRAPH in recipe.dialects else 0
+    return estimate(spec, plan, max_model_len).graph_bytes + max(scratch, trt)
+
+
+def _check_space(folder: Path, wanted: int) -> None:
+    """Raise ExportError unless ``wanted`` bytes are free in ``folder``."""
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise ExportError(
+            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
+            "free some space or choose another folder with -o"
+        )
 
 
 def recorded_files(partial: Path) -> dict[str, package.FileInfo]:

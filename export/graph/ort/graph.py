@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from runtime.package.manifest import ORT_GRAPH, GraphInfo
 
 from export.checkpoint.checkpoint import Checkpoint
-from export.checkpoint.precision import PrecisionPlan
+from export.checkpoint.precision import EXACT, PrecisionPlan
 from export.checkpoint.precision_policy import ort_providers
 from export.graph.attention_scale import with_unit_attention_scale
-from export.graph.decoder import emit_decoder
+from export.graph.decoder import emit_decoder, emit_layer
 from export.graph.kv_scales import KvScales
 from export.graph.ort.dialect import OPSET, OrtDialect
 from export.graph.writer import GRAPH_FILE, GraphWriter
 from export.progress import Reporter
+
+LAYER_INPUT = "stream"
 
 
 def write_ort_graph(
@@ -45,3 +48,18 @@ def write_ort_graph(
             weight_bytes=dialect.weight_bytes,
             num_nodes=writer.num_nodes,
         )
+
+
+def write_layer_graph(checkpoint: Checkpoint, layer: int, max_model_len: int, folder: Path) -> str:
+    """One layer of the float32 graph, alone, below ``folder``; returns its output's name.
+
+    ``stream`` float32 [B, T, hidden] goes in, as ``emit_layer`` says; the layer's cache is as in the whole graph.
+    """
+    checkpoint = with_unit_attention_scale(checkpoint)
+    shape = ("batch", "tokens", checkpoint.spec.hidden_size)
+    with GraphWriter(folder) as writer:
+        dialect = OrtDialect(checkpoint.spec, writer, EXACT, max_model_len)
+        output = emit_layer(checkpoint, dialect, layer, writer.input(LAYER_INPUT, np.float32, shape))
+        writer.output(output, np.float32, shape)
+        writer.save(OPSET, is_scratch=True)
+    return output

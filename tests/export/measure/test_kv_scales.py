@@ -11,7 +11,7 @@ from export.checkpoint.precision import EXACT
 from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE
 from export.measure.kv_scales import measure_kv_scales
-from export.measure.quality import GraphRunner
+from export.measure.twin import WholeTwin
 from export.progress import SilentReporter
 from export.source.hf.checkpoint import HfCheckpoint
 from runtime.package.manifest import ModelShape
@@ -26,8 +26,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[HfCheckpoint, Path
     spec = checkpoint.spec
     shape = ModelShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, spec.vocab_size)
     float_info = write_ort_graph(checkpoint, EXACT, 64, root / "float", SilentReporter())
-    runner = GraphRunner(root / "float" / GRAPH_FILE, shape)
-    scales = measure_kv_scales(runner, [tiny_input_ids()], shape, SilentReporter())
+    twin = WholeTwin(checkpoint, 64, shape, root / "float")
+    scales = measure_kv_scales(twin, [tiny_input_ids()], shape, SilentReporter())
     info = write_ort_graph(checkpoint, EXACT, 64, root / "int8", SilentReporter(), kv_scales=scales)
     assert (float_info.kv_dtype, info.kv_dtype) == ("float32", "int8")
     return checkpoint, root / "float" / GRAPH_FILE, root / "int8" / GRAPH_FILE

@@ -22,13 +22,15 @@ from export.errors import ExportError, QualityError
 from export.graph.ort.dialect import OPSET, OrtDialect
 from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE, GraphWriter
+from export.measure.gauge import model_shape
 from export.measure.input_ranges import measure_input_ranges
 from export.measure.sensitivity import choose_plan
 from export.measure.smoothing import HEADROOM, IntegerFit, SmoothedCheckpoint, fit_projections
+from export.measure.twin import WholeTwin
 from export.progress import SilentReporter
 from export.source.hf.checkpoint import HfCheckpoint
 from export.source.recipe import FolderSource, QualityLimits, Recipe
-from runtime.package.manifest import ModelShape, load_package
+from runtime.package.manifest import load_package
 from tests.export.graph_runs import GraphRun
 from tests.export.package.test_builder import build
 from tests.export.reference import reference_logits
@@ -68,15 +70,9 @@ def fitted(
     """A tiny checkpoint of every architecture, its inputs' ranges on its own text, its fits and a folder."""
     root = tmp_path_factory.mktemp(request.param)
     checkpoint = HfCheckpoint(write_tiny_folder(root / "hf", request.param))
-    write_ort_graph(checkpoint, EXACT, 64, root / "float", SilentReporter())
-    reference = root / "float" / GRAPH_FILE
-    ranges = measure_input_ranges(reference, [tiny_input_ids()], _shape(checkpoint), SilentReporter())
+    twin = WholeTwin(checkpoint, 64, model_shape(checkpoint.spec), root / "float")
+    ranges = measure_input_ranges(twin, [tiny_input_ids()], SilentReporter())
     return checkpoint, ranges, fit_projections(checkpoint, ranges), root
-
-
-def _shape(checkpoint: HfCheckpoint) -> ModelShape:
-    spec = checkpoint.spec
-    return ModelShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, spec.vocab_size)
 
 
 Fitted = tuple[HfCheckpoint, dict[str, F32], dict[str, IntegerFit], Path]
@@ -140,12 +136,10 @@ def test_one_product_is_what_numpy_computes(tmp_path: Path) -> None:
         writer.output("layers.0.o", np.float32, ("rows", 5))
         writer.save(OPSET)
     session = onnxruntime.InferenceSession(tmp_path / "ort" / GRAPH_FILE, providers=["CPUExecutionProvider"])
-    unused = {"input_ids": np.zeros((1, 1), np.int64), "seqlens_k": np.zeros(1, np.int32)}
-    unused |= {"total_sequence_length": np.zeros((), np.int32), "logits_indices": np.zeros(1, np.int64)}
     codes, scales = quantize_paired(weight)
     rounded = np.clip(np.rint(x / 0.5), -128, 127).astype(np.int64)
     expected = (rounded @ codes.T.astype(np.int64)) * (scales * np.float32(0.5)) + bias
-    assert session.run(["layers.0.o"], {"x": x, **unused})[0] == pytest.approx(expected, rel=1e-6)
+    assert session.run(["layers.0.o"], {"x": x})[0] == pytest.approx(expected, rel=1e-6)
 
 
 def _measure(losses: dict[str, float], base: float = 0.01) -> Callable[[PrecisionPlan], float]:

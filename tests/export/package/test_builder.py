@@ -19,11 +19,12 @@ from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.errors import ExportError, QualityError, RecipeError, SourceError
 from export.measure import gauge
+from export.measure.memory import layerwise_way
 from export.package.builder import build_package
 from export.progress import Advance, SilentReporter
 from export.source.recipe import FileSource, FolderSource, QualityLimits, Recipe, load_recipe
 from runtime.package.manifest import load_package
-from tests.export.tiny_models import write_tiny_folder
+from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 from tests.paths import ROOT
 
 
@@ -194,13 +195,72 @@ def test_two_builds_of_one_package_do_not_mix(checkpoint: Path, tmp_path: Path) 
     assert build_package(recipe_of(checkpoint, quality=None), tmp_path, root, Second()).root == root
 
 
-def test_a_machine_too_small_to_measure_is_told_the_numbers(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class _Untouched(SilentReporter):
+    """Fails at the first stage of work."""
+
+    @contextmanager
+    def stage(self, title: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
+        del total, in_bytes
+        if title:
+            pytest.fail(f"{title} began")
+        yield lambda _count: None
+
+
+@pytest.mark.parametrize(
+    ("changes", "way_out"),
+    [
+        ({}, "--no-quality to go without the report"),
+        ({"precision": "auto"}, "--precision int8 --kv-cache float --no-quality, which measure nothing"),
+        ({"precision": "w8a8"}, "--precision int8 --kv-cache float --no-quality"),
+        ({"kv_cache": "int8", "quality": None}, "--precision int8 --kv-cache float --no-quality"),
+    ],
+)
+def test_a_machine_too_small_to_measure_is_told_the_numbers_before_anything_is_written(
+    changes: dict[str, object], way_out: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(gauge, "available_memory_bytes", lambda: 100 * 2**20)
-    with pytest.raises(ExportError, match=r"needs about 0\.5 GiB of memory, 0\.1 GiB are available.*--no-quality"):
-        build(recipe_of(checkpoint), tmp_path)
-    build(recipe_of(checkpoint, quality=None), tmp_path)
+    root = tmp_path / "models" / "tiny"
+    words = rf"needs about 0\.2 GiB of memory at the least, 0\.1 GiB are available; .*, or {way_out}"
+    with pytest.raises(ExportError, match=words):
+        build_package(recipe_of(checkpoint, **changes), tmp_path, root, _Untouched(), available_bytes=100 * 2**20)
+    assert not root.exists()
+    build_package(recipe_of(checkpoint, quality=None), tmp_path, root, SilentReporter(), available_bytes=0)
+
+
+class _Heard(SilentReporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"precision": "int8"}, 1e-4),
+        ({"precision": "fp32", "kv_cache": "int8"}, 1e-3),
+        ({"precision": "auto"}, 1e-4),
+        ({"precision": "w8a8", "kv_cache": "int8"}, 1e-2),  # a scale's last bit turns codes that lie between two
+    ],
+)
+def test_a_package_measured_layer_by_layer_is_the_same(
+    changes: dict[str, object], tolerance: float, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures to rounding, the choices exactly."""
+    recipe = recipe_of(checkpoint, quality=QualityLimits(max_mean_kl=1.0), **changes)
+    heard, windows = _Heard(), [tiny_input_ids(length) for length in (100, 60, 100)]
+    monkeypatch.setattr(gauge, "text_windows", lambda *_: iter(windows))
+    whole = build_package(recipe, tmp_path, tmp_path / "whole", heard).manifest
+    monkeypatch.setattr(gauge, "choose_way", lambda *given, **_named: layerwise_way(*given))
+    layered = build_package(recipe, tmp_path, tmp_path / "layers", heard).manifest
+    assert ["as one graph" in heard.lines[0], "layer by layer" in heard.lines[1]] == [True, True]
+    assert whole.quality is not None
+    assert layered.quality is not None
+    for name in ("mean_kl", "p99_kl", "top1_agreement", "perplexity", "reference_perplexity"):
+        assert getattr(layered.quality, name) == pytest.approx(getattr(whole.quality, name), rel=tolerance)
+    assert layered.graphs["ort"].precision.keys() == whole.graphs["ort"].precision.keys()
+    assert layered.files["ort/model.onnx.data"].size == whole.files["ort/model.onnx.data"].size
+    assert leftovers(tmp_path / "layers") == leftovers(tmp_path / "whole")
 
 
 def test_a_disk_too_full_is_noticed_before_writing(
