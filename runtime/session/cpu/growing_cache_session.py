@@ -20,7 +20,7 @@ from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
 from runtime.session.cpu.ort_session import OrtOptions, cpu_session_options
 from runtime.session.kv_budget import KVPlan
-from runtime.session.ort_run import run_bound
+from runtime.session.ort_run import open_graph, run_bound
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 _ATTENTION_MASK = "attention_mask"
@@ -40,9 +40,7 @@ class GrowingCacheSession:
     """``runtime.session.session.Session`` on a graph with ``past_key_values.{i}`` in and longer ``present.{i}`` out."""
 
     def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions) -> None:
-        self._session = ort.InferenceSession(
-            str(graph), cpu_session_options(options), providers=["CPUExecutionProvider"]
-        )
+        self._session = open_graph(graph, cpu_session_options(options), ["CPUExecutionProvider"])
         kinds = [(layer, kind) for layer in range(shape.num_layers) for kind in ("key", "value")]
         self._pasts = [graph_io.past_name(layer, kind) for layer, kind in kinds]
         self._presents = [graph_io.present_name(layer, kind) for layer, kind in kinds]

@@ -21,7 +21,7 @@ from runtime.package.manifest import ModelShape
 from runtime.session.cpu.huge_pages import huge_pages_for_new_memory
 from runtime.session.cpu.kv_arena import KVArena
 from runtime.session.kv_budget import KVPlan
-from runtime.session.ort_run import run_bound
+from runtime.session.ort_run import open_graph, run_bound
 from runtime.session.row_independence import rows_are_independent
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
@@ -112,7 +112,7 @@ class OrtSession:
     def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions, kv_dtype: str) -> None:
         providers = ["CPUExecutionProvider"]
         with huge_pages_for_new_memory():
-            self._session = ort.InferenceSession(str(graph), cpu_session_options(options), providers=providers)
+            self._session = open_graph(graph, cpu_session_options(options), providers)
         self._arena = KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
         self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
