@@ -28,6 +28,7 @@ from runtime.session.session import FloatArray, Session
 _WARM_UP_PROMPT_TOKENS = 8
 _WARM_UP_NEW_TOKENS = 3
 _NS_PER_S = 1_000_000_000
+_LONG_STEP_NS = _NS_PER_S
 
 
 class Engine:
@@ -35,11 +36,13 @@ class Engine:
 
     def __init__(self, session: Session, config: EngineConfig, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.session = session
-        self._scheduler = Scheduler(session.info.num_slots, config)
+        self._scheduler = Scheduler(session.info.num_slots, config, session.info.kv_bytes_per_token)
         self._config = config
         self._clock = clock
         self._states: dict[Sequence, SamplerState] = {}
         self._drafts: dict[Sequence, NgramDraft] = {}
+        self._awake_ns = 0
+        self._last_look_ns = clock()
         self._order = 0
         self._num_steps = 0
         self._prefix_query_tokens = 0
@@ -73,8 +76,9 @@ class Engine:
     def add(self, request: Request) -> None:
         """Queue every choice of a request."""
         self._order += 1
+        queued_ns = self._awake() - self._bounded(self._clock() - request.arrival_ns)
         for index in range(request.n):
-            sequence = Sequence(request, index, self._order)
+            sequence = Sequence(request, index, self._order, queued_ns)
             self._states[sequence] = SamplerState(request, index)
             self._scheduler.add(sequence)
 
@@ -119,7 +123,7 @@ class Engine:
         """Run the next step; with no work left it does nothing."""
         events: list[Event] = []
         begin, run_before = self._clock(), self.session.run_ns
-        self._expire(begin, events)
+        self._expire(events)
         plan = self._scheduler.plan()
         planned = self._clock()
         self._note_admissions(plan, planned)
@@ -137,23 +141,42 @@ class Engine:
         times = StepTimes(planned - begin, copied - planned, rest, run_ns, spent.sample_ns, spent.commit_ns)
         return StepResult(events, num_decoded, num_prefilled, times)
 
-    def _expire(self, now_ns: int, events: list[Event]) -> None:
+    def _expire(self, events: list[Event]) -> None:
         limit_s = self._config.max_queue_time_s
         if limit_s is None:
             return
-        for sequence in self._scheduler.waiting_since_before(now_ns - int(limit_s * _NS_PER_S)):
+        for sequence in self._scheduler.waiting_since_before(self._awake() - int(limit_s * _NS_PER_S)):
             self._finish(sequence, FinishReason.EXPIRED, events)
 
+    def _awake(self) -> int:
+        """Nanoseconds for which this engine was at work or waiting for it, as far as they count for the queue."""
+        now_ns = self._clock()
+        self._awake_ns += self._bounded(now_ns - self._last_look_ns)
+        self._last_look_ns = now_ns
+        return self._awake_ns
+
+    def _bounded(self, elapsed_ns: int) -> int:
+        """A time between two looks, at most a quarter of the queue's limit or what a long step takes.
+
+        A longer gap is a process that was stopped, or a machine that slept: nobody waited for a place meanwhile, and
+        whoever waits must not be given up for it.
+        """
+        limit_ns = int((self._config.max_queue_time_s or 0) * _NS_PER_S)
+        return min(elapsed_ns, max(limit_ns // 4, _LONG_STEP_NS))
+
     def _note_admissions(self, plan: StepPlan, now_ns: int) -> None:
-        for sequence in (chunk.sequence for chunk in plan.prefills):
-            if sequence.admitted_ns == 0:
-                sequence.admitted_ns = now_ns
-                self._prefix_query_tokens += sequence.num_prompt
-                self._prefix_hit_tokens += sequence.num_cached
+        for sequence in self._scheduler.running:
+            sequence.admitted_ns = sequence.admitted_ns or now_ns
+        for chunk in plan.prefills:
+            if chunk.start == chunk.sequence.num_cached:
+                self._prefix_query_tokens += chunk.sequence.num_prompt
+                self._prefix_hit_tokens += chunk.sequence.num_cached
 
     def _copy(self, copy: SlotCopy) -> None:
-        move = self.session.copy_slot if copy.kind is CopyKind.COPY else self.session.swap_slots
-        move(copy.source, copy.target, copy.num_tokens)
+        if copy.kind is CopyKind.COPY:
+            self.session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
+        else:
+            self.session.swap_slots(copy.source, copy.target, copy.num_tokens)
 
     def _decode(self, plan: StepPlan, events: list[Event], spent: _Spent) -> int:
         if not plan.decode:

@@ -23,15 +23,17 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Choice ``index`` of ``request``. ``order`` is its place in arrival order.
+    """Choice ``index`` of ``request``. ``order`` is its place in arrival order, ``queued_ns`` when it began to wait.
 
     ``num_computed`` rows of the slot are valid for ``token_ids[:num_computed]``; ``num_prefilled`` of them were
-    written by prefill calls, whose rows are the same however the prompt was cut.
+    written by prefill calls, whose rows are the same however the prompt was cut. The first ``num_cached`` rows come
+    from another slot: while ``num_computed`` is below, they are still being copied.
     """
 
     request: Request
     index: int
     order: int
+    queued_ns: int = 0
     token_ids: list[int] = field(init=False)
     phase: Phase = Phase.WAITING
     slot: int = -1
@@ -53,6 +55,11 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.token_ids) - self.num_prompt
+
+    @property
+    def is_copying(self) -> bool:
+        """True while rows of its prompt are still to be copied from another slot."""
+        return self.num_computed < self.num_cached
 
     @property
     def rank(self) -> tuple[int, int, int]:

@@ -82,8 +82,9 @@ class GrowingCacheSession:
         ]
         return np.concatenate(rows)
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``. Values are shared: no call changes one."""
+        del start  # whole values are shared, and the first rows are equal
         given = self._slots[source]
         self._slots[target] = _Slot(given.length, list(given.values))
         self._rewind(target, num_tokens)

@@ -20,14 +20,18 @@ class EngineLife(RuleBasedStateMachine):
         cache=st.booleans(),
         deterministic=st.booleans(),
         max_seqs=st.none() | st.integers(1, 5),
+        copy_rows=st.sampled_from([7, 60, 2**20]),
     )
-    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool, max_seqs: int | None) -> None:
+    def begin(
+        self, num_slots: int, chunk: int, cache: bool, deterministic: bool, max_seqs: int | None, copy_rows: int
+    ) -> None:
         config = EngineConfig(
             max_num_seqs=max_seqs,
             prefill_chunk_tokens=chunk,
             idle_prefill_chunk_tokens=chunk,
             prefix_cache=cache,
             deterministic=deterministic,
+            copy_bytes_per_step=copy_rows,
         )
         self.driver = Driver(num_slots=num_slots, config=config)
         self.expected: dict[tuple[str, int], list[int]] = {}
