@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from runtime.errors import PackageError
+from runtime.package.limits import TokenId, decode_document
 from runtime.package.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.tokenizer import Tokenizer
 
 
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
-    """Sampling defaults from the package's ``generation_config.json``; requests override each one."""
+    """Sampling defaults from the package's ``generation_config.json``; requests override each one.
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_new_tokens: int | None = None
+    The ranges are a request's own. ``eos_token_id`` is checked only: the manifest says which tokens end an answer.
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    max_new_tokens: Annotated[int, Meta(ge=1)] | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +81,13 @@ def served_model_from_package(
 def _generation_defaults(package: Package) -> GenerationDefaults:
     if GENERATION_CONFIG_FILE not in package.manifest.files:
         return GenerationDefaults()
-    config: Any = package.path(GENERATION_CONFIG_FILE).read_bytes()
+    what = f"{package.manifest.name}: {GENERATION_CONFIG_FILE}"
     try:
-        return msgspec.json.decode(config, type=GenerationDefaults)
-    except msgspec.MsgspecError as error:
-        raise PackageError(f"{package.manifest.name}: {GENERATION_CONFIG_FILE} is not readable ({error})") from error
+        defaults = decode_document(package.read_bytes(GENERATION_CONFIG_FILE), GenerationDefaults)
+    except ValueError as error:
+        raise PackageError(f"{what} is not readable ({error})") from error
+    given, size = defaults.eos_token_id, package.manifest.shape.vocab_size
+    outside = [token_id for token_id in (given if isinstance(given, list) else [given or 0]) if token_id >= size]
+    if outside:
+        raise PackageError(f"{what}: eos_token_id {outside[0]} is not in the vocabulary of {size} tokens")
+    return defaults

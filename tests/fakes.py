@@ -22,7 +22,10 @@ CHOSEN_LOGIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a session: ``kind`` is prefill, decode, copy or swap; ``slots`` and ``tokens`` as given."""
+    """One call of a session: ``kind`` is prefill, decode, copy or swap; ``slots`` and ``tokens`` as given.
+
+    ``start`` is where a prefill begins, or how many rows are copied or swapped.
+    """
 
     kind: str
     slots: tuple[int, ...]
@@ -78,11 +81,13 @@ class ScriptedSession:
             logits.append(self._logits(self.rows[slot]))
         return np.stack(logits)
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
-        self.calls.append(Call("copy", (source, target), (), num_tokens))
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        self.calls.append(Call("copy", (source, target), (), num_tokens - start))
         if num_tokens > len(self.rows[source]):
             raise ValueError(f"slot {source} holds {len(self.rows[source])} rows, {num_tokens} are to be copied")
-        self.rows[target] = self.rows[source][:num_tokens]
+        if self.rows[target][:start] != self.rows[source][:start]:
+            raise ValueError(f"slots {source} and {target} differ in their first {start} rows")
+        self.rows[target][start:] = self.rows[source][start:num_tokens]
 
     def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
         self.calls.append(Call("swap", (first, second), (), num_tokens))

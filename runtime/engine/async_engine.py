@@ -17,6 +17,8 @@ from runtime.events import Event, FinishEvent, FinishReason, Timing
 from runtime.request import Request
 from runtime.session.session import Session
 
+_TICKS_PER_LIMIT = 4
+
 __all__ = ["AsyncEngine", "EngineState", "EventStream"]
 
 
@@ -88,6 +90,8 @@ class AsyncEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event = asyncio.Event()
         self._watchdog: asyncio.TimerHandle | None = None
+        self._last_progress: int | None = None
+        self._ticks_without_progress = 0
 
     def start(self) -> None:
         """Start loading; call on the running loop."""
@@ -184,11 +188,18 @@ class AsyncEngine:
             self._changed.set()
 
     def _watch(self) -> None:
-        """Look for a hang a few times per limit; a hung engine's requests end with one error each."""
+        """Look for a hang a few times per limit; a hung engine's requests end with one error each.
+
+        What counts are looks in a row that saw no step since the one before, not the time between two: a process that
+        was stopped, or a machine that slept, finds one late look on waking, and its engine at work before the next.
+        """
         if self._loop is None:
             return
-        stalled_s = self._worker.stalled_s()
-        if stalled_s >= self._config.watchdog_s and not self._hung:
+        progress = self._worker.progress()
+        is_stuck = progress is not None and progress == self._last_progress
+        self._ticks_without_progress = self._ticks_without_progress + 1 if is_stuck else 0
+        self._last_progress = progress
+        if self._ticks_without_progress >= _TICKS_PER_LIMIT and not self._hung:
             self._hung = True
             now_ns = int(self._loop.time() * 1e9)
             for stream in list(self._streams.values()):
@@ -196,6 +207,6 @@ class AsyncEngine:
                 stream.fail(self.failure or "hung", now_ns)
             self._streams.clear()
             self._changed.set()
-        elif stalled_s < self._config.watchdog_s:
+        elif not is_stuck:
             self._hung = False
-        self._watchdog = self._loop.call_later(self._config.watchdog_s / 4, self._watch)
+        self._watchdog = self._loop.call_later(self._config.watchdog_s / _TICKS_PER_LIMIT, self._watch)

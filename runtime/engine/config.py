@@ -15,6 +15,8 @@ class EngineConfig:
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
     idle_prefill_chunk_tokens  the same while nobody decodes
+    copy_bytes_per_step      bytes of cached prompts' rows copied per step while others decode: bounds how long they
+                             stall when choices start from a long cached prompt
     prefix_cache             reuse the cache rows of earlier prompts
     deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
                              bit by bit
@@ -22,13 +24,14 @@ class EngineConfig:
                              off, and so does ``deterministic``
     warm_up_ids              prompt of the generation before READY: a typical one leaves what every prompt begins
                              with in the prefix cache; empty takes a few arbitrary tokens
-    watchdog_s               seconds without progress, with work at hand, after which the engine counts as hung
+    watchdog_s               seconds awake without progress, with work at hand, after which the engine counts as hung
     """
 
     max_queue: int = 256
     max_queue_time_s: float | None = None
     prefill_chunk_tokens: int = 128
     idle_prefill_chunk_tokens: int = IDLE_PREFILL_CHUNK_TOKENS
+    copy_bytes_per_step: int = 32 * 2**20
     prefix_cache: bool = True
     deterministic: bool = False
     max_draft_tokens: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from runtime.engine.awake_clock import AwakeClock
 from runtime.engine.config import EngineConfig
 from runtime.engine.ngram_draft import NgramDraft
 from runtime.engine.scheduler import Scheduler
@@ -28,10 +29,13 @@ class Engine:
 
     def __init__(self, session: Session, config: EngineConfig, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.session = session
-        self._scheduler = Scheduler(session.info.num_slots, config)
+        self._scheduler = Scheduler(session.info.num_slots, config, session.info.kv_bytes_per_token)
         self._config = config
         self._clock = clock
         self._totals = Totals()
+        limit_s = config.max_queue_time_s
+        self._queue_limit_ns = None if limit_s is None else int(limit_s * _NS_PER_S)
+        self._awake = AwakeClock(clock, self._queue_limit_ns or 0)
 
     @property
     def has_work(self) -> bool:
@@ -57,8 +61,9 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queue every choice of a request."""
+        queued_ns = self._awake.at_ns(request.arrival_ns)
         for index in range(request.n):
-            sequence = Sequence(request, index)
+            sequence = Sequence(request, index, queued_ns)
             if self._config.drafts:
                 sequence.draft = NgramDraft(sequence.token_ids, self._config.max_draft_tokens)
             self._scheduler.add(sequence)
@@ -96,9 +101,8 @@ class Engine:
     def step(self) -> StepResult:
         """Run the next step; with no work left it does nothing."""
         step = Step(self.session, self._scheduler, self._totals, self._clock)
-        limit_s = self._config.max_queue_time_s
-        if limit_s is not None:
-            for sequence in self._scheduler.waiting_since_before(step.begin_ns - int(limit_s * _NS_PER_S)):
+        if self._queue_limit_ns is not None:
+            for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):
                 step.end(sequence, FinishReason.EXPIRED)
         return step.run()
 

@@ -7,6 +7,8 @@ Rules, in order:
    always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
 4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
 5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range.
+6. While something decodes, a step copies rows within a budget: a long prefix comes in pieces, over several steps. A
+   hole that there is no budget for stays open, which costs the decode call an idle row.
 
 No chunk has exactly one token unless the whole prompt has: a lone token takes the decode path of the attention
 kernel, which sums in another order, and a request's result must not depend on how its prompt was cut.
@@ -14,6 +16,7 @@ kernel, which sums in another order, and a request's result must not depend on h
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -29,11 +32,12 @@ MIN_CHUNK_TOKENS = 2
 class Scheduler:
     """Holds every live sequence. The engine asks for a plan, runs it, and reports back what happened."""
 
-    def __init__(self, num_slots: int, config: EngineConfig) -> None:
+    def __init__(self, num_slots: int, config: EngineConfig, kv_bytes_per_token: int = 1) -> None:
         self.slots = SlotTable(num_slots)
         self.running: list[Sequence] = []
         self._config = config
         self._waiting: deque[Sequence] = deque()
+        self._copy_rows_per_step = max(1, config.copy_bytes_per_step // kv_bytes_per_token)
 
     @property
     def num_waiting(self) -> int:
@@ -51,18 +55,20 @@ class Scheduler:
 
     def plan(self) -> StepPlan:
         """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
-        copies: list[SlotCopy] = []
         decodes = any(sequence.phase is Phase.DECODE for sequence in self.running)
         budget = self._config.prefill_chunk_tokens if decodes else self._config.idle_prefill_chunk_tokens
+        copies = _Copies(self._copy_rows_per_step if decodes else None)
         prefills: list[PrefillChunk] = []
         for sequence in self.running:
+            if sequence.is_copying:
+                self._go_on_copying(sequence, copies)
             if sequence.phase is Phase.PREFILL:
                 budget -= self._append_chunk(prefills, sequence, budget)
         while budget >= MIN_CHUNK_TOKENS and (admitted := self._admit(copies)) is not None:
             budget -= self._append_chunk(prefills, admitted, budget)
         self._close_holes(copies)
         first_slot, rows = self._decode_rows()
-        return StepPlan(copies=tuple(copies), first_slot=first_slot, decode=rows, prefills=tuple(prefills))
+        return StepPlan(copies=tuple(copies.planned), first_slot=first_slot, decode=rows, prefills=tuple(prefills))
 
     def commit_prefill(self, chunk: PrefillChunk) -> None:
         """Record that a chunk's rows are now in the slot; after the last chunk the sequence decodes."""
@@ -98,11 +104,13 @@ class Scheduler:
         yield from self.running
         yield from self._waiting
 
-    def waiting_since_before(self, arrival_ns: int) -> list[Sequence]:
-        """Waiting sequences whose request arrived earlier than ``arrival_ns``."""
-        return [sequence for sequence in self._waiting if sequence.request.arrival_ns < arrival_ns]
+    def waiting_since_before(self, queued_ns: int) -> list[Sequence]:
+        """Sequences that began to wait earlier than ``queued_ns``."""
+        return [sequence for sequence in self._waiting if sequence.queued_ns < queued_ns]
 
     def _append_chunk(self, prefills: list[PrefillChunk], sequence: Sequence, budget: int) -> int:
+        if sequence.is_copying:
+            return 0
         left = len(sequence.token_ids) - sequence.num_computed
         size = min(left, budget)
         if left - size == 1:
@@ -112,23 +120,41 @@ class Scheduler:
         prefills.append(PrefillChunk(sequence, sequence.num_computed, sequence.num_computed + size))
         return size
 
-    def _admit(self, copies: list[SlotCopy]) -> Sequence | None:
+    def _admit(self, copies: _Copies) -> Sequence | None:
         if not self._waiting or self._sibling_prefills(self._waiting[0]):
             return None
         vacant = self.slots.vacant()
         if vacant is None:
             return None
-        sequence = self._waiting.popleft()
+        sequence = self._waiting[0]
         source, num_cached = self._reusable_prefix(sequence)
-        target = source if self._continues_in_place(source, num_cached, vacant) else vacant
-        if source not in {target, -1}:
-            copies.append(SlotCopy(CopyKind.COPY, source, target, num_cached))
-            self.slots.touch(source)
-        self.slots.take(target, sequence)
-        sequence.num_computed = sequence.num_prefilled = sequence.num_cached = num_cached
+        in_place = self._continues_in_place(source, num_cached, vacant)
+        if num_cached and not in_place and not copies.has_room:
+            return None
+        self._waiting.popleft()
+        self.slots.take(source if in_place else vacant, sequence)
+        sequence.num_cached = num_cached
         sequence.phase = Phase.PREFILL
         self.running.append(sequence)
+        if in_place:
+            sequence.num_computed = sequence.num_prefilled = num_cached
+        elif num_cached:
+            self._copy_piece(sequence, source, copies)
         return sequence
+
+    def _go_on_copying(self, sequence: Sequence, copies: _Copies) -> None:
+        """Copy further rows of a prefix, from whichever slot offers it by now; without one the rest is computed."""
+        source, length = self._reusable_prefix(sequence)
+        sequence.num_cached = max(length, sequence.num_computed)
+        if sequence.is_copying and copies.has_room:
+            self._copy_piece(sequence, source, copies)
+
+    def _copy_piece(self, sequence: Sequence, source: int, copies: _Copies) -> None:
+        start = sequence.num_computed
+        stop = start + copies.take(sequence.num_cached - start)
+        copies.planned.append(SlotCopy(CopyKind.COPY, source, sequence.slot, stop, start))
+        self.slots.touch(source)
+        sequence.num_computed = sequence.num_prefilled = stop
 
     def _sibling_prefills(self, sequence: Sequence) -> bool:
         return any(
@@ -160,7 +186,7 @@ class Scheduler:
             return False
         return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
 
-    def _close_holes(self, copies: list[SlotCopy]) -> None:
+    def _close_holes(self, copies: _Copies) -> None:
         while True:
             decoding = sorted(s.slot for s in self.running if s.phase is Phase.DECODE)
             if not decoding:
@@ -172,7 +198,10 @@ class Scheduler:
             end = min(low, high, key=self._num_rows)
             num_rows = max(self._num_rows(end), self._num_rows(hole))
             kind = CopyKind.SWAP if self.slots.rows[hole] else CopyKind.COPY
-            copies.append(SlotCopy(kind, end, hole, num_rows))
+            if not copies.has_room:
+                return
+            copies.take(2 * num_rows if kind is CopyKind.SWAP else num_rows)
+            copies.planned.append(SlotCopy(kind, end, hole, num_rows))
             self.slots.swap(end, hole)
 
     def _num_rows(self, slot: int) -> int:
@@ -186,6 +215,24 @@ class Scheduler:
         first, last = min(decoding), max(decoding)
         rows = tuple(DecodeRow(decoding.get(slot), self._num_rows(slot)) for slot in range(first, last + 1))
         return first, rows
+
+
+class _Copies:
+    """The copies of one step and how many rows more it may copy; ``budget_rows`` None is no limit."""
+
+    def __init__(self, budget_rows: int | None) -> None:
+        self.planned: list[SlotCopy] = []
+        self._left = math.inf if budget_rows is None else budget_rows
+
+    @property
+    def has_room(self) -> bool:
+        return self._left > 0
+
+    def take(self, num_rows: int) -> int:
+        """How many of ``num_rows`` fit; all of them count, so that one move larger than the budget ends it."""
+        fitting = num_rows if self._left >= num_rows else int(self._left)
+        self._left -= num_rows
+        return fitting
 
 
 def _prefix(sequence: Sequence, num_tokens: int) -> TokenPrefix:

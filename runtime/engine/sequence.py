@@ -26,16 +26,18 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Choice ``index`` of ``request``.
+    """Choice ``index`` of ``request``, which began to wait at ``queued_ns``.
 
     ``token_ids``, the prompt and then what was generated, only ever grows, and at its end: slots, prefix index and
     draft keep this very list and a length. ``num_computed`` rows of the slot are valid for
     ``token_ids[:num_computed]``; ``num_prefilled`` of them were written by prefill calls, whose rows are the same
-    however the prompt was cut. ``draft`` is None where nothing is drafted.
+    however the prompt was cut. The first ``num_cached`` rows come from another slot: while ``num_computed`` is below,
+    they are still being copied. ``draft`` is None where nothing is drafted.
     """
 
     request: Request
     index: int
+    queued_ns: int = 0
     token_ids: list[int] = field(init=False)
     sampler: SamplerState = field(init=False)
     draft: NgramDraft | None = None
@@ -60,6 +62,11 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.token_ids) - self.num_prompt
+
+    @property
+    def is_copying(self) -> bool:
+        """True while rows of its prompt are still to be copied from another slot."""
+        return self.num_computed < self.num_cached
 
     def proposed_draft(self) -> list[int]:
         """Guesses at the next tokens, never as many as are left to generate; empty when there are none."""

@@ -71,15 +71,18 @@ class Step:
         self.events.append(sequence.finished(reason, self._clock(), stop_token_id=stop_token_id, error=error))
 
     def _note_admissions(self, plan: StepPlan, now_ns: int) -> None:
-        for sequence in (chunk.sequence for chunk in plan.prefills):
-            if sequence.admitted_ns == 0:
-                sequence.admitted_ns = now_ns
-                self._totals.prefix_query_tokens += sequence.num_prompt
-                self._totals.prefix_hit_tokens += sequence.num_cached
+        for sequence in self._scheduler.running:
+            sequence.admitted_ns = sequence.admitted_ns or now_ns
+        for chunk in plan.prefills:
+            if chunk.start == chunk.sequence.num_cached:
+                self._totals.prefix_query_tokens += chunk.sequence.num_prompt
+                self._totals.prefix_hit_tokens += chunk.sequence.num_cached
 
     def _copy(self, copy: SlotCopy) -> None:
-        move = self._session.copy_slot if copy.kind is CopyKind.COPY else self._session.swap_slots
-        move(copy.source, copy.target, copy.num_tokens)
+        if copy.kind is CopyKind.COPY:
+            self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
+        else:
+            self._session.swap_slots(copy.source, copy.target, copy.num_tokens)
 
     def _decode(self, plan: StepPlan) -> int:
         """Run the plan's decode call; returns how many tokens were drawn."""

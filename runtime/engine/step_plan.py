@@ -20,12 +20,13 @@ class CopyKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SlotCopy:
-    """Move the first ``num_tokens`` cache rows between two slots."""
+    """Move the cache rows ``start`` to ``num_tokens`` between two slots; ``start`` is 0 for a swap."""
 
     kind: CopyKind
     source: int
     target: int
     num_tokens: int
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +63,4 @@ class StepPlan:
     @property
     def is_empty(self) -> bool:
         """True when there is nothing to run."""
-        return not self.decode and not self.prefills
+        return not self.decode and not self.prefills and not self.copies

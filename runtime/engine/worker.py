@@ -23,7 +23,6 @@ from runtime.request import Request
 from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.engine")
-_NS_PER_S = 1_000_000_000
 
 
 class EngineState(StrEnum):
@@ -58,7 +57,7 @@ class EngineWorker:
         self._closing = False
         self._live_choices = 0
         self._num_slots = 0
-        self._last_progress_ns = time.perf_counter_ns()
+        self._num_steps = 0
         self._thread = threading.Thread(target=self._main, name="powertrain-engine", daemon=True)
         self.state = EngineState.LOADING
         self.failure: str | None = None
@@ -97,12 +96,12 @@ class EngineWorker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def stalled_s(self) -> float:
-        """Seconds since the last step while there is work at hand; 0 when idle or healthy."""
+    def progress(self) -> int | None:
+        """A number that grows with every step; None while there is nothing to do. No clock is asked."""
         with self._wake:
             if self.state is not EngineState.READY or self._live_choices == 0:
-                return 0.0
-            return (time.perf_counter_ns() - self._last_progress_ns) / _NS_PER_S
+                return None
+            return self._num_steps
 
     def _main(self) -> None:
         engine: Engine | None = None
@@ -143,7 +142,7 @@ class EngineWorker:
                 self._deliver(self._abort_all(engine))
                 return
             result = engine.step()
-            self._last_progress_ns = time.perf_counter_ns()
+            self._num_steps += 1
             self.stats = engine.stats()  # before the events: who reads an end must find it counted
             self._deliver(result.events)
 
@@ -151,8 +150,6 @@ class EngineWorker:
         with self._wake:
             while idle and not (self._submitted or self._aborted or self._closing):
                 self._wake.wait()
-            if idle:
-                self._last_progress_ns = time.perf_counter_ns()
             requests, aborted = list(self._submitted), list(self._aborted)
             self._submitted.clear()
             self._aborted.clear()

@@ -11,11 +11,25 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from runtime.errors import PackageError
+from runtime.package.limits import (
+    MAX_TEXT_BYTES,
+    Layers,
+    Name,
+    Seconds,
+    Sha256,
+    Size,
+    Text,
+    TokenId,
+    Tokens,
+    Vocabulary,
+    Width,
+    decode_document,
+)
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -26,33 +40,35 @@ LICENSE_FILE = "LICENSE"
 ORT_GRAPH = "ort"
 OPTIMUM_GRAPH = "optimum"
 
-_MANIFEST_MAX_BYTES = 16 * 2**20
+_MANIFEST_MAX_BYTES = 2 * 2**20
+_MAX_COMPONENT_BYTES = 255
+"""What Linux's filesystems take as one name."""
 _HASH_BLOCK_BYTES = 2**20
 
 
 class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size in bytes and lowercase sha256 of one file of the package."""
 
-    size: int
-    sha256: str
+    size: Size
+    sha256: Sha256
 
 
 class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the weights came from. ``sha256`` is the digest of the checkpoint file (or of its index of digests)."""
 
-    kind: str
-    name: str
-    sha256: str
-    license: str
+    kind: Name
+    name: Name
+    sha256: Sha256
+    license: Text
 
 
 class ModelShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The dimensions that a runtime needs to allocate memory for the model."""
 
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    vocab_size: int
+    num_layers: Layers
+    num_kv_heads: Width
+    head_dim: Width
+    vocab_size: Vocabulary
 
 
 class GraphInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,12 +78,12 @@ class GraphInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``head``) to its stored form, such as ``int8 block 64``. ``weight_bytes`` are the bytes that one decode step reads.
     """
 
-    path: str
-    kv_dtype: str
-    providers: tuple[str, ...]
-    precision: dict[str, str]
-    weight_bytes: int
-    num_nodes: int
+    path: Name
+    kv_dtype: Literal["float32", "float16", "bfloat16", "int8"]
+    providers: tuple[Name, ...]
+    precision: dict[Name, Text]
+    weight_bytes: Size
+    num_nodes: Size
 
 
 class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,8 +92,8 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``mean_kl`` and ``p99_kl`` are KL(fp32 || graph) per token in nats; ``top1_agreement`` is a share in 0..1.
     """
 
-    text: str
-    num_tokens: int
+    text: Text
+    num_tokens: Size
     mean_kl: float
     p99_kl: float
     top1_agreement: float
@@ -90,22 +106,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Everything that is known of a package. Written last, so a folder with a manifest is a whole package."""
 
     schema_version: int
-    name: str
-    served_names: tuple[str, ...]
+    name: Name
+    served_names: tuple[Name, ...]
     source: SourceInfo
-    architecture: str
+    architecture: Name
     spec: dict[str, Any]
     shape: ModelShape
-    max_model_len: int
-    stop_token_ids: tuple[int, ...]
-    special_tokens: dict[str, str]
-    graphs: dict[str, GraphInfo]
+    max_model_len: Tokens
+    stop_token_ids: tuple[TokenId, ...]
+    special_tokens: dict[Name, Text]
+    graphs: dict[Name, GraphInfo]
     quality: Quality | None
-    recipe_digest: str
-    files: dict[str, FileInfo]
-    tools: dict[str, str]
-    build_seconds: float
-    created_unix: int
+    recipe_digest: Text
+    files: dict[Name, FileInfo]
+    tools: dict[Name, Text]
+    build_seconds: Seconds
+    created_unix: Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +137,19 @@ class Package:
             raise PackageError(f"package {self.manifest.name!r} holds no {name!r}; rebuild it with 'powertrain export'")
         return self.root / name
 
+    def read_bytes(self, name: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+        """A whole file that the manifest names; PackageError above ``max_bytes``."""
+        path, size = self.path(name), self.manifest.files[name].size
+        if size > max_bytes:
+            raise PackageError(f"{self.manifest.name}: {name} has {size} bytes, more than the {max_bytes} it may have")
+        return path.read_bytes()
+
     def read_text(self, name: str) -> str:
         """UTF-8 text of a file that the manifest names."""
-        return self.path(name).read_text(encoding="utf-8")
+        try:
+            return self.read_bytes(name).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PackageError(f"{self.manifest.name}: {name} is not UTF-8 text ({error.reason})") from error
 
 
 def sha256_of_file(path: Path) -> str:
@@ -164,6 +190,10 @@ def load_package(root: Path, *, verify_digests: bool = True) -> Package:
     for key, graph in manifest.graphs.items():
         if graph.path not in manifest.files:
             raise PackageError(f"{root.name}: graph {key!r} points to {graph.path!r}, which the manifest does not list")
+    outside = [token_id for token_id in manifest.stop_token_ids if token_id >= manifest.shape.vocab_size]
+    if outside:
+        size = manifest.shape.vocab_size
+        raise PackageError(f"{root.name}: stop_token_ids holds {outside[0]}, the vocabulary has {size} tokens")
     return Package(root=root.resolve(), manifest=manifest)
 
 
@@ -175,6 +205,8 @@ def read_manifest(root: Path) -> Manifest:
             f"no model package at {root}: {MANIFEST_FILE} is missing; "
             f"build one with 'powertrain export SOURCE -o {root}'"
         )
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        raise PackageError(f"{root.name}: {MANIFEST_FILE} is a link; packages hold plain files only")
     if path.stat().st_size > _MANIFEST_MAX_BYTES:
         raise PackageError(
             f"{root.name}: {MANIFEST_FILE} is larger than {_MANIFEST_MAX_BYTES} bytes; it is not a manifest"
@@ -182,8 +214,8 @@ def read_manifest(root: Path) -> Manifest:
     data = path.read_bytes()
     _check_schema_version(root, data)
     try:
-        return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+        return decode_document(data, Manifest)
+    except ValueError as error:
         raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
 
 
@@ -192,8 +224,8 @@ def _check_schema_version(root: Path, data: bytes) -> None:
         schema_version: int
 
     try:
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
-    except msgspec.MsgspecError as error:
+        version = decode_document(data, _Versioned).schema_version
+    except ValueError as error:
         raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
     if version != SCHEMA_VERSION:
         raise PackageError(
@@ -203,11 +235,10 @@ def _check_schema_version(root: Path, data: bytes) -> None:
 
 
 def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> None:
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name:
+    if not _stays_inside(name):
         raise PackageError(f"{root.name}: the manifest names {name!r}, which does not stay inside the package")
     path = root
-    for part in pure.parts:
+    for part in PurePosixPath(name).parts:
         path = path / part
         if path.is_symlink():
             raise PackageError(f"{root.name}: {name!r} goes through a link; packages hold plain files only")
@@ -224,6 +255,13 @@ def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> 
         raise PackageError(
             f"{root.name}: {name!r} has sha256 {digest}, the manifest says {info.sha256}; rebuild the package"
         )
+
+
+def _stays_inside(name: str) -> bool:
+    pure = PurePosixPath(name)
+    is_plain = name.isprintable() and "\\" not in name and str(pure) == name
+    fits = all(len(part.encode()) <= _MAX_COMPONENT_BYTES for part in pure.parts)
+    return is_plain and fits and not pure.is_absolute() and ".." not in pure.parts
 
 
 def _check_no_strangers(root: Path, manifest: Manifest) -> None:

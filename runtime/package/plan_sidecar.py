@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from runtime.errors import PlanError
+from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document
 from runtime.package.manifest import Package, sha256_of_file
 
 SCHEMA_VERSION = 1
@@ -34,17 +35,17 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     row of 1..prefill_tokens tokens with 1..max_logits rows of logits).
     """
 
-    library: str
-    library_version: str
-    target: str
-    compute_capability: str
-    hardware_compatibility: str
-    graph_sha256: dict[str, str]
-    max_slots: int
-    prefill_tokens: int
-    max_logits: int
-    optimization_level: int
-    workspace_bytes: int
+    library: Name
+    library_version: Text
+    target: Name
+    compute_capability: Text
+    hardware_compatibility: Text
+    graph_sha256: dict[Name, Sha256]
+    max_slots: Width
+    prefill_tokens: Tokens
+    max_logits: Tokens
+    optimization_level: Size
+    workspace_bytes: Size
 
 
 class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,15 +53,15 @@ class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     schema_version: int
     key: PlanKey
-    precision: dict[str, str]
-    capacity: int
-    plan_bytes: int
-    plan_sha256: str
-    driver: str
-    build_seconds: float
-    peak_memory_bytes: int
-    created_unix: int
-    digest: str = ""
+    precision: dict[Name, Text]
+    capacity: Tokens
+    plan_bytes: Size
+    plan_sha256: Sha256
+    driver: Text
+    build_seconds: Seconds
+    peak_memory_bytes: Size
+    created_unix: Size
+    digest: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,8 @@ def read_sidecar(root: Path, target: str) -> PlanFile:
     if not sidecar.is_file() or sidecar.is_symlink() or sidecar.stat().st_size > _SIDECAR_MAX_BYTES:
         raise PlanError(f"plan {path.name} has no usable {sidecar.name}; {help_line}")
     try:
-        found = msgspec.json.decode(sidecar.read_bytes(), type=PlanSidecar)
-    except msgspec.MsgspecError as error:
+        found = decode_document(sidecar.read_bytes(), PlanSidecar)
+    except ValueError as error:
         raise PlanError(f"{sidecar.name} is not readable ({error}); {help_line}") from error
     if found.schema_version != SCHEMA_VERSION:
         raise PlanError(

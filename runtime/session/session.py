@@ -61,8 +61,11 @@ class Session(Protocol):
         """
         ...
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first ``num_tokens`` cache rows of a slot over another's."""
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        """Copy the cache rows ``start`` to ``num_tokens`` of a slot over another's.
+
+        The target holds rows of the same ``start`` first tokens already.
+        """
         ...
 
     def swap_slots(self, first: int, second: int, num_tokens: int) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import tokenizers
 
 from runtime.errors import PackageError, RequestError
+from runtime.package.limits import MAX_TOKENIZER_BYTES, MAX_VOCAB_SIZE, decode_document
 from runtime.package.manifest import TOKENIZER_FILE, Package
 from runtime.text.token_bytes import token_bytes_table
 
@@ -33,9 +34,13 @@ class Tokenizer:
         self._json = tokenizer_json
         self._tokenizer = _load(tokenizer_json)
         vocab = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.vocab_size = vocab_size if vocab_size is not None else max(vocab.values(), default=-1) + 1
-        decoder = msgspec.json.decode(tokenizer_json, type=_DecoderOnly).decoder
-        self._bytes = token_bytes_table(decoder, vocab, max(self.vocab_size, max(vocab.values(), default=-1) + 1))
+        num_ids = max(vocab.values(), default=-1) + 1
+        if num_ids > MAX_VOCAB_SIZE:
+            raise PackageError(
+                f"{TOKENIZER_FILE} has a token id {num_ids - 1}; the largest allowed is {MAX_VOCAB_SIZE - 1}"
+            )
+        self.vocab_size = vocab_size if vocab_size is not None else num_ids
+        self._bytes = token_bytes_table(_decoder_of(tokenizer_json), vocab, max(self.vocab_size, num_ids))
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {token_id: token.content for token_id, token in added.items() if token.special}
         self.special_ids = frozenset(self._special)
@@ -45,7 +50,7 @@ class Tokenizer:
     @classmethod
     def from_package(cls, package: Package) -> Tokenizer:
         """The tokenizer of a verified package. Raises PackageError when the file is not a usable tokenizer."""
-        return cls(package.path(TOKENIZER_FILE).read_bytes(), package.manifest.shape.vocab_size)
+        return cls(package.read_bytes(TOKENIZER_FILE, MAX_TOKENIZER_BYTES), package.manifest.shape.vocab_size)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of text in which control tokens' names become control tokens."""
@@ -125,13 +130,20 @@ class _DecoderOnly(msgspec.Struct):
     decoder: dict[str, Any] | None = None
 
 
+def _decoder_of(tokenizer_json: bytes) -> dict[str, Any] | None:
+    try:
+        return decode_document(tokenizer_json, _DecoderOnly).decoder
+    except ValueError as error:
+        raise PackageError(f"{TOKENIZER_FILE} is not readable: {error}") from error
+
+
 def _load(tokenizer_json: bytes) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(tokenizer_json.decode("utf-8"))
     except Exception as error:
         # The library raises a bare Exception for every kind of bad file.
         version = tokenizers.__version__
-        raise PackageError(f"{TOKENIZER_FILE} is not readable by tokenizers {version}: {error}") from error
+        raise PackageError(f"{TOKENIZER_FILE} is not readable by tokenizers {version}: {error!s:.300}") from error
 
 
 def _encode(tokenizer: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool) -> list[int]:

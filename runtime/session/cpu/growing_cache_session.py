@@ -20,7 +20,7 @@ from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
 from runtime.session.cpu.ort_session import OrtOptions, cpu_session_options
 from runtime.session.kv_budget import KVPlan
-from runtime.session.ort_run import run_bound
+from runtime.session.ort_run import open_graph, run_bound
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 _ATTENTION_MASK = "attention_mask"
@@ -40,9 +40,7 @@ class GrowingCacheSession:
     """``runtime.session.session.Session`` on a graph with ``past_key_values.{i}`` in and longer ``present.{i}`` out."""
 
     def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions) -> None:
-        self._session = ort.InferenceSession(
-            str(graph), cpu_session_options(options), providers=["CPUExecutionProvider"]
-        )
+        self._session = open_graph(graph, cpu_session_options(options), ["CPUExecutionProvider"])
         caches = graph_io.cache_names(shape.num_layers)
         self._pasts, self._presents = [past for past, _ in caches], [present for _, present in caches]
         self._inputs = {value.name for value in self._session.get_inputs()}
@@ -83,8 +81,9 @@ class GrowingCacheSession:
         ]
         return np.concatenate(rows)
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``. Values are shared: no call changes one."""
+        del start  # whole values are shared, and the first rows are equal
         given = self._slots[source]
         self._slots[target] = _Slot(given.length, list(given.values))
         self._rewind(target, num_tokens)

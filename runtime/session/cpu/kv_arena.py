@@ -37,10 +37,10 @@ class KVArena:
         """Address of a slot's first row in a block; blocks are in the order of ``graph_io.cache_names``."""
         return int(self.blocks[block][slot:].ctypes.data)
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first ``num_tokens`` rows of every head from one slot to another."""
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        """Copy the rows ``start`` to ``num_tokens`` of every head from one slot to another."""
         for block in self.blocks:
-            block[target, :, :num_tokens] = block[source, :, :num_tokens]
+            block[target, :, start:num_tokens] = block[source, :, start:num_tokens]
 
     def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` rows of every head of two slots."""

@@ -21,7 +21,7 @@ from runtime.package.manifest import ModelShape
 from runtime.session.cpu.huge_pages import huge_pages_for_new_memory
 from runtime.session.cpu.kv_arena import KVArena
 from runtime.session.kv_budget import KVPlan
-from runtime.session.ort_run import run_bound
+from runtime.session.ort_run import open_graph, run_bound
 from runtime.session.row_independence import rows_are_independent
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
@@ -110,7 +110,7 @@ class OrtSession:
     def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions, kv_dtype: str) -> None:
         providers = ["CPUExecutionProvider"]
         with huge_pages_for_new_memory():
-            self._session = ort.InferenceSession(str(graph), cpu_session_options(options), providers=providers)
+            self._session = open_graph(graph, cpu_session_options(options), providers)
         self._arena = KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
         self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
@@ -166,9 +166,9 @@ class OrtSession:
         run_bound(self._session, call.binding)
         self._run_ns += time.perf_counter_ns() - begin
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
-        self._arena.copy_slot(source, target, num_tokens)
+        self._arena.copy_slot(source, target, num_tokens, start)
 
     def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
         """See ``Session.swap_slots``."""

@@ -34,10 +34,12 @@ class DeviceArena:
         """Address of a slot's first row in a block; blocks are in the order of ``graph_io.cache_names``."""
         return self._base + block * self._block_bytes + slot * self._slot_bytes
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
-        """Queue a copy of the first ``num_tokens`` rows of every head from one slot to another."""
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        """Queue a copy of the rows ``start`` to ``num_tokens`` of every head from one slot to another."""
+        offset = start * self._row_bytes
         for block in range(self._num_blocks):
-            self._copy(self.address(block, target), self.address(block, source), num_tokens)
+            to, given = self.address(block, target) + offset, self.address(block, source) + offset
+            self._copy(to, given, num_tokens - start)
 
     def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
         """Queue an exchange of the first ``num_tokens`` rows of every head of two slots."""

@@ -197,9 +197,9 @@ class StaticSession:
         run.enqueue()
         staging.download(num_logits)
 
-    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
-        self._arena.copy_slot(source, target, num_tokens)
+        self._arena.copy_slot(source, target, num_tokens, start)
 
     def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
         """See ``Session.swap_slots``."""

@@ -124,6 +124,60 @@ def test_abort_while_waiting_and_while_prefilling() -> None:
     assert {key[0] for key in driver.finishes} == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize("copy_bytes", [1, 17, 58, 59, 2**20])
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_a_cached_prompt_is_copied_in_pieces_while_others_decode(copy_bytes: int, prefix_cache: bool) -> None:
+    prompt = list(range(1, 61))
+    driver = Driver(num_slots=6, config=EngineConfig(copy_bytes_per_step=copy_bytes, prefix_cache=prefix_cache))
+    driver.add(request("stream", [1, 2], max_tokens=250))
+    driver.step()
+    driver.add(request("many", prompt, max_tokens=250 - 60, n=4))
+    copied, prefilled = [], 0
+    while len(driver.tokens.get(("many", 3), ())) < 2:
+        calls, tokens = len(driver.session.calls), len(driver.tokens["stream", 0])
+        driver.step()
+        done = driver.session.calls[calls:]
+        copied.append(sum(call.start for call in done if call.kind == "copy"))
+        prefilled += sum(len(call.tokens) for call in done if call.kind == "prefill")
+        assert len(driver.tokens["stream", 0]) == tokens + 1  # no step without its token
+    assert max(copied) == min(copy_bytes, 58)  # the choices share one prompt one after the other
+    assert sum(copied) == 3 * 58
+    assert prefilled == 60 + 3 * 2
+    driver.run()
+    assert [driver.tokens["many", index] for index in range(4)] == [adding_reply(prompt, 190)] * 4
+    assert driver.tokens["stream", 0] == adding_reply([1, 2], 250)
+    assert driver.finishes["many", 3].num_cached_tokens == 58
+
+
+def test_a_prefix_whose_source_is_gone_is_copied_from_another_or_computed() -> None:
+    prompt = list(range(1, 61))
+    driver = Driver(num_slots=3, config=EngineConfig(copy_bytes_per_step=20))
+    driver.add(request("source", prompt, max_tokens=2))
+    driver.run()
+    driver.add(request("stream", [1, 2], max_tokens=60))
+    driver.step()
+    driver.add(request("mine", prompt, max_tokens=4))
+    driver.step()
+    driver.add(request("taker", [9] * 30, max_tokens=4))  # gets the only slot left: the source
+    driver.run()
+    assert driver.tokens["mine", 0] == adding_reply(prompt, 4)
+    assert driver.finishes["mine", 0].num_cached_tokens == 40
+    assert driver.engine.stats().prefix_hit_tokens == 40
+
+
+def test_holes_are_closed_within_the_budget_too() -> None:
+    driver = Driver(num_slots=8, config=EngineConfig(copy_bytes_per_step=1))
+    for position in range(8):
+        driver.add(request(f"r{position}", [position, 9, 9], max_tokens=40 if position in {0, 4, 7} else 5))
+    moved = []
+    while driver.engine.has_work:
+        before = len(driver.session.calls)
+        driver.step()
+        moved.append(sum(call.kind in {"copy", "swap"} for call in driver.session.calls[before:]))
+    assert max(moved) == 1
+    assert all(driver.tokens[f"r{p}", 0] == adding_reply([p, 9, 9], 40 if p in {0, 4, 7} else 5) for p in range(8))
+
+
 def test_choices_of_one_request_share_one_prefill() -> None:
     driver = Driver(config=EngineConfig(prefix_cache=False))
     driver.add(request("a", PROMPT, max_tokens=5, n=3))
@@ -272,8 +326,11 @@ def test_a_request_expires_in_the_queue() -> None:
 
     driver = Driver(num_slots=1, config=EngineConfig(max_queue_time_s=2.0), clock=clock)
     driver.add(request("a", [1, 2], max_tokens=100), request("b", [3, 4]))
-    driver.step()
-    now[0] = 2_000_000_001
+    for milliseconds in (0, 700, 1400, 2000):
+        now[0] = milliseconds * 1_000_000
+        driver.step()
+    assert ("b", 0) not in driver.finishes
+    now[0] += 1
     driver.step()
     assert driver.finishes["b", 0].reason is FinishReason.EXPIRED
     assert ("a", 0) not in driver.finishes

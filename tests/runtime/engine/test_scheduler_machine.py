@@ -19,13 +19,15 @@ class EngineLife(RuleBasedStateMachine):
         chunk=st.integers(16, 40),
         cache=st.booleans(),
         deterministic=st.booleans(),
+        copy_rows=st.sampled_from([7, 60, 2**20]),
     )
-    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool) -> None:
+    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool, copy_rows: int) -> None:
         config = EngineConfig(
             prefill_chunk_tokens=chunk,
             idle_prefill_chunk_tokens=chunk,
             prefix_cache=cache,
             deterministic=deterministic,
+            copy_bytes_per_step=copy_rows,
         )
         self.driver = Driver(num_slots=num_slots, config=config)
         self.expected: dict[tuple[str, int], list[int]] = {}
