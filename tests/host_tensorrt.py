@@ -17,7 +17,6 @@ import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,6 @@ Span = tuple[int, int]
 
 class HostError(AssertionError):
     """What TensorRT or CUDA would have answered with garbage or a crash."""
-
-
-class _Mode(Enum):
-    INPUT = 0
-    OUTPUT = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,6 @@ class HostDevice:
     fresh: list[Span] = field(default_factory=list)
     holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
-    num_synchronizes: int = 0
     downloaded_bytes: list[int] = field(default_factory=list)
     closed: bool = False
 
@@ -151,7 +144,6 @@ class HostDevice:
 
     def synchronize(self) -> None:
         self._check_usable("the stream was waited for")
-        self.num_synchronizes += 1
         pending, self.queue = self.queue, []
         for work in pending:
             work()
@@ -245,9 +237,6 @@ class HostCudaEngine:
 
     def get_tensor_name(self, index: int, /) -> str:
         return str([*self.inputs, *self.outputs][index])
-
-    def get_tensor_mode(self, name: str, /) -> _Mode:
-        return _Mode.INPUT if name in self.inputs else _Mode.OUTPUT
 
     def get_tensor_dtype(self, name: str, /) -> _Named:
         return _Named(self.element_type(name).tensorrt_name)

@@ -60,10 +60,6 @@ class CudaEngine(Protocol):
         """Name of an input or output."""
         ...
 
-    def get_tensor_mode(self, name: str, /) -> NamedEnum:
-        """``INPUT`` or ``OUTPUT``."""
-        ...
-
     def get_tensor_dtype(self, name: str, /) -> NamedEnum:
         """``HALF``, ``BF16``, ``FLOAT``, ``INT64``..."""
         ...
