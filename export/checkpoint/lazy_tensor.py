@@ -65,9 +65,18 @@ class LazyTensor:
         return LazyTensor(self.name, (len(index), *self.shape[1:]), permuted)
 
     def slice_rows(self, first: int, count: int) -> LazyTensor:
-        """Rows [first, first + count)."""
+        """Rows [first, first + count). Raises SourceError if the tensor has fewer."""
+        self.check_rows(first + count)
         read = self.read
         return LazyTensor(self.name, (count, *self.shape[1:]), lambda start, stop: read(first + start, first + stop))
+
+    def check_rows(self, wanted: int) -> None:
+        """Raise SourceError unless the tensor has ``wanted`` rows."""
+        if self.shape[0] < wanted:
+            raise SourceError(
+                f"tensor {self.name!r} has {self.shape[0]} rows, the configuration implies {wanted}; "
+                "the checkpoint contradicts itself"
+            )
 
     def scale_rows(self, factors: F32) -> LazyTensor:
         """Row i times ``factors[i]``, float32 [rows]."""
