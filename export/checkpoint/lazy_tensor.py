@@ -115,8 +115,3 @@ def column_bands(matrix: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """The columns of a matrix [N, K] as rows of [K, N], some at a time, for files that want them so."""
     for start in range(0, matrix.shape[1], _COLUMNS):
         yield matrix[:, start : start + _COLUMNS].T
-
-
-def lazy_from_array(name: str, array: F32) -> LazyTensor:
-    """An array in memory as a LazyTensor."""
-    return LazyTensor(name, array.shape, lambda start, stop: array[start:stop])
