@@ -65,9 +65,18 @@ class LazyTensor:
         return LazyTensor(self.name, (len(index), *self.shape[1:]), permuted)
 
     def slice_rows(self, first: int, count: int) -> LazyTensor:
-        """Rows [first, first + count)."""
+        """Rows [first, first + count). Raises SourceError if the tensor has fewer."""
+        self.check_rows(first + count)
         read = self.read
         return LazyTensor(self.name, (count, *self.shape[1:]), lambda start, stop: read(first + start, first + stop))
+
+    def check_rows(self, wanted: int) -> None:
+        """Raise SourceError unless the tensor has ``wanted`` rows."""
+        if self.shape[0] < wanted:
+            raise SourceError(
+                f"tensor {self.name!r} has {self.shape[0]} rows, the configuration implies {wanted}; "
+                "the checkpoint contradicts itself"
+            )
 
     def scale_rows(self, factors: F32) -> LazyTensor:
         """Row i times ``factors[i]``, float32 [rows]."""
@@ -106,8 +115,3 @@ def column_bands(matrix: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """The columns of a matrix [N, K] as rows of [K, N], some at a time, for files that want them so."""
     for start in range(0, matrix.shape[1], _COLUMNS):
         yield matrix[:, start : start + _COLUMNS].T
-
-
-def lazy_from_array(name: str, array: F32) -> LazyTensor:
-    """An array in memory as a LazyTensor."""
-    return LazyTensor(name, array.shape, lambda start, stop: array[start:stop])

@@ -33,7 +33,8 @@ class QuantizedTensor(LazyTensor):
     read_codes: Callable[[int, int], tuple[I8, F32]]
 
     def slice_rows(self, first: int, count: int) -> QuantizedTensor:
-        """Rows [first, first + count)."""
+        """Rows [first, first + count). Raises SourceError if the tensor has fewer."""
+        self.check_rows(first + count)
         read = self.read_codes
         return quantized_tensor(
             self.name, (count, *self.shape[1:]), self.format, lambda start, stop: read(first + start, first + stop)

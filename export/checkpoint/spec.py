@@ -1,7 +1,7 @@
 """DecoderSpec: the switches in which dense decoder-only transformers differ, and nothing else.
 
-Sources (gguf_spec, hf_spec) fill it in; decoder, reference and the dialects read it. It knows no file format, no
-tensor values and no graph operator. Adding an architecture means mapping its config to these fields.
+``export.source`` fills it in; decoder, reference and the dialects read it. It knows no file format, no tensor values
+and no graph operator. Adding an architecture means mapping its config to these fields.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from export.errors import SourceError
+
 Activation = Literal["silu", "gelu_tanh", "gelu"]
 QkNorm = Literal["none", "head", "full"]
 NormPlacement = Literal["pre", "post", "sandwich"]
+
+_MAX_STRETCH = 1e6
+"""Of a rope's frequencies; far beyond every model, and its tables are still finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,41 @@ class DecoderSpec:
     def softmax_scale(self) -> float:
         """What multiplies q.k: ``attention_scale``, or 1/sqrt(head_dim) when that is 0."""
         return self.attention_scale or 1.0 / math.sqrt(self.head_dim)
+
+
+def check_spec(spec: DecoderSpec, name: str) -> None:
+    """Raise SourceError, which begins with ``name``, if sizes and factors of a configuration contradict each other."""
+    if spec.num_heads % spec.num_kv_heads:
+        raise SourceError(f"{name}: {spec.num_heads} heads cannot share {spec.num_kv_heads} key heads evenly")
+    for rope in spec.ropes:
+        if rope.dim % 2 or rope.dim > spec.head_dim:
+            raise SourceError(f"{name}: heads of {spec.head_dim} cannot be rotated over {rope.dim} dimensions")
+        if not rope.theta > 1:
+            raise SourceError(f"{name}: a rope base of {rope.theta:g}, it must be above 1")
+        if rope.scaling is not None:
+            _check_scaling(rope.scaling, rope.dim // 2, name)
+
+
+def _check_scaling(scaling: RopeScaling, num_factors: int, name: str) -> None:
+    for factors in (scaling.factors, scaling.long_factors):
+        if factors and len(factors) != num_factors:
+            raise SourceError(f"{name}: {len(factors)} rope factors, {num_factors} are needed")
+    if not scaling.low_freq_factor < scaling.high_freq_factor:
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        raise SourceError(f"{name}: rope's low frequency factor {low:g} is not below its high one, {high:g}")
+    numbers = (
+        scaling.factor,
+        scaling.attention_factor,
+        scaling.beta_fast,
+        scaling.beta_slow,
+        *scaling.factors,
+        *scaling.long_factors,
+    )
+    for number in numbers:
+        if not 1 / _MAX_STRETCH <= number <= _MAX_STRETCH:
+            raise SourceError(
+                f"{name}: rope is scaled by {number:g}; {1 / _MAX_STRETCH:g} to {_MAX_STRETCH:g} is possible"
+            )
 
 
 def weight_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:

@@ -30,7 +30,7 @@ def inspect_command(folder: Path, as_json: bool) -> None:
     console = Console()
     sections = _sections(manifest)
     if plans := describe_plans(package):
-        sections["engines"] = plans
+        sections["plans"] = plans
     for title, rows in sections.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         for key, value in rows.items():

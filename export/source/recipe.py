@@ -1,6 +1,6 @@
 """Recipes: what a package is made of, as a TOML file under ``models/`` or synthesized from the command line.
 
-Owns the schema and its strict reading. Fetching is fetch's, building is package_builder's.
+Owns the schema and its strict reading. Fetching is ``fetch``'s, building is ``export.package``'s.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.checkpoint.checkpoint import TextFiles
-from export.checkpoint.lazy_tensor import LazyTensor, lazy_from_array
+from export.checkpoint.lazy_tensor import F32, LazyTensor
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
 from export.checkpoint.spec import DecoderSpec, LayerSpec, RopeScaling, RopeSpec, weight_shapes
 from export.graph.decoder import emit_decoder
@@ -78,6 +78,11 @@ ARCHITECTURES = {
 WIDE = replace(_BASE, hidden_size=512, num_heads=8, num_kv_heads=4, head_dim=64, intermediate_size=2048, vocab_size=512)
 WIDE = replace(WIDE, ropes=(RopeSpec(10000.0, 64),))
 """Weights heavy enough that their packing shows in an engine's size."""
+
+
+def lazy_from_array(name: str, array: F32) -> LazyTensor:
+    """An array in memory as a LazyTensor."""
+    return LazyTensor(name, array.shape, lambda start, stop: array[start:stop])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A GGUF file as a Checkpoint: canonical tensor names, Hugging Face's row order, text files from the metadata.
 
-Knows GGUF's tensor names and how its converter rearranged rows. Parsing is gguf_file's, the spec is gguf_spec's.
+Knows GGUF's tensor names and how its converter rearranged rows. Parsing is ``file``'s, the spec is ``spec``'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.lazy_tensor import LazyTensor
 from export.checkpoint.spec import DecoderSpec
-from export.errors import UnsupportedError
+from export.errors import SourceError, UnsupportedError
 from export.source.gguf.file import GgufFile, read_gguf
 from export.source.gguf.spec import spec_from_gguf
 from export.source.gguf.tokenizer import text_files_from_gguf
@@ -64,6 +64,10 @@ class GgufCheckpoint:
             return self._part_of_fused(layer, role, suffix)
         tensor = self.file.tensor(f"blk.{layer}.{_LAYER_NAMES[role]}{suffix}")
         if self._spec.architecture in _INTERLEAVED and role in {"q", "k"}:
+            if tensor.shape[0] % self._spec.head_dim:
+                raise SourceError(
+                    f"tensor {tensor.name!r} has {tensor.shape[0]} rows, not heads of {self._spec.head_dim}"
+                )
             return tensor.take_rows(halves_from_interleaved(tensor.shape[0], self._spec.head_dim))
         return tensor
 

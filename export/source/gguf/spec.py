@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from export.checkpoint.spec import DecoderSpec, LayerSpec, RopeScaling, RopeSpec
+from export.checkpoint.spec import DecoderSpec, LayerSpec, RopeScaling, RopeSpec, check_spec
 from export.errors import SourceError, UnsupportedError
 from export.source.gguf.file import GgufFile
 
 _GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
 _GEMMA3_LOCAL_THETA = 10_000.0
-_MAX_LAYERS, _MAX_SIZE = 1_024, 1 << 24
+_MAX_LAYERS, _MAX_SIZE, _MAX_NUMBER = 1_024, 1 << 24, 1e30
 
 
 class _Keys:
@@ -34,33 +34,42 @@ class _Keys:
         if value is None and default is not None:
             return default
         if type(value) is not int or not 0 < value <= _MAX_SIZE:
-            raise SourceError(
-                f"{self._file.path.name}: metadata {self._architecture}.{key} is {value!r}, "
-                f"a whole number up to {_MAX_SIZE} is needed"
-            )
+            raise self._error(key, f"a whole number up to {_MAX_SIZE}")
         return value
 
     def number(self, key: str, default: float) -> float:
         value = self.get(key)
         if value is None:
             return default
-        if type(value) not in {int, float} or not abs(value) < float("inf"):
-            raise SourceError(
-                f"{self._file.path.name}: metadata {self._architecture}.{key} is {value!r}, a number is needed"
-            )
+        if type(value) not in {int, float} or not abs(value) < _MAX_NUMBER:
+            raise self._error(key, "a finite number")
         return float(value)
+
+    def positive(self, key: str, default: float) -> float:
+        value = self.number(key, default)
+        if value < 1 / _MAX_NUMBER:
+            raise self._error(key, "a number above 0")
+        return value
+
+    def _error(self, key: str, wanted: str) -> SourceError:
+        value = f"{self.get(key)!r:.200}"
+        return SourceError(
+            f"{self._file.path.name}: metadata {self._architecture}.{key} is {value}, {wanted} is needed"
+        )
 
 
 def spec_from_gguf(file: GgufFile) -> DecoderSpec:
     """The spec of a file. Raises UnsupportedError for other architectures, SourceError for unusable values."""
     architecture = file.metadata.get("general.architecture")
-    if architecture not in _VARIANTS:
+    if not isinstance(architecture, str) or architecture not in _VARIANTS:
         raise UnsupportedError(
-            f"{file.path.name}: architecture {architecture!r} is not read from GGUF; "
+            f"{file.path.name}: architecture {architecture!r:.200} is not read from GGUF; "
             f"those read are {', '.join(sorted(_VARIANTS))}"
         )
     keys = _Keys(file, architecture)
-    return _VARIANTS[architecture](file, keys, _base_spec(file, keys, architecture))
+    spec = _VARIANTS[architecture](file, keys, _base_spec(file, keys, architecture))
+    check_spec(spec, file.path.name)
+    return spec
 
 
 def _base_spec(file: GgufFile, keys: _Keys, architecture: str) -> DecoderSpec:
@@ -76,7 +85,7 @@ def _base_spec(file: GgufFile, keys: _Keys, architecture: str) -> DecoderSpec:
         raise SourceError(f"{file.path.name}: {num_layers} layers, at most {_MAX_LAYERS} are read")
     head_dim = keys.count("attention.key_length", max(1, hidden // num_heads))
     scaling = _scaling(file, keys)
-    rope = RopeSpec(keys.number("rope.freq_base", 10_000.0), keys.count("rope.dimension_count", head_dim), scaling)
+    rope = RopeSpec(keys.positive("rope.freq_base", 10_000.0), keys.count("rope.dimension_count", head_dim), scaling)
     return DecoderSpec(
         architecture=architecture,
         num_layers=num_layers,
@@ -87,7 +96,7 @@ def _base_spec(file: GgufFile, keys: _Keys, architecture: str) -> DecoderSpec:
         intermediate_size=keys.count("feed_forward_length"),
         vocab_size=file.tensors["token_embd.weight"].shape[0],
         max_positions=keys.count("context_length"),
-        norm_eps=keys.number("attention.layer_norm_rms_epsilon", 1e-5),
+        norm_eps=keys.positive("attention.layer_norm_rms_epsilon", 1e-5),
         tied_head="output.weight" not in file.tensors,
         layers=tuple(LayerSpec() for _ in range(num_layers)),
         ropes=(rope,),
@@ -101,20 +110,20 @@ def _scaling(file: GgufFile, keys: _Keys) -> RopeScaling | None:
     if "rope_freqs.weight" in file.tensors:
         return RopeScaling("factors", factors=tuple(file.tensor("rope_freqs.weight").numpy().ravel().tolist()))
     kind = keys.get("rope.scaling.type")
-    factor = keys.number("rope.scaling.factor", 1.0)
-    if kind in {None, "none"} or factor == 1.0:
+    factor = keys.positive("rope.scaling.factor", 1.0)
+    if kind is None or kind == "none" or factor == 1.0:
         return None
     if kind == "linear":
         return RopeScaling("linear", factor=factor)
     raise UnsupportedError(
-        f"{file.path.name}: rope scaling {kind!r} is not read from GGUF; 'linear' and a rope_freqs tensor are"
+        f"{file.path.name}: rope scaling {kind!r:.200} is not read from GGUF; 'linear' and a rope_freqs tensor are"
     )
 
 
 def _llama(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
     if keys.get("expert_count"):
         raise UnsupportedError(
-            f"{file.path.name}: a mixture of {keys.get('expert_count')} experts; dense decoders are supported"
+            f"{file.path.name}: a mixture of {keys.get('expert_count')!r:.200} experts; dense decoders are supported"
         )
     return spec
 
@@ -133,7 +142,7 @@ def _granite(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
         attention_scale=keys.number("attention.scale", 0.0),
         embedding_multiplier=keys.number("embedding_scale", 1.0),
         residual_multiplier=keys.number("residual_scale", 1.0),
-        logits_multiplier=1.0 / keys.number("logit_scale", 1.0),
+        logits_multiplier=1.0 / keys.positive("logit_scale", 1.0),
     )
 
 
@@ -159,7 +168,7 @@ def _gemma2(_file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
 def _gemma3(_file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
     window = keys.count("attention.sliding_window", 1024)
     local = RopeSpec(_GEMMA3_LOCAL_THETA, spec.ropes[0].dim)
-    theta = keys.number("rope.freq_base", 1_000_000.0)
+    theta = keys.positive("rope.freq_base", 1_000_000.0)
     per_head = spec.hidden_size / spec.num_heads if spec.num_layers == _GEMMA3_27B_LAYERS else spec.head_dim
     return replace(
         spec,
@@ -174,8 +183,8 @@ def _gemma3(_file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
 
 
 def _phi3(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
-    window = keys.get("attention.sliding_window")
-    used = int(window) if window and int(window) < spec.max_positions else None
+    window = keys.count("attention.sliding_window", _MAX_SIZE) if keys.get("attention.sliding_window") else _MAX_SIZE
+    used = window if window < spec.max_positions else None
     if "rope_factors_long.weight" in file.tensors:
         spec = replace(spec, ropes=(replace(spec.ropes[0], scaling=_longrope(file, keys, spec.max_positions)),))
     return replace(spec, layers=tuple(LayerSpec(window=used) for _ in range(spec.num_layers)))
@@ -184,7 +193,7 @@ def _phi3(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
 def _longrope(file: GgufFile, keys: _Keys, max_positions: int) -> RopeScaling:
     original = keys.count("rope.scaling.original_context_length", max_positions)
     stretch = max_positions / original
-    default = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+    default = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 < original else 1.0
     short, long = (file.tensor(f"rope_factors_{kind}.weight").numpy().ravel().tolist() for kind in ("short", "long"))
     return RopeScaling(
         "longrope",

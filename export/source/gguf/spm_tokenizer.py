@@ -19,9 +19,9 @@ def spm_tokenizer_json(
 ) -> dict[str, Any]:
     """The tokenizer file's content. Raises SourceError if the scores do not match the pieces."""
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(s, float) for s in scores):
         raise SourceError(
-            f"{name}: tokenizer.ggml.scores is missing or its length differs from the {len(tokens)} tokens"
+            f"{name}: tokenizer.ggml.scores is missing or does not hold a number for each of the {len(tokens)} tokens"
         )
     vocab = {token: index for index, token in enumerate(tokens)}
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)

@@ -66,7 +66,7 @@ def text_files_from_gguf(name: str, metadata: dict[str, Any]) -> TextFiles:
     elif model == "llama":
         data = spm_tokenizer_json(name, metadata, tokens, _added_tokens(metadata, tokens))
     else:
-        raise UnsupportedError(f"{name}: tokenizer model {model!r} is not read; those read are gpt2 and llama")
+        raise UnsupportedError(f"{name}: tokenizer model {model!r:.200} is not read; those read are gpt2 and llama")
     text = json.dumps(data, ensure_ascii=False)
     _check_loads(name, text, len(tokens))
     special = {
@@ -110,9 +110,9 @@ def _added_tokens(metadata: dict[str, Any], tokens: list[str]) -> list[dict[str,
 
 def _byte_level_json(name: str, metadata: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
     pre = metadata.get("tokenizer.ggml.pre", "gpt-2")
-    if pre not in _PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in _PRE_TOKENIZERS:
         raise UnsupportedError(
-            f"{name}: pre-tokenizer {pre!r} is not read; those read are {', '.join(sorted(_PRE_TOKENIZERS))}"
+            f"{name}: pre-tokenizer {pre!r:.200} is not read; those read are {', '.join(sorted(_PRE_TOKENIZERS))}"
         )
     merges = metadata.get("tokenizer.ggml.merges")
     if not isinstance(merges, list):
@@ -163,7 +163,7 @@ def _token_id(name: str, metadata: dict[str, Any], key: str, num_tokens: int) ->
     if value is None:
         return None
     if type(value) is not int or not 0 <= value < num_tokens:
-        raise SourceError(f"{name}: tokenizer.ggml.{key} is {value!r}, the file lists {num_tokens} tokens")
+        raise SourceError(f"{name}: tokenizer.ggml.{key} is {value!r:.200}, the file lists {num_tokens} tokens")
     return value
 
 

@@ -44,6 +44,13 @@ class JsonObject:
             raise self.error(key, "a finite number")
         return float(value)
 
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A finite number above 0."""
+        value = self.number(key, default)
+        if not value > 0:
+            raise self.error(key, "a number above 0")
+        return value
+
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false."""
         value = self.values.get(key)

@@ -74,7 +74,7 @@ def _longrope(config: JsonObject, parameters: JsonObject, dim: int) -> RopeScali
         "original_max_position_embeddings", config.size("original_max_position_embeddings", limit)
     )
     stretch = parameters.number("factor", limit / original)
-    default = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+    default = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 < original else 1.0
     return RopeScaling(
         "longrope",
         original_max_positions=original,

@@ -1,7 +1,7 @@
 """``config.json`` -> DecoderSpec: one small function per ``model_type``, from transformers' ``modeling_*.py``.
 
 Knows configs, no tensors. To add an architecture, add a function here and, if it names tensors in a new way, a table
-in hf_names.
+in ``checkpoint``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
-from export.checkpoint.spec import Activation, DecoderSpec, LayerSpec
-from export.errors import SourceError, UnsupportedError
+from export.checkpoint.spec import Activation, DecoderSpec, LayerSpec, check_spec
+from export.errors import UnsupportedError
 from export.source.hf.json_object import JsonObject
 from export.source.hf.rope import rope_from_config
 
@@ -38,8 +38,7 @@ def spec_from_config(config: JsonObject) -> DecoderSpec:
     if model_type not in _VARIANTS:
         raise _unknown(config, str(model_type))
     spec = _VARIANTS[model_type](config, _base_spec(config, model_type))
-    if spec.num_heads % spec.num_kv_heads:
-        raise SourceError(f"{config.name}: {spec.num_heads} heads cannot share {spec.num_kv_heads} key heads evenly")
+    check_spec(spec, config.name)
     return spec
 
 
@@ -152,7 +151,7 @@ def _granite(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
         attention_scale=config.number("attention_multiplier", 1.0),
         embedding_multiplier=config.number("embedding_multiplier", 1.0),
         residual_multiplier=config.number("residual_multiplier", 1.0),
-        logits_multiplier=1.0 / config.number("logits_scaling", 1.0),
+        logits_multiplier=1.0 / config.positive("logits_scaling", 1.0),
     )
 
 
@@ -169,7 +168,7 @@ def _gemma(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
         qkv_bias=bias,
         output_bias=bias,
         embedding_multiplier=spec.hidden_size**0.5,
-        attention_scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
+        attention_scale=config.positive("query_pre_attn_scalar", 256) ** -0.5,
         attention_softcap=config.number("attn_logit_softcapping", 0.0),
         logits_softcap=config.number("final_logit_softcapping", 0.0),
     )

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from export.checkpoint.checkpoint import Checkpoint, TextFiles
-from export.checkpoint.lazy_tensor import LazyTensor, concat_rows, lazy_from_array
+from export.checkpoint.lazy_tensor import LazyTensor, concat_rows
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
 from export.checkpoint.precision_policy import plan_from_name
 from export.checkpoint.quantize import dequantize_rows, pack_offset_codes, quantize_rows
 from export.checkpoint.spec import DecoderSpec
 from export.source.hf.checkpoint import HfCheckpoint
 from tests.export.graph_runs import GraphRun, write_graph
+from tests.export.random_checkpoint import lazy_from_array
 from tests.export.reference import reference_logits
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from export.checkpoint.lazy_tensor import LazyTensor, lazy_from_array
+from export.checkpoint.lazy_tensor import LazyTensor
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
 from export.checkpoint.precision_policy import trt_plan
 from export.checkpoint.quantize import dequantize_rows, quantize_rows
@@ -22,7 +22,14 @@ from export.graph.trt.dialect import OPSET, TrtDialect
 from export.graph.trt.weights import pack_int4, quantize_for
 from export.graph.writer import GraphWriter
 from runtime.package.graph_profiles import fixed_capacity
-from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, RandomCheckpoint, write_ort, write_trt
+from tests.export.random_checkpoint import (
+    ARCHITECTURES,
+    CAPACITY,
+    RandomCheckpoint,
+    lazy_from_array,
+    write_ort,
+    write_trt,
+)
 
 SPECS = sorted(ARCHITECTURES)
 

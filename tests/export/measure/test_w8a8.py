@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from export.checkpoint.lazy_tensor import lazy_from_array
 from export.checkpoint.precision import EXACT, PrecisionPlan, WeightFormat
 from export.checkpoint.precision_policy import four_bit_candidates, plan_from_name
 from export.checkpoint.quantize import quantize_paired
@@ -33,6 +32,7 @@ from export.source.recipe import FolderSource, QualityLimits, Recipe
 from runtime.package.manifest import load_package
 from tests.export.graph_runs import GraphRun
 from tests.export.package.test_builder import build
+from tests.export.random_checkpoint import lazy_from_array
 from tests.export.reference import reference_logits
 from tests.export.tiny_models import ARCHITECTURES, tiny_input_ids, write_tiny_folder
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,19 @@ import gguf
 import numpy as np
 import pytest
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 
 from export.checkpoint.checkpoint import check_shapes
 from export.errors import ExportError, SourceError, UnsupportedError
+from export.source.gguf import checkpoint as gguf_checkpoint
 from export.source.gguf.checkpoint import GgufCheckpoint, halves_from_interleaved
 from export.source.gguf.file import SUPPORTED_TYPES, read_gguf
 from export.source.hf.checkpoint import HfCheckpoint
 from export.source.hf.json_object import JsonObject
 from export.source.hf.spec import spec_from_config
-from tests.export.damage import Damage, damage_within
+from tests.export.damage import Damage, damage_within, refusing_layer
 from tests.export.reference import reference_logits
-from tests.export.tiny_models import Tensors, tiny_config, tiny_input_ids, tiny_tensors, write_tiny_folder
+from tests.export.tiny_models import VOCAB, Tensors, tiny_config, tiny_input_ids, tiny_tensors, write_tiny_folder
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -66,7 +69,30 @@ def as_converted(name: str, array: np.ndarray[Any, Any], config: dict[str, Any])
     return array + 1 if name.endswith("norm.weight") and config["model_type"].startswith("gemma") else array
 
 
-def write_gguf(path: Path, config: dict[str, Any], tensors: Tensors, extra: dict[str, Any]) -> Path:
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, model: str) -> None:
+    """A vocabulary as long as the tiny models' embedding, with every key that a converter writes, and a template."""
+    words = [*map(chr, range(33, 33 + VOCAB - 4)), '!"']
+    writer.add_tokenizer_model(model)
+    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *words])
+    writer.add_token_types([2, 3, 3] + [1] * (VOCAB - 3))
+    if model == "gpt2":
+        writer.add_token_merges(['! "'])
+    else:
+        writer.add_token_scores([-float(index) for index in range(VOCAB)])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_chat_template(TEMPLATE)
+
+
+def write_gguf(
+    path: Path, config: dict[str, Any], tensors: Tensors, extra: dict[str, Any], tokenizer: str | None = None
+) -> Path:
     kind = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
     writer = gguf.GGUFWriter(path, kind)
     head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
@@ -81,6 +107,8 @@ def write_gguf(path: Path, config: dict[str, Any], tensors: Tensors, extra: dict
     writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
     for key, value in extra.items():
         (writer.add_uint32 if isinstance(value, int) else writer.add_float32)(f"{kind}.{key}", value)
+    if tokenizer is not None:
+        add_tokenizer(writer, tokenizer)
     for name, array in tensors.items():
         writer.add_tensor(
             gguf_name(name, config["model_type"]), np.ascontiguousarray(as_converted(name, array, config))
@@ -219,23 +247,74 @@ def test_a_lying_header_is_one_clear_error(case: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def good_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     config = tiny_config("llama")
-    return write_gguf(tmp_path_factory.mktemp("g") / "t.gguf", config, tiny_tensors(config), {}).read_bytes()
+    path = tmp_path_factory.mktemp("g") / "t.gguf"
+    return write_gguf(path, config, tiny_tensors(config), {}, tokenizer="gpt2").read_bytes()
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=damage_within(3000))
-def test_damaged_files_are_refused_or_read_never_worse(damage: Damage, good_bytes: bytes, tmp_path: Path) -> None:
-    """Bytes of the header changed and the file cut anywhere: an ExportError, or finite tensors of the stated shapes."""
-    path = tmp_path / "fuzz.gguf"
-    path.write_bytes(damage.done_to(good_bytes))
-    try:
+def test_damaged_files_are_refused_or_read_never_worse(good_bytes: bytes, tmp_path: Path) -> None:
+    """Bytes of the header changed, the file cut anywhere: an ExportError of one line, or tensors as stated.
+
+    Every layer must have had files to refuse and files to hand on, else this would test the first one only.
+    """
+    path, refused = tmp_path / "fuzz.gguf", Counter[str]()
+    path.write_bytes(good_bytes)
+    assert refusing_layer(lambda: GgufCheckpoint(path)) == "none"
+    data, template = read_gguf(path).tensor_data_start, good_bytes.index(b"endfor")
+    sizes = (24, good_bytes.index(b"tokenizer.ggml.model"))  # between the counts and the tokenizer
+    regions = [(0, data), sizes, (template - len(TEMPLATE) + 9, template + 9), (data, len(good_bytes))]
+
+    def opened() -> GgufCheckpoint:
         file = read_gguf(path)
-        for name, info in file.tensors.items():
-            assert file.tensor(name).numpy().shape == info.shape
-        checkpoint = GgufCheckpoint(path)
-        checkpoint.text_files()
-    except ExportError:
-        pass
+        refused["file"] -= 1
+        assert file.tensors.keys() | file.metadata.keys()
+        return GgufCheckpoint(path)
+
+    @settings(max_examples=400, derandomize=True, deadline=None)
+    @example(damage=Damage([(data + 2, 255), (data + 3, 255)], 1.0))
+    @example(damage=Damage([(template, ord("x"))], 1.0))
+    @given(damage=damage_within(*regions))
+    def damaged(damage: Damage) -> None:
+        path.write_bytes(damage.done_to(good_bytes))
+        refused["file"] += 1
+        refused[refusing_layer(opened)] += 1
+
+    damaged()
+    assert {layer for layer, count in refused.items() if count > 0} == {
+        "file", "open", "shapes", "text", "text check", "values", "none"}  # fmt: skip
+
+
+NUMBERS: list[Any] = [0, 1, -1, 3, 2**31, 2**63, 0.0, -1.0, 1e-300, float("nan"), float("inf"), True]
+LISTS: list[Any] = [[], [1], ["x"], ["x"] * VOCAB, [float("nan")] * VOCAB]
+ODD = [None, "", "x", b"\xff", *NUMBERS, *LISTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer"),
+    [("granite", "gpt2"), ("phi3", "llama"), ("gemma2", "gpt2")],
+)
+def test_any_value_under_any_key_is_refused_or_read_never_worse(
+    name: str, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each key of a whole file, and each optional one, in turn with values of other types and beyond every bound."""
+    config = tiny_config(name)
+    path = write_gguf(tmp_path / "t.gguf", config, tiny_tensors(config), EXTRAS[name], tokenizer)
+    good, refused = read_gguf(path), Counter[str]()
+    optional = [f"{name}.{key}" for key in OPTIONAL_KEYS] + [f"tokenizer.ggml.{key}" for key in OPTIONAL_TOKENIZER_KEYS]
+    assert refusing_layer(lambda: GgufCheckpoint(path)) == "none"
+    for key in [*good.metadata, *optional]:
+        for value in ODD:
+            file = replace(good, metadata=good.metadata | {key: value})
+            monkeypatch.setattr(gguf_checkpoint, "read_gguf", lambda _path, file=file: file)
+            refused[refusing_layer(lambda: GgufCheckpoint(path))] += 1
+    assert set(refused) >= {"open", "text", "none"}
+
+
+OPTIONAL_KEYS = (
+    "expert_count", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor", "attention.sliding_window",
+    "attention.scale", "embedding_scale", "residual_scale", "logit_scale", "attn_logit_softcapping",
+    "final_logit_softcapping", "rope.scaling.original_context_length", "rope.scaling.attn_factor",
+)  # fmt: skip
+OPTIONAL_TOKENIZER_KEYS = ("padding_token_id", "eot_token_id", "eom_token_id", "add_space_prefix", "scores", "merges")
 
 
 def test_a_file_cut_anywhere_in_its_data_is_truncated(good_bytes: bytes, tmp_path: Path) -> None:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import struct
-from contextlib import suppress
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from export.checkpoint.checkpoint import check_shapes
 from export.checkpoint.spec import weight_shapes
 from export.errors import ExportError, SourceError, UnsupportedError
+from export.graph.rope import rope_tables
 from export.package.text_check import check_text_files
 from export.source.hf.checkpoint import HfCheckpoint
 from export.source.hf.json_object import JsonObject
 from export.source.hf.spec import spec_from_config
-from tests.export.damage import Damage, damage_within
+from tests.export.damage import Damage, damage_within, refusing_layer
 from tests.export.reference import reference_logits
 from tests.export.tiny_models import (
     ARCHITECTURES,
@@ -230,25 +232,72 @@ def test_a_lying_safetensors_header_is_one_clear_error(case: str, tmp_path: Path
         HfCheckpoint(folder)
 
 
-@pytest.fixture(scope="module")
-def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_folder(tmp_path_factory.mktemp("fuzz"), "llama")
+def test_damaged_folders_are_refused_or_read_never_worse(tmp_path: Path) -> None:
+    """Bytes of any file changed and it cut anywhere: an ExportError of one line, or tensors as stated.
+
+    Every layer must have had folders to refuse and to hand on, else this would test the first one only.
+    """
+    folder, refused = write_tiny_folder(tmp_path, "llama"), Counter[str]()
+    change_json(folder / "tokenizer_config.json", chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
+    files = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    weights_file = folder / "model.safetensors"
+    weights = files[weights_file]
+    data = 8 + int.from_bytes(weights[:8], "little")
+    damages = [
+        st.tuples(st.just(path), damage_within((0, len(content)), (0, min(len(content), data))))
+        for path, content in files.items()
+    ]
+    damages.append(st.tuples(st.just(weights_file), damage_within((data, len(weights)))))
+    not_a_number = Damage([(data + 2, 255), (data + 3, 255)], 1.0)
+    template = folder / "tokenizer_config.json"
+    no_template = Damage([(files[template].index(b"endfor"), ord("x"))], 1.0)
+
+    @settings(max_examples=300, derandomize=True, deadline=None)
+    @example(damaged=(weights_file, not_a_number))
+    @example(damaged=(template, no_template))
+    @given(damaged=st.one_of(*damages))
+    def check(damaged: tuple[Path, Damage]) -> None:
+        path, damage = damaged
+        path.write_bytes(damage.done_to(files[path]))
+        refused[refusing_layer(lambda: HfCheckpoint(folder))] += 1
+        path.write_bytes(files[path])
+
+    check()
+    assert set(refused) == {"open", "shapes", "text", "text check", "values", "none"}
 
 
-@pytest.fixture(scope="module")
-def good_weights(good_folder: Path) -> bytes:
-    return (good_folder / "model.safetensors").read_bytes()
+NUMBERS: list[Any] = [0, 1, -1, 3, 2**31, 2**63, 10**400, 0.0, -1.0, 1e-300, 1e300, float("nan"), float("inf"), True]
+ODD = [None, "", "x", "linear", {}, {"a": 1}, [], [1], ["x"], [None, None], *NUMBERS]
+OPTIONAL_KEYS = (
+    "rope_theta", "rope_scaling", "rope_parameters", "quantization_config", "text_config", "head_dim", "layer_types",
+    "sliding_window", "use_sliding_window", "max_window_layers", "no_rope_layers", "no_rope_layer_interval",
+    "partial_rotary_factor", "original_max_position_embeddings", "attention_bias", "mlp_bias", "hidden_activation",
+    "attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling", "query_pre_attn_scalar",
+    "attn_logit_softcapping", "final_logit_softcapping", "sliding_window_pattern", "rope_local_base_freq",
+)  # fmt: skip
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=damage_within(2000))
-def test_damaged_weights_are_refused_or_read_never_worse(
-    damage: Damage, good_folder: Path, good_weights: bytes
-) -> None:
-    """Bytes of the header changed and the file cut anywhere: an ExportError, or tensors of the stated shapes."""
-    (good_folder / "model.safetensors").write_bytes(damage.done_to(good_weights))
-    with suppress(ExportError):
-        open_whole(good_folder)
+@pytest.mark.parametrize("name", ["llama-3.1", "llama-yarn", "phi3-longrope", "gemma3", "granite", "smollm3", "qwen2"])
+def test_any_value_under_any_key_of_a_config_is_refused_or_read_never_worse(name: str) -> None:
+    """Each key, also of rope_scaling, in turn with values of other types and beyond every bound."""
+    config, num_read, num_refused = tiny_config(name), 0, 0
+    configs = [config | {key: value} for key in (*config, *OPTIONAL_KEYS) for value in ODD]
+    scaling = config.get("rope_scaling", {})
+    configs += [config | {"rope_scaling": scaling | {key: value}} for key in scaling for value in ODD]
+    for changed in configs:
+        try:
+            spec = spec_from_config(JsonObject("config.json", changed))
+        except ExportError as error:
+            message = str(error)
+            num_refused += 1
+        else:
+            message = ""
+            num_read += 1
+            tables = [table for rope in spec.ropes for table in rope_tables(rope, 64)]
+            assert all(np.isfinite(table).all() for table in tables)
+        assert "\n" not in message
+        assert len(message) < 1000
+    assert min(num_read, num_refused) > 100
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
