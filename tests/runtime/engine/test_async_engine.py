@@ -163,8 +163,10 @@ def test_a_hang_ends_the_waiting_requests_and_shows_as_dead() -> None:
     gate = Gate(free=WARM_UP_CALLS)
 
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
-        tokens, ends = await collect(engine.submit(request("a", [1, 2])))
-        assert (tokens, ends) == ([], [FinishReason.ERROR])
+        events = [event async for some in engine.submit(request("a", [1, 2], n=2)) for event in some]
+        ends = [(event.request_id, event.index, event.reason) for event in events if isinstance(event, FinishEvent)]
+        assert ends == [("a", 0, FinishReason.ERROR), ("a", 1, FinishReason.ERROR)]
+        assert len(events) == 2
         assert engine.state is EngineState.DEAD
         assert "no progress for 0.02 s" in str(engine.failure)
         await engine.close()
@@ -172,6 +174,29 @@ def test_a_hang_ends_the_waiting_requests_and_shows_as_dead() -> None:
         engine._worker.close(timeout_s=60)
 
     with_engine(body, ScriptedSession(adding, before_call=gate), watchdog_s=0.02)
+
+
+def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
+    gate = Gate(free=WARM_UP_CALLS + 3)
+
+    def die_at_the_gate(call: Call) -> None:
+        gate(call)
+        if gate.opened.is_set():
+            raise ZeroDivisionError("a fault of ours")
+
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        seen = engine.submit(request("seen", [1, 2], max_tokens=60))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        unseen = engine.submit(request("unseen", [3, 4], n=2))
+        gate.opened.set()
+        for stream, count in ((seen, 1), (unseen, 2)):
+            ends = [event async for some in stream for event in some if isinstance(event, FinishEvent)]
+            assert [(end.index, end.reason) for end in ends] == [(i, FinishReason.ERROR) for i in range(count)]
+            assert {end.error for end in ends} == {"ZeroDivisionError: a fault of ours"}
+        assert engine.state is EngineState.DEAD
+        assert engine.failure == "ZeroDivisionError: a fault of ours"
+
+    with_engine(body, ScriptedSession(adding, before_call=die_at_the_gate))
 
 
 def test_drain_finishes_what_runs_and_refuses_the_rest() -> None:

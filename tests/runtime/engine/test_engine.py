@@ -345,10 +345,24 @@ def test_who_came_first_gets_the_next_slot() -> None:
 
 
 def test_warm_up_leaves_no_trace() -> None:
-    driver = Driver()
+    driver = Driver(script=lambda _: 5, config=EngineConfig(max_draft_tokens=4, warm_up_ids=(5,) * 20))
+    fresh = driver.engine.stats()
     driver.engine.warm_up()
+    assert driver.session.count("prefill") == 2  # the prompt, and a draft
     assert not driver.engine.has_work
-    assert driver.engine.stats().num_steps == 0
+    assert driver.engine.stats() == fresh
+
+
+def test_a_failing_warm_up_says_why() -> None:
+    driver = Driver()
+
+    def fail(call: Call) -> None:
+        if call.kind == "decode":
+            raise DeviceError("no kernel")
+
+    driver.session.before_call = fail
+    with pytest.raises(RuntimeError, match=r"^DeviceError: no kernel$"):
+        driver.engine.warm_up()
 
 
 def test_a_hole_is_closed_and_the_rows_it_retained_are_kept() -> None:

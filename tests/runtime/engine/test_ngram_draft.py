@@ -8,7 +8,8 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.ngram_draft import NgramDraft
-from tests.fakes import ScriptedSession
+from runtime.session.device import DeviceError
+from tests.fakes import Call, ScriptedSession
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
 
@@ -58,6 +59,23 @@ def test_drafts_save_calls_and_change_nothing(sampling: dict[str, Any]) -> None:
     assert calls[1] < 40
     stats = drafting.engine.stats()
     assert stats.accepted_tokens == 60 - calls[1]
+
+
+def test_a_failing_check_of_a_draft_ends_the_sequence() -> None:
+    driver = Driver(script=cycle, config=EngineConfig(max_draft_tokens=8))
+
+    def fail_second_prefill(call: Call) -> None:
+        if call.kind == "prefill" and driver.session.count("prefill") == 2:
+            raise DeviceError("lost")
+
+    driver.session.before_call = fail_second_prefill
+    driver.add(request("a", [7, 8, 9], max_tokens=60))
+    driver.run()
+    assert driver.finishes["a", 0].error == "DeviceError: lost"
+    assert driver.engine.stats().drafted_tokens == 0
+    driver.add(request("b", [7, 8, 9], max_tokens=60))
+    driver.run()
+    assert len(driver.tokens["b", 0]) == 60
 
 
 def test_a_draft_never_runs_past_the_last_allowed_token() -> None:

@@ -174,6 +174,10 @@ def test_the_largest_of_many_are_found_in_order() -> None:
     assert [token for token, _ in token_logprobs(logits, 0, 20).top] == expected
 
 
+def test_many_that_tie_come_in_the_order_of_their_ids() -> None:
+    assert [token for token, _ in token_logprobs(np.zeros(5000, np.float32), 0, 20).top] == list(range(20))
+
+
 def test_rules_that_break_end_their_own_row() -> None:
     broken = SamplerState(request("r", [0], temperature=0.0, logit_bias=((99, 1.0),)), 0)  # id outside the row
     logits = np.zeros((2, 4), np.float32)

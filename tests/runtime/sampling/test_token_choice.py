@@ -175,6 +175,13 @@ def test_draw_follows_the_probabilities() -> None:
     assert next(again, None) is None
 
 
+@pytest.mark.parametrize("size", [40, 256, 300, 700])
+def test_equal_tokens_are_drawn_equally_also_those_in_no_stripe(size: int) -> None:
+    params = SamplingParams(max_tokens=1, temperature=1.0)
+    uniforms = (np.arange(size) + 0.5) / size
+    assert [drawn(np.zeros(size, np.float32), params, u) for u in uniforms] == by_stripes(size)
+
+
 def test_masked_tokens_are_never_drawn() -> None:
     logits = np.full(600, -np.inf, np.float32)
     logits[[3, 300]] = 0.0
