@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -113,7 +113,7 @@ def _request_id(scope: HTTPScope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
             return bytes(value).decode("ascii")
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 async def _refuse(answer: ErrorAnswer, send: Send) -> None:

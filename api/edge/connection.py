@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
+import secrets
 from http import HTTPStatus
 from typing import Any
 
@@ -49,13 +49,14 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, asyncio.get_running_loop())
         self.timeout_keep_alive = limits.idle_timeout_s  # type: ignore[assignment]  # uvicorn passes it to call_later
+        self.url = b""
+        self.headers = []  # uvicorn sets both at a request's first byte only
         self._limits = limits
         self._table = table
         self._probes_only = probes_only
         self._evicted = False
         self._in_body = False
         self._received = False  # the whole request is here, and no byte of another
-        self._head_bytes = 0
         self._idle_bytes = 0  # received since the parser last handed anything on
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -91,7 +92,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if self._idle_bytes > self._limits.max_header_bytes and not self._received:
-                raise _too_large_head(self._limits.max_header_bytes)
+                raise self._too_large_head()
         except httptools.HttpParserUpgrade:
             pass  # no other protocol is spoken here; the request itself is answered
         except _RefusedError as refused:
@@ -111,32 +112,14 @@ class Connection(HttpToolsProtocol):
         """A request's first byte."""
         super().on_message_begin()
         self._received = self._in_body = False
-        self._head_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
-        super().on_url(url)
-        if len(self.url) > self._limits.max_target_bytes:
-            message = f"The request's target is longer than the limit of {self._limits.max_target_bytes} bytes"
-            raise _RefusedError(ErrorAnswer(414, message), "target_too_long")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field, or a trailer's."""
-        self._head_bytes += len(name) + len(value) + 4  # colon, space, line end
-        if self._head_bytes + len(self.url) > self._limits.max_header_bytes:
-            raise _too_large_head(self._limits.max_header_bytes)
-        if len(self.headers) >= self._limits.max_headers:
-            message = f"The request has more than the limit of {self._limits.max_headers} headers"
-            raise _RefusedError(ErrorAnswer(431, message), "too_many_headers")
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The whole head is here: an answer can begin."""
         self._in_body = True
+        self._check_head()
         self._idle_bytes = 0
         self._stop_watching()
         self._table.waits(self)
-        self._check_head()
         if self._probes_only and not _is_probe(self.url):
             raise _not_a_probe(is_management=self._limits.max_connections == 0)
         super().on_headers_complete()
@@ -145,12 +128,29 @@ class Connection(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         """Refuse what two readers could understand in two ways, and what this server does not speak."""
+        limits = self._limits
+        if len(self.url) > limits.max_target_bytes or len(self.headers) > limits.max_headers:
+            raise self._too_large_head()
+        # Counted only when the blocks received could hold so much.
+        if self._idle_bytes > limits.max_header_bytes < _size(self.url, self.headers):
+            raise self._too_large_head()
         if not self.url.startswith(b"/"):
             raise _RefusedError(ErrorAnswer(400, "The request's target must be a path, such as /v1/models"), "target")
         version = self.parser.get_http_version()
-        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if version not in {"1.0", "1.1"} or (codings and (version == "1.0" or codings != [b"chunked"])):
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if (version != "1.1" and (codings or version != "1.0")) or (codings and codings != [b"chunked"]):
             raise _malformed()
+
+    def _too_large_head(self) -> _RefusedError:
+        limits = self._limits
+        if len(self.url) > limits.max_target_bytes:
+            message = f"The request's target is longer than the limit of {limits.max_target_bytes} bytes"
+            return _RefusedError(ErrorAnswer(414, message), "target_too_long")
+        if len(self.headers) > limits.max_headers:
+            message = f"The request has more than the limit of {limits.max_headers} headers"
+            return _RefusedError(ErrorAnswer(431, message), "too_many_headers")
+        message = f"The request's line and headers are larger than the limit of {limits.max_header_bytes} bytes"
+        return _RefusedError(ErrorAnswer(431, message), "head_too_large")
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -256,7 +256,7 @@ class Connection(HttpToolsProtocol):
         silent = not self.headers and not self._idle_bytes
         if not (began or silent or self.transport.is_closing()):
             self._log(refused.answer.status, refused.reason)
-            self.transport.write(raw_answer(refused.answer, uuid.uuid4().hex))
+            self.transport.write(raw_answer(refused.answer, secrets.token_hex(16)))
         self._close()
 
     def _close(self) -> None:
@@ -300,6 +300,5 @@ def _malformed() -> _RefusedError:
     return _RefusedError(ErrorAnswer(400, "The request is not valid HTTP/1.1"), "malformed")
 
 
-def _too_large_head(limit_bytes: int) -> _RefusedError:
-    message = f"The request's line and headers are larger than the limit of {limit_bytes} bytes"
-    return _RefusedError(ErrorAnswer(431, message), "head_too_large")
+def _size(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)  # colon, space, line end

@@ -119,8 +119,7 @@ class Listener:
         self._loop.add_reader(self._sock, self._accept_some)
 
     def _open(self, accepted: socket.socket, *, probes_only: bool) -> None:
-        connection = self._make(probes_only)
-        task = self._loop.create_task(self._connect(connection, accepted))
+        task = self._loop.create_task(self._connect(self._make(probes_only), accepted))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
