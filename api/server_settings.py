@@ -28,11 +28,26 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", "NIM_SERVER_PORT", "NIM_HTTP_API_PORT")
-    api_key: tuple[str, ...] = _setting((), "Keys that clients must send; none: no key is needed.", secret=True)
+    management_port: int | None = _setting(None, "A second port, for health and metrics only.")
+    api_key: tuple[str, ...] = _setting(
+        (), "Keys that clients must send, as SECRET or NAME=SECRET; none: no key is needed.", secret=True
+    )
+    api_key_file: str | None = _setting(None, "File with such keys, one a line.")
+    allowed_host: tuple[str, ...] = _setting(
+        (), "Names besides addresses and localhost to answer to, * for all; default with a key: all."
+    )
+    trusted_proxy: tuple[str, ...] = _setting((), "Addresses of proxies whose X-Forwarded-For is believed.")
     allow_public_without_key: bool = _setting(False, "Listen beyond this machine without a key.")
     cors_allow_origin: tuple[str, ...] = _setting(
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
     )
+
+    max_connections: int = _setting(1024, "Connections at once; beyond, whoever waits longest makes room.")
+    max_header_bytes: int = _setting(64 * 1024, "Largest request line and headers together.")
+    header_timeout_s: float = _setting(10.0, "Time for a request's headers to arrive.")
+    body_timeout_s: float = _setting(60.0, "Time for a request's body to arrive.")
+    idle_timeout_s: float = _setting(65.0, "Time that a connection without a request stays open.")
+    write_timeout_s: float = _setting(30.0, "Time that a client may leave its answer unread.")
 
     backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-tensorrt-rtx"] = _setting(
         "auto", "What runs the model."
@@ -84,7 +99,9 @@ class Settings:
             "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_queue_time_s": 0, "kv_cache_bytes": 1,
             "threads": 1, "prefill_chunk_tokens": 16, "max_draft_tokens": 0,
             "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1,
-            "keep_alive_s": 0, "drain_timeout_s": 0,
+            "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
+            "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
+            "write_timeout_s": 0.01,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
@@ -92,20 +109,25 @@ class Settings:
                 raise SettingsError(f"{name}: {value} is below {bound} or not finite")
         if not 0 < self.kv_cache_share <= 1:
             raise SettingsError(f"kv_cache_share: {self.kv_cache_share} is not above 0 and at most 1")
-        if self.port > 65535:
-            raise SettingsError(f"port: {self.port} is above 65535")
-        for name in ("api_key", "served_model_name", "cors_allow_origin"):
+        for name in ("port", "management_port"):
+            if (getattr(self, name) or 0) > 65535:
+                raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
+        if self.otel_endpoint is not None and not self.otel:
+            raise SettingsError("otel_endpoint is set but otel is off; add --otel")
+        self._check_access()
+
+    def _check_access(self) -> None:
+        for name in ("api_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
             if any(not item.strip() for item in getattr(self, name)):
                 raise SettingsError(f"{name}: an empty value is not allowed")
         if any(not key.isascii() or not key.isprintable() for key in self.api_key):
             raise SettingsError("api_key: keys are printable ASCII")
-        if not self.api_key and not self.allow_public_without_key and not is_loopback(self.host):
+        has_keys = bool(self.api_key) or self.api_key_file is not None
+        if not has_keys and not self.allow_public_without_key and not is_loopback(self.host):
             raise SettingsError(
-                f"host {self.host} is reachable from other machines and no --api-key is set; "
+                f"host {self.host} is reachable from other machines and no --api-key or --api-key-file is set; "
                 "set a key, or say --allow-public-without-key"
             )
-        if self.otel_endpoint is not None and not self.otel:
-            raise SettingsError("otel_endpoint is set but otel is off; add --otel")
 
 
 def is_loopback(host: str) -> bool:

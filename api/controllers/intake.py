@@ -12,8 +12,7 @@ from runtime.request import Request as EngineRequest
 from runtime.text.text_stream import TextRules, TextStream
 
 from api.controllers.service import Service
-from api.edge.access import IGNORED_KEY, RECORD_KEY, REQUEST_ID_KEY
-from api.edge.key_identity import key_identity
+from api.edge.access import API_KEY_NAME_KEY, IGNORED_KEY, RECORD_KEY, REQUEST_ID_KEY
 from api.observe.request_record import RequestRecord
 from api.request.json_body import check_content_type, parse_object, read_body
 from api.request.sampling_fields import SamplingFields
@@ -44,9 +43,8 @@ def cache_salt_of(request: AnyRequest, service: Service, fields: SamplingFields)
 
     Without keys, or when the operator lets keys share, the salt alone. No two pairs give the same text.
     """
-    settings = service.settings
-    separates = bool(settings.api_key) and not settings.share_prefix_cache
-    domain = key_identity(request.scope) if separates else ""
+    shares = service.settings.share_prefix_cache
+    domain = "" if shares else str(request.scope["state"].get(API_KEY_NAME_KEY, ""))
     return f"{domain}:{fields.cache_salt or ''}" if domain or fields.cache_salt else ""
 
 

@@ -1,4 +1,5 @@
-"""The outermost layer: request ids, keys, request lines in the log. Wraps the whole application, unknown paths too.
+"""The outermost layer: request ids, hosts, keys, request lines in the log. Wraps the whole application, unknown paths
+too.
 
 Pure ASGI, outside Litestar, because Litestar runs its middleware only for routes that exist: a key must be asked for
 everywhere. Deny by default: the two health probes are the only open paths. Knows no route's meaning.
@@ -6,36 +7,43 @@ everywhere. Deny by default: the two health probes are the only open paths. Know
 
 from __future__ import annotations
 
-import hmac
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from api.edge.failed_keys import FailedKeys
+from api.edge.hosts import HostRule
+from api.edge.keys import Denial, KeyRing
 from api.errors import ErrorAnswer
 from api.observe.request_record import RequestRecord
 
 REQUEST_ID_KEY = "powertrain_request_id"
+API_KEY_NAME_KEY = "powertrain_api_key_name"
 RECORD_KEY = "powertrain_record"
 IGNORED_KEY = "powertrain_ignored_fields"
 
 OPEN_PATHS = frozenset({"/v1/health/live", "/v1/health/live/", "/v1/health/ready", "/v1/health/ready/"})
 _QUIET_PATHS = OPEN_PATHS | {"/v1/metrics", "/metrics"}
 _SAFE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_MAX_LOGGED_CHARS = 256
 _LOG = logging.getLogger("powertrain.requests")
 
 
 class Edge:
-    """ASGI wrapper around the application. ``api_keys`` empty asks for no key."""
+    """ASGI wrapper around the application. ``note_refusal`` counts the status of each request denied here."""
 
-    def __init__(self, app: ASGIApp, api_keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, hosts: HostRule, note_refusal: Callable[[int], None]) -> None:
         self._app = app
-        self._keys = tuple(key.encode("ascii") for key in api_keys)
+        self._keys = keys
+        self._hosts = hosts
+        self._note_refusal = note_refusal
+        self._failed_keys = FailedKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; other than HTTP passes through."""
@@ -47,6 +55,7 @@ class Edge:
         state: dict[str, Any] = scope.setdefault("state", {})
         state[REQUEST_ID_KEY] = request_id
         status = 499  # nothing was sent: the client closed the connection first
+        audit: dict[str, object] = {"client": _client(scope)}
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -56,62 +65,81 @@ class Edge:
             await send(message)
 
         try:
-            if self._keys and not self._may_enter(scope):
-                await _refuse(send_with_id)
+            denied = self._denial(scope, audit)
+            if denied is not None:
+                self._note_refusal(denied.status)
+                await _refuse(denied, send_with_id)
             elif scope["method"] == HttpMethod.HEAD:  # the server below leaves the body out
                 await self._app({**scope, "method": HttpMethod.GET}, receive, send_with_id)
             else:
                 await self._app(scope, receive, send_with_id)
         finally:
-            _log(scope, status, started_ns)
+            _log(scope, audit, status, started_ns)
 
-    def _may_enter(self, scope: HTTPScope) -> bool:
+    def _denial(self, scope: HTTPScope, audit: dict[str, object]) -> ErrorAnswer | None:
+        """Why a request goes no further, or None. Notes in ``audit`` whose key it carries, or what is wrong."""
         if scope["path"] in OPEN_PATHS:
-            return True
-        headers = [value for name, value in scope["headers"] if name == b"authorization"]
-        if scope["method"] == HttpMethod.OPTIONS and not headers and _is_preflight(scope):
-            return True
-        if len(headers) != 1:  # none, or an attempt to smuggle a second one
-            return False
-        scheme, _, token = headers[0].partition(b" ")
-        # Every key is compared, and in constant time, so that timing tells nothing about any of them.
-        matches = [hmac.compare_digest(token.strip(), key) for key in self._keys]
-        return scheme.lower() == b"bearer" and any(matches)
+            return None
+        if (refusal := self._hosts.refusal(scope)) is not None:
+            audit["denied"] = "host"
+            return refusal
+        if not self._keys or _is_preflight(scope):
+            return None
+        holder = self._keys.holder(scope)
+        if not isinstance(holder, Denial):
+            audit["key"] = scope["state"][API_KEY_NAME_KEY] = holder
+            return None
+        audit["denied"] = holder.value
+        wait_s = self._failed_keys.note(_client(scope))
+        if wait_s:
+            message = f"Too many requests without a valid API key from this address: wait {wait_s} s."
+            return ErrorAnswer(429, message, headers={"retry-after": str(wait_s), "x-should-retry": "false"})
+        message = "A valid API key is required: send 'Authorization: Bearer <key>'."
+        return ErrorAnswer(401, message, headers={"www-authenticate": "Bearer"})
+
+
+def _client(scope: HTTPScope) -> str:
+    client = scope["client"]
+    return client[0] if client else "-"
 
 
 def _is_preflight(scope: HTTPScope) -> bool:
+    if scope["method"] != HttpMethod.OPTIONS:
+        return False
     names = {name for name, _ in scope["headers"]}
-    return b"origin" in names and b"access-control-request-method" in names
+    return b"origin" in names and b"access-control-request-method" in names and b"authorization" not in names
 
 
 def _request_id(scope: HTTPScope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
             return bytes(value).decode("ascii")
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
-async def _refuse(send: Send) -> None:
-    answer = ErrorAnswer(401, "A valid API key is required: send 'Authorization: Bearer <key>'.")
+async def _refuse(answer: ErrorAnswer, send: Send) -> None:
     body = answer.body()
     headers = [
         (b"content-type", b"application/json"),
-        (b"www-authenticate", b"Bearer"),
         (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in answer.headers.items()),
     ]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _log(scope: HTTPScope, status: int, started_ns: int) -> None:
+def _log(scope: HTTPScope, audit: dict[str, object], status: int, started_ns: int) -> None:
     level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
+    if "denied" in audit:
+        level = logging.WARNING
     if not _LOG.isEnabledFor(level):
         return
     state: dict[str, Any] = scope["state"]
     fields: dict[str, object] = {
         "id": state[REQUEST_ID_KEY],
+        **audit,
         "method": scope["method"],
-        "path": scope["path"],
+        "path": cut(scope["path"]),
         "status": status,
         "total_ms": round((time.perf_counter_ns() - started_ns) / 1e6, 2),
     }
@@ -126,5 +154,10 @@ def _log(scope: HTTPScope, status: int, started_ns: int) -> None:
             "finish": ",".join(record.finish_reasons[index] for index in sorted(record.finish_reasons)),
         }
     if ignored := state.get(IGNORED_KEY):
-        fields["ignored_fields"] = ",".join(ignored)[:256]
+        fields["ignored_fields"] = cut(",".join(ignored))
     _LOG.log(level, "request", extra={"fields": fields})
+
+
+def cut(text: str) -> str:
+    """A client's text, short enough for a log line."""
+    return text if len(text) <= _MAX_LOGGED_CHARS else text[:_MAX_LOGGED_CHARS] + "..."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from runtime.engine.step_report import STEP_TOKEN_BOUNDS, EngineStats
@@ -41,6 +41,10 @@ class ServerMetrics:
             "request_refused", "Requests refused with a 4xx status.", ["model_name", "code"], registry=self.registry
         )
         self._refused = refused
+        self._cut = Counter(
+            "connection_cut", "Connections that a limit ended.", ["model_name", "reason"], registry=self.registry
+        )
+        self._open = Gauge("connections_open", "Connections now.", ["model_name"], registry=self.registry)
         self._model_name = model_name
 
     def observe(self, record: RequestRecord) -> None:
@@ -56,6 +60,14 @@ class ServerMetrics:
     def observe_refusal(self, status: int) -> None:
         """Count a request that was answered with a 4xx."""
         self._refused.labels(self._model_name, str(status)).inc()
+
+    def observe_cut(self, reason: str) -> None:
+        """Count a connection that was ended by a limit of time, size or number."""
+        self._cut.labels(self._model_name, reason).inc()
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Say where the number of open connections is read at each scrape."""
+        self._open.labels(self._model_name).set_function(count)
 
     def page(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -19,8 +19,10 @@ from api.controllers.management import ManagementController
 from api.controllers.models import ModelsController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
-from api.edge.access import RECORD_KEY, Edge
+from api.edge.access import RECORD_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
+from api.edge.hosts import host_rule
+from api.edge.keys import key_ring
 from api.errors import ClientGoneError, answer_from
 
 _LOG = logging.getLogger("powertrain.api")
@@ -28,7 +30,16 @@ _GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 def create_app(service: Service) -> ASGIApp:
-    """The whole server as one ASGI application. Its lifespan starts the engine and ends it; loading blocks nothing."""
+    """The whole server as one ASGI application. Raises SettingsError when the keys are not usable."""
+    settings = service.settings
+    keys = key_ring(settings)
+    hosts = host_rule(settings, has_keys=bool(keys))
+    edge = Edge(routed_app(service), keys, hosts, service.metrics.observe_refusal)
+    return Cors(edge, settings.cors_allow_origin)
+
+
+def routed_app(service: Service) -> Litestar:
+    """Every route, without the layers around them. The lifespan starts and ends the engine; loading blocks nothing."""
 
     @asynccontextmanager
     async def engine_lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -41,7 +52,7 @@ def create_app(service: Service) -> ASGIApp:
                 service.tracer.close()
 
     on_error = _ErrorHandler(service)
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             ChatController,
             CompletionController,
@@ -61,7 +72,6 @@ def create_app(service: Service) -> ASGIApp:
         debug=False,  # said explicitly, or Litestar asks the environment
         pdb_on_exception=False,
     )
-    return Cors(Edge(app, service.settings.api_key), service.settings.cors_allow_origin)
 
 
 class _ErrorHandler:
@@ -75,7 +85,8 @@ class _ErrorHandler:
             return Response(b"", status_code=499, media_type="application/json")
         answer = answer_from(error)
         if answer.status == 500:
-            _LOG.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+            fields = {"id": request.scope["state"][REQUEST_ID_KEY], "path": cut(request.scope["path"])}
+            _LOG.error("request failed", exc_info=error, extra={"fields": fields})
         if answer.status >= 500:
             self._count_failure(request)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from runtime.errors import PackageError, PowertrainError
 from runtime.package.manifest import MANIFEST_FILE, Package, load_package
 
+from api.edge.keys import key_ring
 from api.errors import SettingsError
 from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
@@ -42,9 +44,16 @@ def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[[_Command], _Co
         return click.option(f"{flag}/--no-{flag[2:]}", item.name, default=None, help=text)
     if get_origin(hint) is Literal:
         return click.option(flag, item.name, type=click.Choice(get_args(hint)), default=None, help=text)
+    if get_origin(hint) is tuple:
+        return click.option(flag, item.name, multiple=True, default=None, callback=_joined, help=text)
     kinds = {int: int, float: float}
     kind = next((kinds[part] for part in (hint, *get_args(hint)) if part in kinds), str)
     return click.option(flag, item.name, type=kind, default=None, help=text)
+
+
+def _joined(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """A flag that may be repeated, in the form that it has in the environment."""
+    return ",".join(values) if values else None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,9 +94,14 @@ def _serve(resolved: ResolvedSettings) -> None:
     configure_logging(settings)
     if resolved.unused_nim_names:
         _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
-    # The port first: a second server on it should fail before it reads gigabytes.
-    sock = bind(settings.host, settings.port)
-    with sock:
+    if names := key_ring(settings).names:
+        _LOG.info("a key is needed; the keys are %s", ", ".join(names))
+    # The ports first: a second server on them should fail before it reads gigabytes.
+    with ExitStack() as stack:
+        sock = stack.enter_context(bind(settings.host, settings.port))
+        sockets = [sock]
+        if settings.management_port is not None:
+            sockets.append(stack.enter_context(bind(settings.host, settings.management_port, "--management-port")))
         package = _load(settings)
         service = build_service(settings, package)
         host, port = sock.getsockname()[:2]
@@ -97,7 +111,7 @@ def _serve(resolved: ResolvedSettings) -> None:
             soft_wrap=True,
         )
         server = Server(service)
-        server.run(sockets=[sock])
+        server.run(sockets=sockets)
     if service.engine.failure is not None:
         raise PackageError(f"the engine failed: {service.engine.failure}")
 

@@ -77,8 +77,8 @@ def engine_config(settings: Settings, warm_up: tuple[int, ...] = ()) -> EngineCo
     )
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingsError in one line when the address is taken or not this machine's."""
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A bound socket. Raises SettingsError in one line when the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -87,7 +87,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
-        raise SettingsError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from error
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason}; choose another with {flag}") from error
     return sock
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import resource
 import socket
 import time
 from types import FrameType
@@ -12,11 +14,15 @@ import uvicorn
 from runtime.errors import EngineUnavailable
 
 from api.controllers.service import Service
+from api.edge.connection import Connection
+from api.edge.connection_table import ConnectionTable
+from api.edge.limits import ConnectionLimits, limits_from
+from api.edge.listener import Listener, SpareDescriptors
 from api.process.app import create_app
 
 _LOG = logging.getLogger("powertrain.server")
-_KEEP_CONNECTION_S = 65  # longer than the idle limit of common proxies, so that they close first
 _LAST_WRITES_S = 5
+_OWN_DESCRIPTORS = 128  # files, libraries and the event loop, beside connections
 
 
 class Server(uvicorn.Server):
@@ -26,30 +32,66 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, service: Service) -> None:
+        proxies = list(service.settings.trusted_proxy)
         super().__init__(
             uvicorn.Config(
                 create_app(service),
                 loop="uvloop",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=_KEEP_CONNECTION_S,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=proxies,
                 timeout_graceful_shutdown=_LAST_WRITES_S,
             )
         )
         self._service = service
+        self._limits = limits_from(service.settings)
+        self._listeners: list[Listener] = []
+        self._spare: SpareDescriptors | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready_task: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then watch the engine load."""
-        await super().startup(sockets)
+        """Listen on the first socket, on a second for probes only; then watch the engine load."""
+        await super().startup([])  # the lifespan; accepting is ours
         self._loop = asyncio.get_running_loop()
+        _raise_descriptor_limit(self._limits.max_connections + _OWN_DESCRIPTORS)
+        self._spare = SpareDescriptors(self._limits.num_reserved)
+        probes = dataclasses.replace(self._limits, max_connections=0)
+        for sock, limits in zip(sockets or (), (self._limits, probes), strict=False):
+            self._listeners.append(self._listen(sock, limits, self._spare))
         self._ready_task = self._loop.create_task(self._report_ready())
+
+    def _listen(self, sock: socket.socket, limits: ConnectionLimits, spare: SpareDescriptors) -> Listener:
+        metrics = self._service.metrics
+        table = ConnectionTable(limits, metrics.observe_cut)
+        if limits.max_connections:
+            metrics.watch_connections(lambda: len(table))
+
+        def make(probes_only: bool) -> Connection:
+            return Connection(
+                self.config,
+                self.server_state,
+                self.lifespan.state,
+                limits=limits,
+                table=table,
+                probes_only=probes_only,
+            )
+
+        return Listener(sock, table, make, spare)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, then end what is open."""
+        for listener in self._listeners:
+            listener.close()
+        if self._spare is not None:
+            self._spare.close()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain, then exit. Second: exit at once."""
@@ -79,3 +121,11 @@ class Server(uvicorn.Server):
             self.should_exit = self._drain_task is None
             return
         _LOG.info("ready after %.1f s", time.perf_counter() - started)
+
+
+def _raise_descriptor_limit(wanted: int) -> None:
+    """Allow this process as many descriptors as its connections may need, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < least:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))

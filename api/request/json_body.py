@@ -21,8 +21,11 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 
 
 def check_content_type(content_type: str | None, content_encoding: str | None) -> None:
-    """Raise RequestError unless the body is plain JSON; a missing type counts as JSON."""
-    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
+    """Raise RequestError unless the body says that it is plain JSON.
+
+    A missing type is refused too: a browser lets any page send such a body, and a plain text's, without asking first.
+    """
+    media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise RequestError("Unsupported Media Type: Only 'application/json' is allowed")
     if content_encoding is not None and content_encoding.strip().lower() not in {"", "identity"}:

@@ -149,6 +149,7 @@ class RunningServer:
     base_url: str
     port: int
     http: httpx.Client
+    management_port: int | None = None
 
     @property
     def openai(self) -> openai.OpenAI:
@@ -261,14 +262,14 @@ def running_server(
     )
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
     service = Service(settings=chosen, model=model, engine=engine, metrics=metrics)
-    sock = bind(chosen.host, 0)
+    sockets = [bind(chosen.host, 0) for port in (chosen.port, chosen.management_port) if port is not None]
     server = Server(service)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets}, daemon=True)
     thread.start()
-    port = int(sock.getsockname()[1])
+    port, *management = (int(sock.getsockname()[1]) for sock in sockets)
     base_url = f"http://127.0.0.1:{port}"
     http = httpx.Client(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=None))
-    running = RunningServer(service, session, gate, server, base_url, port, http)
+    running = RunningServer(service, session, gate, server, base_url, port, http, *management)
     try:
         if wait_for is not None:
             _wait_until_answering(running, wait_for)
@@ -278,7 +279,8 @@ def running_server(
         gate.open.set()
         server.should_exit = True
         thread.join(timeout=20)
-        sock.close()
+        for sock in sockets:
+            sock.close()
         assert not thread.is_alive(), "the server did not stop"
 
 

@@ -61,7 +61,7 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_PREFIX_CACHE": "maybe"}, "prefix_cache .from POWERTRAIN_PREFIX_CACHE."),
         ({"POWERTRAIN_API_KEY": ""}, "api_key: an empty value is not allowed"),
         ({"POWERTRAIN_API_KEY": "a,,b"}, "api_key: an empty value is not allowed"),
-        ({"POWERTRAIN_HOST": "0.0.0.0"}, "no --api-key is set"),
+        ({"POWERTRAIN_HOST": "0.0.0.0"}, "no --api-key or --api-key-file is set"),
         ({"POWERTRAIN_NUM_SLOTS": "0"}, "num_slots: 0 is below 1"),
         ({"POWERTRAIN_KEEP_ALIVE_S": "nan"}, "keep_alive_s: nan is below 0 or not finite"),
         ({"POWERTRAIN_OTEL_ENDPOINT": "http://x"}, "otel_endpoint is set but otel is off"),

@@ -13,6 +13,7 @@ from tests.api.scripted_server import RunningServer
 
 GOOD = b'{"messages":[{"role":"user","content":"ok"}]}'
 PATH = b"/v1/chat/completions"
+POST = b"POST " + PATH + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json"
 
 
 def talk(server: RunningServer, *blocks: bytes, timeout: float = 10) -> bytes:
@@ -29,7 +30,7 @@ def talk(server: RunningServer, *blocks: bytes, timeout: float = 10) -> bytes:
 
 def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
     size = str(len(body) if length is None else length).encode()
-    lines = [b"POST " + PATH + b" HTTP/1.1", b"host: x", b"connection: close", b"content-length: " + size, *headers]
+    lines = [POST, b"connection: close", b"content-length: " + size, *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
@@ -46,7 +47,7 @@ def test_body_in_one_byte_pieces(server: RunningServer) -> None:
 
 
 def test_chunked_body(server: RunningServer) -> None:
-    head = b"POST " + PATH + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = POST + b"\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (GOOD[:5], GOOD[5:])) + b"0\r\n\r\n"
     assert talk(server, head, chunks).startswith(b"HTTP/1.1 200")
 
@@ -72,9 +73,11 @@ def test_expectation_of_a_giant_is_refused(server: RunningServer) -> None:
     [
         b"\x00\x01\x02\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"POST " + PATH + b" HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"POST " + PATH + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
+        POST + b"\r\ncontent-length: -1\r\n\r\n",
+        b"POST "
+        + PATH
+        + b" HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n",
     ],
 )
 def test_malformed_requests_are_refused(server: RunningServer, raw: bytes) -> None:

@@ -25,7 +25,7 @@ def test_last_duplicate_key_counts(server: RunningServer) -> None:
     assert server.post(body).json()["usage"]["completion_tokens"] == 2
 
 
-@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "application/jsonl"])
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "application/jsonl", ""])
 def test_case_014_content_type(server: RunningServer, content_type: str) -> None:
     error = refused(server, {"messages": MESSAGES}, headers={"content-type": content_type})
     assert error["message"] == "Unsupported Media Type: Only 'application/json' is allowed"

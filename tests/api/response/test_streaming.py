@@ -194,7 +194,8 @@ def test_failure_in_a_plain_answer_is_a_500(server: RunningServer) -> None:
 
 def _open_stream(server: RunningServer, program: str = "*ab", **fields: Any) -> socket.socket:
     body = msgspec.json.encode({"messages": [user(program)], **fields})
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    lines = ["POST /v1/chat/completions HTTP/1.1", "host: localhost", "content-type: application/json"]
+    head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     connection.sendall(head.encode() + body)
     return connection
@@ -288,7 +289,9 @@ def test_case_072_first_bytes_leave_early(server: RunningServer) -> None:
 
 def test_http_1_0_clients_get_no_chunked_encoding(server: RunningServer) -> None:
     body = msgspec.json.encode({"messages": [user("abc")], "stream": True})
-    head = f"POST /v1/chat/completions HTTP/1.0\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(head.encode() + body)
         received = b""

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.ngram_draft import NgramDraft
-from runtime.session.device import DeviceError
+from runtime.errors import DeviceError
 from tests.fakes import Call, ScriptedSession
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
