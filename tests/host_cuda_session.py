@@ -4,7 +4,8 @@ Runs the graph on the CPU provider but behaves as a provider with ``enable_cuda_
 runs once, is captured and replayed within one call, and a replay uses what the host read at the capture. It fails on
 an input in host memory (ONNX Runtime would copy it once, when it is bound), on memory that the device does not own, on
 work left in the stream, on an input that nobody uploaded since it was last read, on a cache whose past and present
-differ, and on a graph id used with other addresses or shapes than it was captured with.
+differ, on a graph id used with other addresses or shapes than it was captured with, and on a total length that a slot
+has outgrown since it was captured.
 """
 
 from __future__ import annotations
@@ -119,6 +120,11 @@ class HostCudaSession:
 
     def _execute(self, binding: HostBinding, total: int | None) -> None:
         self.num_executions += 1
+        if total is not None:
+            (num_rows,), address = binding.inputs[graph_io.SEQLENS_K]
+            rows = int(self.device.view(address, 4 * num_rows).view(np.int32).max()) + 1
+            if rows > total:
+                raise HostError(f"a slot has {rows} rows, total_sequence_length was captured as {total}")
         inner, held = self.inner.io_binding(), np.array(0 if total is None else total, np.int32)
         for name, (shape, address) in binding.inputs.items():
             at = held.ctypes.data if name == graph_io.TOTAL_SEQUENCE_LENGTH else address
