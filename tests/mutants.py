@@ -61,8 +61,11 @@ def function_line(tree: Path, name: str) -> tuple[str, int]:
 def told(tree: Path, name: str) -> str:
     """``file:line`` of a mutant, what stood there and what the mutant put there."""
     file, begin = function_line(tree, name)
-    lines = mutmut(tree, "show", name).splitlines()
-    at = next(place for place, line in enumerate(lines) if line.startswith("@@"))
+    shown = mutmut(tree, "show", name)
+    lines = shown.splitlines()
+    at = next((place for place, line in enumerate(lines) if line.startswith("@@")), None)
+    if at is None:
+        raise SystemExit(f"mutmut shows no change for {name}:\n{shown[-3000:]}")
     hunk = lines[at + 1 :]
     before = next(place for place, line in enumerate(hunk) if line.startswith("-"))
     first = int(lines[at].split()[1].removeprefix("-").split(",")[0])
