@@ -4,16 +4,18 @@
 PYTHON ?= python3
 VENV   := .venv
 OPTIMUM := .venv-optimum
+MUTANT_VENV := .venv-mutants
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 MODEL  ?= smollm2-135m-instruct
 HOST   ?= 127.0.0.1
 PORT   ?= 8000
 TARGET ?= sm89
+MUTANTS ?= 200
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu check bench engine clean
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check bench engine clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +71,17 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 test-gpu: setup-dev setup-tensorrt model ## On a machine with a GPU: build for it, compare with the CPU, decode
 	@$(BIN)/python -m pytest tests/gpu/test_gpu_acceptance.py $(ARGS)
 
+# Not part of CI: some minutes. mutmut loads the tests into its own process, so it needs what they need beside it.
+mutants: $(MUTANT_VENV)/.installed ## Break the engine MUTANTS times on purpose, and list what no test noticed
+	@$(MUTANT_VENV)/bin/python tests/mutants.py --count $(MUTANTS) $(ARGS)
+
+$(MUTANT_VENV)/.installed: requirements/mutants.txt requirements/cpu.txt requirements/dev.txt
+	@echo "Installing what mutation testing needs into $(MUTANT_VENV)"
+	@$(PYTHON) -m venv $(MUTANT_VENV)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(MUTANT_VENV)/bin/python -m pip --quiet install --require-hashes \
+	    -r requirements/cpu.txt -r requirements/dev.txt -r requirements/mutants.txt
+	@touch $@
+
 check: setup-dev ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,5 +95,5 @@ engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GP
 	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) $(OPTIMUM) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -175,7 +175,11 @@ def test_the_largest_of_many_are_found_in_order() -> None:
 
 
 def test_many_that_tie_come_in_the_order_of_their_ids() -> None:
-    assert [token for token, _ in token_logprobs(np.zeros(5000, np.float32), 0, 20).top] == list(range(20))
+    logits = row("tied", 3, 50_000)  # whole numbers: a few large ones, and many of each below
+    logits[::100] = 40.0
+    logits[::997] = 41.0
+    expected = np.argsort(-logits, kind="stable")[:60].tolist()
+    assert [token for token, _ in token_logprobs(logits, 0, 60).top] == expected
 
 
 def test_rules_that_break_end_their_own_row() -> None:
