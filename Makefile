@@ -15,7 +15,7 @@ MUTANTS ?= 200
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check bench engine clean
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check audit bench engine clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,13 @@ check: setup-dev ## Lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+audit: setup-dev ## Compare pinned packages with known advisories: the committed list, and the index's if it has any
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+	    PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-audit/bin/python -m pip --quiet install pip-audit; }
+	@for name in cpu dev; do .venv-audit/bin/pip-audit --disable-pip --no-deps --progress-spinner off \
+	    -r requirements/$$name.txt -f json -o .venv-audit/$$name.json 2>/dev/null || true; done
+	@$(BIN)/python requirements/audit.py $$(ls .venv-audit/*.json 2>/dev/null)
+
 bench: model ## Measure MODEL in process and over HTTP; results in bench/results/
 	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
 
@@ -95,5 +102,5 @@ engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GP
 	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

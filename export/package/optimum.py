@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,28 @@ def _run_optimum(python: str, folder: Path, target: Path) -> None:
     """``optimum-cli export onnx``; only the graph and its data stay in ``target``."""
     if not (folder / SINGLE_FILE).is_file() and not (folder / INDEX_FILE).is_file():
         raise SourceError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there; pickled weights are not loaded")
+    refuse_foreign_kernels(read_json_object(folder / "config.json").values)
     command = [python, "-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", str(folder)]
     command += ["--task", "text-generation-with-past", "--device", "cpu", "--dtype", "fp32", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed list, no shell
     if done.returncode or not (target / GRAPH_FILE).is_file():
         reason = " ".join(line.strip() for line in done.stderr.strip().splitlines()[-_ERROR_LINES:]) or "no message"
         raise UnsupportedError(f"Optimum could not export {folder.name}: {reason}")
+
+
+def refuse_foreign_kernels(config: Mapping[str, Any]) -> None:
+    """Raise SourceError when a config names code of another repository, as ``..._implementation: owner/name``.
+
+    transformers before 5.3 fetches and runs it, remote code allowed or not (CVE-2026-4372).
+    """
+    pending: list[tuple[str, Any]] = list(config.items())
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, Mapping):  # what lies under such a key counts as the key's
+            outer = key if "_implementation" in key else ""
+            pending += [(f"{outer}.{inner}", member) for inner, member in value.items()]
+        elif "_implementation" in key and isinstance(value, str) and "/" in value:
+            raise SourceError(f"config.json: {key.strip('.')} is {value!r:.100}; code of other repositories is not run")
 
 
 def _text_files(folder: Path, graph_folder: Path) -> TextFiles:
