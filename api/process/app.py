@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ def create_app(service: Service) -> ASGIApp:
             yield
         finally:
             await service.engine.close()
+            await asyncio.to_thread(service.model.close)
             if service.tracer is not None:
                 service.tracer.close()
 

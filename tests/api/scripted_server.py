@@ -37,6 +37,7 @@ from api.server_settings import Settings
 from runtime.engine.async_engine import AsyncEngine
 from runtime.session.device import DeviceError
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
 from runtime.text.token_bytes import byte_alphabet
 from runtime.text.tokenizer import Tokenizer
 from tests.fakes import Call, ScriptedSession
@@ -55,6 +56,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _ASSISTANT = list(b"assistant\n")
+
+
+class _SharedWorker(TemplateWorker):
+    """Renders all servers' templates in one process, which outlives each of them: starting one takes a while."""
+
+    def close(self) -> None:
+        """Nothing: the next server goes on with it."""
+
+
+_WORKER = _SharedWorker()
 
 
 def tokenizer_json() -> bytes:
@@ -249,12 +260,14 @@ def running_server(
         return session
 
     engine = AsyncEngine(factory, engine_config(chosen))
+    chat_template = ChatTemplate(template, _WORKER)
+    chat_template.prove()
     model = ServedModel(
         names=chosen.served_model_name or NAMES,
         created_unix=1_700_000_000,
         max_model_len=max_model_len,
         tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
-        template=ChatTemplate(template),
+        template=chat_template,
         eos_token_ids=frozenset({IM_END}),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
