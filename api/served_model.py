@@ -13,7 +13,7 @@ from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
 
-_MAX_GUEST_RENDERINGS = 8
+_MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 
 
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):

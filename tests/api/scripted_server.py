@@ -38,6 +38,7 @@ from runtime.engine.async_engine import AsyncEngine
 from runtime.session.device import DeviceError
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
+from runtime.text.template.wire import TemplateLimits
 from runtime.text.token_bytes import byte_alphabet
 from runtime.text.tokenizer import Tokenizer
 from tests.fakes import Call, ScriptedSession
@@ -48,6 +49,7 @@ PIECE_IDS = {piece: 260 + position for position, piece in enumerate(PIECES)}
 VOCAB_SIZE = 512
 MAX_MODEL_LEN = 256
 NUM_SLOTS = 4
+GUEST_QUEUE = 4
 NAMES = ("test/scripted-model", "alias-name")
 TEMPLATE = (
     "{% for message in messages %}"
@@ -242,6 +244,8 @@ def running_server(
     max_model_len: int = MAX_MODEL_LEN,
     template: str = TEMPLATE,
     load_error: str | None = None,
+    template_limits: TemplateLimits | None = None,
+    guest_limits: TemplateLimits | None = None,
     **settings: Any,
 ) -> Iterator[RunningServer]:
     """Serve on a free port of this machine until the block ends."""
@@ -260,7 +264,8 @@ def running_server(
         return session
 
     engine = AsyncEngine(factory, engine_config(chosen))
-    chat_template = ChatTemplate(template, _WORKER)
+    worker = _WORKER if template_limits is None else TemplateWorker(limits=template_limits)
+    chat_template = ChatTemplate(template, worker)
     chat_template.prove()
     model = ServedModel(
         names=chosen.served_model_name or NAMES,
@@ -271,6 +276,7 @@ def running_server(
         eos_token_ids=frozenset({IM_END}),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
+        guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),
     )
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
     service = Service(settings=chosen, model=model, engine=engine, metrics=metrics)

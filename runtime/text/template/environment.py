@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import pass_eval_context
 
 from runtime.text.template.piece import Piece, joined, spans_of, trusted
+from runtime.text.template.safe_piece import safe
 
 
 class RaisedByTemplateError(Exception):
@@ -80,6 +81,7 @@ class PieceEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
         self.filters["tojson"] = _tojson
         self.filters["join"] = _join
+        self.filters["safe"] = safe
         self.globals["raise_exception"] = _raise_exception
 
     def _generate(

@@ -2,7 +2,8 @@
 
 A ``Piece`` is a ``str`` with spans of *trusted* characters; any other ``str`` is untrusted, and so is whatever an
 operation returns that is not overridden here. Forgetting an operation therefore costs a control token, never makes
-one. Trust is given in one place, ``trusted``, which a template cannot reach. Knows no template engine.
+one. Trust is given in one place, ``trusted``, which a template cannot reach; everything else here only passes it on,
+character by character. Knows no template engine.
 """
 
 # ruff: noqa: D102 - the methods are str's own, and mean what they mean there
@@ -135,7 +136,8 @@ def trusted(text: str) -> Piece:
 
 def spans_of(text: str) -> Spans:
     """The trusted characters of a text."""
-    return text._spans if isinstance(text, Piece) else ()  # noqa: SLF001 - this module's own class
+    spans: Spans = getattr(text, "_spans", ())
+    return spans
 
 
 def joined(texts: Iterable[str]) -> str:
@@ -150,10 +152,11 @@ def joined(texts: Iterable[str]) -> str:
             else:
                 spans.append((at + start, at + end))
         at += len(part)
-    return _marked("".join(parts), tuple(spans))
+    return marked("".join(parts), tuple(spans))
 
 
-def _marked(text: str, spans: Spans) -> str:
+def marked(text: str, spans: Spans) -> str:
+    """``text`` with these trusted spans, which come from texts that it was made of."""
     if not spans:
         return text
     piece = Piece(text)
@@ -162,13 +165,13 @@ def _marked(text: str, spans: Spans) -> str:
 
 
 def _cut(piece: Piece, start: int, stop: int) -> str:
-    kept = ((max(a, start) - start, min(b, stop) - start) for a, b in spans_of(piece) if a < stop and b > start)
-    return _marked(str.__getitem__(piece, slice(start, stop)), tuple(kept))
+    clipped = ((max(a, start) - start, min(b, stop) - start) for a, b in spans_of(piece))
+    return marked(str.__getitem__(piece, slice(start, stop)), tuple((a, b) for a, b in clipped if a < b))
 
 
 def _same_length(piece: Piece, text: str) -> str:
     """A change of case maps each character to one or more; with no more characters than before it is one to one."""
-    return _marked(text, spans_of(piece)) if len(text) == len(piece) else text
+    return marked(text, spans_of(piece)) if len(text) == len(piece) else text
 
 
 def _split_parts(piece: Piece, sep: str | None, texts: list[str]) -> list[str]:

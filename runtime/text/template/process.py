@@ -77,11 +77,8 @@ class TemplateWorker:
             frame = framed(job)
         except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
             raise TemplateError(f"the messages hold a value that no template can be given: {error}") from error
-        if not self._children:
-            self._children.append(_Child(self.limits))
-        child = self._children[0]
+        child = self._started_child()
         try:
-            child.wait_started()
             rendering = child.exchange(frame, self.limits.deadline_s)
         except (OSError, EOFError, msgspec.MsgspecError) as error:
             _end_all(self._children)
@@ -91,6 +88,18 @@ class TemplateWorker:
         if rendering.error is not None:
             raise TemplateError(rendering.error)
         return rendering
+
+    def _started_child(self) -> _Child:
+        if self._children and not self._children[0].is_alive:
+            _end_all(self._children)  # killed between two jobs, by a person or for want of memory
+        if not self._children:
+            self._children.append(_Child(self.limits))
+        try:
+            self._children[0].wait_started()
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            _end_all(self._children)
+            raise RuntimeError("the process that renders chat templates did not start") from error
+        return self._children[0]
 
     def _cause(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
@@ -117,14 +126,16 @@ class _Child:
         self.pid = self._process.pid
         self._is_started = False
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.poll() is None
+
     def wait_started(self) -> None:
-        """Return once the process is sealed. Raises RuntimeError when it cannot be started."""
+        """Return once the process is sealed. Raises what ``exchange`` raises."""
         if self._is_started:
             return
-        try:
-            hello = msgspec.msgpack.decode(self._receive(time.monotonic() + _START_S), type=Hello)
-        except (OSError, EOFError) as error:
-            raise RuntimeError("the process that renders chat templates did not start") from error
+        hello = msgspec.msgpack.decode(self._receive(time.monotonic() + _START_S), type=Hello)
         if hello.unsealed is not None:
             _LOG.warning("chat templates run without a system call filter: %s", hello.unsealed)
         self._is_started = True
