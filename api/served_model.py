@@ -12,7 +12,10 @@ from runtime.errors import PackageError
 from runtime.package.limits import TokenId, decode_document
 from runtime.package.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
+
+_MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 
 
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +37,8 @@ class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
 class ServedModel:
     """One model as requests see it. ``names[0]`` is the base name; the others are aliases.
 
-    ``special_tokens`` (``bos_token``, ...) are handed to the template. ``license_text`` and ``manifest`` are what the
+    ``special_tokens`` (``bos_token``, ...) are handed to the template. Templates that requests bring are rendered by
+    ``guest_worker``, which delays nobody who uses the model's own. ``license_text`` and ``manifest`` are what the
     management endpoints show.
     """
 
@@ -49,6 +53,14 @@ class ServedModel:
     license_name: str = ""
     license_text: str = ""
     manifest: Manifest | None = None
+    guest_worker: TemplateWorker = field(
+        default_factory=lambda: TemplateWorker("guest-templates", queue=_MAX_GUEST_RENDERINGS)
+    )
+
+    def close(self) -> None:
+        """End the processes that render templates; they start again when needed."""
+        self.template.worker.close()
+        self.guest_worker.close()
 
     @property
     def base_name(self) -> str:
@@ -62,13 +74,15 @@ def served_model_from_package(
     """The model of a verified package. Raises PackageError or TemplateError when a text file of it is unusable."""
     manifest = package.manifest
     source = template_source if template_source is not None else package.read_text(CHAT_TEMPLATE_FILE)
+    template = ChatTemplate(source, TemplateWorker("template"))
+    template.prove()
     license_text = package.read_text(LICENSE_FILE) if LICENSE_FILE in manifest.files else ""
     return ServedModel(
         names=names or manifest.served_names or (manifest.name,),
         created_unix=manifest.created_unix,
         max_model_len=max_model_len,
         tokenizer=Tokenizer.from_package(package),
-        template=ChatTemplate(source),
+        template=template,
         eos_token_ids=frozenset(manifest.stop_token_ids),
         special_tokens=manifest.special_tokens,
         defaults=_generation_defaults(package),

@@ -26,7 +26,7 @@ EDGES = {
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.source runtime.package"
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
-    " export.source export.source.hf runtime runtime.package runtime.text",
+    " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
     "export.plan": "runtime runtime.loading runtime.package runtime.session",
     "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.package",
     "runtime": "",
@@ -38,11 +38,12 @@ EDGES = {
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
     "runtime.engine": "runtime runtime.sampling runtime.session",
-    "runtime.text": "runtime runtime.package",
+    "runtime.text": "runtime runtime.package runtime.text.template",
+    "runtime.text.template": "runtime",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
-    "api": "runtime runtime.package runtime.text",
-    "api.request": "api runtime runtime.text",
+    "api": "runtime runtime.package runtime.text runtime.text.template",
+    "api.request": "api runtime runtime.text runtime.text.template",
     "api.observe": "api runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
@@ -65,6 +66,7 @@ HEAVY = {
     "safetensors": ("export.source.hf",),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
     "litestar": ("api",),
+    "jinja2": ("runtime.text.template",),
 }
 """Packages that only some folders, and what lies in them, may import."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,6 +49,7 @@ def routed_app(service: Service) -> Litestar:
             yield
         finally:
             await service.engine.close()
+            await asyncio.to_thread(service.model.close)
             if service.tracer is not None:
                 service.tracer.close()
 

@@ -57,10 +57,10 @@ def warm_up_ids(model: ServedModel) -> tuple[int, ...]:
     It takes template and tokenizer through their first use, and the system text that a template adds into the cache.
     """
     try:
-        text = model.template.render([{"role": "user", "content": "Hello"}], variables=dict(model.special_tokens))
+        prompt = model.template.render([{"role": "user", "content": "Hello"}], server_texts=model.special_tokens)
     except TemplateError:
         return ()
-    return tuple(model.tokenizer.encode(text))
+    return tuple(model.tokenizer.encode(prompt.text))
 
 
 def engine_config(settings: Settings, warm_up: tuple[int, ...] = ()) -> EngineConfig:

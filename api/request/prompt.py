@@ -1,20 +1,20 @@
 """From chat messages to prompt token ids, by the model's template and tokenizer.
 
-Owns the view of messages that templates get, and the rule that text from a client never becomes control tokens
-(unless the operator trusts clients). Knows no sampling and no HTTP.
+Owns the view of messages that templates get. A rendering says which of its characters the template wrote, and the
+tokenizer makes control tokens of those alone, unless the operator trusts clients. Knows no sampling and no HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from runtime.errors import RequestError
-from runtime.text.chat_template import RESERVED_NAMES, ChatTemplate
-from runtime.text.tokenizer import Tokenizer
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.wire import RESERVED_NAMES, Rendering
 
 from api.request.chat import ChatRequest
 from api.request.messages import (
@@ -28,7 +28,7 @@ from api.request.messages import (
 )
 from api.served_model import ServedModel
 
-_INLINE_CHARS = 16_384  # a longer conversation is rendered and tokenized off the event loop's thread
+_INLINE_CHARS = 16_384  # a longer prompt is tokenized off the event loop's thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +41,34 @@ class Prompt:
 
 async def build_prompt(fields: ChatRequest, model: ServedModel, *, trust_special_tokens: bool) -> Prompt:
     """Render and tokenize. Raises TemplateError with the template's own words, RequestError for a bad argument."""
-    size = sum(len(text_of(message.content)) for message in fields.messages)
-    if size <= _INLINE_CHARS:
-        return _build(fields, model, trust_special_tokens)
-    return await asyncio.to_thread(_build, fields, model, trust_special_tokens)
+    rendering = await asyncio.wrap_future(_submit(fields, model))
+    if len(rendering.text) <= _INLINE_CHARS:
+        return _tokenized(rendering, fields, model, trust_special_tokens)
+    return await asyncio.to_thread(_tokenized, rendering, fields, model, trust_special_tokens)
 
 
-def _build(fields: ChatRequest, model: ServedModel, trust_special_tokens: bool) -> Prompt:
-    tokenizer = model.tokenizer
-    template = model.template if fields.chat_template is None else ChatTemplate(fields.chat_template)
-    given: dict[str, Any] = {
-        "messages": [_template_message(message, template) for message in fields.messages],
-        "documents": fields.documents,
-        "variables": _variables(fields, template),
-    }
-    if not trust_special_tokens:
-        given = {name: _guarded(value, tokenizer) for name, value in given.items()}
-    text = template.render(
-        given["messages"],
-        documents=given["documents"],
-        variables={**model.special_tokens, **given["variables"]},
+def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:
+    template = model.template
+    if fields.chat_template is not None:
+        template = ChatTemplate(fields.chat_template, model.guest_worker)
+    return template.submit(
+        [_template_message(message, template) for message in fields.messages],
+        documents=fields.documents,
+        variables=_variables(fields),
+        implied=_implied(fields),
+        server_texts=model.special_tokens,
         add_generation_prompt=fields.add_generation_prompt is not False,
         continue_final_message=bool(fields.continue_final_message),
     )
-    ids = tokenizer.encode_guarded(text, add_special_tokens=bool(fields.add_special_tokens))
-    return Prompt(tokenizer.unguarded(text), tuple(ids))
+
+
+def _tokenized(rendering: Rendering, fields: ChatRequest, model: ServedModel, trust_special_tokens: bool) -> Prompt:
+    text, add_special = rendering.text, bool(fields.add_special_tokens)
+    if trust_special_tokens:
+        ids = model.tokenizer.encode(text, add_special_tokens=add_special)
+    else:
+        ids = model.tokenizer.encode_spans(text, rendering.spans, add_special_tokens=add_special)
+    return Prompt(text, tuple(ids))
 
 
 def _template_message(message: Message, template: ChatTemplate) -> dict[str, Any]:
@@ -109,13 +112,11 @@ def _template_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
-def _variables(fields: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
-    """Extra names for the template: ``chat_template_kwargs`` over what ``reasoning_effort`` implies."""
+def _variables(fields: ChatRequest) -> dict[str, Any]:
+    """Extra names for the template: ``chat_template_kwargs`` over ``reasoning_effort``."""
     variables: dict[str, Any] = {}
     if fields.reasoning_effort is not None:
         variables["reasoning_effort"] = fields.reasoning_effort
-        if "enable_thinking" in template.variables:
-            variables["enable_thinking"] = fields.reasoning_effort != "none"
     for name, value in (fields.chat_template_kwargs or {}).items():
         if name in RESERVED_NAMES:
             where = "chat_template_kwargs"
@@ -124,12 +125,6 @@ def _variables(fields: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
     return variables
 
 
-def _guarded(value: Any, tokenizer: Tokenizer) -> Any:  # noqa: ANN401 - plain JSON values of any shape
-    """A copy of a JSON value in which no string, key included, can be read as a control token."""
-    if isinstance(value, str):
-        return tokenizer.guard(value)
-    if isinstance(value, Mapping):
-        return {_guarded(key, tokenizer): _guarded(item, tokenizer) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_guarded(item, tokenizer) for item in value]
-    return value
+def _implied(fields: ChatRequest) -> dict[str, Any]:
+    """What ``reasoning_effort`` means to a template that can only be told to think or not."""
+    return {} if fields.reasoning_effort is None else {"enable_thinking": fields.reasoning_effort != "none"}

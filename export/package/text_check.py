@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from runtime.errors import TemplateError
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
 from tokenizers import Tokenizer
 
 from export.checkpoint.checkpoint import TextFiles
@@ -13,7 +16,7 @@ from export.errors import SourceError
 def check_text_files(text: TextFiles, vocab_size: int) -> None:
     """Raise SourceError if the tokenizer outgrows the embedding or the chat template cannot render a first turn.
 
-    The template runs where a server runs it: in its sandbox, with its limits.
+    The template runs where a server runs it: in a sealed process, with its limits.
     """
     num_tokens = Tokenizer.from_str(text.tokenizer_json).get_vocab_size()
     if num_tokens > vocab_size:
@@ -25,10 +28,9 @@ def check_text_files(text: TextFiles, vocab_size: int) -> None:
         raise SourceError(f"an end token lies outside the vocabulary of {vocab_size} tokens")
     if text.chat_template is None:
         return
-    try:
-        template = ChatTemplate(text.chat_template)
-        template.render(
-            [{"role": "user", "content": "Hello"}], add_generation_prompt=True, variables=text.special_tokens
-        )
-    except TemplateError as error:
-        raise SourceError(f"the checkpoint's chat template cannot render a first turn: {error}") from error
+    with closing(TemplateWorker()) as worker:
+        try:
+            template = ChatTemplate(text.chat_template, worker)
+            template.render([{"role": "user", "content": "Hello"}], server_texts=text.special_tokens)
+        except TemplateError as error:
+            raise SourceError(f"the checkpoint's chat template cannot render a first turn: {error}") from error

@@ -1,12 +1,15 @@
 """Text <-> token ids of one package. Wraps the ``tokenizers`` library and knows each token's bytes.
 
-Owns the rule that text from a client never becomes a control token: ``encode_guarded`` takes text in which
-``SpecialTextGuard`` has marked such places. Knows no chat template, no request and no HTTP.
+Owns the rule that only the server's own words become control tokens. The library would find a control token's name
+anywhere, so text is encoded by a *twin* of the tokenizer, whose control tokens are called by keys instead, and a key is
+written only where a name lies wholly inside a trusted span. The keys hold a noncharacter that no text may hold. Knows
+no chat template, no request and no HTTP.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,9 +22,9 @@ from runtime.package.manifest import TOKENIZER_FILE, Package
 from runtime.text.token_bytes import token_bytes_table
 
 # Unicode noncharacters: never assigned, never meant for interchange, untouched by every normalisation form.
-GUARD_MARK = "\ufdd0"
 _KEY_OPEN, _KEY_CLOSE = "\ufdd1", "\ufdd2"
-_RESERVED = re.compile("[\ufdd0-\ufdd2]")
+# Published tokenizers leave some turn marks unflagged (DeepSeek's distilled models: ``<｜User｜>``).
+_CONTROL_FORM = re.compile(r"<[|｜].+[|｜]>")
 
 
 class Tokenizer:
@@ -30,7 +33,9 @@ class Tokenizer:
     ``vocab_size`` is the number of ids the model's logits have, which may exceed the tokenizer's own.
     """
 
-    def __init__(self, tokenizer_json: bytes, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, tokenizer_json: bytes, vocab_size: int | None = None, *, stop_token_ids: Iterable[int] = ()
+    ) -> None:
         self._json = tokenizer_json
         self._tokenizer = _load(tokenizer_json)
         vocab = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -40,58 +45,53 @@ class Tokenizer:
                 f"{TOKENIZER_FILE} has a token id {num_ids - 1}; the largest allowed is {MAX_VOCAB_SIZE - 1}"
             )
         self.vocab_size = vocab_size if vocab_size is not None else num_ids
-        self._bytes = token_bytes_table(_decoder_of(tokenizer_json), vocab, max(self.vocab_size, num_ids))
+        document = _document_of(tokenizer_json)
+        self._bytes = token_bytes_table(document.decoder, vocab, max(self.vocab_size, num_ids))
         added = self._tokenizer.get_added_tokens_decoder()
-        self._special = {token_id: token.content for token_id, token in added.items() if token.special}
-        self.special_ids = frozenset(self._special)
-        self._special_pattern = _alternatives(self._special.values())
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        stops = frozenset(stop_token_ids)
+        self._controls = {
+            token.content: token_id
+            for token_id, token in added.items()
+            if token.content and (token.special or token_id in stops or _CONTROL_FORM.fullmatch(token.content))
+        }
+        # What lies outside the vocabulary becomes the unknown token, whose name is a control token's in many models.
+        self._never_from_text = frozenset(self._controls.values()) - ({document.model.unknown_id(vocab)} - stops)
+        self._control_pattern = _alternatives(self._controls)
         self._twin: tokenizers.Tokenizer | None = None
 
     @classmethod
     def from_package(cls, package: Package) -> Tokenizer:
         """The tokenizer of a verified package. Raises PackageError when the file is not a usable tokenizer."""
-        return cls(package.read_bytes(TOKENIZER_FILE, MAX_TOKENIZER_BYTES), package.manifest.shape.vocab_size)
+        manifest = package.manifest
+        text = package.read_bytes(TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
+        return cls(text, manifest.shape.vocab_size, stop_token_ids=manifest.stop_token_ids)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of text in which control tokens' names become control tokens."""
+        """Token ids of text that is trusted throughout: every control token's name becomes the control token."""
         return _encode(self._tokenizer, text, add_special_tokens=add_special_tokens)
 
     def encode_plain(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of text from outside: a control token's name in it stays ordinary text."""
-        if not self.holds_special_text(text):
-            return self.encode(text, add_special_tokens=add_special_tokens)
-        return _encode(self._plain_twin(), text, add_special_tokens=add_special_tokens)
+        """Token ids of text from outside: a control token's name in it stays ordinary text.
 
-    def encode_guarded(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of text whose client-made parts went through ``guard``; marked places become ordinary text."""
-        if GUARD_MARK not in text:
-            return self.encode(text, add_special_tokens=add_special_tokens)
-        keys = {content: _key(token_id) for token_id, content in self._special.items()}
-        own = self._special_pattern.sub(lambda match: keys[match[0]], text) if self._special_pattern else text
-        return _encode(self._plain_twin(), self.unguarded(own), add_special_tokens=add_special_tokens)
-
-    def guard(self, text: str) -> str:
-        """``text`` with a mark inside every control token's name, so that it can no longer be read as one.
-
-        Text without such a name is returned as it is, so ordinary requests keep their exact token ids.
-        Raises RequestError when the text also uses the noncharacters that serve as marks.
+        Raises RequestError when the text holds the noncharacter U+FDD1.
         """
-        pattern = self._special_pattern
-        if pattern is None or pattern.search(text) is None:
-            if GUARD_MARK in text:
-                raise RequestError("the text holds the noncharacter U+FDD0, which is not meant for interchange")
-            return text
-        if _RESERVED.search(text):
-            raise RequestError("the text holds noncharacters U+FDD0 to U+FDD2, which are not meant for interchange")
-        return pattern.sub(lambda match: match[0][:1] + GUARD_MARK + match[0][1:], text)
+        return self.encode_spans(text, (), add_special_tokens=add_special_tokens)
 
-    def unguarded(self, text: str) -> str:
-        """Text without the marks of ``guard``."""
-        return text.replace(GUARD_MARK, "")
+    def encode_spans(
+        self, text: str, trusted: Iterable[tuple[int, int]], *, add_special_tokens: bool = False
+    ) -> list[int]:
+        """Token ids of text in which control tokens' names count only where they lie inside one trusted span.
 
-    def holds_special_text(self, text: str) -> bool:
-        """True when the text contains the name of a control token."""
-        return self._special_pattern is not None and self._special_pattern.search(text) is not None
+        ``trusted`` are half-open ranges of positions, in order. The text is encoded as one, so that ordinary text has
+        the ids that ``encode`` gives it. Raises RequestError when the text holds the noncharacter U+FDD1.
+        """
+        if _KEY_OPEN in text:
+            raise RequestError("the text holds the noncharacter U+FDD1, which is not meant for interchange")
+        written: Counter[int] = Counter()
+        ids = _encode(self._plain_twin(), self._keyed(text, trusted, written), add_special_tokens=add_special_tokens)
+        self._check_controls(ids, written, add_special_tokens=add_special_tokens)
+        return ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of a whole sequence, by the library's own decoder."""
@@ -116,23 +116,60 @@ class Tokenizer:
         return None if found is None else str(found)
 
     def prepare(self) -> None:
-        """Build now what the first text with a control token's name in it would otherwise wait for."""
+        """Build now what the first text would otherwise wait for."""
         self._plain_twin()
+
+    def _keyed(self, text: str, trusted: Iterable[tuple[int, int]], written: Counter[int]) -> str:
+        """``text`` with keys for the names in trusted spans; counts them in ``written``."""
+        pattern = self._control_pattern
+        if pattern is None:
+            return text
+
+        def key(match: re.Match[str]) -> str:
+            token_id = self._controls[match[0]]
+            written[token_id] += 1
+            return _key(token_id)
+
+        parts, at = [], 0
+        for start, end in trusted:
+            parts += [text[at:start], pattern.sub(key, text[start:end])]
+            at = end
+        return "".join([*parts, text[at:]])
+
+    def _check_controls(self, ids: Sequence[int], written: Counter[int], *, add_special_tokens: bool) -> None:
+        """The last line of defence: no control token may come out that was not put in.
+
+        Holds whatever a tokenizer's rules make of a text.
+        """
+        allowed = Counter(written)
+        if add_special_tokens:
+            allowed.update(_encode(self._plain_twin(), "", add_special_tokens=True))
+        if Counter(token_id for token_id in ids if token_id in self._never_from_text) - allowed:
+            raise RequestError("the text holds characters that this model's tokenizer turns into a control token")
 
     def _plain_twin(self) -> tokenizers.Tokenizer:
         """The same tokenizer whose control tokens have names that no text holds. Built when first needed."""
         if self._twin is None:
-            self._twin = _rename_specials(self._json, self._special)
+            self._twin = _rename_controls(self._json, self._controls)
         return self._twin
 
 
-class _DecoderOnly(msgspec.Struct):
+class _Model(msgspec.Struct):
+    unk_token: str | None = None
+    unk_id: int | None = None
+
+    def unknown_id(self, vocab: dict[str, int]) -> int | None:
+        return vocab.get(self.unk_token) if self.unk_token is not None else self.unk_id
+
+
+class _Document(msgspec.Struct):
+    model: _Model
     decoder: dict[str, Any] | None = None
 
 
-def _decoder_of(tokenizer_json: bytes) -> dict[str, Any] | None:
+def _document_of(tokenizer_json: bytes) -> _Document:
     try:
-        return decode_document(tokenizer_json, _DecoderOnly).decoder
+        return decode_document(tokenizer_json, _Document)
     except ValueError as error:
         raise PackageError(f"{TOKENIZER_FILE} is not readable: {error}") from error
 
@@ -161,18 +198,33 @@ def _alternatives(contents: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(re.escape(content) for content in longest_first)) if longest_first else None
 
 
-def _rename_specials(tokenizer_json: bytes, special: dict[int, str]) -> tokenizers.Tokenizer:
+def _rename_controls(tokenizer_json: bytes, controls: dict[str, int]) -> tokenizers.Tokenizer:
+    """A tokenizer that finds no control token but by its key. Raises PackageError when that cannot be had.
+
+    Keys are found in the text as it stands: a normalizer could make one of other characters, or unmake it.
+    """
     document = msgspec.json.decode(tokenizer_json)
-    names = {content: _key(token_id) for token_id, content in special.items()}
+    names = {content: _key(token_id) for content, token_id in controls.items()}
     for token in document["added_tokens"]:
-        token["content"] = names.get(token["content"], token["content"])
-    vocab = document["model"]["vocab"]
-    if isinstance(vocab, dict):
-        document["model"]["vocab"] = {names.get(token, token): token_id for token, token_id in vocab.items()}
-    else:  # Unigram: [token, score] pairs, the id is the position
-        document["model"]["vocab"] = [[names.get(token, token), score] for token, score in vocab]
+        if token["content"] in names:
+            token.update(content=names[token["content"]], normalized=False, single_word=False)
+    _rename_vocabulary(document["model"], names)
     twin = _load(msgspec.json.encode(document))
-    moved = [content for token_id, content in special.items() if twin.token_to_id(_key(token_id)) != token_id]
-    if moved:
-        raise PackageError(f"{TOKENIZER_FILE}: the control token {moved[0]!r} cannot be kept apart from ordinary text")
+    for content, token_id in controls.items():
+        if twin.token_to_id(_key(token_id)) != token_id:
+            message = f"{TOKENIZER_FILE}: the control token {content!r} cannot be kept apart from ordinary text"
+            raise PackageError(message)
     return twin
+
+
+def _rename_vocabulary(model: dict[str, Any], names: dict[str, str]) -> None:
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {names.get(token, token): token_id for token, token_id in vocab.items()}
+    else:  # Unigram: [token, score] pairs, the id is the position
+        model["vocab"] = [[names.get(token, token), score] for token, score in vocab]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:  # BPE: a merge that makes a control token of its characters would make one of any text
+        pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+        model["merges"] = [pair for pair in pairs if names.keys().isdisjoint((*pair, "".join(pair)))]

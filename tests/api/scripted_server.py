@@ -37,6 +37,8 @@ from api.server_settings import Settings
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import DeviceError
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
+from runtime.text.template.wire import TemplateLimits
 from runtime.text.token_bytes import byte_alphabet
 from runtime.text.tokenizer import Tokenizer
 from tests.fakes import Call, ScriptedSession
@@ -47,6 +49,7 @@ PIECE_IDS = {piece: 260 + position for position, piece in enumerate(PIECES)}
 VOCAB_SIZE = 512
 MAX_MODEL_LEN = 256
 NUM_SLOTS = 4
+GUEST_QUEUE = 4
 NAMES = ("test/scripted-model", "alias-name")
 TEMPLATE = (
     "{% for message in messages %}"
@@ -55,6 +58,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _ASSISTANT = list(b"assistant\n")
+
+
+class _SharedWorker(TemplateWorker):
+    """Renders all servers' templates in one process, which outlives each of them: starting one takes a while."""
+
+    def close(self) -> None:
+        """Nothing: the next server goes on with it."""
+
+
+_WORKER = _SharedWorker()
 
 
 def tokenizer_json() -> bytes:
@@ -232,6 +245,8 @@ def running_server(
     max_model_len: int = MAX_MODEL_LEN,
     template: str = TEMPLATE,
     load_error: str | None = None,
+    template_limits: TemplateLimits | None = None,
+    guest_limits: TemplateLimits | None = None,
     **settings: Any,
 ) -> Iterator[RunningServer]:
     """Serve on a free port of this machine until the block ends."""
@@ -250,15 +265,19 @@ def running_server(
         return session
 
     engine = AsyncEngine(factory, engine_config(chosen))
+    worker = _WORKER if template_limits is None else TemplateWorker(limits=template_limits)
+    chat_template = ChatTemplate(template, worker)
+    chat_template.prove()
     model = ServedModel(
         names=chosen.served_model_name or NAMES,
         created_unix=1_700_000_000,
         max_model_len=max_model_len,
         tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
-        template=ChatTemplate(template),
+        template=chat_template,
         eos_token_ids=frozenset({IM_END}),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
+        guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),
     )
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
     service = Service(settings=chosen, model=model, engine=engine, metrics=metrics)

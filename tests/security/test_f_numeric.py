@@ -22,6 +22,7 @@ from runtime.errors import RequestError
 from runtime.request import Request
 from runtime.sampling.sampler import SamplerState, sample
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, RunningServer, tokenizer_json, user
 from tests.runtime.sampling.sample_rows import KINDS, row
@@ -31,7 +32,7 @@ MODEL = ServedModel(
     created_unix=0,
     max_model_len=256,
     tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
-    template=ChatTemplate(TEMPLATE),
+    template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
 )
 NUMBERS = (

@@ -18,11 +18,13 @@ import pytest
 from runtime.errors import TemplateError
 from runtime.package.manifest import CHAT_TEMPLATE_FILE, Package
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
 from tests.golden.real_templates.archive import TemplatesUnavailableError, fetch_templates
 from tests.paths import ROOT
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "real_templates" / "prompts.json").read_text("utf-8"))
 PACKAGED = "smollm2"
+WORKER = TemplateWorker()
 NOW = datetime.fromisoformat(GOLDEN["now"])
 
 
@@ -37,7 +39,7 @@ def templates() -> Path:
 def check(source: str, family: str) -> None:
     """Every case of a family: the same text, or an error where transformers has one."""
     assert hashlib.sha256(source.encode()).hexdigest() == GOLDEN["sha256"][family]
-    template = ChatTemplate(source, clock=lambda: NOW)
+    template = ChatTemplate(source, WORKER, clock=lambda: NOW)
     prompts = [prompt for prompt in GOLDEN["prompts"] if prompt["family"] == family]
     assert len(prompts) == len(GOLDEN["cases"])
     wrong = [prompt["case"] for prompt in prompts if rendered(template, GOLDEN["cases"][prompt["case"]]) != of(prompt)]
@@ -56,7 +58,7 @@ def rendered(template: ChatTemplate, case: Mapping[str, Any]) -> str:
     arguments = {name: given.pop(name) for name in ("tools", "documents", "add_generation_prompt") if name in given}
     messages = given.pop("messages")
     try:
-        return template.render(messages, variables={**GOLDEN["special_tokens"], **given}, **arguments)
+        return template.render(messages, server_texts=GOLDEN["special_tokens"], variables=given, **arguments).text
     except TemplateError as error:
         return "failed" if str(error).startswith("the chat template failed: ") else f"raised {error}"
 
@@ -75,4 +77,4 @@ def test_every_template_of_the_collection_compiles(templates: Path) -> None:
     sources = sorted(templates.glob("*.jinja"))
     assert len(sources) > 60
     for source in sources:
-        ChatTemplate(source.read_text("utf-8"))
+        ChatTemplate(source.read_text("utf-8"), WORKER).prove()

@@ -1,0 +1,172 @@
+"""The process that renders templates: what it may do, how it ends, and that it never outlives the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import Overloaded, TemplateError
+from runtime.text.template import process
+from runtime.text.template.process import TemplateWorker
+from runtime.text.template.wire import Job, TemplateLimits
+from tests.paths import ROOT
+
+NOW = "2026-03-04T05:06:00+00:00"
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def job(source: str) -> Job:
+    return Job(source=source, now=NOW, messages=[{"role": "user", "content": "hi"}])
+
+
+def is_running(pid: int) -> bool:
+    """False once a process has ended, also while its parent has not asked for its status."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_ended(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while is_running(pid):
+        assert time.monotonic() < deadline, "the process is still there"
+        time.sleep(0.01)
+
+
+@linux
+def test_a_worker_has_no_environment_no_files_and_no_privileges() -> None:
+    worker = TemplateWorker()
+    worker.submit(job("x")).result()
+    folder = Path("/proc") / str(worker.pid)
+    assert (folder / "environ").read_bytes() == b""
+    assert sorted(path.name for path in (folder / "fd").iterdir()) == ["0", "1", "2"]
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+    limits = (folder / "limits").read_text()
+    for name in ("Max open files            3", "Max file size             0", "Max core file size        0"):
+        assert name in limits
+    assert f"Max address space         {worker.limits.memory_bytes}" in limits
+    worker.close()
+
+
+@linux
+def test_sealed_code_can_neither_open_nor_start_nor_connect_nor_signal() -> None:
+    """What a template that broke out of Jinja2's sandbox would find."""
+    code = """
+import ctypes, os, signal, socket, sys
+from runtime.text.template.seal import seal
+assert seal(1 << 30) is None
+tries = {
+    "open": lambda: os.open("/etc/hostname", os.O_RDONLY),
+    "fork": os.fork,
+    "exec": lambda: os.execv("/bin/true", ["true"]),
+    "socket": socket.socket,
+    "kill": lambda: os.kill(os.getppid(), signal.SIGTERM),
+    "unlink": lambda: os.unlink("/tmp/none"),
+}
+for name, attempt in tries.items():
+    try:
+        attempt()
+    except PermissionError:
+        continue
+    print(name)
+print("end")
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "end\n"
+
+
+def test_a_job_that_runs_too_long_is_killed_and_the_next_one_served() -> None:
+    worker = TemplateWorker(limits=TemplateLimits(deadline_s=0.3))
+    worker.submit(job("x")).result()
+    first = worker.pid
+    with pytest.raises(TemplateError, match=r"ran for longer than the 0\.3 s that are allowed"):
+        worker.submit(job(ENDLESS)).result()
+    assert worker.pid not in {None, first}  # started again at once
+    assert worker.submit(job("x")).result().text == "x"
+    worker.close()
+
+
+@linux
+def test_a_killed_process_costs_one_job_and_close_leaves_none() -> None:
+    worker = TemplateWorker(limits=TemplateLimits(deadline_s=30))
+    worker.submit(job("x")).result()
+    first = worker.pid
+    assert first is not None
+    running = worker.submit(job(ENDLESS))
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(TemplateError, match="crashed the process that renders it"):
+        running.result()
+    assert worker.submit(job("x")).result().text == "x"
+    second = worker.pid
+    assert second is not None
+    os.kill(second, signal.SIGKILL)  # between two jobs nobody pays for it
+    wait_until_ended(second)
+    assert worker.submit(job("x")).result().text == "x"
+    worker.close()
+    assert not is_running(first)
+    assert not is_running(second)
+    assert worker.submit(job("x")).result().text == "x"
+    last = worker.pid
+    assert last is not None
+    del worker, running
+    wait_until_ended(last)
+
+
+@linux
+def test_the_process_dies_with_a_server_that_is_killed() -> None:
+    """Also in the middle of a job, when it would not notice the closed channel for long."""
+    code = f"""
+from runtime.text.template.process import TemplateWorker
+from runtime.text.template.wire import Job, TemplateLimits
+worker = TemplateWorker(limits=TemplateLimits(deadline_s=60))
+worker.submit(Job(source="x", now="{NOW}", messages=[])).result()
+worker.submit(Job(source="{ENDLESS}" * 9, now="{NOW}", messages=[]))
+print(worker.pid, flush=True)
+input()
+"""
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        assert is_running(pid)
+        server.kill()
+    wait_until_ended(pid)
+
+
+def test_the_queue_is_bounded() -> None:
+    worker = TemplateWorker(limits=TemplateLimits(deadline_s=0.5), queue=2)
+    jobs = [worker.submit(job(ENDLESS)), worker.submit(job("x"))]
+    with pytest.raises(Overloaded, match="2 chat templates wait"):
+        worker.submit(job("x"))
+    with pytest.raises(TemplateError):
+        jobs[0].result()
+    assert jobs[1].result().text == "x"
+    assert worker.submit(job("y")).result().text == "y"
+    worker.close()
+
+
+def test_a_process_that_cannot_start_is_the_server_s_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = TemplateWorker()
+    monkeypatch.setattr(process, "_BOOT", "raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="did not start"):
+        worker.submit(job("x")).result()
+    monkeypatch.undo()
+    assert worker.submit(job("x")).result().text == "x"
+    worker.close()
+
+
+def test_jobs_and_renderings_of_many_megabytes_pass() -> None:
+    worker = TemplateWorker(limits=TemplateLimits(deadline_s=30))
+    big = Job(source="{{ messages[0].content }}", now=NOW, messages=[{"role": "user", "content": "é" * 5_000_000}])
+    assert len(worker.submit(big).result().text) == 5_000_000
+    worker.close()
