@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 from api.controllers.chat import ChatController
 from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController
-from api.controllers.intake import AnyRequest
+from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
 from api.controllers.models import ModelsController
 from api.controllers.service import Service
@@ -61,7 +61,7 @@ def create_app(service: Service) -> ASGIApp:
         debug=False,  # said explicitly, or Litestar asks the environment
         pdb_on_exception=False,
     )
-    return Cors(Edge(app, service.settings.api_key), service.settings.cors_allow_origin)
+    return Cors(Edge(releasing(app), service.settings.api_key), service.settings.cors_allow_origin)
 
 
 class _ErrorHandler:

@@ -28,7 +28,7 @@ from api.request.messages import (
 )
 from api.served_model import ServedModel
 
-_INLINE_CHARS = 16_384  # a longer conversation is rendered and tokenized off the event loop's thread
+_INLINE_CHARS = 4_096  # a longer conversation is rendered and tokenized off the event loop's thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from runtime.errors import RequestError
 
 from api.errors import NotFoundError
+from api.request.body_limits import MAX_NESTING
 from api.request.chat import ChatRequest
 from api.request.completion import CompletionRequest
 from api.request.field_errors import convert, describe
+from api.request.json_body import nests_deeper
 from api.request.known_fields import sort_fields
 from api.request.messages import AssistantMessage
 from api.request.sampling_fields import SamplingFields
@@ -91,9 +94,32 @@ def _check_messages(fields: ChatRequest, _rules: RequestRules) -> None:
     for index, message in enumerate(fields.messages):
         if not isinstance(message, AssistantMessage):
             continue
+        _check_calls(message, f"messages.{index}")
         if message.content is None and not message.tool_calls and message.function_call is None:
             where = f"messages.{index}.content"
             raise RequestError(f"{where} is required for an assistant message without tool_calls", where)
+
+
+def _check_calls(message: AssistantMessage, where: str) -> None:
+    """Arguments are JSON in a text, which the template gets parsed: they may nest no deeper than the body itself."""
+    named = [(f"tool_calls.{place}.function", call.function) for place, call in enumerate(message.tool_calls or ())]
+    if message.function_call is not None:
+        named.append(("function_call", message.function_call))
+    for name, function in named:
+        field = f"{where}.{name}.arguments"
+        if _is_too_deep(function.arguments):
+            raise RequestError(f"{field}: nested deeper than {MAX_NESTING} levels", field)
+
+
+def _is_too_deep(json_text: str) -> bool:
+    if json_text.count("{") + json_text.count("[") <= MAX_NESTING:
+        return False
+    try:
+        return nests_deeper(msgspec.json.decode(json_text), MAX_NESTING)
+    except RecursionError:
+        return True
+    except msgspec.DecodeError:  # the template gets the text as it is
+        return False
 
 
 def _check_common(fields: SamplingFields, rules: RequestRules) -> None:

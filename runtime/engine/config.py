@@ -11,6 +11,7 @@ class EngineConfig:
 
     max_num_seqs             choices that may hold a slot at once; None = as many as there are slots
     max_queue                requests that may wait beyond those that run; one more is refused
+    max_predicted_wait_s     a request that would wait longer before its prompt's turn is refused; None = no limit
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
     idle_prefill_chunk_tokens  the same while nobody decodes: attention computes a chunk's scores for every token
@@ -27,6 +28,7 @@ class EngineConfig:
 
     max_num_seqs: int | None = None
     max_queue: int = 256
+    max_predicted_wait_s: float | None = None
     max_queue_time_s: float | None = None
     prefill_chunk_tokens: int = 128
     idle_prefill_chunk_tokens: int = 256

@@ -15,6 +15,7 @@ import tokenizers
 
 from runtime.errors import PackageError, RequestError
 from runtime.package.manifest import TOKENIZER_FILE, Package
+from runtime.text.token_bound import token_bound
 from runtime.text.token_bytes import token_bytes_table
 
 # Unicode noncharacters: never assigned, never meant for interchange, untouched by every normalisation form.
@@ -36,6 +37,8 @@ class Tokenizer:
         self.vocab_size = vocab_size if vocab_size is not None else max(vocab.values(), default=-1) + 1
         decoder = msgspec.json.decode(tokenizer_json, type=_DecoderOnly).decoder
         self._bytes = token_bytes_table(decoder, vocab, max(self.vocab_size, max(vocab.values(), default=-1) + 1))
+        document = msgspec.json.decode(tokenizer_json)
+        self._bound = token_bound(document, max(map(len, self._bytes), default=0))
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {token_id: token.content for token_id, token in added.items() if token.special}
         self.special_ids = frozenset(self._special)
@@ -83,6 +86,10 @@ class Tokenizer:
     def unguarded(self, text: str) -> str:
         """Text without the marks of ``guard``."""
         return text.replace(GUARD_MARK, "")
+
+    def fewest_tokens(self, text: str) -> int:
+        """A number of tokens that the text surely has, without encoding it; 0 when its length tells nothing."""
+        return self._bound.fewest_tokens(text)
 
     def holds_special_text(self, text: str) -> bool:
         """True when the text contains the name of a control token."""
