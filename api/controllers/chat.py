@@ -115,7 +115,7 @@ async def _prepare(body: bytes, service: Service) -> _Prepared:
     asked = await off_loop(len(body), lambda: validate_chat(parse_object(body, limits), service.rules))
     check_length(asked.fields, service.model)
     trusted = service.settings.trust_special_tokens_in_content
-    prompt = await build_prompt(asked.fields, service.model, trust_special_tokens=trusted)
+    prompt = await build_prompt(asked.fields, service.model, trust_special_tokens=trusted, size_bytes=len(body))
     return await off_loop(len(body), lambda: _fitted(asked, prompt, service.model))
 
 

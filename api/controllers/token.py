@@ -79,7 +79,8 @@ async def _tokenized(body: bytes, service: Service) -> TokenizeBody:
     fields = await off_loop(size, lambda: parse_object(body, limits))
     if "messages" in fields:
         asked = await off_loop(size, lambda: validate_chat(_known(fields), service.rules))
-        ids = list((await build_prompt(asked.fields, model, trust_special_tokens=trusted)).ids)
+        prompt = await build_prompt(asked.fields, model, trust_special_tokens=trusted, size_bytes=size)
+        ids = list(prompt.ids)
     else:
         ids = await off_loop(size, lambda: _text_ids(fields, service, trusted=trusted))
     wants_names = fields.get("return_token_strs") is True

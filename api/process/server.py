@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import time
@@ -78,4 +79,6 @@ class Server(uvicorn.Server):
             _LOG.error("the model could not be loaded: %s", error)
             self.should_exit = self._drain_task is None
             return
+        # What lives now lives on: collecting garbage need not look at it again, which stops everything for 0.1 s.
+        gc.freeze()
         _LOG.info("ready after %.1f s", time.perf_counter() - started)

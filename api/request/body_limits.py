@@ -12,6 +12,8 @@ MAX_NESTING = 128
 MAX_KEYS = 256
 """Names at the top level of a body, and within ``nvext``: the contract knows some 70."""
 MAX_CONTAINERS = 16_384
+MAX_ARGUMENT_VALUES = 16_384
+"""In the arguments of all tool calls of a request: they are JSON within JSON and get parsed too."""
 _LEAST_BODY_BYTES = 256 * 1024
 _BODY_BYTES_PER_TOKEN = 32
 """Prose has 4 to 5 bytes per token, and JSON that escapes every character up to 12."""

@@ -6,7 +6,6 @@ Owns the view of messages that templates get, and the rule that text from a clie
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +25,8 @@ from api.request.messages import (
     ToolMessage,
     text_of,
 )
+from api.request.turns import off_loop
 from api.served_model import ServedModel
-
-_INLINE_CHARS = 4_096  # a longer conversation is rendered and tokenized off the event loop's thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,14 @@ class Prompt:
     ids: tuple[int, ...]
 
 
-async def build_prompt(fields: ChatRequest, model: ServedModel, *, trust_special_tokens: bool) -> Prompt:
-    """Render and tokenize. Raises TemplateError with the template's own words, RequestError for a bad argument."""
-    size = sum(len(text_of(message.content)) for message in fields.messages)
-    if size <= _INLINE_CHARS:
-        return _build(fields, model, trust_special_tokens)
-    return await asyncio.to_thread(_build, fields, model, trust_special_tokens)
+async def build_prompt(
+    fields: ChatRequest, model: ServedModel, *, trust_special_tokens: bool, size_bytes: int
+) -> Prompt:
+    """Render and tokenize, off the event loop's thread when the request's ``size_bytes`` are many.
+
+    Raises TemplateError with the template's own words, RequestError for a bad argument.
+    """
+    return await off_loop(size_bytes, lambda: _build(fields, model, trust_special_tokens))
 
 
 def _build(fields: ChatRequest, model: ServedModel, trust_special_tokens: bool) -> Prompt:
