@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -64,16 +64,16 @@ class TokenController(Controller):
     async def tokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Token ids of a text or of a conversation."""
         body = await read_bytes(request, service)
-        return JsonAnswer(await in_turn(request, service, len(body), lambda: _tokenized(body, service)))
+        return await in_turn(request, service, len(body), lambda: _tokenized(body, service))
 
     @post("/detokenize", status_code=200)
     async def detokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Text of token ids."""
         body = await read_bytes(request, service)
-        return JsonAnswer(await in_turn(request, service, len(body), lambda: _detokenized(body, service)))
+        return await in_turn(request, service, len(body), lambda: _detokenized(body, service))
 
 
-async def _tokenized(body: bytes, service: Service) -> TokenizeBody:
+async def _tokenized(body: bytes, service: Service) -> JsonAnswer:
     limits, size, model = service.reception.limits, len(body), service.model
     trusted = service.settings.trust_special_tokens_in_content
     fields = await off_loop(size, lambda: parse_object(body, limits))
@@ -84,8 +84,7 @@ async def _tokenized(body: bytes, service: Service) -> TokenizeBody:
     else:
         ids = await off_loop(size, lambda: _text_ids(fields, service, trusted=trusted))
     wants_names = fields.get("return_token_strs") is True
-    names = await off_loop(size, lambda: _names(ids, model)) if wants_names else None
-    return TokenizeBody(count=len(ids), max_model_len=model.max_model_len, tokens=ids, token_strs=names)
+    return await off_loop(size, lambda: _ids_answer(ids, model, with_names=wants_names))
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,15 +100,16 @@ def _text_ids(fields: Mapping[str, Any], service: Service, *, trusted: bool) -> 
     return encode(text.prompt, add_special_tokens=text.add_special_tokens)
 
 
-def _names(ids: Sequence[int], model: ServedModel) -> list[str]:
-    return [model.tokenizer.token_name(token_id) or "" for token_id in ids]
+def _ids_answer(ids: list[int], model: ServedModel, *, with_names: bool) -> JsonAnswer:
+    names = [model.tokenizer.token_name(token_id) or "" for token_id in ids] if with_names else None
+    return JsonAnswer(TokenizeBody(count=len(ids), max_model_len=model.max_model_len, tokens=ids, token_strs=names))
 
 
-async def _detokenized(body: bytes, service: Service) -> DetokenizeBody:
-    return await off_loop(len(body), lambda: _text_of(parse_object(body, service.reception.limits), service))
+async def _detokenized(body: bytes, service: Service) -> JsonAnswer:
+    return await off_loop(len(body), lambda: _text_answer(parse_object(body, service.reception.limits), service))
 
 
-def _text_of(fields: Mapping[str, Any], service: Service) -> DetokenizeBody:
+def _text_answer(fields: Mapping[str, Any], service: Service) -> JsonAnswer:
     check_model(fields.get("model"), service.rules)
     asked = convert({name: value for name, value in fields.items() if value is not None}, DetokenizeRequest)
     tokenizer = service.model.tokenizer
@@ -118,4 +118,4 @@ def _text_of(fields: Mapping[str, Any], service: Service) -> DetokenizeBody:
             where = f"tokens.{index}"
             message = f"{where}: {token_id} is not in the vocabulary of {tokenizer.vocab_size} tokens"
             raise RequestError(message, where)
-    return DetokenizeBody(tokenizer.decode(asked.tokens, skip_special_tokens=False))
+    return JsonAnswer(DetokenizeBody(tokenizer.decode(asked.tokens, skip_special_tokens=False)))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RENDER, TOKENIZE, DETOKENIZE = CHAT + "/render", "/tokenize", "/detokenize"
-_MESSAGES = b'{"messages":[{"role":"user","content":"ok"}]'
-_PROMPT = b'{"prompt":"ok"'
+_MESSAGES = b'{"messages":[{"role":"user","content":"ok"}],"max_tokens":1'
+_PROMPT = b'{"prompt":"ok","max_tokens":1'
+_TOO_MUCH = b'{"max_tokens":1000000,'  # refused when the prompt is known: all of the work and none of the model's
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,19 @@ def nasty_bodies(limit_bytes: int) -> list[NastyBody]:
 
 
 def _texts(fill: _Filler) -> list[NastyBody]:
-    user = b'{"messages":[{"role":"user","content":"'
+    user = _TOO_MUCH + b'"messages":[{"role":"user","content":"'
     return [
-        fill.filled("completion of digits", COMPLETIONS, b'{"prompt":"', b"1234567890", b'"}'),
-        fill.filled("completion of one letter", COMPLETIONS, b'{"prompt":"', b"a", b'"}'),
-        fill.filled("completion of spaces", COMPLETIONS, b'{"prompt":"', b" ", b'"}'),
-        fill.filled("completion of emoji", COMPLETIONS, b'{"prompt":"', "\U0001f600".encode(), b'"}'),
-        fill.filled("completion of control tokens", COMPLETIONS, b'{"prompt":"', b"<|im_end|>", b'"}'),
-        fill.filled("completion that is cut", COMPLETIONS, b'{"truncate_prompt_tokens":4,"prompt":"', b"12", b'"}'),
-        fill.filled("completion of escapes", COMPLETIONS, b'{"prompt":"', rb"\u0041", b'"}'),
-        fill.filled("completion of quotes", COMPLETIONS, b'{"prompt":"', rb"\"", b'"}'),
-        fill.filled("completion of commas", COMPLETIONS, b'{"prompt":"', b",", b'"}'),
+        fill.filled("completion of digits", COMPLETIONS, _TOO_MUCH + b'"prompt":"', b"1234567890", b'"}'),
+        fill.filled("completion of one letter", COMPLETIONS, _TOO_MUCH + b'"prompt":"', b"a", b'"}'),
+        fill.filled("completion of spaces", COMPLETIONS, _TOO_MUCH + b'"prompt":"', b" ", b'"}'),
+        fill.filled("completion of emoji", COMPLETIONS, _TOO_MUCH + b'"prompt":"', "\U0001f600".encode(), b'"}'),
+        fill.filled("completion of control tokens", COMPLETIONS, _TOO_MUCH + b'"prompt":"', b"<|im_end|>", b'"}'),
+        fill.filled(
+            "completion that is cut", COMPLETIONS, _TOO_MUCH + b'"truncate_prompt_tokens":4,"prompt":"', b"12", b'"}'
+        ),
+        fill.filled("completion of escapes", COMPLETIONS, _TOO_MUCH + b'"prompt":"', rb"\u0041", b'"}'),
+        fill.filled("completion of quotes", COMPLETIONS, _TOO_MUCH + b'"prompt":"', rb"\"", b'"}'),
+        fill.filled("completion of commas", COMPLETIONS, _TOO_MUCH + b'"prompt":"', b",", b'"}'),
         fill.filled("chat of digits", CHAT, user, b"1234567890", b'"}]}'),
         fill.filled("chat of control tokens", CHAT, user, b"<|im_end|>", b'"}]}'),
         fill.filled("chat that is cut", CHAT, user, b"a b ", b'"}],"truncate_prompt_tokens":4}'),
@@ -65,7 +68,7 @@ def _texts(fill: _Filler) -> list[NastyBody]:
 
 
 def _structures(fill: _Filler) -> list[NastyBody]:
-    calls = b'{"messages":[{"role":"assistant","tool_calls":['
+    calls = b'{"max_tokens":1,"messages":[{"role":"assistant","tool_calls":['
     call = b'{"function":{"name":"f","arguments":"'
     return [
         fill.filled("empty lists", CHAT, _MESSAGES + b',"x":[', b"[]", b"]}", b","),
@@ -79,7 +82,9 @@ def _structures(fill: _Filler) -> list[NastyBody]:
         fill.numbered("unknown keys", CHAT, _MESSAGES + b",", b'"k%d":1', b"}"),
         fill.numbered("unknown extensions", CHAT, _MESSAGES + b',"nvext":{', b'"k%d":1', b"}}"),
         fill.numbered("a large ignored object", CHAT, _MESSAGES + b',"metadata":{', b'"k%d":"v"', b"}}"),
-        fill.filled("empty messages", CHAT, b'{"messages":[', b'{"role":"user","content":""}', b"]}", b","),
+        fill.filled(
+            "empty messages", CHAT, b'{"max_tokens":1,"messages":[', b'{"role":"user","content":""}', b"]}", b","
+        ),
         fill.filled(
             "parts", CHAT, b'{"messages":[{"role":"user","content":[', b'{"type":"text","text":""}', b"]}]}", b","
         ),
@@ -106,8 +111,6 @@ def _fields(fill: _Filler) -> list[NastyBody]:
         fill.filled("one long stop string", CHAT, _MESSAGES + b',"stop":"', b"a", b'"}'),
         fill.numbered("biases", CHAT, _MESSAGES + b',"logit_bias":{', b'"%d":1', b"}}"),
         fill.filled("stop token ids", CHAT, _MESSAGES + b',"stop_token_ids":[', b"65", b"]}", b","),
-        fill.filled(
-            "allowed token ids", CHAT, _MESSAGES + b',"max_tokens":1,"allowed_token_ids":[', b"65", b"]}", b","
-        ),
+        fill.filled("allowed token ids", CHAT, _MESSAGES + b',"allowed_token_ids":[', b"65", b"]}", b","),
         fill.filled("one long model name", CHAT, _MESSAGES + b',"model":"', b"m", b'"}'),
     ]
