@@ -72,8 +72,8 @@ class Client:
         self._max_tokens = max_tokens
         self._rng = random.Random(3)
 
-    async def chat(self, phase: Phase) -> None:
-        """One streamed chat; notes when its first token or its refusal came."""
+    async def chat(self, phase: Phase) -> int:
+        """One streamed chat; notes when its first token or its refusal came. Returns the seconds of Retry-After."""
         text = " ".join(self._rng.choice(_WORDS) for _ in range(self._rng.randint(20, 120)))
         fields = {"messages": [{"role": "user", "content": text}], "stream": True}
         body = msgspec.json.encode({**fields, "max_tokens": self._max_tokens, "ignore_eos": True})
@@ -91,6 +91,7 @@ class Client:
             phase.refusal_s.append(time.perf_counter() - begin)
             phase.retry_after[headers.get("retry-after", "none")] += 1
         writer.close()
+        return int(headers.get("retry-after", 0))
 
     async def health(self, phase: Phase) -> None:
         """Ask for the server's health again and again."""
@@ -123,7 +124,7 @@ async def _closed(client: Client, num_clients: int, seconds: float) -> Phase:
 
     async def one() -> None:
         while time.perf_counter() < end:
-            await client.chat(phase)
+            await asyncio.sleep(await client.chat(phase))
 
     return await _watched(client, phase, asyncio.gather(*(one() for _ in range(num_clients))))
 

@@ -55,6 +55,40 @@ def test_no_body_holds_the_event_loop(server: RunningServer) -> None:
     assert server.service.reception.budget.held_bytes == 0
 
 
+def test_large_texts_are_worked_on_off_the_loop(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, loop = server.service.model.tokenizer, server.server._loop
+    assert loop is not None
+    loop_threads: list[int] = []
+    loop.call_soon_threadsafe(lambda: loop_threads.append(threading.get_ident()))
+    threads: list[int] = []
+
+    def watched(name: str) -> None:
+        original = getattr(tokenizer, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            threads.append(threading.get_ident())
+            return original(*args, **options)
+
+        monkeypatch.setattr(tokenizer, name, call)
+
+    for name in ("encode", "encode_plain", "encode_guarded", "decode", "token_name"):
+        watched(name)
+    cut: dict[str, Any] = {"truncate_prompt_tokens": 4, "max_tokens": 1}
+    for fields, path in (
+        ({"messages": [user("x" * 5000)], **cut}, CHAT),
+        ({"messages": [user("x" * 5000)], **cut}, CHAT + "/render"),
+        ({"prompt": "x" * 5000, "echo": True, **cut}, COMPLETIONS),
+        ({"prompt": "x", "bad_words": ["x" * 100] * 60, "max_tokens": 1}, COMPLETIONS),
+        ({"prompt": "x" * 5000, "return_token_strs": True}, "/tokenize"),
+        ({"messages": [user("x" * 5000)]}, "/tokenize"),
+        ({"tokens": [65] * 5000}, "/detokenize"),
+    ):
+        threads.clear()
+        assert server.post(fields, path).status_code == 200
+        assert threads, path
+        assert not {*threads} & {*loop_threads}, path
+
+
 @pytest.mark.parametrize(
     ("fields", "limit"),
     [
