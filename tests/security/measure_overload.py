@@ -124,7 +124,8 @@ async def _closed(client: Client, num_clients: int, seconds: float) -> Phase:
 
     async def one() -> None:
         while time.perf_counter() < end:
-            await asyncio.sleep(await client.chat(phase))
+            retry_s = await client.chat(phase)
+            await asyncio.sleep(retry_s)
 
     return await _watched(client, phase, asyncio.gather(*(one() for _ in range(num_clients))))
 
