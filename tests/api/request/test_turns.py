@@ -66,12 +66,27 @@ def test_small_work_goes_before_large_and_large_leaves_a_place() -> None:
     with_turns(body)
 
 
+def test_the_smallest_goes_first() -> None:
+    async def body(turns: Turns, work: Work, begun: list[str]) -> None:
+        sizes = {"a": SMALL, "b": SMALL, "larger": 4 * SMALL, "smaller": 2 * SMALL}
+        tasks = [asyncio.create_task(turns.take(size, work(name))) for name, size in sizes.items()]
+        await settle()
+        work.gates["a"].set()
+        await settle()
+        assert begun == ["a", "b", "smaller"]
+        for gate in work.gates.values():
+            gate.set()
+        await asyncio.gather(*tasks)
+
+    with_turns(body)
+
+
 def test_what_waits_long_goes_before_later_small_work() -> None:
     now = [0.0]
 
     async def body() -> None:
-        turns, begun = Turns(4 * LARGE, clock=lambda: now[0]), []  # type: ignore[var-annotated]
-        work = Work(begun)
+        begun: list[str] = []
+        turns, work = Turns(4 * LARGE, clock=lambda: now[0]), Work(begun)
         tasks = [asyncio.create_task(turns.take(SMALL, work(name))) for name in ("a", "b", "early")]
         await settle()
         now[0] = 1.0
