@@ -56,7 +56,10 @@ class Settings:
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int = _setting(DEFAULT_SLOTS, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
     max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
-    max_queue_time_s: float | None = _setting(None, "Longest wait before a request is given up.")
+    max_predicted_wait_s: float = _setting(
+        5.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
+    )
+    max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")
     kv_cache_share: float = _setting(0.4, "That share, on the CPU: above 0, at most 1.")
     threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
@@ -76,7 +79,8 @@ class Settings:
     trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")
     strict_fields: bool = _setting(False, "Refuse unknown request fields instead of ignoring them.")
     max_stop_strings: int = _setting(16, "Most stop strings of a request.")
-    max_body_bytes: int = _setting(10 * 2**20, "Largest request body.")
+    max_body_bytes: int | None = _setting(None, "Largest request body; default: 32 bytes per token of the context.")
+    max_in_flight_bytes: int | None = _setting(None, "Bodies and prompts in memory; default: 64 largest bodies.")
     id_prefix: str = _setting("chat-", "Start of chat answers' ids; NIM 2.x uses chatcmpl-.")
     force_include_usage: bool = _setting(False, "End every stream with usage.")
     prompt_tokens_details: bool = _setting(False, "Report cached prompt tokens in usage.")
@@ -96,9 +100,10 @@ class Settings:
     def check(self) -> None:
         """Raise SettingsError for a value out of range or two settings that contradict each other."""
         least = {
-            "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_queue_time_s": 0, "kv_cache_bytes": 1,
+            "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_predicted_wait_s": 0,
+            "max_queue_time_s": 0, "kv_cache_bytes": 1,
             "threads": 1, "prefill_chunk_tokens": 16, "max_draft_tokens": 0,
-            "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1,
+            "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
             "write_timeout_s": 0.01,

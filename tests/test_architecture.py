@@ -48,7 +48,8 @@ EDGES = {
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
     "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.engine runtime.text",
-    "api.process": "api api.controllers api.edge api.observe runtime runtime.engine runtime.loading runtime.package",
+    "api.process": "api api.controllers api.edge api.observe api.request runtime runtime.engine runtime.loading"
+    " runtime.package",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",

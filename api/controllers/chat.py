@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import msgspec
 from litestar import Controller, post
@@ -16,22 +17,27 @@ from api.controllers.intake import (
     AnyRequest,
     cache_salt_of,
     frame_answer,
+    in_turn,
     new_id,
-    read_object,
+    read_bytes,
     request_id_of,
     start_generation,
 )
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.chat import ChatRequest
+from api.request.early_length import check_length
+from api.request.json_body import parse_object
 from api.request.messages import AssistantMessage, text_of
-from api.request.prompt import build_prompt
+from api.request.prompt import Prompt, build_prompt
 from api.request.sampling import sampling_params, text_rules, truncate_prompt
+from api.request.turns import off_loop
 from api.request.validation import Validated, validate_chat
 from api.response.chat import ChatRenderer
 from api.response.json_answer import JsonAnswer
 from api.response.logprobs import TokenNames
 from api.response.renderer import AnswerOptions
+from api.served_model import ServedModel
 
 
 class RenderedPrompt(msgspec.Struct, frozen=True):
@@ -51,10 +57,10 @@ class ChatController(Controller):
     async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Answer a conversation. Every check is made before the status line."""
         arrival_ns = time.perf_counter_ns()
-        body = await read_object(request, service)
-        service.require_ready()
-        asked = validate_chat(body, service.rules)
-        _, prompt_ids, sampling = await _prepare(asked, service)
+        body = await read_bytes(request, service)
+        service.require_room()
+        prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        asked, prompt_ids, sampling = prepared.asked, prepared.prompt_ids, prepared.sampling
         fields = asked.fields
         engine_request = EngineRequest(
             request_id=new_id(""),
@@ -76,7 +82,7 @@ class ChatController(Controller):
         )
         renderer = ChatRenderer(record, _options(fields, service, prompt_ids), _echo(fields))
         rules = text_rules(fields, sampling, service.model.eos_token_ids)
-        generation = start_generation(service, [engine_request], rules, record)
+        generation = start_generation(request, service, [engine_request], rules, record)
         return frame_answer(
             request,
             service,
@@ -90,23 +96,41 @@ class ChatController(Controller):
     @post("/render", status_code=200)
     async def render(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """The prompt that a chat request would run with. Needs no engine."""
-        asked = validate_chat(await read_object(request, service), service.rules)
-        text, prompt_ids, sampling = await _prepare(asked, service)
-        return JsonAnswer(RenderedPrompt(text, list(prompt_ids), sampling.max_tokens))
+        body = await read_bytes(request, service)
+        found = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        return JsonAnswer(RenderedPrompt(found.text, list(found.prompt_ids), found.sampling.max_tokens))
 
 
-async def _prepare(asked: Validated[ChatRequest], service: Service) -> tuple[str, tuple[int, ...], SamplingParams]:
-    """Prompt text, prompt token ids and sampling rules; raises for whatever does not fit the model."""
-    fields, model = asked.fields, service.model
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A chat request that fits the model, its prompt and its sampling rules."""
+
+    asked: Validated[ChatRequest]
+    text: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+
+
+async def _prepare(body: bytes, service: Service) -> _Prepared:
+    """Everything between the body and the engine; raises for the first fault and for what does not fit the model."""
+    limits = service.reception.limits
+    asked = await off_loop(len(body), lambda: validate_chat(parse_object(body, limits), service.rules))
+    check_length(asked.fields, service.model)
     trusted = service.settings.trust_special_tokens_in_content
-    prompt = await build_prompt(fields, model, trust_special_tokens=trusted)
+    prompt = await build_prompt(asked.fields, service.model, trust_special_tokens=trusted, size_bytes=len(body))
+    return await off_loop(len(body), lambda: _fitted(asked, prompt, service.model))
+
+
+def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -> _Prepared:
+    fields = asked.fields
     prompt_ids = truncate_prompt(prompt.ids, fields, model.max_model_len)
     if not prompt_ids:
         raise RequestError("messages: the chat template makes an empty prompt of them", "messages")
     default = model.defaults.max_new_tokens
     max_tokens = resolve_max_tokens(len(prompt_ids), fields.asked_max_tokens, model.max_model_len, default)
     logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
-    return prompt.text, prompt_ids, sampling_params(fields, model, max_tokens=max_tokens, logprobs=logprobs)
+    sampling = sampling_params(fields, model, max_tokens=max_tokens, logprobs=logprobs)
+    return _Prepared(asked, prompt.text, prompt_ids, sampling)
 
 
 def _options(fields: ChatRequest, service: Service, prompt_ids: tuple[int, ...]) -> AnswerOptions:

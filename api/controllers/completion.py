@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from litestar import Controller, post
@@ -17,18 +19,22 @@ from api.controllers.intake import (
     AnyRequest,
     cache_salt_of,
     frame_answer,
+    in_turn,
     new_id,
-    read_object,
+    read_bytes,
     request_id_of,
     start_generation,
 )
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.completion import MAX_PROMPTS, CompletionRequest
+from api.request.early_length import check_text
 from api.request.field_errors import describe
+from api.request.json_body import parse_object
 from api.request.sampling import sampling_params, text_rules, truncate_prompt
 from api.request.sampling_fields import MAX_CHOICES
-from api.request.validation import validate_completion
+from api.request.turns import off_loop
+from api.request.validation import Validated, validate_completion
 from api.response.completion import CompletionRenderer
 from api.response.logprobs import TokenNames
 from api.response.renderer import AnswerOptions
@@ -47,15 +53,11 @@ class CompletionController(Controller):
     async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Continue a prompt or several. Choices are grouped by prompt."""
         arrival_ns = time.perf_counter_ns()
-        body = await read_object(request, service)
-        service.require_ready()
-        asked = validate_completion(body, service.rules)
+        body = await read_bytes(request, service)
+        service.require_room()
+        prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        asked, prompts, sampling = prepared.asked, prepared.prompts, prepared.sampling
         fields, model = asked.fields, service.model
-        prompts = prompt_ids_of(fields, model, trusted=service.settings.trust_special_tokens_in_content)
-        if len(prompts) * fields.num_choices > MAX_CHOICES:
-            message = f"n: {len(prompts)} prompts times {fields.num_choices} choices is more than {MAX_CHOICES}"
-            raise RequestError(message, "n")
-        sampling = _shared_sampling(fields, prompts, model)
         record = RequestRecord(
             request_id=request_id_of(request),
             model=asked.model,
@@ -65,13 +67,13 @@ class CompletionController(Controller):
             stream=bool(fields.stream),
             arrival_ns=arrival_ns,
         )
-        renderer = CompletionRenderer(record, _options(fields, service, prompts), _echoes(fields, prompts, model))
+        renderer = CompletionRenderer(record, _options(prepared, service), prepared.echoes)
         rules = text_rules(fields, sampling, model.eos_token_ids)
         salt = cache_salt_of(request, service, fields)
         engine_requests = [
             _engine_request(ids, sampling, fields, model, arrival_ns=arrival_ns, cache_salt=salt) for ids in prompts
         ]
-        generation = start_generation(service, engine_requests, rules, record)
+        generation = start_generation(request, service, engine_requests, rules, record)
         return frame_answer(
             request,
             service,
@@ -81,6 +83,33 @@ class CompletionController(Controller):
             generation=generation,
             renderer=renderer,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A request that fits the model: its prompts, the texts that the answer repeats, the sampling rules."""
+
+    asked: Validated[CompletionRequest]
+    prompts: list[tuple[int, ...]]
+    echoes: tuple[str, ...]
+    sampling: SamplingParams
+
+
+async def _prepare(body: bytes, service: Service) -> _Prepared:
+    """Everything between the body and the engine; raises for the first fault and for what does not fit the model."""
+    return await off_loop(len(body), lambda: _fitted(body, service))
+
+
+def _fitted(body: bytes, service: Service) -> _Prepared:
+    model = service.model
+    asked = validate_completion(parse_object(body, service.reception.limits), service.rules)
+    fields = asked.fields
+    prompts = prompt_ids_of(fields, model, trusted=service.settings.trust_special_tokens_in_content)
+    if len(prompts) * fields.num_choices > MAX_CHOICES:
+        message = f"n: {len(prompts)} prompts times {fields.num_choices} choices is more than {MAX_CHOICES}"
+        raise RequestError(message, "n")
+    sampling = _shared_sampling(fields, prompts, model)
+    return _Prepared(asked, prompts, _echoes(fields, prompts, model), sampling)
 
 
 def _engine_request(
@@ -117,6 +146,7 @@ def prompt_ids_of(fields: CompletionRequest, model: ServedModel, *, trusted: boo
     found = []
     for index, prompt in enumerate(given):
         if isinstance(prompt, str):
+            check_text(prompt, fields, model, asked=_asked_tokens(fields))
             ids: Sequence[int] = encode(prompt, add_special_tokens=add_special)
         else:
             ids = _checked(prompt, f"prompt.{index}", model.tokenizer.vocab_size)
@@ -142,13 +172,16 @@ def _shared_sampling(
 ) -> SamplingParams:
     """All prompts share one rule; the longest prompt decides whether the answer fits."""
     longest = max(len(ids) for ids in prompts)
-    asked = fields.max_tokens if fields.max_tokens is not None else DEFAULT_MAX_TOKENS
-    max_tokens = resolve_max_tokens(longest, asked, model.max_model_len)
+    max_tokens = resolve_max_tokens(longest, _asked_tokens(fields), model.max_model_len)
     return sampling_params(fields, model, max_tokens=max_tokens, logprobs=fields.logprobs)
 
 
-def _options(fields: CompletionRequest, service: Service, prompts: Sequence[tuple[int, ...]]) -> AnswerOptions:
-    settings = service.settings
+def _asked_tokens(fields: CompletionRequest) -> int:
+    return fields.max_tokens if fields.max_tokens is not None else DEFAULT_MAX_TOKENS
+
+
+def _options(prepared: _Prepared, service: Service) -> AnswerOptions:
+    fields, settings = prepared.asked.fields, service.settings
     names = TokenNames(service.model.tokenizer, as_ids=bool(fields.return_tokens_as_token_ids))
     return AnswerOptions(
         answer_id=new_id("cmpl-"),
@@ -158,7 +191,7 @@ def _options(fields: CompletionRequest, service: Service, prompts: Sequence[tupl
         continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
         cached_tokens=settings.prompt_tokens_details,
         stats=settings.per_request_stats,
-        prompt_ids=tuple(token_id for ids in prompts for token_id in ids) if fields.return_token_ids else None,
+        prompt_ids=tuple(chain.from_iterable(prepared.prompts)) if fields.return_token_ids else None,
     )
 
 

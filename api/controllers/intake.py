@@ -3,34 +3,68 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from litestar import Request
+from litestar.types import ASGIApp, Receive, Scope, Send
 from runtime.request import Request as EngineRequest
 from runtime.text.text_stream import TextRules, TextStream
 
+from api.client_gone import unless_gone
 from api.controllers.service import Service
 from api.edge.access import API_KEY_NAME_KEY, IGNORED_KEY, RECORD_KEY, REQUEST_ID_KEY
 from api.observe.request_record import RequestRecord
-from api.request.json_body import check_content_type, parse_object, read_body
+from api.request.byte_budget import Hold
+from api.request.json_body import check_content_type, read_body
 from api.request.sampling_fields import SamplingFields
+from api.request.turns import INLINE_BYTES
 from api.response.answering import Answer
 from api.response.generation import Generation
 from api.response.renderer import Renderer
 
 AnyRequest = Request[Any, Any, Any]
+Result = TypeVar("Result")
 
+HOLD_KEY = "powertrain_hold"
+_BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
 _MAX_HEADER_CHARS = 1024
 
 
-async def read_object(request: AnyRequest, service: Service) -> dict[str, Any]:
-    """The request's JSON object. Raises RequestError, BodyTooLargeError or ClientGoneError."""
+async def read_bytes(request: AnyRequest, service: Service) -> bytes:
+    """The request's body. Raises RequestError, BodyTooLargeError, Overloaded or ClientGoneError."""
     headers = request.headers
     check_content_type(headers.get("content-type"), headers.get("content-encoding"))
-    limit_bytes = service.settings.max_body_bytes
-    return await parse_object(await read_body(request.receive, headers.get("content-length"), limit_bytes))
+    hold = request.scope["state"][HOLD_KEY] = service.reception.budget.hold()
+    limit_bytes = service.reception.limits.max_bytes
+    return await read_body(request.receive, headers.get("content-length"), limit_bytes, hold)
+
+
+async def in_turn(
+    request: AnyRequest, service: Service, size_bytes: int, work: Callable[[], Coroutine[Any, Any, Result]]
+) -> Result:
+    """What ``work`` makes of a body of ``size_bytes``; work on a large one waits for its turn.
+
+    Raises ClientGoneError when the client leaves meanwhile, Overloaded when too much work waits.
+    """
+    if size_bytes <= INLINE_BYTES:
+        return await work()
+    return await unless_gone(request.receive, service.reception.turns.take(size_bytes, work))
+
+
+def releasing(app: ASGIApp) -> ASGIApp:
+    """``app``, with what each request holds of the budget given back at its end, however it ends."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            hold: Hold | None = scope.get("state", {}).get(HOLD_KEY)
+            if hold is not None:
+                hold.release()
+
+    return serve
 
 
 def request_id_of(request: AnyRequest) -> str:
@@ -54,9 +88,15 @@ def new_id(prefix: str) -> str:
 
 
 def start_generation(
-    service: Service, requests: Sequence[EngineRequest], rules: TextRules, record: RequestRecord
+    request: AnyRequest,
+    service: Service,
+    requests: Sequence[EngineRequest],
+    rules: TextRules,
+    record: RequestRecord,
 ) -> Generation:
     """Submit to the engine. Raises Overloaded or EngineUnavailable, before any byte of an answer."""
+    hold: Hold = request.scope["state"][HOLD_KEY]
+    hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN)
     tokenizer = service.model.tokenizer
     return Generation(service.engine, requests, lambda: TextStream(tokenizer, rules), record.token)
 

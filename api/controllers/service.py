@@ -10,6 +10,7 @@ from runtime.errors import EngineUnavailable
 from api.observe.metrics import ServerMetrics
 from api.observe.request_record import RequestRecord
 from api.observe.tracing import Tracer
+from api.request.reception import Reception
 from api.request.validation import RequestRules
 from api.served_model import ServedModel
 from api.server_settings import Settings
@@ -23,6 +24,7 @@ class Service:
     model: ServedModel
     engine: AsyncEngine
     metrics: ServerMetrics
+    reception: Reception
     tracer: Tracer | None = None
 
     @property
@@ -44,6 +46,11 @@ class Service:
         """Raise EngineUnavailable unless ready: nothing else about a request is worth telling then."""
         if not self.is_ready:
             raise EngineUnavailable(self.engine.state.value)
+
+    def require_room(self) -> None:
+        """Raise EngineUnavailable unless ready, Overloaded when a request that is read now would wait too long."""
+        self.require_ready()
+        self.engine.require_room()
 
     def require_alive(self) -> None:
         """Raise EngineUnavailable when the engine died or hangs: only a restart helps then."""

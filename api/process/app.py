@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 from api.controllers.chat import ChatController
 from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController
-from api.controllers.intake import AnyRequest
+from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
 from api.controllers.models import ModelsController
 from api.controllers.service import Service
@@ -35,7 +35,7 @@ def create_app(service: Service) -> ASGIApp:
     settings = service.settings
     keys = key_ring(settings)
     hosts = host_rule(settings, has_keys=bool(keys))
-    edge = Edge(routed_app(service), keys, hosts, service.metrics.observe_refusal)
+    edge = Edge(releasing(routed_app(service)), keys, hosts, service.metrics.observe_refusal)
     return Cors(edge, settings.cors_allow_origin)
 
 

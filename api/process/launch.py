@@ -17,6 +17,7 @@ from api.controllers.service import Service
 from api.errors import SettingsError
 from api.observe.metrics import ServerMetrics
 from api.observe.tracing import tracer_from_settings
+from api.request.reception import new_reception
 from api.served_model import ServedModel, served_model_from_package
 from api.server_settings import Settings
 
@@ -47,7 +48,12 @@ def build_service(settings: Settings, package: Package) -> Service:
     engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
     return Service(
-        settings=settings, model=model, engine=engine, metrics=metrics, tracer=tracer_from_settings(settings)
+        settings=settings,
+        model=model,
+        engine=engine,
+        metrics=metrics,
+        reception=new_reception(settings, model.max_model_len),
+        tracer=tracer_from_settings(settings),
     )
 
 
@@ -67,7 +73,8 @@ def engine_config(settings: Settings, warm_up: tuple[int, ...] = ()) -> EngineCo
     """The engine's share of the settings. ``warm_up`` is the prompt of the generation before READY."""
     return EngineConfig(
         max_queue=settings.max_queue,
-        max_queue_time_s=settings.max_queue_time_s,
+        max_queue_time_s=settings.max_queue_time_s or None,
+        max_predicted_wait_s=settings.max_predicted_wait_s or None,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
         prefix_cache=settings.prefix_cache,
         deterministic=settings.deterministic,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import resource
 import socket
@@ -120,6 +121,8 @@ class Server(uvicorn.Server):
             _LOG.error("the model could not be loaded: %s", error)
             self.should_exit = self._drain_task is None
             return
+        # What lives now lives on: collecting garbage need not look at it again, which stops everything for 0.1 s.
+        gc.freeze()
         _LOG.info("ready after %.1f s", time.perf_counter() - started)
 
 

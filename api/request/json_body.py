@@ -1,4 +1,6 @@
-"""From the bytes of a request to a JSON object: content type, size, encoding, syntax, nesting. Knows no field.
+"""From the bytes of a request to a JSON object: content type, size, encoding, syntax, number of values, nesting.
+
+Knows no field. Whoever calls ``parse_object`` keeps large bodies off the event loop (``api.request.turns``).
 
 Litestar's own body parsing is not used, because the messages, the limits and the order of checks are part of the
 contract (docs/contract.md).
@@ -6,7 +8,6 @@ contract (docs/contract.md).
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -14,9 +15,10 @@ from litestar.types import Receive
 from runtime.errors import RequestError
 
 from api.errors import BodyTooLargeError, ClientGoneError
+from api.request.body_limits import MAX_KEYS, MAX_NESTING, BodyLimits
+from api.request.byte_budget import Hold
+from api.request.json_scan import check_structure
 
-MAX_NESTING = 128
-_INLINE_BYTES = 64 * 1024  # above it parsing leaves the event loop's thread
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -32,8 +34,11 @@ def check_content_type(content_type: str | None, content_encoding: str | None) -
         raise RequestError("Unsupported Content-Encoding: send the body uncompressed")
 
 
-async def read_body(receive: Receive, content_length: str | None, limit_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLargeError above the limit, ClientGoneError when the client leaves."""
+async def read_body(receive: Receive, content_length: str | None, limit_bytes: int, hold: Hold) -> bytes:
+    """The whole body, whose bytes are held as they arrive: an announced size alone takes nothing from others.
+
+    Raises BodyTooLargeError above the limit, Overloaded beyond the budget, ClientGoneError when the client leaves.
+    """
     if content_length is not None and content_length.isdecimal() and int(content_length) > limit_bytes:
         raise _too_large(limit_bytes)
     blocks: list[bytes] = []
@@ -48,19 +53,15 @@ async def read_body(receive: Receive, content_length: str | None, limit_bytes: i
         size += len(block)
         if size > limit_bytes:
             raise _too_large(limit_bytes)
+        hold.resize(size)
         blocks.append(block)
         if not message.get("more_body", False):
             return b"".join(blocks)
 
 
-async def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes, limits: BodyLimits) -> dict[str, Any]:
     """The JSON object in a body; of a repeated key the last value counts. Raises RequestError without a field."""
-    if len(body) <= _INLINE_BYTES:
-        return _parse(body)
-    return await asyncio.to_thread(_parse, body)
-
-
-def _parse(body: bytes) -> dict[str, Any]:
+    check_structure(body, limits)
     try:
         value = msgspec.json.decode(body.removeprefix(_UTF8_BOM))
     except msgspec.ValidationError as error:  # syntactically right, but no double or int64 holds it
@@ -71,19 +72,22 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise RequestError(f"The body must be a JSON object, got {_kind(value)}")
-    _check_nesting(value)
+    if len(value) > MAX_KEYS:
+        raise RequestError(f"the body: at most {MAX_KEYS} fields are allowed, got {len(value)}")
+    if nests_deeper(value, MAX_NESTING):
+        raise _too_deep()
     return value
 
 
-def _check_nesting(value: object) -> None:
-    """Look level by level, which needs no recursion and stops at the limit."""
-    level = [value]
-    for _ in range(MAX_NESTING):
-        children = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]  # type: ignore[attr-defined]
+def nests_deeper(value: object, limit: int) -> bool:
+    """True when a JSON value has more levels. Looks level by level, which needs no recursion and stops at the limit."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(limit):
+        children = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
         level = [child for child in children if isinstance(child, dict | list)]
         if not level:
-            return
-    raise _too_deep()
+            return False
+    return True
 
 
 def _too_deep() -> RequestError:

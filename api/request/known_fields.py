@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from runtime.errors import RequestError
 
+from api.request.body_limits import MAX_KEYS
 from api.request.field_errors import describe
 
 IGNORED = frozenset(
@@ -107,6 +108,8 @@ def _without_nvext(fields: Mapping[str, Any], known_names: frozenset[str]) -> tu
         return flat, []
     if not isinstance(extensions, dict):
         raise RequestError(f"nvext: expected an object, got {describe(extensions)}", "nvext")
+    if len(extensions) > MAX_KEYS:
+        raise RequestError(f"nvext: at most {MAX_KEYS} fields are allowed, got {len(extensions)}", "nvext")
     unknown = []
     for name, value in extensions.items():
         target = _NVEXT_NAMES.get(str(name), str(name))

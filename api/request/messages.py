@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+MAX_MESSAGES = 4096
+
 
 class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """A piece of text. Several parts of one message are joined by a line feed."""
@@ -90,7 +92,9 @@ class FunctionMessage(msgspec.Struct, frozen=True, tag_field="role", tag="functi
 
 
 Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
-Messages = Annotated[list[Message], Meta(min_length=1, description="The conversation so far, in order.")]
+Messages = Annotated[
+    list[Message], Meta(min_length=1, max_length=MAX_MESSAGES, description="The conversation so far, in order.")
+]
 
 
 def text_of(content: str | list[Any] | None) -> str:

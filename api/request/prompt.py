@@ -26,9 +26,8 @@ from api.request.messages import (
     ToolMessage,
     text_of,
 )
+from api.request.turns import off_loop
 from api.served_model import ServedModel
-
-_INLINE_CHARS = 16_384  # a longer prompt is tokenized off the event loop's thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,16 @@ class Prompt:
     ids: tuple[int, ...]
 
 
-async def build_prompt(fields: ChatRequest, model: ServedModel, *, trust_special_tokens: bool) -> Prompt:
-    """Render and tokenize. Raises TemplateError with the template's own words, RequestError for a bad argument."""
-    rendering = await asyncio.wrap_future(_submit(fields, model))
-    if len(rendering.text) <= _INLINE_CHARS:
-        return _tokenized(rendering, fields, model, trust_special_tokens)
-    return await asyncio.to_thread(_tokenized, rendering, fields, model, trust_special_tokens)
+async def build_prompt(
+    fields: ChatRequest, model: ServedModel, *, trust_special_tokens: bool, size_bytes: int
+) -> Prompt:
+    """Render in the template's process, then tokenize, off the event loop's thread when the texts are long.
+
+    Raises TemplateError with the template's own words, RequestError for a bad argument.
+    """
+    rendering = await asyncio.wrap_future(await off_loop(size_bytes, lambda: _submit(fields, model)))
+    longer = max(size_bytes, len(rendering.text))
+    return await off_loop(longer, lambda: _tokenized(rendering, fields, model, trust_special_tokens))
 
 
 def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:

@@ -14,7 +14,14 @@ from msgspec import Meta
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_SALT_CHARS = 256
+MAX_BAD_WORDS, MAX_BAD_WORD_CHARS = 1024, 256
+MAX_STOP_CHARS = 4096
+MAX_LISTED_IDS = 4096
+"""Most tokens of ``logit_bias`` and ``stop_token_ids``: each costs a little at every token that is drawn."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+StopString = Annotated[str, Meta(max_length=MAX_STOP_CHARS)]
+BadWord = Annotated[str, Meta(max_length=MAX_BAD_WORD_CHARS)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -37,10 +44,15 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="How many choices to generate.")] | None = None
     stream: Annotated[bool, Meta(description="Send the answer as server-sent events.")] | None = None
     stream_options: StreamOptions | None = None
-    stop: Annotated[str | list[str], Meta(description="Up to 16 strings that end a choice.")] | None = None
+    stop: Annotated[StopString | list[StopString], Meta(description="Up to 16 strings that end a choice.")] | None = (
+        None
+    )
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Any], Meta(description="Token id -> bias, clamped to +-100.")] | None = None
+    logit_bias: (
+        Annotated[dict[str, Any], Meta(max_length=MAX_LISTED_IDS, description="Token id -> bias, clamped to +-100.")]
+        | None
+    ) = None
     seed: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX, description="Makes sampling repeatable.")] | None = None
 
     top_k: Annotated[int, Meta(ge=-1, description="Most likely tokens sampled from; 0 and -1 disable.")] | None = None
@@ -48,11 +60,11 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100, description="Over prompt and answer.")] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="Tokens before anything may end a choice.")] | None = None
     ignore_eos: Annotated[bool, Meta(description="Go on past the model's end token.")] | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Annotated[list[int], Meta(max_length=MAX_LISTED_IDS)] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
-    bad_words: Annotated[list[str], Meta(max_length=1024)] | None = None
+    bad_words: Annotated[list[BadWord], Meta(max_length=MAX_BAD_WORDS)] | None = None
     allowed_token_ids: list[int] | None = None
     length_penalty: float | None = None
     use_beam_search: bool | None = None

@@ -6,18 +6,22 @@ The order of complaints is the contract's: unknown model, then fields in documen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from runtime.errors import RequestError
 
 from api.errors import NotFoundError
+from api.request.body_limits import MAX_ARGUMENT_VALUES, MAX_NESTING
 from api.request.chat import ChatRequest
 from api.request.completion import CompletionRequest
 from api.request.field_errors import convert, describe
+from api.request.json_body import nests_deeper
+from api.request.json_scan import structure_of
 from api.request.known_fields import sort_fields
-from api.request.messages import AssistantMessage
+from api.request.messages import AssistantMessage, Message
 from api.request.sampling_fields import SamplingFields
 
 Fields = TypeVar("Fields", bound=SamplingFields)
@@ -88,12 +92,47 @@ def _validate(body: Mapping[str, Any], to: type[Fields], rules: RequestRules) ->
 
 
 def _check_messages(fields: ChatRequest, _rules: RequestRules) -> None:
+    _check_calls(fields.messages)
     for index, message in enumerate(fields.messages):
         if not isinstance(message, AssistantMessage):
             continue
         if message.content is None and not message.tool_calls and message.function_call is None:
             where = f"messages.{index}.content"
             raise RequestError(f"{where} is required for an assistant message without tool_calls", where)
+
+
+def _check_calls(messages: Sequence[Message]) -> None:
+    """Arguments are JSON in a text, which the template gets parsed: bounded together, nested like the body itself."""
+    num_values = 0
+    for field, arguments in _call_arguments(messages):
+        if len(arguments) <= MAX_NESTING:  # too short to hold much
+            continue
+        found = structure_of(arguments.encode())
+        num_values += found.commas + found.containers
+        if num_values > MAX_ARGUMENT_VALUES:
+            message = f"{field}: at most {MAX_ARGUMENT_VALUES} values are allowed in the arguments of all calls"
+            raise RequestError(message, field)
+        if found.containers > MAX_NESTING and _is_too_deep(arguments):
+            raise RequestError(f"{field}: nested deeper than {MAX_NESTING} levels", field)
+
+
+def _call_arguments(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Each call's arguments with the name of their field."""
+    for index, message in enumerate(messages):
+        if isinstance(message, AssistantMessage):
+            for place, call in enumerate(message.tool_calls or ()):
+                yield f"messages.{index}.tool_calls.{place}.function.arguments", call.function.arguments
+            if message.function_call is not None:
+                yield f"messages.{index}.function_call.arguments", message.function_call.arguments
+
+
+def _is_too_deep(json_text: str) -> bool:
+    try:
+        return nests_deeper(msgspec.json.decode(json_text), MAX_NESTING)
+    except RecursionError:
+        return True
+    except msgspec.DecodeError:  # the template gets the text as it is
+        return False
 
 
 def _check_common(fields: SamplingFields, rules: RequestRules) -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
-from litestar.types import HTTPReceiveMessage, Receive, Scope, Send
+from litestar.types import Receive, Scope, Send
 
+from api.client_gone import unless_gone
 from api.errors import ClientGoneError, answer_from
 from api.observe.request_record import Outcome, RequestRecord
 from api.response.generation import Generation, Update, merged
@@ -30,7 +30,6 @@ _STREAM_HEADERS = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-Result = TypeVar("Result")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,9 +57,9 @@ class Answer:
             if self.stream:
                 buffered = scope.get("http_version") == "1.0"  # HTTP/1.0 knows no chunked encoding
                 work = self._write_whole(send) if buffered else self._write_stream(send)
-                outcome = await _unless_gone(receive, work)
+                outcome = await unless_gone(receive, work)
             else:
-                body = await _unless_gone(receive, self._body())
+                body = await unless_gone(receive, self._body())
                 outcome = Outcome.SUCCESS
                 await _send_whole(send, _JSON_HEADERS + self.headers, body)
         except ClientGoneError:
@@ -156,27 +155,6 @@ class Answer:
             return []
         self._held_tokens[index] = update.num_tokens
         return [joined]
-
-
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of ``work``, which is cancelled with ClientGoneError when the client closes the connection."""
-    worker = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_until_gone(receive))
-    try:
-        await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if worker.done():
-            return worker.result()
-        raise ClientGoneError
-    finally:
-        worker.cancel()
-        watcher.cancel()
-        await asyncio.gather(worker, watcher, return_exceptions=True)
-
-
-async def _until_gone(receive: Receive) -> None:
-    message: HTTPReceiveMessage | None = None
-    while message is None or message["type"] != "http.disconnect":
-        message = await receive()  # type: ignore[assignment]
 
 
 async def _start(send: Send, headers: tuple[tuple[bytes, bytes], ...]) -> None:

@@ -133,6 +133,10 @@ class AsyncEngine:
         self._streams[request.request_id] = stream
         return stream
 
+    def require_room(self) -> None:
+        """Raise Overloaded when a request submitted now would be refused for the time it had to wait."""
+        self._worker.require_room()
+
     async def wait_ready(self) -> None:
         """Return when READY; raises EngineUnavailable when loading failed."""
         while self.state is EngineState.LOADING:

@@ -12,6 +12,7 @@ class EngineConfig:
     """How the engine schedules.
 
     max_queue                requests that may wait beyond those that run; one more is refused
+    max_predicted_wait_s     a request that would wait longer before its prompt's turn is refused; None = no limit
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
     idle_prefill_chunk_tokens  the same while nobody decodes
@@ -28,6 +29,7 @@ class EngineConfig:
     """
 
     max_queue: int = 256
+    max_predicted_wait_s: float | None = None
     max_queue_time_s: float | None = None
     prefill_chunk_tokens: int = 128
     idle_prefill_chunk_tokens: int = IDLE_PREFILL_CHUNK_TOKENS

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
+from runtime.engine.admission import Admission
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.engine.step_report import EngineStats
-from runtime.errors import EngineUnavailable, Overloaded
+from runtime.errors import EngineUnavailable
 from runtime.events import Event, FinishEvent, FinishReason, Timing
 from runtime.request import Request
 from runtime.session.session import Session
@@ -55,8 +56,7 @@ class EngineWorker:
         self._submitted: deque[Request] = deque()
         self._aborted: deque[tuple[str, int | None]] = deque()
         self._closing = False
-        self._live_choices = 0
-        self._num_slots = 0
+        self._admission = Admission(config)
         self._num_steps = 0
         self._thread = threading.Thread(target=self._main, name="powertrain-engine", daemon=True)
         self.state = EngineState.LOADING
@@ -68,24 +68,25 @@ class EngineWorker:
         self._thread.start()
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises Overloaded when the queue is full, EngineUnavailable unless READY."""
+        """Queue a request. Raises Overloaded when it would wait too long, EngineUnavailable unless READY."""
         with self._wake:
             if self.state is not EngineState.READY or self._closing:
                 raise EngineUnavailable(self.failure or f"the engine is {self.state.value}")
-            waiting = max(0, self._live_choices - self._num_slots)
-            if self._live_choices >= self._num_slots and waiting >= self._config.max_queue:
-                raise Overloaded(
-                    f"the queue is full: {self._num_slots} choices are running and {waiting} are waiting, "
-                    f"the limit is {self._config.max_queue}; try again later"
-                )
-            self._live_choices += request.n
+            self._admission.check()
+            self._admission.accept(request)
             self._submitted.append(request)
             self._wake.notify()
+
+    def require_room(self) -> None:
+        """Raise Overloaded when a request submitted now would be refused for the time it had to wait."""
+        with self._wake:
+            self._admission.check()
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Ask for the end of one choice or a whole request; it takes effect before the next step."""
         with self._wake:
             self._aborted.append((request_id, index))
+            self._admission.note_abort(request_id, index)
             self._wake.notify()
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -99,7 +100,7 @@ class EngineWorker:
     def progress(self) -> int | None:
         """A number that grows with every step; None while there is nothing to do. No clock is asked."""
         with self._wake:
-            if self.state is not EngineState.READY or self._live_choices == 0:
+            if self.state is not EngineState.READY or self._admission.num_choices == 0:
                 return None
             return self._num_steps
 
@@ -127,7 +128,7 @@ class EngineWorker:
     def _become_ready(self, engine: Engine) -> None:
         self.stats = engine.stats()
         with self._wake:
-            self._num_slots = engine.session.info.num_slots
+            self._admission.num_slots = engine.session.info.num_slots
             self.state = EngineState.READY
         self._on_state()
 
@@ -141,8 +142,11 @@ class EngineWorker:
             if closing:
                 self._deliver(self._abort_all(engine))
                 return
+            begin_ns = time.perf_counter_ns()
             result = engine.step()
             self._num_steps += 1
+            with self._wake:
+                self._admission.note_step(result.num_prefilled, time.perf_counter_ns() - begin_ns)
             self.stats = engine.stats()  # before the events: who reads an end must find it counted
             self._deliver(result.events)
 
@@ -161,10 +165,8 @@ class EngineWorker:
     def _deliver(self, events: list[Event]) -> None:
         if not events:
             return
-        ended = sum(isinstance(event, FinishEvent) for event in events)
-        if ended:
-            with self._wake:
-                self._live_choices -= ended
+        with self._wake:
+            self._admission.note_events(events)
         self._sink(events)
 
     def _die(self, engine: Engine | None, failure: str) -> None:

@@ -19,6 +19,7 @@ import tokenizers
 from runtime.errors import PackageError, RequestError
 from runtime.package.limits import MAX_TOKENIZER_BYTES, MAX_VOCAB_SIZE, decode_document
 from runtime.package.manifest import TOKENIZER_FILE, Package
+from runtime.text.token_bound import token_bound
 from runtime.text.token_bytes import token_bytes_table
 
 # Unicode noncharacters: never assigned, never meant for interchange, untouched by every normalisation form.
@@ -47,6 +48,7 @@ class Tokenizer:
         self.vocab_size = vocab_size if vocab_size is not None else num_ids
         document = _document_of(tokenizer_json)
         self._bytes = token_bytes_table(document.decoder, vocab, max(self.vocab_size, num_ids))
+        self._bound = token_bound(msgspec.json.decode(tokenizer_json), max(map(len, self._bytes), default=0))
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         stops = frozenset(stop_token_ids)
@@ -92,6 +94,10 @@ class Tokenizer:
         ids = _encode(self._plain_twin(), self._keyed(text, trusted, written), add_special_tokens=add_special_tokens)
         self._check_controls(ids, written, add_special_tokens=add_special_tokens)
         return ids
+
+    def fewest_tokens(self, text: str) -> int:
+        """A number of tokens that the text surely has, without encoding it; 0 when its length tells nothing."""
+        return self._bound.fewest_tokens(text)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of a whole sequence, by the library's own decoder."""

@@ -32,6 +32,7 @@ from api.controllers.service import Service
 from api.observe.metrics import ServerMetrics
 from api.process.launch import bind, engine_config
 from api.process.server import Server
+from api.request.reception import new_reception
 from api.served_model import ServedModel
 from api.server_settings import Settings
 from runtime.engine.async_engine import AsyncEngine
@@ -280,7 +281,8 @@ def running_server(
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),
     )
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
-    service = Service(settings=chosen, model=model, engine=engine, metrics=metrics)
+    reception = new_reception(chosen, max_model_len)
+    service = Service(settings=chosen, model=model, engine=engine, metrics=metrics, reception=reception)
     sockets = [bind(chosen.host, 0) for port in (chosen.port, chosen.management_port) if port is not None]
     server = Server(service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets}, daemon=True)

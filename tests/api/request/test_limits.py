@@ -91,7 +91,7 @@ def test_case_043_minus_one_is_the_whole_context(server: RunningServer) -> None:
 
 
 def test_deep_nesting_is_refused(server: RunningServer) -> None:
-    for depth in (129, 10_000, 100_000):
+    for depth in (129, 10_000):
         deep = b"[" * depth + b"]" * depth
         body = b'{"messages":[{"role":"user","content":"ok"}],"chat_template_kwargs":{"a":' + deep + b"}}"
         assert "nested deeper than 128" in refused(server, body)["message"]

@@ -110,13 +110,6 @@ def test_half_closed_client_still_gets_its_answer_or_is_dropped(server: RunningS
     assert received == b"" or received.startswith(b"HTTP/1.1 200")
 
 
-def test_wide_bodies_take_bounded_time(server: RunningServer) -> None:
-    wide = b'{"messages":[' + b'{"role":"user","content":"x"},' * 50_000 + b'{"role":"user","content":"x"}]}'
-    answer = talk(server, request(wide), timeout=30)
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert b"maximum context length" in answer
-
-
 def test_many_headers(server: RunningServer) -> None:
     answer = talk(server, request(GOOD, *[b"x-%d: y" % number for number in range(2000)]))
     assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 4"))
