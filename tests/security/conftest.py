@@ -11,5 +11,5 @@ from tests.api.scripted_server import RunningServer, running_server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
-    with running_server() as running:
+    with running_server(vllm_metrics=True) as running:
         yield running
