@@ -43,7 +43,7 @@ def with_atheris(name: str, seconds: float) -> bool:
         REGRESSIONS.rmdir()
     last = [line for line in done.stderr.splitlines() if line.startswith("Done")]
     print(f"{name}: atheris, {seconds:.0f} s: {'nothing found' if done.returncode == 0 else 'FOUND'}")
-    print("  " + "\n  ".join(last if done.returncode == 0 else done.stderr.splitlines()[-25:]))
+    print("  " + "\n  ".join(last if done.returncode == 0 else (done.stdout + done.stderr).splitlines()[-25:]))
     return done.returncode == 0
 
 
