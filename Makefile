@@ -15,7 +15,16 @@ MUTANTS ?= 200
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check audit bench engine clean
+# Seconds of make fuzz (for each target) and of make soak.
+SECONDS_EACH ?= 60
+SOAK_SECONDS ?= 600
+CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_packages.py \
+    tests/runtime/engine/test_stopped_process.py tests/runtime/engine/test_async_engine.py \
+    tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
+    tests/export/package/test_builder.py tests/export/plan/test_store.py
+
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check audit bench engine \
+    fuzz soak chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +110,16 @@ bench: model ## Measure MODEL in process and over HTTP; results in bench/results
 engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GPU
 	@$(BIN)/powertrain export models/$(MODEL).toml --precision int8 --dialect ort,trt --output models/$(MODEL)-trt
 	@$(BIN)/powertrain engine models/$(MODEL)-trt --target $(TARGET) $(ARGS)
+
+fuzz: setup-dev ## Search for inputs that break a parser, SECONDS_EACH for each target (TARGETS in ARGS)
+	@$(PIP) install --quiet -r requirements/fuzz.txt 2>/dev/null || echo "no atheris for this Python: hypothesis searches"
+	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS_EACH) $(ARGS)
+
+soak: setup-dev ## A mixed load at 80 % of capacity for SOAK_SECONDS, and what it must leave as it was
+	@$(BIN)/python -m tests.reliability.soak --seconds $(SOAK_SECONDS)
+
+chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs/reliability.md has the promises
+	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
 	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results

@@ -19,7 +19,7 @@ from api.controllers.intake import (
     frame_answer,
     in_turn,
     new_id,
-    read_bytes,
+    receive_body,
     request_id_of,
     start_generation,
 )
@@ -57,7 +57,7 @@ class ChatController(Controller):
     async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Answer a conversation. Every check is made before the status line."""
         arrival_ns = time.perf_counter_ns()
-        body = await read_bytes(request, service)
+        body = await receive_body(request, service)
         service.require_room()
         prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         asked, prompt_ids, sampling = prepared.asked, prepared.prompt_ids, prepared.sampling
@@ -96,7 +96,7 @@ class ChatController(Controller):
     @post("/render", status_code=200)
     async def render(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """The prompt that a chat request would run with. Needs no engine."""
-        body = await read_bytes(request, service)
+        body = await receive_body(request, service)
         found = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         return JsonAnswer(RenderedPrompt(found.text, list(found.prompt_ids), found.sampling.max_tokens))
 

@@ -21,7 +21,7 @@ from api.controllers.intake import (
     frame_answer,
     in_turn,
     new_id,
-    read_bytes,
+    receive_body,
     request_id_of,
     start_generation,
 )
@@ -53,7 +53,7 @@ class CompletionController(Controller):
     async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Continue a prompt or several. Choices are grouped by prompt."""
         arrival_ns = time.perf_counter_ns()
-        body = await read_bytes(request, service)
+        body = await receive_body(request, service)
         service.require_room()
         prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         asked, prompts, sampling = prepared.asked, prepared.prompts, prepared.sampling

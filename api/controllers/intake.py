@@ -32,7 +32,7 @@ _BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
 _MAX_HEADER_CHARS = 1024
 
 
-async def read_bytes(request: AnyRequest, service: Service) -> bytes:
+async def receive_body(request: AnyRequest, service: Service) -> bytes:
     """The request's body. Raises RequestError, BodyTooLargeError, Overloaded or ClientGoneError."""
     headers = request.headers
     check_content_type(headers.get("content-type"), headers.get("content-encoding"))

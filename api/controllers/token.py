@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 from msgspec import Meta
 from runtime.errors import RequestError
 
-from api.controllers.intake import AnyRequest, in_turn, read_bytes
+from api.controllers.intake import AnyRequest, in_turn, receive_body
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.field_errors import convert
@@ -63,13 +63,13 @@ class TokenController(Controller):
     @post("/tokenize", status_code=200)
     async def tokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Token ids of a text or of a conversation."""
-        body = await read_bytes(request, service)
+        body = await receive_body(request, service)
         return await in_turn(request, service, len(body), lambda: _tokenized(body, service))
 
     @post("/detokenize", status_code=200)
     async def detokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
         """Text of token ids."""
-        body = await read_bytes(request, service)
+        body = await receive_body(request, service)
         return await in_turn(request, service, len(body), lambda: _detokenized(body, service))
 
 

@@ -156,7 +156,9 @@ class Generation:
     def _finish(self, index: int, text: TextStream, event: FinishEvent) -> Update:
         self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
         self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
-        return self._update(index, text, text.finish(), Finish(event.reason.value, event.stop_token_id))
+        delta = text.finish()
+        reason = Finish(event.reason.value, event.stop_token_id) if delta.stop is None else Finish("stop", delta.stop)
+        return self._update(index, text, delta, reason)
 
     def _update(self, index: int, text: TextStream, delta: TextDelta, finish: Finish | None) -> Update:
         if finish is not None:

@@ -66,18 +66,31 @@ class TextStream:
         self._pending.append(event)
         self._unshown += self._decoder.decode(self._visible_bytes(event.token_id))
         held = 0
-        if self._matcher is not None and self.num_tokens > self._rules.min_tokens:
-            if match := self._matcher.find(self._unshown):
-                end = match.start + (len(match.stop) if self._rules.include_stop else 0)
-                return self._release(end, match.stop)
-            held = self._matcher.held_back(self._unshown)
+        if matcher := self._active_matcher():
+            if (delta := self._cut(matcher)) is not None:
+                return delta
+            held = matcher.held_back(self._unshown)
         end = len(self._unshown) - held
         return self._release(end) if end else None
 
     def finish(self) -> TextDelta:
-        """The rest of the text, when the choice ended for another reason than a stop string. May be empty."""
+        """The rest of the text, when the choice ended for another reason than a stop string. May be empty.
+
+        What becomes of an incomplete character may itself complete a stop string.
+        """
         self._unshown += self._decoder.decode(b"", final=True)
-        return self._release(len(self._unshown))
+        matcher = self._active_matcher()
+        return (matcher and self._cut(matcher)) or self._release(len(self._unshown))
+
+    def _active_matcher(self) -> StopMatcher | None:
+        return self._matcher if self.num_tokens > self._rules.min_tokens else None
+
+    def _cut(self, matcher: StopMatcher) -> TextDelta | None:
+        """The text up to a stop string in what was not shown yet, if there is one."""
+        match = matcher.find(self._unshown)
+        if match is None:
+            return None
+        return self._release(match.start + (len(match.stop) if self._rules.include_stop else 0), match.stop)
 
     def _visible_bytes(self, token_id: int) -> bytes:
         if token_id in self._rules.end_token_ids and not self._rules.include_stop:

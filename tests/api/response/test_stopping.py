@@ -156,3 +156,8 @@ def test_case_057_top_k_one_is_greedy(server: RunningServer) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_streams_of_sampled_text_equal_plain_ones(server: RunningServer, seed: int) -> None:
     assert len(both(server, "?", temperature=1, seed=seed, max_tokens=30)[0]) == 30
+
+
+def test_a_stop_string_that_the_last_incomplete_character_completes(server: RunningServer) -> None:
+    text, reason, stop_reason, count = both(server, "#97,241,137", stop="\ufffd", max_tokens=3)
+    assert (text, reason, stop_reason, count) == ("a", "stop", "\ufffd", 3)

@@ -1,0 +1,53 @@
+"""A short, repeatable run of every fuzz target: the seeds, what was once found, and a few edits of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.mutate import lines_run, mutated
+from tests.fuzz.targets import SEEDS, TARGETS, Target, inputs
+
+MAIN_SEEDS = {
+    "gguf": "llama", "safetensors": "two", "manifest": "tiny", "sidecar": "sm89", "generation": "usual", "chat": "full",
+    "text_stream": "umlauts",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_and_former_findings(name: str) -> None:
+    assert inputs(name)
+    for data in inputs(name):
+        TARGETS[name](data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_edited_seeds(name: str, data: st.DataObject) -> None:
+    TARGETS[name](data.draw(mutated(inputs(name))))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_first_seed_is_taken_whole(name: str) -> None:
+    TARGETS[name].run((SEEDS / name / MAIN_SEEDS[name]).read_bytes())
+
+
+def test_a_finding_is_an_error() -> None:
+    def broken(_data: bytes) -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        Target(broken, (ValueError,))(b"")
+
+    def talkative(_data: bytes) -> None:
+        raise ValueError("x" * 5000)
+
+    with pytest.raises(ValueError, match="more than 4096"):
+        Target(talkative, (ValueError,))(b"")
+
+
+def test_lines_of_our_own_code_are_counted() -> None:
+    accepted = lines_run(lambda: TARGETS["chat"]((SEEDS / "chat" / "full").read_bytes()))
+    assert accepted > 5 * lines_run(lambda: TARGETS["chat"](b"7"))
