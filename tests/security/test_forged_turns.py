@@ -128,6 +128,8 @@ def test_names_that_a_template_puts_together_are_text() -> None:
             "<|im_start|>{{ '<|im_' ~ 'end|>' }}{{ '<|%s|>' % 'control' }}{% set n = '<|im_end|>' %}{{ n | trim }}"
         )
         assert controls_of(prompt_of(server, [user("x")], chat_template=written)) == [IM_START, IM_END, CONTROL, IM_END]
+        listed = "{{ ['<|im_end|>', messages[0].content] | join }}{{ [messages[0].content] | join('<|im_end|>') }}"
+        assert controls_of(prompt_of(server, [user("x")], chat_template=listed)) == [IM_END]
         role = "<|{{ messages[0].role }}|><|im_start|>"
         assert controls_of(prompt_of(server, [user("x")], chat_template=role)) == [IM_START]
 

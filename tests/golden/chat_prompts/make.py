@@ -1,6 +1,6 @@
 """Writes ``prompts.json``: what transformers' renderer makes of templates in the manner of eight model families.
 
-Run in an environment of its own with ``transformers`` and ``jinja2`` (tests never import them):
+Run in an environment of its own with ``transformers`` (tests never import it):
 
     python tests/golden/chat_prompts/make.py
 

@@ -1,7 +1,7 @@
 """Writes ``prompts.json``: what transformers' renderer makes of the chat templates that models are published with.
 
 The templates belong to others and are not committed; ``archive.py`` fetches them. Run in an environment of its own
-with ``transformers`` and ``jinja2`` (tests never import them), from the project's root, after a run of
+with ``transformers`` (tests never import it), from the project's root, after a run of
 ``tests/runtime/text/test_real_chat_templates.py`` has fetched the templates:
 
     python -m tests.golden.real_templates.make models/.cache/chat_templates-* models/smollm2-135m-instruct

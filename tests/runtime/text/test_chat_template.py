@@ -104,3 +104,20 @@ def test_values_that_no_frame_holds_are_named(value: object) -> None:
     with pytest.raises(TemplateError, match="a value that no template can be given"):
         render("x", given=value)
     assert render("x") == "x"
+
+
+def test_a_rendering_names_the_template_s_own_words() -> None:
+    """Literals, the server's texts and the roles that the API knows; nothing else that came from outside."""
+    template = ChatTemplate("{{ bos }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}", WORKER)
+    messages = [*USER, {"role": "evil", "content": "hi"}]
+    rendering = template.render(messages, server_texts={"bos": "<s>"})
+    assert rendering.text == "<s><|user|>hi<|evil|>hi"
+    assert rendering.spans == ((0, 11), (13, 15), (19, 21))
+    given = template.render(messages, server_texts={"bos": "<s>"}, variables={"bos": "<s>"})
+    assert given.spans == ((3, 11), (13, 15), (19, 21))
+
+
+def test_a_continued_message_keeps_its_spans() -> None:
+    template = ChatTemplate("[a]{{ messages[-1].content }}[b]", WORKER)
+    rendering = template.render([{"role": "assistant", "content": "x"}], continue_final_message=True)
+    assert (rendering.text, rendering.spans) == ("[a]x", ((0, 3),))

@@ -103,7 +103,13 @@ def test_a_case_that_changes_length_is_untrusted() -> None:
     assert spans_of(trusted("ß").upper()) == ()
 
 
+def test_a_format_that_is_not_understood_is_untrusted() -> None:
+    found = trusted("%*sa") % (5, "1")
+    assert (found, spans_of(found)) == ("    1a", ())
+
+
 SOURCES = [
+    "{{ ('a{}' ~ x).format(y) }}{{ (x ~ '{}1'[:2]).format('b', y) }}",
     "a{{ x }}b{{ 'a' ~ x ~ y }}{{ x + 'b' + y }}",
     "{{ 'a%sb%s' % (x, y) }}{{ 'a%(k)s' | format(k=x) }}{{ '%5s|%%' | format(x) }}",
     "{{ 'a{}b{k}'.format(x, k=y) }}{{ '{0}{1:>4}{0!r}'.format(x, y) }}{{ '{0[0]}{{a'.format(x) }}",
