@@ -30,8 +30,9 @@ from runtime.errors import PackageError, RequestError
 from runtime.events import TokenEvent
 from runtime.package.limits import decode_document
 from runtime.package.manifest import MANIFEST_FILE, load_package
-from runtime.package.plan_sidecar import PlanError, plan_path, read_sidecar, sidecar_path
+from runtime.package.plan_sidecar import plan_path, read_sidecar, sidecar_path
 from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
 from runtime.text.text_stream import TextRules, TextStream
 from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, tokenizer_json
@@ -48,7 +49,7 @@ _MODEL = ServedModel(
     created_unix=0,
     max_model_len=256,
     tokenizer=_TOKENIZER,
-    template=ChatTemplate(TEMPLATE),
+    template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
 )
 _RULES = RequestRules(served_names=("tiny",))
