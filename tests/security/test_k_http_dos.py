@@ -71,7 +71,7 @@ def test_large_texts_are_worked_on_off_the_loop(server: RunningServer, monkeypat
 
         monkeypatch.setattr(tokenizer, name, call)
 
-    for name in ("encode", "encode_plain", "encode_guarded", "decode", "token_name"):
+    for name in ("encode", "encode_plain", "encode_spans", "decode", "token_name"):
         watched(name)
     cut: dict[str, Any] = {"truncate_prompt_tokens": 4, "max_tokens": 1}
     for fields, path in (
@@ -125,7 +125,7 @@ def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenized(
         raise AssertionError("it was tokenized")
 
     tokenizer = server.service.model.tokenizer
-    for name in ("encode", "encode_plain", "encode_guarded"):
+    for name in ("encode", "encode_plain", "encode_spans"):
         monkeypatch.setattr(tokenizer, name, never)
     for fields, path in (
         ({"messages": [user("9" * 100_000)]}, CHAT),
@@ -167,7 +167,7 @@ def test_bodies_in_flight_have_a_budget() -> None:
     ):
         budget = server.service.reception.budget
         body = b'{"messages":[' + b" " * (SMALL_BYTES * 5 // 4)
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         for _ in range(2):  # bodies that are all but complete
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
             connection.sendall(f"{head}content-length: {len(body) + 1}\r\n\r\n".encode() + body)
@@ -188,7 +188,7 @@ def test_an_announced_size_takes_nothing_from_others() -> None:
     with running_server(max_in_flight_bytes=8192) as server, contextlib.ExitStack() as stack:
         for _ in range(8):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
-            head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             connection.sendall(f"{head}content-length: 100000\r\n\r\n{{".encode())
         assert server.chat("ok")["choices"][0]["message"]["content"] == "ok"
 
@@ -249,7 +249,8 @@ def test_memory_comes_back(server: RunningServer) -> None:
         for thread in threads:
             thread.join()
 
-    crowd()
+    for _ in range(2):  # threads and their arenas come with the first work
+        crowd()
     server.wait_idle()
     before = _resident_bytes()
     for _ in range(3):
@@ -257,7 +258,7 @@ def test_memory_comes_back(server: RunningServer) -> None:
     server.wait_idle()
     grown = _resident_bytes() - before
     print(f"resident memory grew by {grown / 2**20:.1f} MiB over {3 * len(bodies)} bodies")
-    assert grown < 64 * 2**20
+    assert grown < 128 * 2**20
     assert server.service.reception.budget.held_bytes == 0
 
 
