@@ -90,6 +90,7 @@ check: setup-dev ## Lint, formatting and types
 audit: setup-dev ## Compare pinned packages with known advisories: the committed list, and the index's if it has any
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
 	    PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-audit/bin/python -m pip --quiet install pip-audit; }
+	@rm -f .venv-audit/*.json
 	@for name in cpu dev; do .venv-audit/bin/pip-audit --disable-pip --no-deps --progress-spinner off \
 	    -r requirements/$$name.txt -f json -o .venv-audit/$$name.json 2>/dev/null || true; done
 	@$(BIN)/python requirements/audit.py $$(ls .venv-audit/*.json 2>/dev/null)

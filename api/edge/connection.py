@@ -7,6 +7,7 @@ text. Everything refused here gets the contract's error body and a line in the l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from http import HTTPStatus
@@ -90,11 +91,10 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._idle_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            with contextlib.suppress(httptools.HttpParserUpgrade):  # no other protocol is spoken here
+                self.parser.feed_data(data)
             if self._idle_bytes > self._limits.max_header_bytes and not self._received:
                 raise self._too_large_head()
-        except httptools.HttpParserUpgrade:
-            pass  # no other protocol is spoken here; the request itself is answered
         except _RefusedError as refused:
             self._refuse(refused)
         except httptools.HttpParserError as error:
@@ -119,7 +119,10 @@ class Connection(HttpToolsProtocol):
         self._check_head()
         self._idle_bytes = 0
         self._stop_watching()
-        self._table.waits(self)
+        if not self._is_answering():
+            self._table.waits(self)
+        elif len(self.pipeline) >= self._limits.max_pipelined:
+            raise _RefusedError(ErrorAnswer(429, "Too many requests wait on one connection"), "pipeline")
         if self._probes_only and not _is_probe(self.url):
             raise _not_a_probe(is_management=self._limits.max_connections == 0)
         super().on_headers_complete()

@@ -27,6 +27,7 @@ class ConnectionLimits:
     max_header_bytes: int = 64 * 1024  # request line included
     max_target_bytes: int = 8 * 1024
     max_headers: int = 100
+    max_pipelined: int = 64  # requests that wait for the answer before theirs
 
 
 def limits_from(settings: Settings) -> ConnectionLimits:

@@ -102,6 +102,7 @@ def _serve(resolved: ResolvedSettings) -> None:
         sockets = [sock]
         if settings.management_port is not None:
             sockets.append(stack.enter_context(bind(settings.host, settings.management_port, "--management-port")))
+            _LOG.info("health and metrics have a port of their own: %d", sockets[-1].getsockname()[1])
         package = _load(settings)
         service = build_service(settings, package)
         host, port = sock.getsockname()[:2]

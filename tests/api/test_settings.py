@@ -62,6 +62,11 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_API_KEY": ""}, "api_key: an empty value is not allowed"),
         ({"POWERTRAIN_API_KEY": "a,,b"}, "api_key: an empty value is not allowed"),
         ({"POWERTRAIN_HOST": "0.0.0.0"}, "no --api-key or --api-key-file is set"),
+        ({"POWERTRAIN_MANAGEMENT_PORT": "70000"}, "management_port: 70000 is above 65535"),
+        ({"POWERTRAIN_MAX_CONNECTIONS": "0"}, "max_connections: 0 is below 1"),
+        ({"POWERTRAIN_HEADER_TIMEOUT_S": "0"}, "header_timeout_s: 0.0 is below 0.01 or not finite"),
+        ({"POWERTRAIN_WRITE_TIMEOUT_S": "inf"}, "write_timeout_s: inf is below 0.01 or not finite"),
+        ({"POWERTRAIN_ALLOWED_HOST": "a,"}, "allowed_host: an empty value is not allowed"),
         ({"POWERTRAIN_NUM_SLOTS": "0"}, "num_slots: 0 is below 1"),
         ({"POWERTRAIN_KEEP_ALIVE_S": "nan"}, "keep_alive_s: nan is below 0 or not finite"),
         ({"POWERTRAIN_OTEL_ENDPOINT": "http://x"}, "otel_endpoint is set but otel is off"),
@@ -75,6 +80,7 @@ def test_what_cannot_be_meant_is_an_error(environ: dict[str, str], message: str)
 
 def test_public_addresses_need_a_key_or_consent() -> None:
     resolve_settings({"host": "0.0.0.0", "api_key": "k"}, environ={})
+    resolve_settings({"host": "0.0.0.0", "api_key_file": "keys"}, environ={})
     resolve_settings({"host": "0.0.0.0", "allow_public_without_key": True}, environ={})
     for host in ("127.0.0.1", "::1", "localhost"):
         resolve_settings({"host": host}, environ={})
@@ -107,13 +113,26 @@ def test_print_config_shows_origins_and_hides_keys() -> None:
 
 
 def test_flags_of_every_kind() -> None:
-    flags = ["--no-prefix-cache", "--api-key", "a,b", "--served-model-name", "m, n", "--keep-alive-s", "2.5"]
+    flags = [
+        "--allowed-host",
+        "a.example",
+        "--allowed-host",
+        "b.example,c.example",
+        "--no-prefix-cache",
+        "--api-key",
+        "a,b",
+        "--served-model-name",
+        "m, n",
+        "--keep-alive-s",
+        "2.5",
+    ]
     result = CliRunner().invoke(serve_command, ["--print-config", "--log-format", "json", *flags], env={})
     assert result.exit_code == 0, result.output
     for line in (
         "prefix_cache = false  # --prefix-cache",
         'served_model_name = ["m","n"]  # --served-model-name',
         "keep_alive_s = 2.5  # --keep-alive-s",
+        'allowed_host = ["a.example","b.example","c.example"]  # --allowed-host',
         'log_format = "json"  # --log-format',
     ):
         assert line in result.output.splitlines()
