@@ -26,7 +26,7 @@ from api.served_model import GenerationDefaults, ServedModel
 from export.errors import ExportError
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.safetensors_file import open_file, stored_array
-from runtime.errors import PackageError, RequestError
+from runtime.errors import PackageError, PlanError, RequestError
 from runtime.events import TokenEvent
 from runtime.package.limits import decode_document
 from runtime.package.manifest import MANIFEST_FILE, load_package
