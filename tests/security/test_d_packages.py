@@ -1,7 +1,7 @@
 """A package with wrong numbers, names or nesting ends in one clear error as it is loaded, in little memory.
 
-Repeats the causes of llama.cpp's CVE-2024-21802 and CVE-2025-53630 (sizes of a model file believed, then allocated)
-and of Triton's CVE-2026-24173 (numbers of a model's own description that overflow).
+Repeats the causes of llama.cpp's CVE-2024-23605 and CVE-2025-53630: counts and sizes of a model file are believed, and
+what is computed of them overflows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """No file of a package, and nothing that its graph points to, lies outside the package.
 
-Repeats the causes of ONNX's CVE-2022-25882, CVE-2024-27318 and CVE-2024-5187 (external data that leaves the model's
-folder by ``..``, by an absolute path or through a link) and of Triton's CVE-2024-0087 (a path taken from a client).
+Repeats the causes of ONNX's CVE-2022-25882 and CVE-2024-27318 (external data that leaves the model's folder by
+``..``), CVE-2026-27489 and CVE-2026-34447 (through a symbolic link) and CVE-2026-34446 (through a hard link).
 """
 
 from __future__ import annotations

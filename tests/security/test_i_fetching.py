@@ -1,7 +1,8 @@
 """Class I, requests made on a client's behalf: the server opens no connection and no file that a request names.
 
 Repeats the causes of CVE-2026-24779 and CVE-2026-34753 (vLLM: media and batch files by URL), CVE-2026-33626 (LMDeploy),
-CVE-2026-24158 (Triton: a compressed body) and of path traversal by a model's name (CVE-2023-31036).
+CVE-2026-24158 (Triton: a compressed body) and of paths taken from a client: a model's (CVE-2023-31036, Triton) and the
+log's (CVE-2024-0087, Triton).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Class M, the log as a target: whatever a client sends, one line, valid in its form, that says only what happened.
 
-Repeats the cause of CVE-2024-0087 and CVE-2024-0095 (Triton: forged entries and control sequences in the log), and of
-"Trojan source" (CVE-2021-42574: characters that turn the writing direction).
+Repeats the cause of CVE-2024-0095 (Triton: forged entries in the log), and of "Trojan source" (CVE-2021-42574:
+characters that turn the writing direction).
 """
 
 from __future__ import annotations
