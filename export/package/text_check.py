@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 from runtime.errors import TemplateError
 from runtime.text.chat_template import ChatTemplate
@@ -13,10 +13,10 @@ from export.checkpoint.checkpoint import TextFiles
 from export.errors import SourceError
 
 
-def check_text_files(text: TextFiles, vocab_size: int) -> None:
+def check_text_files(text: TextFiles, vocab_size: int, worker: TemplateWorker | None = None) -> None:
     """Raise SourceError if the tokenizer outgrows the embedding or the chat template cannot render a first turn.
 
-    The template runs where a server runs it: in a sealed process, with its limits.
+    The template runs where a server runs it: in a sealed process, with its limits; ``worker`` None starts one for it.
     """
     num_tokens = Tokenizer.from_str(text.tokenizer_json).get_vocab_size()
     if num_tokens > vocab_size:
@@ -28,9 +28,9 @@ def check_text_files(text: TextFiles, vocab_size: int) -> None:
         raise SourceError(f"an end token lies outside the vocabulary of {vocab_size} tokens")
     if text.chat_template is None:
         return
-    with closing(TemplateWorker()) as worker:
+    with closing(TemplateWorker()) if worker is None else nullcontext(worker) as rendering:
         try:
-            template = ChatTemplate(text.chat_template, worker)
+            template = ChatTemplate(text.chat_template, rendering)
             template.render([{"role": "user", "content": "Hello"}], server_texts=text.special_tokens)
         except TemplateError as error:
             raise SourceError(f"the checkpoint's chat template cannot render a first turn: {error}") from error

@@ -11,6 +11,9 @@ from export.checkpoint.checkpoint import Checkpoint, check_shapes
 from export.checkpoint.spec import weight_shapes
 from export.errors import ExportError
 from export.package.text_check import check_text_files
+from runtime.text.template.process import TemplateWorker
+
+_WORKER = TemplateWorker()  # one for all, where each build would start its own
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def refusing_layer(open_checkpoint: Callable[[], Checkpoint]) -> str:
         layer = "text"
         text = checkpoint.text_files()
         layer = "text check"
-        check_text_files(text, checkpoint.spec.vocab_size)
+        check_text_files(text, checkpoint.spec.vocab_size, _WORKER)
         layer = "values"
         for name, shape in weight_shapes(checkpoint.spec).items():
             assert checkpoint.tensor(name).numpy().shape == shape
