@@ -151,7 +151,7 @@ def test_names_in_arguments_and_documents_are_text_keys_included() -> None:
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 RENDERER = Renderer(TemplateLimits())
-SOME = settings(max_examples=100)
+SOME = settings(max_examples=60)
 
 # A client's texts: names, halves of names, keys of the twin, and what templates cut and replace.
 texts = st.lists(

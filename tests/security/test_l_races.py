@@ -69,7 +69,7 @@ async def hammer(server: RunningServer, *, stop_after: int | None) -> list[int]:
 
 
 def test_tokenizing_beside_streams_that_end_and_leave() -> None:
-    with running_server(max_queue=200) as server:
+    with running_server(max_queue=200, max_predicted_wait_s=0.0, max_queue_time_s=0.0) as server:
         statuses = asyncio.run(hammer(server, stop_after=None))
         assert statuses == [200] * 120
         server.wait_idle()
@@ -77,7 +77,7 @@ def test_tokenizing_beside_streams_that_end_and_leave() -> None:
 
 
 def test_a_shutdown_in_the_middle_ends_every_request() -> None:
-    with running_server(max_queue=200, drain_timeout_s=5.0) as server:
+    with running_server(max_queue=200, max_predicted_wait_s=0.0, max_queue_time_s=0.0, drain_timeout_s=5.0) as server:
         statuses = asyncio.run(hammer(server, stop_after=30))
         assert set(statuses) <= ENDED
         assert statuses.count(200) >= 30

@@ -47,7 +47,7 @@ def test_ranges_are_described() -> None:
 @pytest.mark.timeout(100)
 @SCHEMA.parametrize()
 @settings(
-    max_examples=25,
+    max_examples=12,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
