@@ -75,13 +75,15 @@ def served_model_from_package(
     manifest = package.manifest
     source = template_source if template_source is not None else package.read_text(CHAT_TEMPLATE_FILE)
     template = ChatTemplate(source, TemplateWorker("template"))
-    template.prove()
+    proof = template.submit_proof()
+    tokenizer = Tokenizer.from_package(package)  # while the template's process starts
+    proof.result()
     license_text = package.read_text(LICENSE_FILE) if LICENSE_FILE in manifest.files else ""
     return ServedModel(
         names=names or manifest.served_names or (manifest.name,),
         created_unix=manifest.created_unix,
         max_model_len=max_model_len,
-        tokenizer=Tokenizer.from_package(package),
+        tokenizer=tokenizer,
         template=template,
         eos_token_ids=frozenset(manifest.stop_token_ids),
         special_tokens=manifest.special_tokens,

@@ -39,9 +39,13 @@ class ChatTemplate:
         self.worker = worker
         self.knows_developer = "developer" in source
 
+    def submit_proof(self) -> Future[Rendering]:
+        """A future that fails with TemplateError when the template cannot be compiled."""
+        return self.worker.submit(Job(source=self._source, now=self._now()))
+
     def prove(self) -> None:
         """Raise TemplateError when the template cannot be compiled."""
-        self.worker.submit(Job(source=self._source, now=self._now())).result()
+        self.submit_proof().result()
 
     def submit(
         self,
