@@ -57,7 +57,7 @@ class Settings:
     num_slots: int = _setting(DEFAULT_SLOTS, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
     max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
     max_predicted_wait_s: float = _setting(
-        5.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
+        3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
     )
     max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")

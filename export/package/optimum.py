@@ -114,7 +114,7 @@ def _run_optimum(python: str, folder: Path, target: Path) -> None:
     """``optimum-cli export onnx``; only the graph and its data stay in ``target``."""
     if not (folder / SINGLE_FILE).is_file() and not (folder / INDEX_FILE).is_file():
         raise SourceError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there; pickled weights are not loaded")
-    refuse_foreign_kernels(read_json_object(folder / "config.json").values)
+    refuse_foreign_code(read_json_object(folder / "config.json").values)
     command = [python, "-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", str(folder)]
     command += ["--task", "text-generation-with-past", "--device", "cpu", "--dtype", "fp32", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed list, no shell
@@ -123,10 +123,12 @@ def _run_optimum(python: str, folder: Path, target: Path) -> None:
         raise UnsupportedError(f"Optimum could not export {folder.name}: {reason}")
 
 
-def refuse_foreign_kernels(config: Mapping[str, Any]) -> None:
-    """Raise SourceError when a config names code of another repository, as ``..._implementation: owner/name``.
+def refuse_foreign_code(config: Mapping[str, Any]) -> None:
+    """Raise SourceError when a config names code of another repository, as ``..._implementation: owner/name``, or
+    allows remote code by itself.
 
-    transformers before 5.3 fetches and runs it, remote code allowed or not (CVE-2026-4372).
+    transformers before 5.3 fetches and runs the one, remote code allowed or not (CVE-2026-4372); before 5.5 some of its
+    models obey the other (CVE-2026-5241).
     """
     pending: list[tuple[str, Any]] = list(config.items())
     while pending:
@@ -134,7 +136,10 @@ def refuse_foreign_kernels(config: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):  # what lies under such a key counts as the key's
             outer = key if "_implementation" in key else ""
             pending += [(f"{outer}.{inner}", member) for inner, member in value.items()]
-        elif "_implementation" in key and isinstance(value, str) and "/" in value:
+            continue
+        names_code = "_implementation" in key and isinstance(value, str) and "/" in value
+        allows_code = key.rpartition(".")[2] == "trust_remote_code" and bool(value)
+        if names_code or allows_code:
             raise SourceError(f"config.json: {key.strip('.')} is {value!r:.100}; code of other repositories is not run")
 
 

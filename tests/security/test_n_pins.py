@@ -15,7 +15,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from export.errors import SourceError
-from export.package.optimum import refuse_foreign_kernels
+from export.package.optimum import refuse_foreign_code
 from requirements.audit import (
     ADVISORIES,
     Pin,
@@ -57,15 +57,18 @@ def test_modules_are_imported_by_name_from_fixed_lists_only() -> None:
         {"_attn_implementation": "evil/kernel@main:f"},
         {"attn_implementation": {"": "evil/kernel"}},
         {"text_config": {"deep": {"_experts_implementation": "evil/kernel"}}},
+        {"trust_remote_code": True},
+        {"keypoint_config": {"trust_remote_code": "yes"}},
     ],
 )
 def test_a_config_that_names_code_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(SourceError, match="code of other repositories is not run"):
-        refuse_foreign_kernels(config)
+        refuse_foreign_code(config)
 
 
 def test_a_config_that_names_a_built_in_is_not() -> None:
-    refuse_foreign_kernels({"_attn_implementation": "sdpa", "_name_or_path": "owner/name", "a": {"b": [1]}, "c": None})
+    names = {"_attn_implementation": "sdpa", "_name_or_path": "owner/name"}
+    refuse_foreign_code({**names, "a": {"b": [1]}, "c": None, "trust_remote_code": False})
 
 
 def test_no_pin_has_a_known_vulnerability(capsys: pytest.CaptureFixture[str]) -> None:
