@@ -15,7 +15,7 @@ from runtime.package.manifest import read_manifest, sha256_of_file
 
 from bench.commands.http import compare_command
 from bench.errors import BenchError
-from bench.http.server_process import free_port, running_server
+from bench.http.server_process import free_port, own_server, running_server
 from bench.peers import genai, llama_cpp
 from bench.peers.in_process import compare_in_process
 from bench.peers.terms import OUTPUT_TOKENS, PROMPT_TOKENS
@@ -114,8 +114,7 @@ def _start(stack: ExitStack, package: Path, llama: llama_cpp.LlamaCpp, served: d
     """Start every server; what compares them: labelled URLs and a model name for each. Idle servers use no CPU."""
     threads = default_threads()
     port = free_port()
-    ours = [sys.executable, "-m", "powertrain", "serve", str(package), "--host", "127.0.0.1", "--port", str(port)]
-    words = [f"{_OURS}={stack.enter_context(running_server(ours, port, '/health/ready'))}"]
+    words = [f"{_OURS}={stack.enter_context(running_server(own_server(package, port), port, '/health/ready'))}"]
     models = ["-m", read_manifest(package).served_names[0]]
     for label, model in served.items():
         port = free_port()

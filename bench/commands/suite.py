@@ -18,7 +18,7 @@ from runtime.package.manifest import read_manifest
 
 from bench.commands.engine import engine_command
 from bench.commands.http import http_command
-from bench.http.server_process import free_port, running_server
+from bench.http.server_process import free_port, own_server, running_server
 from bench.in_process.engine_report import load_engine_report, speed_table
 from bench.report.exports import write_whole
 from bench.report.results import load_report
@@ -43,7 +43,7 @@ def suite_command(package: Path, output_dir: Path, *, markdown: bool) -> None:
         _quietly(engine_command, [str(package), *_ENGINE, "-o", str(folder / "engine.json")], markdown)
         console.print("served over HTTP: 130 prompt tokens, 64 output tokens", highlight=False)
         port = free_port()
-        server = [sys.executable, "-m", "powertrain", "serve", str(package), "--host", "127.0.0.1", "--port", str(port)]
+        server = own_server(package, port)
         with running_server(server, port, "/health/ready") as url:
             words = [
                 url,

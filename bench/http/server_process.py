@@ -1,4 +1,4 @@
-"""Runs a chat server as a process of its own for the length of a block. Knows no particular server."""
+"""Runs a chat server as a process of its own for the length of a block. Knows no server but ours by its command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from bench.errors import BenchError, StreamError
@@ -27,6 +28,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def own_server(package: Path, port: int) -> list[str]:
+    """The command that serves a package to a benchmark: the load decides how long requests wait, not the server."""
+    command = [sys.executable, "-m", "powertrain", "serve", str(package), "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--max-predicted-wait-s", "0", "--max-queue-time-s", "0"]
 
 
 @contextmanager
