@@ -124,7 +124,13 @@ def _build(
 def _locked(root: Path) -> Iterator[None]:
     """One build of a package's plans at a time."""
     path = root.parent / f".{root.name}.plan.lock"
-    with path.open("wb") as lock:
+    try:
+        opened = path.open("wb")
+    except OSError as error:
+        raise PlanError(
+            f"the folder of {root.name} cannot be written to ({error.strerror}); build in a copy of the package"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
