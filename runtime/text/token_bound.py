@@ -1,13 +1,15 @@
 """The fewest tokens that a text can have, told from its length.
 
 Tokenizing ten megabytes takes seconds, and whether they fit a context of some thousand tokens can be told before: no
-token stands for more bytes than the longest one. That holds only where a tokenizer loses no text on the way, so what
-is not known to keep it gives no bound. Knows documents in the form of ``tokenizer.json``; encodes nothing.
+token stands for more bytes than the longest one, which is a run of blanks, nor for more digits or letters than the one
+with most of them. That holds only where a tokenizer loses no text on the way, so what is not known to keep it gives no
+bound. Knows documents in the form of ``tokenizer.json``; encodes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,26 +17,42 @@ from runtime.text.token_bytes import byte_alphabet
 
 _NFC_SHRINKS = 4
 """NFC joins at most four code points into one: Greek letters with three marks."""
+_DIGITS = string.digits.encode()
+_WORD = string.ascii_letters.encode() + _DIGITS
 _KEEPING_SPLITS = frozenset({"ByteLevel", "Digits", "Metaspace"})
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBound:
-    """``most_chars`` is what one token stands for at most, None for any amount; ``lost`` characters make no token."""
+    """``most_chars`` is what one token stands for at most, None for any amount; ``lost`` characters make no token.
+
+    ``most_digits`` and ``most_word`` are how many of them may be ASCII digits, and ASCII letters or digits; 0: unknown.
+    """
 
     most_chars: int | None = None
     lost: tuple[str, ...] = ()
+    most_digits: int = 0
+    most_word: int = 0
 
     def fewest_tokens(self, text: str) -> int:
         """A number of tokens that the text surely has; 0 when nothing is known."""
         if self.most_chars is None:
             return 0
         kept = len(text) - sum(text.count(character) for character in self.lost)
-        return -(-kept // self.most_chars)
+        ascii_text = text.encode("ascii", "ignore")
+        by_digits = -(-_count(ascii_text, _DIGITS) // self.most_digits) if self.most_digits else 0
+        by_word = -(-_count(ascii_text, _WORD) // self.most_word) if self.most_word else 0
+        return max(-(-kept // self.most_chars), by_digits, by_word)
 
 
-def token_bound(document: Mapping[str, Any], longest_token_bytes: int) -> TokenBound:
-    """The bound of a tokenizer whose longest token has ``longest_token_bytes``."""
+def _count(text: bytes, members: bytes) -> int:
+    """How many bytes are among ``members``, at the speed of one copy."""
+    return len(text) - len(text.translate(None, members))
+
+
+def token_bound(document: Mapping[str, Any], tokens: Sequence[bytes]) -> TokenBound:
+    """The bound of a tokenizer whose tokens stand for these bytes."""
+    longest_token_bytes = max(map(len, tokens), default=0)
     shrinks = _shrinks(document.get("normalizer"))
     swallows = any(token.get("lstrip") or token.get("rstrip") for token in document.get("added_tokens", ()))
     is_cut = not _keeps_text(document.get("pre_tokenizer")) or document.get("truncation") is not None
@@ -44,7 +62,12 @@ def token_bound(document: Mapping[str, Any], longest_token_bytes: int) -> TokenB
     # Every character beyond ASCII has a byte from 0x80 to 0xBF, which is enough to make a token of it.
     if any(0x80 <= byte <= 0xBF for byte in missing):
         return TokenBound()
-    return TokenBound(shrinks * longest_token_bytes, tuple(chr(byte) for byte in missing if byte < 0x80))
+    lost = tuple(chr(byte) for byte in missing if byte < 0x80)
+    most_digits = 0 if set(lost) & set(string.digits) else max(_count(token, _DIGITS) for token in tokens)
+    # NFC may join a letter and its marks, which leaves no ASCII letter.
+    keeps_word = shrinks == 1 and not any(character.isalnum() for character in lost)
+    most_word = max(_count(token, _WORD) for token in tokens) if keeps_word else 0
+    return TokenBound(shrinks * longest_token_bytes, lost, most_digits, most_word)
 
 
 def _shrinks(normalizer: Mapping[str, Any] | None) -> int | None:

@@ -48,7 +48,7 @@ class Tokenizer:
         self.vocab_size = vocab_size if vocab_size is not None else num_ids
         document = _document_of(tokenizer_json)
         self._bytes = token_bytes_table(document.decoder, vocab, max(self.vocab_size, num_ids))
-        self._bound = token_bound(msgspec.json.decode(tokenizer_json), max(map(len, self._bytes), default=0))
+        self._bound = token_bound(msgspec.json.decode(tokenizer_json), self._bytes)
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         stops = frozenset(stop_token_ids)
