@@ -7,7 +7,7 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.errors import DeviceError
-from runtime.events import FinishReason
+from runtime.events import FinishEvent, FinishReason, TokenEvent
 from tests.fakes import Call, counting
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
@@ -342,6 +342,29 @@ def test_who_came_first_gets_the_next_slot() -> None:
     driver.run()
     order = sorted(driver.finishes, key=lambda key: driver.finishes[key].timing.admitted_ns)
     assert order == [("a", 0), ("c", 0), ("c", 1), ("b", 0)]
+
+
+def test_a_steps_times_add_up_and_its_tokens_say_when_they_were_admitted() -> None:
+    readings: list[int] = []
+
+    def clock() -> int:
+        readings.append(len(readings))
+        return readings[-1]
+
+    driver = Driver(clock=clock)
+    driver.add(request("a", [1, 2, 3], max_tokens=2))
+    for _ in range(2):  # the prompt, then a token
+        first = len(readings)
+        result = driver.engine.step()
+        times = result.times
+        parts = (times.plan_ns, times.copy_ns, times.bind_ns, times.run_ns, times.sample_ns, times.commit_ns)
+        assert sum(parts) == readings[-1] - first
+        assert min(times.plan_ns, times.sample_ns, times.commit_ns) > 0
+        token = next(event for event in result.events if isinstance(event, TokenEvent))
+        assert token.admitted_ns == 3  # the engine, the request, the step began, and then it was planned
+    finish = result.events[-1]
+    assert isinstance(finish, FinishEvent)
+    assert finish.timing.admitted_ns == 3
 
 
 def test_warm_up_leaves_no_trace() -> None:

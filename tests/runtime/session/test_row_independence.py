@@ -57,6 +57,11 @@ def test_the_last_row_is_compared_as_well_in_its_own_slot(kind: type[ScriptedSes
     assert [(call.slots, call.tokens) for call in session.calls] == [((0, 1), (1, 2)), ((0,), (1,)), ((1,), (2,))]
 
 
+def test_rows_that_differ_by_their_tokens_are_compared_with_their_own() -> None:
+    session = ScriptedSession(lambda history: np.full(512, history[-1], np.float32), num_slots=16)
+    assert rows_are_independent(session)
+
+
 def test_batches_that_do_not_fit_are_not_tried() -> None:
     session = _RoundsByBatch(lambda history: np.full(512, len(history), np.float32), num_slots=3)
     session.differs_at = 4

@@ -214,6 +214,22 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     return FakeSession
 
 
+def test_tensorrt_is_asked_for_capture_and_to_keep_what_it_compiles(fake: type[FakeSession], tmp_path: Path) -> None:
+    provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    provider.make(Path("model.onnx"), ort.SessionOptions())
+    profiles = profile_options("trt_profile", SHAPE, CAPACITY, 4, 16)
+    assert fake.asked == [
+        {
+            **profiles,
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(tmp_path),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(tmp_path),
+            "trt_cuda_graph_enable": "1",
+        }
+    ]
+
+
 def test_cuda_asks_for_capture(fake: type[FakeSession]) -> None:
     cuda_provider().make(Path("model.onnx"), ort.SessionOptions())
     assert [options.get("enable_cuda_graph") for options in fake.asked] == ["1"]
