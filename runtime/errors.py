@@ -8,6 +8,7 @@ PowertrainError                an expected failure; its text is one line for a p
 ├── DeviceError                the device, or the library that runs graphs on it, refused memory, a copy or a run
 ├── RequestError               a request cannot be served as it stands; carries the field at fault
 │   └── ContextLengthError     prompt and answer do not fit the model's context
+├── ConstraintFailed           a compiled constraint cannot go on: its budget is spent, or its library failed
 ├── TemplateError              a chat template refused or failed to render the messages
 ├── Overloaded                 the bounded queue is full; carries when to try again
 └── EngineUnavailable          the engine is loading, draining or dead
@@ -52,6 +53,10 @@ class RequestError(PowertrainError):
 
 class ContextLengthError(RequestError):
     """Prompt and requested answer exceed the model's context length."""
+
+
+class ConstraintFailed(PowertrainError):
+    """A compiled constraint cannot go on: its budget is spent, no token is left, or its library failed."""
 
 
 class TemplateError(PowertrainError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runtime.errors import ContextLengthError
+from runtime.token_mask import Constraint
 
 GREEDY_TEMPERATURE = 1e-5
 """Below this temperature sampling is argmax, as in vLLM's ``_SAMPLING_EPS``."""
@@ -52,6 +53,7 @@ class Request:
     ``request_id`` is unique among live requests. ``eos_token_ids`` are the model's own end tokens.
     ``arrival_ns`` is ``time.perf_counter_ns()`` when the request reached the server.
     ``cache_salt`` separates prefix caches: requests reuse the rows of requests with the same salt only.
+    ``constraint`` is what every choice's text must satisfy; None where anything may come.
     """
 
     request_id: str
@@ -61,6 +63,7 @@ class Request:
     n: int = 1
     arrival_ns: int = 0
     cache_salt: str = ""
+    constraint: Constraint | None = None
 
 
 def resolve_max_tokens(

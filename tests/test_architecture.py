@@ -37,6 +37,7 @@ EDGES = {
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
+    "runtime.constraint": "",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.package runtime.text.template",
     "runtime.text.template": "runtime",
@@ -68,6 +69,7 @@ HEAVY = {
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
     "litestar": ("api",),
     "jinja2": ("runtime.text.template",),
+    "llguidance": ("runtime.constraint",),
 }
 """Packages that only some folders, and what lies in them, may import."""
 

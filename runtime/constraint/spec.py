@@ -1,0 +1,111 @@
+"""What an answer's text must look like, as plain values: the agreement between who asks and the compiler.
+
+A tree of parts. Whoever asks (a request's fields, a tool-call format, a reasoning section) builds one; the compiler
+turns it into a grammar. Values only: nothing here is checked, rewritten or compiled, and no size is limited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """JSON that a schema admits, written compactly. ``schema`` is the schema as JSON text."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Text that a regular expression matches as a whole."""
+
+    regex: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Exactly one of these texts."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lark:
+    """Text of a context-free grammar in llguidance's Lark dialect, as a client wrote it: it may name no token."""
+
+    grammar: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Exactly this text. From the server, never from a client: the names of control tokens in it are those tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Any text up to and with the first ``end``, which is a Literal's text. With it a reasoning section ends."""
+
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One part after the other."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """One of these parts."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A part ``at_least`` to ``at_most`` times (None: any number), ``separator`` (a Literal's text) between them."""
+
+    part: Part
+    at_least: int = 0
+    at_most: int | None = None
+    separator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A constrained island in free text: ``begin``, then ``body``, then ``end``; both marks are Literals' texts.
+
+    ``trigger`` is the start of ``begin`` from which on the text is no longer free.
+    """
+
+    begin: str
+    body: Part
+    end: str
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """Free text in which every trigger begins one of ``tags``.
+
+    ``at_least_one``: the text cannot end without a tag. ``stop_after_first``: it ends after one.
+    """
+
+    tags: tuple[Tag, ...]
+    at_least_one: bool = False
+    stop_after_first: bool = False
+
+
+Part = Json | Pattern | Choice | Lark | Literal | Until | Sequence | Either | Repeat | Tagged
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintSpec:
+    """What one request demands, and the dotted name of the ``field`` to blame where it cannot be had."""
+
+    part: Part
+    field: str
