@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
-from runtime.engine.step_plan import CopyKind, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
 from runtime.errors import DeviceError
 from runtime.events import Event, FinishReason, TokenEvent
@@ -45,7 +45,7 @@ class Step:
         planned = self._clock()
         self._note_admissions(plan, planned)
         for copy in plan.copies:
-            self._copy(copy)
+            self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
         copied = self._clock()
         num_decoded = self._decode(plan)
         num_prefilled = sum(self._prefill(chunk) for chunk in plan.prefills)
@@ -77,12 +77,6 @@ class Step:
             if chunk.start == chunk.sequence.num_cached:
                 self._totals.prefix_query_tokens += chunk.sequence.num_prompt
                 self._totals.prefix_hit_tokens += chunk.sequence.num_cached
-
-    def _copy(self, copy: SlotCopy) -> None:
-        if copy.kind is CopyKind.COPY:
-            self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
-        else:
-            self._session.swap_slots(copy.source, copy.target, copy.num_tokens)
 
     def _decode(self, plan: StepPlan) -> int:
         """Run the plan's decode call; returns how many tokens were drawn."""
