@@ -8,6 +8,7 @@ import gc
 import logging
 import resource
 import socket
+import sys
 import time
 from types import FrameType
 
@@ -20,9 +21,13 @@ from api.edge.connection_table import ConnectionTable
 from api.edge.limits import ConnectionLimits, limits_from
 from api.edge.listener import Listener, SpareDescriptors
 from api.process.app import create_app
+from api.request.turns import text_threads
 
 _LOG = logging.getLogger("powertrain.server")
 _LAST_WRITES_S = 5
+# The engine waits for Python's lock several times in a step, and as long each time as another thread may keep it:
+# with Python's own 5 ms a large body that is read meanwhile doubles a step.
+_SWITCH_INTERVAL_S = 0.0005
 _OWN_DESCRIPTORS = 128  # files, libraries and the event loop, beside connections
 
 
@@ -61,6 +66,8 @@ class Server(uvicorn.Server):
         """Listen on the first socket, on a second for probes only; then watch the engine load."""
         await super().startup([])  # the lifespan; accepting is ours
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(text_threads())
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         _raise_descriptor_limit(self._limits.max_connections + _OWN_DESCRIPTORS)
         self._spare = SpareDescriptors(self._limits.num_reserved)
         probes = dataclasses.replace(self._limits, max_connections=0)
