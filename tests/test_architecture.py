@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Collection
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -80,13 +81,24 @@ def modules() -> dict[str, Path]:
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a module's syntax, in no order that matters."""
+    return tuple(ast.walk(tree(path)))
+
+
 def folder_of(name: str, path: Path) -> str:
     return name if path.name == "__init__.py" else name.rpartition(".")[0]
 
 
 def imports(path: Path, known: Collection[str]) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -132,7 +144,7 @@ def test_heavy_packages_stay_where_they_belong() -> None:
 def test_expected_failures_are_defined_in_their_rooms_error_module() -> None:
     bases: dict[str, tuple[str, set[str]]] = {}
     for module, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 bases[f"{module}.{node.name}"] = node.name, {ast.unparse(base).split(".")[-1] for base in node.bases}
     expected = {"PowertrainError"}
@@ -153,7 +165,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 def test_every_module_says_what_it_owns() -> None:
     for path in [ROOT / "powertrain.py", *(file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py")))]:
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+        assert ast.get_docstring(tree(path)), path
 
 
 def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
