@@ -41,7 +41,8 @@ EDGES = {
     "runtime.constraint.schema": "runtime",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
-    "runtime.text.template": "runtime",
+    "runtime.sealed": "",
+    "runtime.text.template": "runtime runtime.sealed",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
     "api": "runtime runtime.package runtime.text runtime.text.template",
