@@ -40,8 +40,11 @@ class Languages:
     nothing: int
     empty: int
     anything: int
+    read: dict[str, int]
+    """Patterns that were read already."""
 
     def __init__(self) -> None:
+        self.read = {}
         self.nodes, self._numbers, self._nullable, self._after = [], {}, [], {}
         self.nothing = self._number(Node("set"), nullable=False)
         self.empty = self._number(Node("empty"), nullable=True)

@@ -27,6 +27,12 @@ _NO_WORD = others(WORD)
 
 def found(languages: Languages, pattern: str) -> int:
     """The language of all texts that a pattern is found in. Raises PatternRefused or LanguageTooLarge."""
+    if pattern not in languages.read:
+        languages.read[pattern] = _found(languages, pattern)
+    return languages.read[pattern]
+
+
+def _found(languages: Languages, pattern: str) -> int:
     anything = languages.anything
     start, word, other = _alternatives(languages, parsed_pattern(pattern), (anything, anything, anything))
     if start == word == other:
