@@ -13,6 +13,7 @@ from runtime.constraint.schema import arrays, numbers, objects, strings
 from runtime.constraint.schema.arrays import Arrays
 from runtime.constraint.schema.cover import Booleans, Cover, Null, Simple, sifted
 from runtime.constraint.schema.document import JsonValue
+from runtime.constraint.schema.keywords import KINDS
 from runtime.constraint.schema.numbers import Numbers
 from runtime.constraint.schema.objects import Objects
 from runtime.constraint.schema.references import Located, References, Scope, within
@@ -46,18 +47,15 @@ class Context:
     _impossible: dict[State, bool] = field(default_factory=dict)
     _asked: set[State] = field(default_factory=set)
     _pairs: int = 0
+    _full: Cover = field(default_factory=Cover)
+
+    def __post_init__(self) -> None:
+        sets = (Null(), Booleans(), Numbers(), Strings(self.languages.anything), Arrays(), Objects())
+        self._full = {kind: (simple,) for kind, simple in zip(KINDS, sets, strict=True)}
 
     def full(self) -> Cover:
         """Every value."""
-        everything = Strings(self.languages.anything)
-        return {
-            "null": (Null(),),
-            "boolean": (Booleans(),),
-            "number": (Numbers(),),
-            "string": (everything,),
-            "array": (Arrays(),),
-            "object": (Objects(),),
-        }
+        return self._full.copy()
 
     def state(self, schema: JsonValue, place: str, scope: Scope, *, fails: bool = False) -> State:
         """The state of meeting a schema, or of failing it. A schema that only refers stands for what it refers to."""
@@ -101,6 +99,10 @@ class Context:
         met: Cover = {}
         for kind, left in one.items():
             right = other.get(kind, ())
+            full = self._full[kind]
+            if left is full or right is full:
+                met[kind] = right if left is full else left
+                continue
             self._pairs += len(left) * len(right)
             if self._pairs > MAX_PAIRS:
                 problem = f"combines its alternatives in over {MAX_PAIRS:,} ways; use fewer anyOf, oneOf and if at once"
@@ -112,7 +114,7 @@ class Context:
                 raise SchemaRefused("schema", "", problem)
             if found:
                 met[kind] = found
-        return met
+        return {kind: sets for kind, sets in met.items() if sets}
 
     def impossible(self, state: State) -> bool:
         """Whether a state is known to admit nothing. Looks into values that have to be there; gives up in a loop."""

@@ -20,7 +20,7 @@ from runtime.constraint.schema.numbers import numbers_of
 from runtime.constraint.schema.objects import Members, Objects, absent
 from runtime.constraint.schema.references import Located
 from runtime.constraint.schema.state import ANYTHING, NOTHING, State
-from runtime.constraint.schema.strings import Strings, language_of, strings_of
+from runtime.constraint.schema.strings import Strings, language_of, strings_of, whole_language
 from runtime.constraint.schema.unevaluated import with_unevaluated
 from runtime.errors import SchemaRefused
 
@@ -103,13 +103,8 @@ def _property_names(context: Context, here: Located, schema: JsonValue) -> list[
         if one.lost:
             raise one.lost.refusal()
     listed = tuple((text, ANYTHING) for one in sets for text in one.listed or ())
-    languages = context.languages
-    whole = [
-        languages.both((one.language, languages.repeat(languages.of(((0, 0x10FFFF),)), one.least, one.most)))
-        for one in sets
-        if one.listed is None
-    ]
-    patterns = ((languages.either(whole), ANYTHING),) if whole else ()
+    whole = [whole_language(context.languages, one) for one in sets if one.listed is None]
+    patterns = ((context.languages.either(whole), ANYTHING),) if whole else ()
     return [Members(listed, patterns, NOTHING, told=False)]
 
 

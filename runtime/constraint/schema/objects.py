@@ -5,7 +5,7 @@ Knows states and languages; knows neither the schemas behind states nor how an o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.constraint.schema.lost import Lost
 from runtime.constraint.schema.regex.language import Languages
@@ -24,12 +24,17 @@ class Members:
     rest: State = ANYTHING
     told: bool = True
     all_told: bool = False
+    _by_name: dict[str, State] = field(init=False, compare=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._by_name.update(self.names)
 
     def at(self, name: str, languages: Languages) -> State:
         """What the value under a name satisfies."""
-        named = [state for known, state in self.names if known == name]
-        matched = [state for language, state in self.patterns if languages.holds(language, name)]
-        return both(*named, *matched) if named or matched else self.rest
+        found = [self._by_name[name]] if name in self._by_name else []
+        if self.patterns:
+            found += [state for language, state in self.patterns if languages.holds(language, name)]
+        return found[0] if len(found) == 1 else both(*found) if found else self.rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Objects:
 
     def at(self, name: str, languages: Languages) -> State:
         """What the value under a name satisfies; NOTHING: the name may not be there."""
+        if len(self.members) == 1:
+            return self.members[0].at(name, languages)
         return both(*(members.at(name, languages) for members in self.members))
 
 

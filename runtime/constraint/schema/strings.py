@@ -5,12 +5,12 @@ Knows languages; knows no other kind of value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from runtime.constraint.schema.document import JsonValue
 from runtime.constraint.schema.formats import EXACT, FORMATS, LONGEST
 from runtime.constraint.schema.lost import Lost
-from runtime.constraint.schema.regex.characters import WRITABLE
+from runtime.constraint.schema.regex.characters import EVERY, WRITABLE
 from runtime.constraint.schema.regex.language import Languages, LanguageTooLarge
 from runtime.constraint.schema.regex.reading import found
 from runtime.constraint.schema.regex.spelling import MAX_POSITIONS, spelled
@@ -22,12 +22,16 @@ TOO_LARGE = f"is too large to be told apart: at most {MAX_POSITIONS:,} character
 
 @dataclass(frozen=True, slots=True)
 class Strings:
-    """Texts of ``language`` with ``least`` to ``most`` code points; only those of ``listed`` where it is not None."""
+    """Texts of ``language`` with ``least`` to ``most`` code points, none of ``barred``.
+
+    Only those of ``listed`` where it is not None, and then every one of them.
+    """
 
     language: int
     least: int = 0
     most: int | None = None
     listed: tuple[str, ...] | None = None
+    barred: frozenset[str] = frozenset()
     lost: Lost | None = None
 
 
@@ -62,7 +66,7 @@ def listed(languages: Languages, text: str) -> Strings:
 
 def besides(languages: Languages, texts: list[str]) -> Strings:
     """Every text but these."""
-    return Strings(languages.without(languages.either(languages.text(text) for text in texts)))
+    return Strings(languages.anything, barred=frozenset(texts))
 
 
 def outside(languages: Languages, keywords: dict[str, JsonValue], place: str) -> list[Strings]:
@@ -88,9 +92,9 @@ def outside(languages: Languages, keywords: dict[str, JsonValue], place: str) ->
 def joined(languages: Languages, one: Strings, other: Strings) -> Strings | None:
     """Texts in both sets; None where none is known to be."""
     most = other.most if one.most is None else one.most if other.most is None else min(one.most, other.most)
-    strings = Strings(
-        languages.both((one.language, other.language)), max(one.least, other.least), most, None, one.lost or other.lost
-    )
+    language = languages.both((one.language, other.language))
+    barred = one.barred | other.barred
+    strings = Strings(language, max(one.least, other.least), most, None, barred, one.lost or other.lost)
     if one.listed is None and other.listed is None:
         empty = strings.language == languages.nothing or (most is not None and most < strings.least)
         return None if empty else strings
@@ -99,13 +103,23 @@ def joined(languages: Languages, one: Strings, other: Strings) -> Strings | None
         kept = set(other.listed)
         texts = tuple(text for text in texts if text in kept)
     texts = tuple(text for text in texts if holds(languages, strings, text))
-    return replace(strings, language=languages.anything, least=0, most=None, listed=texts) if texts else None
+    return Strings(languages.anything, listed=texts, lost=strings.lost) if texts else None
 
 
 def holds(languages: Languages, strings: Strings, text: str) -> bool:
-    """Whether a text belongs to the set."""
+    """Whether a text has a length and a form of the set, which is not ``listed``."""
     fits = strings.least <= len(text) and (strings.most is None or len(text) <= strings.most)
-    return fits and (strings.listed is None or text in strings.listed) and languages.holds(strings.language, text)
+    return fits and text not in strings.barred and languages.holds(strings.language, text)
+
+
+def whole_language(languages: Languages, strings: Strings) -> int:
+    """The language of a set that is not ``listed``, bounds and barred texts included."""
+    lengths = languages.repeat(languages.of(EVERY), strings.least, strings.most)
+    return languages.both((strings.language, lengths, _without_barred(languages, strings)))
+
+
+def _without_barred(languages: Languages, strings: Strings) -> int:
+    return languages.without(languages.either(languages.text(text) for text in sorted(strings.barred)))
 
 
 def writable(text: str) -> bool:
@@ -123,9 +137,10 @@ def schema_of(languages: Languages, strings: Strings, place: str) -> dict[str, J
         schema["minLength"] = strings.least
     if strings.most is not None:
         schema["maxLength"] = strings.most
-    if strings.language != languages.anything:
+    language = languages.both((strings.language, _without_barred(languages, strings)))
+    if language != languages.anything:
         try:
-            patterns = spelled(languages, strings.language)
+            patterns = spelled(languages, language)
         except LanguageTooLarge:
             return Lost("pattern", place, TOO_LARGE)
         schema["pattern"] = patterns[0]

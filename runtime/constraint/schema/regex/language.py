@@ -131,6 +131,8 @@ class Languages:
 
     def holds(self, language: int, text: str) -> bool:
         """Whether the text belongs to the language."""
+        if language == self.anything:
+            return True
         for character in text:
             language = self.after(language, ord(character))
         return self._nullable[language]

@@ -48,7 +48,9 @@ class Result:
 
 def run(path: Path, tokenizer: Path, walks: int) -> Result:
     """One schema, in a worker."""
-    vocabulary = _held.setdefault(tokenizer, Vocabulary.of_package(tokenizer)) if tokenizer not in _held else _held[tokenizer]
+    vocabulary = (
+        _held.setdefault(tokenizer, Vocabulary.of_package(tokenizer)) if tokenizer not in _held else _held[tokenizer]
+    )
     text = path.read_text(encoding="utf-8")
     schema = json.loads(text)["schema"]
     result = Result(path.name)
@@ -103,7 +105,9 @@ def report(results: list[Result]) -> None:
     print("mask us  p50 {:.1f}  p99 {:.1f}  max {:.0f}".format(*np.percentile(masks, [50, 99, 100])))
     for name in ("rewrite_ms", "compile_ms"):
         times = np.array([getattr(result, name) for result in accepted] or [0])
-        print(name.replace("_", " ") + "  p50 {:.2f}  p99 {:.1f}  max {:.0f}".format(*np.percentile(times, [50, 99, 100])))
+        print(
+            name.replace("_", " ") + "  p50 {:.2f}  p99 {:.1f}  max {:.0f}".format(*np.percentile(times, [50, 99, 100]))
+        )
     for result in results:
         for text in result.invalid:
             print(f"INVALID {result.name}: {text[:300]}")
@@ -116,7 +120,9 @@ def schemas_at(folder: Path) -> list[Path]:
         print(f"fetching {REPOSITORY} to {folder}")
         done = subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(folder)], check=False)
         if done.returncode:
-            sys.exit(f"cannot fetch {REPOSITORY}; clone it elsewhere and pass its folder: make bench-schemas ARGS=FOLDER")
+            sys.exit(
+                f"cannot fetch {REPOSITORY}; clone it elsewhere and pass its folder: make bench-schemas ARGS=FOLDER"
+            )
         data = folder / "maskbench" / "data"
     found = sorted(data.glob("*.json"))
     return found or sys.exit(f"{data} holds no schemas; pass a checkout of {REPOSITORY}, or its maskbench/data")
@@ -140,8 +146,20 @@ def main() -> int:
         results = list(pool.map(run, paths, [arguments.tokenizer] * count, [arguments.walks] * count, chunksize=16))
     report(results)
     if arguments.json:
-        rows = [{"name": r.name, "refused": r.refused, "invalid": r.invalid, "stuck": r.stuck, "rewrite_ms": r.rewrite_ms,
-                 "compile_ms": r.compile_ms, "max_mask_us": max(r.mask_us, default=0), "unchecked": r.unchecked, "finished": r.finished} for r in results]
+        rows = [
+            {
+                "name": r.name,
+                "refused": r.refused,
+                "invalid": r.invalid,
+                "stuck": r.stuck,
+                "rewrite_ms": r.rewrite_ms,
+                "compile_ms": r.compile_ms,
+                "max_mask_us": max(r.mask_us, default=0),
+                "unchecked": r.unchecked,
+                "finished": r.finished,
+            }
+            for r in results
+        ]
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return int(any(result.invalid for result in results))
 
