@@ -14,6 +14,7 @@ from runtime.constraint.schema.lost import Lost
 
 LARGEST = 2**53
 """Bounds beyond it are drawn in to it: a double holds every whole number up to there, and so does the library."""
+_LARGEST_DOUBLE = 10**308
 _MOST_STEP = 2**32 - 1
 
 
@@ -35,18 +36,17 @@ def exact(value: JsonValue) -> Fraction:
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 
-def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> Numbers:
-    """What the numeric keywords of one schema admit."""
+def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> Numbers | None:
+    """What the numeric keywords of one schema admit; None where that is nothing."""
     numbers = Numbers(whole)
-    for key, low, is_open in (("minimum", True, False), ("exclusiveMinimum", True, True)):
+    for key, is_open in (("minimum", False), ("exclusiveMinimum", True)):
         if key in keywords:
-            bound = exact(keywords[key])
-            numbers = _joined(numbers, Numbers(low=bound, low_open=is_open) if low else numbers)
+            numbers = _joined(numbers, Numbers(low=exact(keywords[key]), low_open=is_open))
     for key, is_open in (("maximum", False), ("exclusiveMaximum", True)):
         if key in keywords:
             numbers = _joined(numbers, Numbers(high=exact(keywords[key]), high_open=is_open))
-    step = abs(exact(keywords["multipleOf"])) if "multipleOf" in keywords else None
-    return replace(numbers, step=step or None)
+    step = exact(keywords["multipleOf"]) if "multipleOf" in keywords else None
+    return joined(numbers, Numbers(step=step))
 
 
 def point(value: JsonValue) -> Numbers:
@@ -122,6 +122,8 @@ def the_only(numbers: Numbers) -> int | float | None:
         return None
     if value.denominator == 1 and abs(value) <= LARGEST:
         return int(value)
+    if abs(value) > _LARGEST_DOUBLE:
+        return None
     number = float(value)
     return number if Fraction(repr(number)) == value else None
 
@@ -184,6 +186,8 @@ def _number(value: Fraction) -> int | float:
 
 def _multiple(step: Fraction) -> int | float | None:
     """The step as the library must read it: it multiplies a double by ten until nothing is behind the point."""
+    if step > _MOST_STEP:
+        return None
     value = _number(step)
     scaled, digits = float(value), 0
     while scaled % 1 and digits < 12:
