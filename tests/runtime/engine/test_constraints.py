@@ -125,7 +125,11 @@ def test_a_contradiction_is_an_error_that_names_the_fields(rule: Rule, sampling:
 
 def test_no_other_rule_wins_over_the_constraint() -> None:
     driver, constraint = Driver(), ScriptedConstraint(by_fives)
-    wishes: dict[str, Any] = {"logit_bias": ((3, 100.0), (END, 100.0)), "frequency_penalty": -2.0, "repetition_penalty": 0.1}
+    wishes: dict[str, Any] = {
+        "logit_bias": ((3, 100.0), (END, 100.0)),
+        "frequency_penalty": -2.0,
+        "repetition_penalty": 0.1,
+    }
     driver.add(request("a", [3, 3], 5, eos=END, constraint=constraint, temperature=2.0, seed=3, **wishes))
     driver.run()
     assert [token % 5 for token in driver.tokens["a", 0]] == [0, 1, 2, 3, 4]
