@@ -137,7 +137,7 @@ def test_no_other_rule_wins_over_the_constraint() -> None:
 
 def test_a_late_mask_holds_its_own_row_only() -> None:
     late = ScriptedConstraint(by_fives, late=lambda position: 3 if position % 2 else 0)
-    driver = Driver()
+    driver = Driver(max_model_len=50)  # the late one fills its slot
     driver.add(request("low", [1, 2], 40), request("late", PROMPT, 10, constraint=late), request("high", [5, 6], 40))
     driver.step()
     while ("late", 0) not in driver.finishes:

@@ -123,6 +123,20 @@ def test_rows_with_and_without_masks_draw_alike_together_and_alone() -> None:
     assert all(isinstance(one, Sampled) for one in together)
 
 
+def test_a_seed_draws_alike_whatever_else_is_asked_for() -> None:
+    def drawn(**asked: Any) -> list[int]:
+        state = SamplerState(request("r", [0], temperature=1.0, seed=4, **asked), 0)
+        found = []
+        for step in range(30):
+            allowed = Allowed(packed({7} if step % 3 else MANY_IDS, 5000))
+            token = sample(row("flat", step, 5000)[None], [state], [allowed])[0]
+            assert isinstance(token, Sampled)
+            found.append(token.token_id)
+        return found
+
+    assert drawn() == drawn(logprobs=1) == drawn(bad_words=((8,),)) == drawn(logprobs=0, logit_bias=((8, 1.0),))
+
+
 def test_a_matchers_mask_is_not_written_to() -> None:
     mask = packed({1, 2, 9}, 64)
     mask.flags.writeable = False
