@@ -320,8 +320,13 @@ def test_where_text_is_forced_the_model_still_chooses_its_tokens() -> None:
     )
     driver = Driver(script=lambda history: END if history[-1] == 7 else 7, config=EngineConfig(max_draft_tokens=4))
     driver.add(request("a", [1, 2], 6, eos=END, constraint=constraint))
-    driver.run()
+    for _ in range(2):
+        driver.step()
     assert driver.session.calls[1].tokens == (9, 5, 6)
+    lookup = driver.engine._scheduler.running[0].draft
+    assert lookup is not None
+    assert lookup._pause == 1  # the guess was not its own
+    driver.run()
     assert driver.tokens["a", 0] == [9, 7, END]
     assert constraint.all_closed
 
