@@ -276,15 +276,15 @@ def test_drafts_are_cut_by_the_constraint_and_change_nothing(late: int, sampling
                 assert token in no_thirteen((*generated[:begin], *call.tokens[1 : 1 + place]))
 
 
-def test_a_late_mask_in_a_draft_of_one_token_again_and_again_holds_the_row_there() -> None:
-    driver = Driver(script=lambda _: 10, config=EngineConfig(max_draft_tokens=8))
+def test_a_late_mask_in_a_draft_with_one_token_twice_holds_the_row_there() -> None:
+    driver = Driver(script=lambda history: (10, 10, 10, 11)[len(history) % 4], config=EngineConfig(max_draft_tokens=8))
     constraint = ScriptedConstraint(lambda _: {10, 11}, late=lambda position: 2 if position % 5 == 0 else 0)
     driver.add(request("a", [7, 8, 9], 60, constraint=constraint))
     while driver.engine.has_work:
         driver.step()
         for sequence in driver.engine._scheduler.running:
             assert sequence.num_computed == len(sequence.token_ids) - (not sequence.is_held)
-    assert driver.tokens["a", 0] == [10] * 60
+    assert driver.tokens["a", 0] == [(10, 10, 10, 11)[place % 4] for place in range(3, 63)]
     assert driver.session.count("decode") + driver.session.count("prefill") < 40
 
 

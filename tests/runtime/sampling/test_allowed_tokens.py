@@ -32,6 +32,10 @@ def test_the_ids_of_a_few_are_found_and_bits_beyond_the_vocabulary_are_no_tokens
     ids = few_allowed(mask, 5000)
     assert ids is not None
     assert ids.tolist() == [0, 31, 71, 4999]
+    mask[100:120] = 1 << 5  # no handful any more
+    more = few_allowed(mask, 5000)
+    assert more is not None
+    assert more.tolist() == [0, 31, 71, *range(3205, 3845, 32), 4999]
     assert few_allowed(np.ones(157, np.uint32), 5000) is None
     nothing = few_allowed(np.zeros(157, np.uint32), 5000)
     assert nothing is not None
