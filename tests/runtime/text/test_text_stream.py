@@ -181,3 +181,10 @@ def test_end_tokens_never_show_under_a_constraint() -> None:
             include_stop=True, end_token_ids=rules.end_token_ids, skip_special_tokens=False, constrained=True
         )
         assert text_of(run([ord("a"), end], hiding)) == "a"
+
+
+def test_the_second_of_two_stop_strings_in_one_token_ends_where_the_first_must_not() -> None:
+    stream = TextStream(TOKENIZER, TextRules(stops=("e",), constrained=True))
+    delta = stream.push(TokenEvent("r", 0, PIECE_IDS["unteer"], None, 0, (4,)))
+    assert delta is not None
+    assert (delta.text, delta.stop) == ("unte", "e")
