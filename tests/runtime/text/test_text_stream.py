@@ -143,6 +143,8 @@ def test_under_a_constraint_a_stop_string_cuts_only_what_satisfies_it(length: in
 def test_a_refused_stop_string_is_shown_at_once_but_for_the_beginning_of_another() -> None:
     pieces = constrained(b"abxba", set(), TextRules(stops=("ab", "bxc"), constrained=True))
     assert [piece.text for piece in pieces] == ["a", "bx", "b", "a"]
+    pieces = constrained(b"abc", set(), TextRules(stops=("ab", "xyz"), constrained=True))
+    assert [piece.text for piece in pieces] == ["ab", "c", ""]
 
 
 def test_a_stop_string_may_begin_inside_a_token_where_the_text_satisfies_its_constraint() -> None:
