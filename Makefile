@@ -105,7 +105,7 @@ audit: setup-dev ## Compare pinned packages with known advisories: the committed
 	@$(BIN)/python requirements/audit.py $$(ls .venv-audit/*.json 2>/dev/null)
 
 bench: model ## Measure MODEL in process and over HTTP; results in bench/results/
-	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
+	@$(BIN)/powertrain bench suite models/$(MODEL) --output bench/results $(ARGS)
 
 engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GPU
 	@$(BIN)/powertrain export models/$(MODEL).toml --precision int8 --dialect ort,trt --output models/$(MODEL)-trt

@@ -17,7 +17,7 @@ ROOMS = ("export", "runtime", "api", "bench")
 EDGES = {
     "export": "runtime",
     "export.checkpoint": "export runtime.package",
-    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime.package",
+    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",
     "export.graph": "export export.checkpoint runtime.package",
@@ -28,7 +28,8 @@ EDGES = {
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
     "export.plan": "runtime runtime.loading runtime.package runtime.session",
-    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.package",
+    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.commands"
+    " runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
     "runtime.session": "runtime runtime.package",
@@ -41,6 +42,7 @@ EDGES = {
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.package runtime.text.template",
     "runtime.text.template": "runtime",
+    "runtime.commands": "runtime runtime.loading runtime.package",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
     "api": "runtime runtime.package runtime.text runtime.text.template",
@@ -50,7 +52,7 @@ EDGES = {
     "api.edge": "api api.observe",
     "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.engine runtime.text",
     "api.process": "api api.controllers api.edge api.observe api.request runtime runtime.engine runtime.loading"
-    " runtime.package",
+    " runtime.commands runtime.package",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
@@ -59,7 +61,7 @@ EDGES = {
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"
-    " runtime.loading runtime.package runtime.session",
+    " runtime.commands runtime.loading runtime.package runtime.session",
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {

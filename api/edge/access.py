@@ -20,7 +20,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from api.edge.failed_keys import FailedKeys
 from api.edge.hosts import HostRule
 from api.edge.keys import Denial, KeyRing
-from api.errors import ErrorAnswer
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 
 REQUEST_ID_KEY = "powertrain_request_id"

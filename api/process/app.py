@@ -24,7 +24,8 @@ from api.edge.access import RECORD_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
 from api.edge.keys import key_ring
-from api.errors import ClientGoneError, answer_from
+from api.error_answer import answer_from
+from api.errors import ClientGoneError
 
 _LOG = logging.getLogger("powertrain.api")
 _GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})

@@ -53,13 +53,6 @@ def examine(
     return findings
 
 
-def find_packages(folder: Path) -> list[Path]:
-    """Packages below ``folder``, such as ``models/``; the folder itself if it is one."""
-    if (folder / "manifest.json").is_file():
-        return [folder]
-    return sorted(path.parent for path in folder.glob("*/manifest.json"))
-
-
 def _cpu() -> Finding:
     flags = set()
     if _CPUINFO.is_file():

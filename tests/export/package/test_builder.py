@@ -315,7 +315,10 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere/at/all"], "neither a recipe (.toml), a GGUF file, a folder nor a hub repository"),
+        (
+            ["nowhere/at/all"],
+            "neither a recipe (its file or name), a GGUF file, a Hugging Face folder nor a hub",
+        ),
         (["missing.toml"], "cannot be read"),
         (["missing.gguf"], "no such file"),
         (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),

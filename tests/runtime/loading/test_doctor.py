@@ -11,9 +11,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from runtime.loading import doctor, doctor_cli
+from runtime.commands.doctor import doctor_command
+from runtime.commands.surroundings import Surroundings
+from runtime.loading import doctor
 from runtime.loading.backend import Backend
-from runtime.loading.doctor import Finding, examine, find_packages
+from runtime.loading.doctor import Finding, examine
 from runtime.loading.gpu import GpuReport
 from runtime.package.manifest import Package, load_package, write_manifest
 from tests.export.tiny_package import write_package
@@ -182,16 +184,11 @@ def test_a_package_with_one_graph(root: Path, left: str) -> None:
     )
 
 
-def test_packages_are_found_by_their_manifest(root: Path) -> None:
-    (root.parent / "no package").mkdir()
-    assert find_packages(root.parent) == [root]
-    assert find_packages(root) == [root]
-
-
 def test_the_command_prints_a_line_per_finding_and_its_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     findings = [CPU, NO_GPU, Finding("cuda", "problem", "cuda [is] broken", "fix cuda")]
     monkeypatch.setattr("runtime.loading.doctor.examine", lambda _packages: findings)
-    result = CliRunner().invoke(doctor_cli.doctor_command, [str(tmp_path / "models")])
+    around = Surroundings(home=lambda: tmp_path / "models")
+    result = CliRunner().invoke(doctor_command, [], obj=around)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         "ok      cpu: 4 cores, AVX2, AVX-512 VNNI, 12.5 GiB of memory available",
@@ -200,5 +197,5 @@ def test_the_command_prints_a_line_per_finding_and_its_fix(monkeypatch: pytest.M
         "problem cuda: cuda [is] broken",
         "        -> fix cuda",
         f"missing {tmp_path / 'models'}: no package",
-        "        -> make model",
+        "        -> powertrain export smollm2-135m-instruct",
     ]
