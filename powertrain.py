@@ -40,7 +40,7 @@ def _build(model: str) -> Path:
     from export.errors import RecipeError
     from export.source.argument import recipe_from_argument
     from runtime.errors import PackageError
-    from runtime.package.home import find_package, no_package
+    from runtime.package.home import find_package, nearest_package
 
     home = _home()
     try:
@@ -50,8 +50,8 @@ def _build(model: str) -> Path:
     try:
         recipe, base = recipe_from_argument(model, home)
     except RecipeError as error:
-        hint = no_package(model, home) if "did you mean" not in str(error) else "there is no such package either"
-        raise PackageError(f"{error}; {hint}") from error
+        near = nearest_package(model, home)
+        raise PackageError(f"{error}; did you mean {near}?" if near else str(error)) from error
     folder = base / recipe.name
     _run_export(model, folder)
     return folder

@@ -42,6 +42,8 @@ _SOURCE, _NOTHING = "Source", "Build nothing"
 @click.option("--no-quality", panel=_QUALITY, is_flag=True, help="Skip the quality report.")
 @click.option("-o", "--output", panel=_PACKAGE, type=click.Path(path_type=Path), show_default="NAME among the packages",
               help="Folder of the package.")  # fmt: skip
+@click.option("--chat-template", panel=_PACKAGE, type=click.Path(path_type=Path), show_default="the checkpoint's",
+              help="File with a chat template; a model without one serves completions only.")  # fmt: skip
 @click.option("--served-model-name", panel=_PACKAGE, help="Names that a server answers to, separated by commas.")
 @click.option("--license", "license_name", panel=_PACKAGE, help="SPDX name of the weights' licence, for the manifest.")
 @click.option("--revision", panel=_SOURCE, default="main", show_default=True,
@@ -100,6 +102,8 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     }
     if options["dialect"]:
         changes["dialects"] = tuple(options["dialect"].split(","))
+    if options["chat_template"]:
+        changes["chat_template"] = str(options["chat_template"].absolute())
     if options["license_name"]:
         changes["license"] = options["license_name"]
     if options["served_model_name"]:

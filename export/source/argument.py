@@ -13,7 +13,7 @@ from export.source.hub import is_repo_id
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, load_recipe
 
 _ROOM = Path(__file__).resolve().parents[1]
-_FORMS = "a recipe (its file or name), a GGUF file, a Hugging Face folder nor a hub repository (owner/name)"
+_FORMS = "a package, a recipe (its file or name), a GGUF file, a Hugging Face folder nor a hub repository (owner/name)"
 
 
 def recipe_from_argument(text: str, home: Path, revision: str = "main") -> tuple[Recipe, Path]:
@@ -33,7 +33,7 @@ def recipe_from_argument(text: str, home: Path, revision: str = "main") -> tuple
         return Recipe(name=_folder_name(path.resolve().name), source=source), home
     if path.is_file() or path.suffix == ".gguf":
         return Recipe(name=_folder_name(path.stem), source=FileSource(path=str(path.absolute()))), home
-    if is_repo_id(text) and not path.parent.is_dir():
+    if is_repo_id(text) and not (path.parent.is_dir() or path.parts[0] == "models"):
         name = _folder_name(text.split("/")[1])
         return Recipe(name=name, served_names=(text,), source=HubSource(repo=text, revision=revision)), home
     raise RecipeError(f"{text}: neither {_FORMS}{_nearest(path, home)}")

@@ -64,14 +64,20 @@ def is_name(word: str) -> bool:
 
 def no_package(word: str, home: Path) -> str:
     """What to say of a word that names no package: the nearest that is one, else how to get one."""
-    known = {folder.name: folder for folder in packages_below(home)}
-    if near := nearest(Path(word).name, known):
-        advice = f"did you mean {known[near]}?"
-    elif known:
-        advice = f"there are {', '.join(map(str, known.values()))}"
+    if near := nearest_package(word, home):
+        advice = f"did you mean {near}?"
+    elif known := packages_below(home):
+        advice = f"there are {', '.join(map(str, known))}"
     else:
         advice = "build one with 'powertrain export MODEL'"
     return f"there is no package at {word}, nor one of that name in {home}; {advice}"
+
+
+def nearest_package(word: str, home: Path) -> Path | None:
+    """The package whose name is nearest to what was typed; None when none is near."""
+    known = {folder.name: folder for folder in packages_below(home)}
+    near = nearest(Path(word).name, known)
+    return known[near] if near else None
 
 
 def only_package(home: Path) -> Path:

@@ -317,7 +317,7 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
     [
         (
             ["nowhere/at/all"],
-            "neither a recipe (its file or name), a GGUF file, a Hugging Face folder nor a hub",
+            "neither a package, a recipe (its file or name), a GGUF file, a Hugging Face folder nor a hub",
         ),
         (["missing.toml"], "cannot be read"),
         (["missing.gguf"], "no such file"),
