@@ -60,9 +60,10 @@ $(VENV)/.tensorrt-rtx: requirements/tensorrt-rtx.txt $(VENV)/.cpu
 	@touch $@
 
 model: setup ## Build the package of MODEL if it is missing
-	@$(BIN)/powertrain export models/$(MODEL).toml
+	@$(BIN)/powertrain export $(MODEL)
 
 serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
+	@echo 'The command itself, for this terminal: export PATH="$(CURDIR)/$(BIN):$$PATH", then: powertrain --help'
 	@$(BIN)/powertrain serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
 test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)

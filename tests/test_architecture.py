@@ -174,8 +174,11 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("powertrain-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        tops = {name.split("/")[0] for name in archive.namelist()}
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
+    recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}
+    assert {name for name in names if name.startswith("export/recipes/")} == recipes != set()
 
 
 def test_no_other_distribution_owns_our_names() -> None:

@@ -41,7 +41,7 @@ def run_prove(*, client: bool) -> None:
 def measure_client() -> Table:
     """Run the client against a mock in another process at the stated load, and report what the client itself costs."""
     itl_ms = 1000.0 * _STREAMS / _TOKENS_PER_S
-    command = [sys.executable, "-m", "powertrain", "bench", "mock", "--port", "0"]
+    command = [sys.executable, "-P", "-m", "powertrain", "bench", "mock", "--port", "0"]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and fixed words
         [*command, "--ttft-ms", str(_TTFT_MS), "--itl-ms", str(itl_ms)], stderr=subprocess.PIPE, text=True
     )

@@ -9,6 +9,7 @@ from typing import Any
 import rich_click as click
 
 from runtime.did_you_mean import did_you_mean
+from runtime.install import RUNTIME_MODULE, runtime_line
 
 
 class LazyGroup(click.RichGroup):
@@ -33,6 +34,17 @@ class LazyGroup(click.RichGroup):
         if not isinstance(command, click.Command):
             raise TypeError(f"{module}.{attribute} is not a command")
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; ONNX Runtime, which powertrain can be installed without, is missed in one line."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if error.name != RUNTIME_MODULE:
+                raise
+            # Not in a box, whose edges would be copied with the command.
+            click.echo(f"powertrain: this needs ONNX Runtime, which is not installed: {runtime_line()}", err=True)
+            ctx.exit(1)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.errors import PackageError
+from runtime.install import has_runtime, runtime_line
 from runtime.loading.backend import Backend, Probe, probe_in_subprocess
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.plan_choice import RunningLibrary, judge_plans
@@ -62,7 +63,10 @@ def _cpu() -> Finding:
         "no vector features that are known here"
     ]
     cores, memory = len(os.sched_getaffinity(0)), available_memory_bytes() / _GIB
-    return Finding("cpu", "ok", f"{cores} cores, {', '.join(known)}, {memory:.1f} GiB of memory available")
+    text = f"{cores} cores, {', '.join(known)}, {memory:.1f} GiB of memory available"
+    if not has_runtime():
+        return Finding("cpu", "problem", f"{text}; ONNX Runtime is not installed, so nothing runs", runtime_line())
+    return Finding("cpu", "ok", text)
 
 
 def _gpus(report: GpuReport) -> list[Finding]:
