@@ -27,7 +27,7 @@ EDGES = {
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
-    "export.plan": "runtime runtime.loading runtime.package runtime.session",
+    "export.plan": "export runtime runtime.loading runtime.package runtime.session",
     "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.commands"
     " runtime.package",
     "runtime": "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import ExitStack
 
 from rich.console import Console
@@ -45,5 +46,9 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         )
         server = Server(service)
         server.run(sockets=sockets)
+    if service.engine.is_loading:
+        # Nothing was served yet. The loader's native threads cannot be stopped, and Python's own end would abort them.
+        logging.shutdown()
+        os._exit(0)
     if service.engine.failure is not None:
         raise PackageError(f"the engine failed: {service.engine.failure}")

@@ -7,7 +7,6 @@ What a killed build leaves is never taken for a package and is removed by the ne
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from export.graph.trt.graph import write_trt_graph
 from export.graph.writer import GRAPH_FILE
 from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.package.chat_template import with_chosen_template
+from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.opener import OpenedSource, open_source, stat_fingerprint
@@ -217,24 +217,3 @@ def workspace(root: Path) -> Iterator[Path]:
             raise ExportError(
                 f"cannot write {root.name}: {error.strerror}; free some space or choose another folder"
             ) from error
-
-
-def put_in_place(partial: Path, root: Path) -> None:
-    """Put the finished folder in place; a package that it replaces is gone only after that."""
-    old = root.parent / f".{root.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if root.exists():
-        if any(root.iterdir()) and not (root / package.MANIFEST_FILE).is_file():
-            raise ExportError(f"{root} holds other files than a package; choose another folder with -o, or empty it")
-        root.rename(old)
-    partial.rename(root)
-    _sync_folder(root.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,13 +24,13 @@ from export.graph.writer import GRAPH_FILE
 from export.package.builder import (
     DEFAULT_MAX_MODEL_LEN,
     BuildResult,
-    put_in_place,
     recorded_files,
     up_to_date,
     workspace,
     write_text_files,
 )
 from export.package.chat_template import with_chosen_template
+from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE

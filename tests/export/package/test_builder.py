@@ -186,7 +186,7 @@ def test_two_builds_of_one_package_do_not_mix(checkpoint: Path, tmp_path: Path) 
     class Second(SilentReporter):
         @contextmanager
         def stage(self, title: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
-            with pytest.raises(ExportError, match="another export is building tiny"):
+            with pytest.raises(ExportError, match="another powertrain is building tiny"):
                 build(recipe_of(checkpoint, precision="fp32"), tmp_path)
             with SilentReporter().stage(title, total, in_bytes=in_bytes) as advance:
                 yield advance
