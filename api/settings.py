@@ -20,7 +20,7 @@ from runtime.did_you_mean import did_you_mean
 from runtime.package.home import default_home
 
 from api.errors import SettingsError
-from api.server_settings import Settings
+from api.server_settings import GROUPS, Settings
 
 ENV_PREFIX = "POWERTRAIN_"
 CONFIG_VARIABLE = "POWERTRAIN_CONFIG"
@@ -40,13 +40,20 @@ class ResolvedSettings:
     unused_nim_names: tuple[str, ...] = ()  # NIM's variables that are set and have no meaning here
 
     def lines(self) -> list[str]:
-        """One ``name = value  # origin`` per setting, as TOML; secrets are hidden."""
-        lines = []
+        """A TOML file that gives these settings: each one's meaning, and ``name = value  # origin``.
+
+        What has no value, and secrets, stand there as comments.
+        """
+        lines: list[str] = []
         for item in dataclasses.fields(Settings):
+            if item.name in GROUPS:
+                lines += [*([""] if lines else []), f"## {GROUPS[item.name]}"]
             value = getattr(self.settings, item.name)
-            shown = "<hidden>" if item.metadata["secret"] and value else value
-            text = "(none)" if shown is None else msgspec.json.encode(shown).decode()
-            lines.append(f"{item.name} = {text}  # {self.origins[item.name]}")
+            is_hidden = item.metadata["secret"] and bool(value)
+            text = '"<hidden>"' if is_hidden else "" if value is None else msgspec.json.encode(value).decode()
+            mark = "# " if is_hidden or value is None else ""
+            setting = f"{mark}{item.name} = {text}".rstrip() + f"  # {self.origins[item.name]}"
+            lines += ["", f"# {item.metadata['help']}", setting]
         return lines
 
 

@@ -47,7 +47,7 @@ EDGES = {
     " runtime.session.gpu.ort runtime.session.gpu.trt",
     "api": "runtime runtime.package runtime.text runtime.text.template",
     "api.request": "api runtime runtime.text runtime.text.template",
-    "api.observe": "api runtime.engine",
+    "api.observe": "api runtime runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
     "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.engine runtime.text",

@@ -133,7 +133,9 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     checkpoint = open_source(recipe, base, SilentReporter()).checkpoint
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     console = Console()
-    for title, rows in explain(checkpoint, max_model_len).items():
+    sections = explain(checkpoint, max_model_len)
+    sections["this package"] = _chosen(recipe)
+    for title, rows in sections.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         for key, value in rows.items():
             table.add_row(key, value)
@@ -145,6 +147,17 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
         console.print(
             f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True
         )
+
+
+def _chosen(recipe: Recipe) -> dict[str, str]:
+    """What the recipe and the command line ask for."""
+    limit = "not measured" if recipe.quality is None else f"mean KL of at most {recipe.quality.max_mean_kl:g}"
+    return {
+        "name": recipe.name,
+        "precision": f"{recipe.precision}, block {recipe.block or 'as usual'}, {recipe.kv_cache} cache",
+        "quality": limit,
+        "graphs": ", ".join(recipe.dialects),
+    }
 
 
 def _closing_line(result: BuildResult) -> str:

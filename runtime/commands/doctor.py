@@ -19,7 +19,7 @@ _MARKS = {"ok": "[green]ok[/]     ", "missing": "[yellow]missing[/]", "problem":
 def doctor_command(context: click.Context, /, model: Path | None) -> None:
     """Say what this machine can run, what is missing, and the line that fixes it.
 
-    Without MODEL, every package is looked at.
+    Without MODEL, every package is looked at. The exit status is 1 where something is a problem, not merely missing.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -38,3 +38,5 @@ def doctor_command(context: click.Context, /, model: Path | None) -> None:
     if not packages:
         console.print(f"{_MARKS['missing']} {escape(f'{home}: no package')}")
         console.print("        -> powertrain export smollm2-135m-instruct")
+    if any(finding.state == "problem" for finding in findings):
+        context.exit(1)

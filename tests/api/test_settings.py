@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from api.errors import SettingsError
 from api.process.cli import serve_command
 from api.process.launch import bind
-from api.server_settings import Settings
 from api.settings import models_home, resolve_settings
 from runtime.commands.surroundings import Surroundings
 from tests.paths import ROOT
@@ -103,15 +102,22 @@ def test_files_are_checked(tmp_path: Path) -> None:
         resolve_settings({}, file, {"POWERTRAIN_CONFIG": str(file), "POWERTRAIN_PORT": "x"})
 
 
-def test_print_config_shows_origins_and_hides_keys() -> None:
-    result = CliRunner().invoke(serve_command, ["--print-config", "--port", "9"], env={"POWERTRAIN_API_KEY": "s3cret"})
+def test_print_config_is_a_file_that_gives_the_same_settings_and_hides_keys(tmp_path: Path) -> None:
+    words = ["--print-config", "--port", "9", "--served-model-name", 'a "b",c\\d', "--kv-cache-share", "0.00001"]
+    result = CliRunner().invoke(serve_command, words, env={"POWERTRAIN_API_KEY": "s3cret"})
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert "port = 9  # --port" in lines
-    assert 'api_key = "<hidden>"  # POWERTRAIN_API_KEY' in lines
+    at = lines.index("port = 9  # --port")
+    assert lines[at - 1] == "# Port to listen on; 0 takes a free one."
+    assert '# api_key = "<hidden>"  # POWERTRAIN_API_KEY' in lines
+    assert "# max_model_len =  # default" in lines
     assert "max_queue = 256  # default" in lines
+    assert "## Engine" in lines
     assert "s3cret" not in result.output
-    assert len(lines) == len(Settings.__dataclass_fields__)
+    file = tmp_path / "serve.toml"
+    file.write_text(result.output)
+    given = {"port": 9, "served_model_name": ('a "b"', "c\\d"), "kv_cache_share": 1e-5}
+    assert resolve_settings({}, file, {}).settings == resolve_settings(given, environ={}).settings
 
 
 def test_flags_of_every_kind() -> None:

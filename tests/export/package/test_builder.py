@@ -340,8 +340,11 @@ def test_bad_arguments_are_one_line_and_exit_1(
 
 def test_explain_and_dry_run_write_nothing(checkpoint: Path, tmp_path: Path) -> None:
     for flag in ("--explain", "--dry-run"):
-        result = CliRunner().invoke(export_command, [str(checkpoint), flag, "-o", str(tmp_path / "out")])
+        words = [str(checkpoint), flag, "-o", str(tmp_path / "out"), "--precision", "int4", "--max-kl", "0.3"]
+        result = CliRunner().invoke(export_command, words)
         assert result.exit_code == 0, result.output
+        assert "int4, block as usual, float cache" in result.output
+        assert "mean KL of at most 0.3" in result.output
         assert "67,904 in 20 tensors" in result.output
     assert "nothing was written" in result.output
     assert not (tmp_path / "out").exists()
