@@ -16,6 +16,7 @@ from runtime.install import has_runtime, install_line, runtime_line
 from runtime.loading.backend import Backend, Probe, probe_in_subprocess
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.plan_choice import RunningLibrary, judge_plans
+from runtime.package.home import as_typed
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, Package, load_package
 from runtime.package.plan_sidecar import TRT_GRAPH, plan_targets
 from runtime.session.kv_budget import available_memory_bytes
@@ -138,7 +139,7 @@ def _graph(package: Package, gpu: Gpu | None) -> Finding:
         return Finding(topic, "problem", "no graph for the CPU", "powertrain export MODEL --dialect ort,trt")
     size = sum(info.size for info in package.manifest.files.values()) / 2**20
     writer = "" if ORT_GRAPH in graphs else ", written by Optimum"
-    what, serve = f"whole, {size:.0f} MiB{writer}", f"powertrain serve {package.root}"
+    what, serve = f"whole, {size:.0f} MiB{writer}", f"powertrain serve {as_typed(package.root)}"
     if "cpu" in graph.providers:
         return Finding(topic, "ok", f"{what}; runs on the CPU", serve)
     if gpu is not None:
@@ -151,7 +152,9 @@ def _plans(package: Package, libraries: dict[Backend, str], gpu: Gpu | None) -> 
     topic, targets = package.root.name, plan_targets(package.root)
     if not targets:
         target = gpu.sm if gpu else "current"
-        return [Finding(topic, "missing", "no plan built", f"powertrain engine {package.root} --target {target}")]
+        return [
+            Finding(topic, "missing", "no plan built", f"powertrain engine {as_typed(package.root)} --target {target}")
+        ]
     running = [RunningLibrary(backend.module, version) for backend, version in libraries.items() if backend != "cuda"]
     if gpu is None or not running:
         why = "there is no GPU" if gpu is None else "no TensorRT library works"
