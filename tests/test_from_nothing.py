@@ -10,13 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 import powertrain
 from api.process.launch import bind, build_service
 from api.process.server import Server
 from api.server_settings import Settings
+from export.checkpoint.checkpoint import TextFiles
 from export.commands.export import export_command
+from export.package.chat_template import with_chosen_template
 from export.source.argument import recipe_from_argument
+from export.source.recipe import FolderSource, Recipe
 from runtime.errors import PackageError
 from runtime.package.manifest import load_package
 from tests.export.tiny_models import write_tiny_folder
@@ -56,7 +61,8 @@ def serving(package: Path) -> Iterator[httpx.Client]:
 def test_a_checkpoint_is_built_once_and_then_found_by_name(
     checkpoint: Path, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "export").mkdir()  # a folder named like one of our rooms must not come before it
+    (tmp_path / "export").mkdir()  # a package named like one of our rooms must not come before it
+    (tmp_path / "export" / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POWERTRAIN_HOME", str(home))
     folder = powertrain._build(str(checkpoint))
@@ -94,6 +100,16 @@ def test_an_exported_template_lets_it_chat(checkpoint: Path, tmp_path: Path) -> 
     assert "cannot render a first turn: no" in CliRunner().invoke(export_command, words).output
     template.unlink()
     assert "chat_template" in CliRunner().invoke(export_command, words).output
+
+
+def test_a_named_template_s_end_of_turn_ends_answers(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+    tokenizer.add_special_tokens(["<|im_end|>", "<|end|>"])
+    text = TextFiles(tokenizer_json=tokenizer.to_str(), chat_template=None, special_tokens={}, stop_token_ids=(0,))
+    (tmp_path / "chat.jinja").write_text("{{ messages[0].content }}<|im_end|>")
+    recipe = Recipe(name="x", source=FolderSource(path="x"), chat_template="chat.jinja")
+    assert with_chosen_template(text, recipe, tmp_path).stop_token_ids == (0, 1)
+    assert recipe.digest() != Recipe(name="x", source=FolderSource(path="x")).digest()
 
 
 def test_what_cannot_be_built_is_told_with_what_was_meant(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
