@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
+from runtime.commands.model_argument import MODEL_OR_FILE
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -93,7 +94,7 @@ _OPTIONS = {
         _opt("--think-time", type=_NOT_NEGATIVE, default=0.0, help="Seconds between turns."),
         _opt("--shared-prefix-tokens", type=_COUNT_OR_NONE, default=0, help="Length of a common system message."),
         _opt("--shared-prefix-share", type=click.FloatRange(0, 1), default=1.0, help="Share of requests with it."),
-        _opt("--tokenizer", type=_PATH, help="tokenizer.json or package: exact lengths and own token counts."),
+        _opt("--tokenizer", type=MODEL_OR_FILE, help="tokenizer.json or package: exact lengths and own token counts."),
     ),
     "Request body": (
         _opt("--ignore-eos/--no-ignore-eos", default=False, help="Ask for answers of exactly the asked length."),

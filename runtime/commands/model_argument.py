@@ -61,5 +61,14 @@ class PackageFolder(ModelWord):
             raise click.ClickException(str(error)) from error
 
 
+class PackageOrFile(PackageFolder):
+    """The same, or a file that lies there."""
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The file's path, else the package's folder."""
+        return Path(value) if Path(value).exists() else super().convert(value, param, ctx)
+
+
 MODEL = PackageFolder()
+MODEL_OR_FILE = PackageOrFile()
 MODEL_WORD = ModelWord()

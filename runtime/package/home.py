@@ -86,5 +86,6 @@ def only_package(home: Path) -> Path:
     if len(folders) == 1:
         return folders[0]
     if not folders:
-        raise PackageError(f"no model package in {home}; build one with 'powertrain export MODEL'")
+        start = "'powertrain serve MODEL', for example with smollm2-135m-instruct, builds one and serves it"
+        raise PackageError(f"no model package in {home}; {start}")
     raise PackageError(f"several packages in {home}: say which one: {', '.join(map(str, folders))}")

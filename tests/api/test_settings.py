@@ -153,7 +153,7 @@ def test_the_command_line_fails_in_one_line(tmp_path: Path, monkeypatch: pytest.
     result = CliRunner().invoke(serve_command, ["--port", "0"], obj=around)
     assert result.exit_code == 1
     assert "no model package in" in result.output
-    assert "powertrain export MODEL" in " ".join(result.output.replace("│", " ").split())
+    assert "'powertrain serve MODEL', for example with" in " ".join(result.output.replace("│", " ").split())
     result = CliRunner().invoke(serve_command, ["nowhere", "--port", "0"], obj=around)
     assert result.exit_code == 1
     assert "there is no package at nowhere" in result.output

@@ -52,21 +52,6 @@ def test_serve_until_a_signal(default_package: Package) -> None:
     assert "Traceback" not in rest
 
 
-def test_a_signal_while_the_model_loads_ends_the_server(default_package: Package) -> None:
-    with start(str(default_package.root), "--port", "0") as process:
-        assert process.stderr is not None
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+/v1", line := process.stderr.readline())):
-            assert line
-        with httpx.Client(transport=httpx.HTTPTransport(retries=20)) as client:
-            assert client.get(f"{found[0]}/health/live").status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-        rest = process.stderr.read()
-    assert "shutting down" in rest
-    assert "error" not in rest
-    assert "Traceback" not in rest
-
-
 def test_no_room_for_one_sequence_is_one_line(default_package: Package) -> None:
     process = start(str(default_package.root), "--port", "0", "--kv-cache-bytes", "1000")
     _, text = process.communicate(timeout=60)

@@ -16,6 +16,7 @@ import powertrain
 from bench.commands.http_options import ARRIVAL_PATTERNS
 from bench.http.arrivals import ArrivalPattern
 from bench.proof.mock_server import MOCK_MODEL
+from runtime.commands.model_argument import MODEL_OR_FILE
 from runtime.commands.surroundings import Surroundings
 from tests.paths import ROOT
 
@@ -128,6 +129,15 @@ def test_a_shell_completes_packages_by_name_and_by_path(home: Path, command: lis
     ]  # fmt: skip
     assert completed(home, *command, "models/q") == ["models/qwen3"]
     assert completed(home, *command, "nothing-like-it") == ["nothing-like-it"]
+
+
+def test_a_tokenizer_is_a_file_or_a_package(home: Path) -> None:
+    (home / "qwen3" / "tokenizer.json").touch()
+    context = click.Context(ALL["powertrain bench http"], obj=Surroundings(home=lambda: home))
+    assert MODEL_OR_FILE.convert("qwen3", None, context) == home / "qwen3"
+    file = Path("models/qwen3/tokenizer.json")
+    assert MODEL_OR_FILE.convert(str(file), None, context) == file
+    assert completed(home, "bench", "http", "http://x", "--tokenizer", "q") == ["qwen3"]
 
 
 def test_a_shell_completes_commands_and_options(home: Path) -> None:
