@@ -22,7 +22,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, **engine: Any) 
     monkeypatch.setattr(serving, "load_package", lambda folder: done.append(f"load {folder}"))
     monkeypatch.setattr(serving, "build_service", lambda _settings, _package: service)
     monkeypatch.setattr(serving, "Server", lambda _service: SimpleNamespace(run=lambda sockets: done.append("run")))
-    monkeypatch.setattr(serving.os, "_exit", lambda status: done.append(f"left {status}"))
+    monkeypatch.setattr("os._exit", lambda status: done.append(f"left {status}"))
 
     def build(word: str) -> Path:
         done.append(f"build {word}")
