@@ -62,7 +62,7 @@ def _run_export(model: str, folder: Path) -> None:
     from runtime.errors import PackageError
 
     # By the path of this file: a folder named like one of our rooms in the current folder must not come first.
-    command = [sys.executable, __file__, "export", model, "--output", str(folder)]
+    command = [sys.executable, __file__, "export", "--output", str(folder), "--", model]
     process = subprocess.Popen(command)  # noqa: S603 - our own interpreter and our own code
     before = signal.signal(signal.SIGTERM, _leave)
     try:
