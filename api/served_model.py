@@ -15,6 +15,11 @@ from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
 
+NO_TEMPLATE = """{{ raise_exception('this model has no chat template, so it continues text but answers no chat: \
+use /v1/completions, or give it a template with powertrain serve --chat-template FILE or, for good, with powertrain \
+export --chat-template FILE') }}"""
+"""The template of a base model: it refuses every conversation and says what to do."""
+
 _MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 
 
@@ -73,7 +78,8 @@ def served_model_from_package(
 ) -> ServedModel:
     """The model of a verified package. Raises PackageError or TemplateError when a text file of it is unusable."""
     manifest = package.manifest
-    source = template_source if template_source is not None else package.read_text(CHAT_TEMPLATE_FILE)
+    has_own = CHAT_TEMPLATE_FILE in manifest.files
+    source = template_source or (package.read_text(CHAT_TEMPLATE_FILE) if has_own else NO_TEMPLATE)
     template = ChatTemplate(source, TemplateWorker("template"))
     proof = template.submit_proof()
     tokenizer = Tokenizer.from_package(package)  # while the template's process starts

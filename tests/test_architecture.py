@@ -18,7 +18,7 @@ ROOMS = ("export", "runtime", "api", "bench")
 EDGES = {
     "export": "runtime",
     "export.checkpoint": "export runtime.package",
-    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime.package",
+    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",
     "export.graph": "export export.checkpoint runtime.package",
@@ -28,8 +28,9 @@ EDGES = {
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
-    "export.plan": "runtime runtime.loading runtime.package runtime.session",
-    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.package",
+    "export.plan": "export runtime runtime.loading runtime.package runtime.session",
+    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.commands"
+    " runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
     "runtime.session": "runtime runtime.package",
@@ -45,16 +46,17 @@ EDGES = {
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
     "runtime.sealed": "",
     "runtime.text.template": "runtime runtime.sealed",
+    "runtime.commands": "runtime runtime.loading runtime.package",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
     "api": "runtime runtime.package runtime.text runtime.text.template",
     "api.request": "api runtime runtime.text runtime.text.template",
-    "api.observe": "api runtime.engine",
+    "api.observe": "api runtime runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
     "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.engine runtime.text",
     "api.process": "api api.controllers api.edge api.observe api.request runtime runtime.engine runtime.loading"
-    " runtime.package",
+    " runtime.commands runtime.package",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
@@ -64,7 +66,7 @@ EDGES = {
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"
-    " runtime.loading runtime.package runtime.session",
+    " runtime.commands runtime.loading runtime.package runtime.session",
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {
@@ -188,8 +190,11 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("powertrain-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        tops = {name.split("/")[0] for name in archive.namelist()}
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
+    recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}
+    assert {name for name in names if name.startswith("export/recipes/")} == recipes != set()
 
 
 def test_no_other_distribution_owns_our_names() -> None:

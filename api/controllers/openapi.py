@@ -17,7 +17,7 @@ from api.controllers.chat import RenderedPrompt
 from api.controllers.management import HealthBody, LicenseInfo, ManifestBody, Metadata, VersionBody
 from api.controllers.models import ModelCard, ModelList
 from api.controllers.token import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
-from api.errors import ErrorBody
+from api.error_answer import ErrorBody
 from api.request.chat import ChatRequest
 from api.request.completion import CompletionRequest
 from api.response.openai_types import ChatChunk, ChatCompletion, Completion

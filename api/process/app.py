@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,11 +21,14 @@ from api.controllers.management import ManagementController
 from api.controllers.models import ModelsController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
-from api.edge.access import RECORD_KEY, REQUEST_ID_KEY, Edge, cut
+from api.edge.access import RECORD_KEY, REFUSAL_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
 from api.edge.keys import key_ring
-from api.errors import ClientGoneError, answer_from
+from api.error_answer import answer_from
+from api.errors import ClientGoneError
+from api.observe.refusal import refusal_fields
+from api.process.missing_path import explain_missing
 
 _LOG = logging.getLogger("powertrain.api")
 _GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -86,6 +90,9 @@ class _ErrorHandler:
         if isinstance(error, ClientGoneError):
             return Response(b"", status_code=499, media_type="application/json")
         answer = answer_from(error)
+        if answer.status == 404 and isinstance(error, HTTPException):
+            paths = {route.path for route in request.app.routes}
+            answer = dataclasses.replace(answer, message=explain_missing(request.scope["path"], paths))
         if answer.status == 500:
             fields = {"id": request.scope["state"][REQUEST_ID_KEY], "path": cut(request.scope["path"])}
             _LOG.error("request failed", exc_info=error, extra={"fields": fields})
@@ -93,6 +100,7 @@ class _ErrorHandler:
             self._count_failure(request)
         else:
             self._service.metrics.observe_refusal(answer.status)
+            request.scope["state"][REFUSAL_KEY] = refusal_fields(error, answer)
         return Response(answer.body(), status_code=answer.status, headers=answer.headers, media_type="application/json")
 
     def _count_failure(self, request: AnyRequest) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import logging
 import resource
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -122,15 +125,31 @@ class Server(uvicorn.Server):
     async def _report_ready(self) -> None:
         started = time.perf_counter()
         try:
-            await asyncio.to_thread(self._service.model.tokenizer.prepare)
+            await _apart(self._service.model.tokenizer.prepare)
             await self._service.engine.wait_ready()
         except EngineUnavailable as error:
-            _LOG.error("the model could not be loaded: %s", error)
-            self.should_exit = self._drain_task is None
+            if self._drain_task is None:
+                _LOG.error("the model could not be loaded: %s", error)
+                self.should_exit = True
             return
         # What lives now lives on: collecting garbage need not look at it again, which stops everything for 0.1 s.
         gc.freeze()
         _LOG.info("ready after %.1f s", time.perf_counter() - started)
+
+
+async def _apart(work: Callable[[], None]) -> None:
+    """Wait for ``work`` on a daemon thread, which cannot hold up the server's end as an executor's does."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the server ended meanwhile, and its loop
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="powertrain-prepare", daemon=True).start()
+    await done.wait()
 
 
 def _raise_descriptor_limit(wanted: int) -> None:

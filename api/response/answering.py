@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from litestar.types import Receive, Scope, Send
 
 from api.client_gone import unless_gone
-from api.errors import ClientGoneError, answer_from
+from api.error_answer import answer_from
+from api.errors import ClientGoneError
 from api.observe.request_record import Outcome, RequestRecord
 from api.response.generation import Generation, Update, merged
 from api.response.renderer import Renderer, whole_choices
