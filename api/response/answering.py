@@ -135,8 +135,7 @@ class Answer:
             return None
 
     def _chunks(self, updates: list[Update]) -> list[bytes]:
-        events = (self.renderer.chunk(update) for update in updates for update in self._spaced(update))
-        return [chunk for chunk in events if chunk is not None]
+        return [chunk for update in updates for due in self._spaced(update) for chunk in self.renderer.chunks(due)]
 
     def _spaced(self, update: Update) -> list[Update]:
         """``update`` when its chunk is due, joined with what was held back before it.

@@ -12,6 +12,7 @@ from api.response.logprobs import completion_logprobs
 from api.response.openai_types import Completion, CompletionChoice, Usage
 from api.response.renderer import AnswerOptions, WholeChoice, stats_of, usage_of
 from api.response.sse import encode_json, event
+from api.response.stream_counts import StreamCounts
 
 
 class CompletionRenderer:
@@ -22,36 +23,28 @@ class CompletionRenderer:
         self._options = options
         self._echoes = echoes
         self._choices_per_prompt = record.num_choices // len(echoes)
-        self._counts = dict.fromkeys(range(record.num_choices), 0)
+        self._counts = StreamCounts(record, options)
         self._lengths = dict.fromkeys(range(record.num_choices), 0)
-        self._sent_first = False
 
     def opening(self) -> list[bytes]:
         """Nothing: text completions have no role."""
         return []
 
-    def chunk(self, update: Update) -> bytes | None:
-        """The event of one update, or None when it holds nothing to tell."""
-        self._counts[update.index] = update.num_tokens
-        if not update.text and update.finish is None and (self._options.names is None or not update.tokens):
-            return None
+    def chunks(self, update: Update) -> list[bytes]:
+        """The event of one update, if it holds anything to tell."""
+        self._counts.note(update.index, update.num_tokens)
+        text = update.content
+        if not text and update.finish is None and (self._options.names is None or not update.tokens):
+            return []
         start = self._lengths[update.index]
-        self._lengths[update.index] += len(update.text)
-        choice = self._choice(update, update.text, start)
-        options = self._options
-        usage: Usage | UnsetType | None = UNSET
-        if options.include_usage:
-            running = usage_of(self._record, options, self._counts[update.index])
-            usage = running if options.continuous_usage else None
-        prompt_ids = UNSET if self._sent_first or options.prompt_ids is None else list(options.prompt_ids)
-        self._sent_first = True
-        return event(self._answer([choice], usage, prompt_ids))
+        self._lengths[update.index] += len(text)
+        usage, prompt_ids = self._counts.usage(update.index), self._counts.prompt_ids()
+        return [event(self._answer([self._choice(update, text, start)], usage, prompt_ids))]
 
     def closing(self) -> list[bytes]:
         """The usage chunk, when asked for."""
-        if not self._options.include_usage:
-            return []
-        return [event(self._answer([], usage_of(self._record, self._options, sum(self._counts.values())), UNSET))]
+        usage = self._counts.total()
+        return [] if usage is None else [event(self._answer([], usage, UNSET))]
 
     def body(self, choices: Sequence[WholeChoice]) -> bytes:
         """The plain answer."""
@@ -60,7 +53,7 @@ class CompletionRenderer:
         shown = []
         for whole in choices:
             echo = self._echoes[whole.index // self._choices_per_prompt]
-            shown.append(self._choice(whole, echo + whole.text, len(echo)))
+            shown.append(self._choice(whole, echo + whole.content, len(echo)))
         return encode_json(
             Completion(
                 id=options.answer_id,

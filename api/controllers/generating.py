@@ -1,0 +1,144 @@
+"""From a prepared request to its answer on the way: the part that every endpoint that generates shares.
+
+What an endpoint prepares (``Prepared``) holds all that was decided from its fields; what it brings beside that is the
+shape of its answers (a renderer). Knows no field of a particular endpoint and no JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Generic
+from urllib.parse import quote
+
+from runtime.request import Request as EngineRequest
+from runtime.request import SamplingParams
+from runtime.text.text_stream import TextStream
+from runtime.token_mask import Constraint
+
+from api.controllers.intake import HOLD_KEY, AnyRequest, cache_salt_of, new_id, request_id_of
+from api.controllers.service import Service
+from api.edge.access import IGNORED_KEY, RECORD_KEY
+from api.observe.request_record import RequestRecord
+from api.request.byte_budget import Hold
+from api.request.sampling import text_rules
+from api.request.sampling_fields import SamplingFields
+from api.request.validation import Fields, Validated
+from api.response.answering import Answer
+from api.response.choice_stream import AnswerForm, ChoiceStream
+from api.response.generation import Generation
+from api.response.logprobs import TokenNames
+from api.response.renderer import AnswerOptions, Renderer
+
+_BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
+_MAX_HEADER_CHARS = 1024
+
+NewRenderer = Callable[[RequestRecord, AnswerOptions], Renderer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Generic[Fields]):
+    """A request that fits the model: its prompts, how it is sampled, what its text must satisfy and how it is read."""
+
+    asked: Validated[Fields]
+    prompts: Sequence[tuple[int, ...]]
+    sampling: SamplingParams
+    form: AnswerForm = field(default_factory=AnswerForm)
+    constraint: Constraint | None = None
+
+
+def answer(
+    request: AnyRequest,
+    service: Service,
+    prepared: Prepared[Any],
+    *,
+    arrival_ns: int,
+    id_prefix: str,
+    new_renderer: NewRenderer,
+) -> Answer:
+    """Submit to the engine. The result is the ASGI application that sends the answer.
+
+    Raises Overloaded or EngineUnavailable, before any byte of an answer.
+    """
+    fields: SamplingFields = prepared.asked.fields
+    record = _record(request, prepared, arrival_ns)
+    renderer = new_renderer(record, _options(service, prepared, new_id(id_prefix)))
+    hold: Hold = request.scope["state"][HOLD_KEY]
+    hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN)
+    generation = _start(service, prepared, arrival_ns, cache_salt_of(request, service, fields), record)
+    state: dict[str, Any] = request.scope["state"]
+    state[RECORD_KEY] = record
+    state[IGNORED_KEY] = prepared.asked.ignored
+    return Answer(
+        generation=generation,
+        renderer=renderer,
+        record=record,
+        stream=bool(fields.stream),
+        keep_alive_s=service.settings.keep_alive_s,
+        headers=_ignored_header(prepared.asked.ignored),
+        on_end=service.note_end,
+        interval=fields.stream_interval or 1,
+    )
+
+
+def _record(request: AnyRequest, prepared: Prepared[Any], arrival_ns: int) -> RequestRecord:
+    fields: SamplingFields = prepared.asked.fields
+    return RequestRecord(
+        request_id=request_id_of(request),
+        model=prepared.asked.model,
+        num_prompt_tokens=sum(len(ids) for ids in prepared.prompts),
+        num_choices=len(prepared.prompts) * fields.num_choices,
+        max_tokens=prepared.sampling.max_tokens,
+        stream=bool(fields.stream),
+        arrival_ns=arrival_ns,
+    )
+
+
+def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> AnswerOptions:
+    fields, settings = prepared.asked.fields, service.settings
+    names = TokenNames(service.model.tokenizer, as_ids=bool(fields.return_tokens_as_token_ids))
+    return AnswerOptions(
+        answer_id=answer_id,
+        created_unix=int(time.time()),
+        names=names if prepared.sampling.logprobs is not None else None,
+        include_usage=fields.wants_usage_chunk or settings.force_include_usage,
+        continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
+        cached_tokens=settings.prompt_tokens_details,
+        stats=settings.per_request_stats,
+        prompt_ids=tuple(chain.from_iterable(prepared.prompts)) if fields.return_token_ids else None,
+    )
+
+
+def _start(
+    service: Service, prepared: Prepared[Any], arrival_ns: int, cache_salt: str, record: RequestRecord
+) -> Generation:
+    fields, model = prepared.asked.fields, service.model
+    requests = [
+        EngineRequest(
+            request_id=new_id(""),
+            prompt_ids=ids,
+            sampling=prepared.sampling,
+            eos_token_ids=model.eos_token_ids,
+            n=fields.num_choices,
+            arrival_ns=arrival_ns,
+            cache_salt=cache_salt,
+            constraint=prepared.constraint,
+        )
+        for ids in prepared.prompts
+    ]
+    rules = text_rules(fields, prepared.sampling, model.eos_token_ids)
+    form = prepared.form
+
+    def new_choice() -> ChoiceStream:
+        return ChoiceStream(TextStream(model.tokenizer, rules), form)
+
+    return Generation(service.engine, requests, new_choice, record.token)
+
+
+def _ignored_header(ignored: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+    if not ignored:
+        return ()
+    names = ",".join(quote(name, safe="") for name in ignored)
+    return ((b"x-ignored-fields", names[:_MAX_HEADER_CHARS].encode("ascii")),)
