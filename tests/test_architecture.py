@@ -38,6 +38,7 @@ EDGES = {
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
     "runtime.constraint": "",
+    "runtime.constraint.schema": "runtime",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.package runtime.text.template",
     "runtime.text.template": "runtime",
