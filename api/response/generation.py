@@ -165,7 +165,7 @@ class Generation:
     def _finish(self, index: int, choice: ChoiceStream, event: FinishEvent) -> Update:
         self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
         self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
-        piece = choice.finish()
+        piece = choice.finish(cut=event.reason is FinishReason.LENGTH)
         reason = Finish(event.reason.value, event.stop_token_id) if piece.stop is None else Finish("stop", piece.stop)
         return self._end(index, choice, piece, reason)
 

@@ -8,6 +8,7 @@ tokenizer, no request and no HTTP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -18,8 +19,16 @@ from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import RESERVED_NAMES, Job, Rendering
 
 
+# Names and texts within {{ ... }} and {% ... %}, where a template says what it looks at.
+_KNOWS_TOOLS = re.compile(r"\{[{%](?:(?![%}]\}).)*\btools\b", re.DOTALL)
+_KNOWS_TOOL_TURNS = re.compile(r"""\{[{%](?:(?![%}]\}).)*(?:\btool_calls\b|(['"])tool\1)""", re.DOTALL)
+
+
 class ChatTemplate:
     """One template and the worker that renders it. Raises TemplateError when the source is too long.
+
+    ``knows_tools``: it tells the model of the tools that it is given. ``knows_tool_turns``: it writes earlier calls and
+    their results. ``knows_developer``: it knows that role.
 
     Safe to use from any thread. ``prove`` says whether the source compiles; a rendering would say the same.
     """
@@ -38,6 +47,8 @@ class ChatTemplate:
         self._clock = clock
         self.worker = worker
         self.knows_developer = "developer" in source
+        self.knows_tools = _KNOWS_TOOLS.search(source) is not None
+        self.knows_tool_turns = _KNOWS_TOOL_TURNS.search(source) is not None
 
     def submit_proof(self) -> Future[Rendering]:
         """A future that fails with TemplateError when the template cannot be compiled."""
