@@ -20,7 +20,7 @@ from api.request.validation import RequestRules, validate_completion
 from api.served_model import ServedModel
 from runtime.errors import RequestError
 from runtime.request import Request
-from runtime.sampling.sampler import SamplerState, sample
+from runtime.sampling.sampler import Sampled, SamplerState, sample
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
@@ -126,7 +126,7 @@ def test_what_is_accepted_draws_a_token_in_every_step(body: dict[str, Any], logi
     state = SamplerState(request, 0)
     for step in range(min(params.max_tokens, 8)):
         token = sample(logits[None].copy(), [state])[0]
-        assert token is not None, (params, step)
+        assert isinstance(token, Sampled), (params, step)
         assert token.token_id in (params.allowed_token_ids or range(VOCAB_SIZE))
         assert step >= params.min_tokens or token.token_id not in params.stop_token_ids | {IM_END}
 
