@@ -53,9 +53,7 @@ def _demanded(tools: list[Tool], formats: AnswerFormats, *, single: bool, call_f
     return AnswerPlan(form, ConstraintSpec(calls.demanded(tools, single=single), "tools"))
 
 
-def _offered(
-    tools: list[Tool], formats: AnswerFormats, demand: ConstraintSpec | None, *, single: bool
-) -> AnswerPlan:
+def _offered(tools: list[Tool], formats: AnswerFormats, demand: ConstraintSpec | None, *, single: bool) -> AnswerPlan:
     """A call where the model begins one; strict tools are held to their schemas, and so is all other text to a demand."""
     calls = formats.tool_calls
     if demand is not None:

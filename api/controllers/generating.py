@@ -142,6 +142,7 @@ def _engine_requests(
             arrival_ns=arrival_ns,
             cache_salt=cache_salt,
             constraint=constraint,
+            watch_ends=constraint is not None and bool(prepared.asked.fields.stop),
         )
         for ids in prepared.prompts
     ]
@@ -156,7 +157,8 @@ def _start(
     def new_choice() -> ChoiceStream:
         return ChoiceStream(TextStream(model.tokenizer, rules), form)
 
-    return Generation(service.engine, requests, new_choice, record.token)
+    blamed_field = None if prepared.demand is None else prepared.demand.field
+    return Generation(service.engine, requests, new_choice, record.token, blamed_field)
 
 
 def _ignored_header(ignored: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
