@@ -37,10 +37,10 @@ EDGES = {
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
-    "runtime.constraint": "",
+    "runtime.constraint": "runtime runtime.constraint.schema",
     "runtime.constraint.schema": "runtime",
     "runtime.engine": "runtime runtime.sampling runtime.session",
-    "runtime.text": "runtime runtime.package runtime.text.template",
+    "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
     "runtime.text.template": "runtime",
     "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
