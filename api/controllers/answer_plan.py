@@ -1,5 +1,4 @@
-"""How the answer to a conversation is held and read: its constraint, and the form of its text, from the choice of tools,
-the demand on its text and the model's forms.
+"""How the answer to a conversation is held and read: by the choice of tools, the demand on its text, the model's forms.
 
 Builds values only: nothing is compiled. Knows no prompt and no engine.
 """
@@ -54,7 +53,7 @@ def _demanded(tools: list[Tool], formats: AnswerFormats, *, single: bool, call_f
 
 
 def _offered(tools: list[Tool], formats: AnswerFormats, demand: ConstraintSpec | None, *, single: bool) -> AnswerPlan:
-    """A call where the model begins one; strict tools are held to their schemas, and so is all other text to a demand."""
+    """A call where the model begins one: strict tools are held to their schemas, and text that is no call to a demand."""
     calls = formats.tool_calls
     if demand is not None:
         held = [tool if tool.strict else replace(tool, parameters=ANY_OBJECT) for tool in tools]

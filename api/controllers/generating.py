@@ -96,7 +96,8 @@ async def _compiled(request: AnyRequest, service: Service, demand: ConstraintSpe
         return None
 
     async def wait() -> Constraint:
-        return await asyncio.wrap_future(service.model.compiler.submit(demand))
+        compiled = await asyncio.wrap_future(service.model.compiler.submit(demand))
+        return compiled
 
     return await unless_gone(request.receive, wait())
 

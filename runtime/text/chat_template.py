@@ -18,10 +18,8 @@ from runtime.errors import TemplateError
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import RESERVED_NAMES, Job, Rendering
 
-
-# Names and texts within {{ ... }} and {% ... %}, where a template says what it looks at.
-_KNOWS_TOOLS = re.compile(r"\{[{%](?:(?![%}]\}).)*\btools\b", re.DOTALL)
-_KNOWS_TOOL_TURNS = re.compile(r"""\{[{%](?:(?![%}]\}).)*(?:\btool_calls\b|(['"])tool\1)""", re.DOTALL)
+_BLOCK = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
+_TEXT = re.compile(r"""'[^']*'|"[^"]*\x22"""")
 
 
 class ChatTemplate:
@@ -47,8 +45,9 @@ class ChatTemplate:
         self._clock = clock
         self.worker = worker
         self.knows_developer = "developer" in source
-        self.knows_tools = _KNOWS_TOOLS.search(source) is not None
-        self.knows_tool_turns = _KNOWS_TOOL_TURNS.search(source) is not None
+        code = "\n".join(_BLOCK.findall(source))
+        self.knows_tools = re.search(r"\btools\b", _TEXT.sub("", code)) is not None
+        self.knows_tool_turns = re.search(r"""tool_calls|'tool'|"tool\"""", code) is not None
 
     def submit_proof(self) -> Future[Rendering]:
         """A future that fails with TemplateError when the template cannot be compiled."""
