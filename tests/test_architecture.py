@@ -42,6 +42,7 @@ EDGES = {
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
     "runtime.text.template": "runtime",
+    "runtime.text.reasoning": "runtime runtime.constraint runtime.text",
     "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
