@@ -78,6 +78,9 @@ class Settings:
     tool_call_parser: str | None = _setting(
         None, "How calls of tools are read; none: not at all; default: by the template.", "NIM_TOOL_CALL_PARSER"
     )
+    reasoning_parser: str | None = _setting(
+        None, "How reasoning is told from an answer; none: not at all; default: by the template."
+    )
     exclude_tools_when_tool_choice_none: bool = _setting(False, "Tell the model of no tools that it may not call.")
     trust_request_chat_template: bool = _setting(False, "Run chat templates that requests bring.")
     trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")

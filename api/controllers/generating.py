@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Generic
 from urllib.parse import quote
@@ -96,8 +96,7 @@ async def _compiled(request: AnyRequest, service: Service, demand: ConstraintSpe
         return None
 
     async def wait() -> Constraint:
-        compiled = await asyncio.wrap_future(service.model.compiler.submit(demand))
-        return compiled
+        return await asyncio.wrap_future(service.model.compiler.submit(demand))
 
     return await unless_gone(request.receive, wait())
 
@@ -154,9 +153,12 @@ def _start(
 ) -> Generation:
     model, form = service.model, prepared.form
     rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids)
+    if form.new_parser is not None:
+        rules = replace(rules, shown_ids=frozenset(model.answers.control_marks.values()))
+    hidden = tuple(model.answers.control_marks) if rules.skip_special_tokens else ()
 
     def new_choice() -> ChoiceStream:
-        return ChoiceStream(TextStream(model.tokenizer, rules), form)
+        return ChoiceStream(TextStream(model.tokenizer, rules), form, hidden_marks=hidden)
 
     blamed_field = None if prepared.demand is None else prepared.demand.field
     return Generation(service.engine, requests, new_choice, record.token, blamed_field)

@@ -27,14 +27,12 @@ class AnswerForm:
 
     Without ``new_parser`` all of it is content. ``calls_only``: the text is nothing but calls, so what is no call is a
     cut-off one and is not shown. ``call_finish`` is the finish reason of a choice that ends by itself after a call.
-    ``marks`` are texts that the parser needs to see also where they are control tokens.
     """
 
     new_parser: Callable[[], AnswerParser] | None = None
     calls_only: bool = False
     call_finish: str = "tool_calls"
     shows_reasoning: bool = True
-    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,11 @@ class ChoiceStream:
     """Turns one choice's tokens into deltas. The caller pushes nothing more after a piece with ``stop``.
 
     A piece carries the tokens that it accounts for: those of text that is held back, because it may become a mark or a
-    call, travel with what releases them.
+    call, travel with what releases them. ``hidden_marks`` are control tokens' names that only the parser may see.
     """
 
-    def __init__(self, text: TextStream, form: AnswerForm) -> None:
+    def __init__(self, text: TextStream, form: AnswerForm, *, hidden_marks: tuple[str, ...] = ()) -> None:
+        self._hidden_marks = hidden_marks
         self._text = text
         self._form = form
         self._parser = form.new_parser() if form.new_parser is not None else None
@@ -112,7 +111,7 @@ class ChoiceStream:
         form = self._form
         match delta:
             case ContentDelta(text):
-                for mark in form.marks:
+                for mark in self._hidden_marks:
                     text = text.replace(mark, "")
                 return ContentDelta(text) if text and not form.calls_only else None
             case ReasoningDelta():

@@ -19,7 +19,7 @@ from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import RESERVED_NAMES, Job, Rendering
 
 _BLOCK = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
-_TEXT = re.compile(r"""'[^']*'|"[^"]*\x22"""")
+_TEXT = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 class ChatTemplate:
