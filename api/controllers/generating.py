@@ -152,7 +152,8 @@ def _start(
     service: Service, prepared: Prepared[Any], requests: Sequence[EngineRequest], record: RequestRecord
 ) -> Generation:
     model, form = service.model, prepared.form
-    rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids)
+    constrained = prepared.demand is not None
+    rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids, constrained=constrained)
     if form.new_parser is not None:
         rules = replace(rules, shown_ids=frozenset(model.answers.control_marks.values()))
     hidden = tuple(model.answers.control_marks) if rules.skip_special_tokens else ()

@@ -165,7 +165,7 @@ def test_a_row_without_a_number_fails_alone(bad: float) -> None:
     logits[0] = bad
     assert sample(logits, [seeded(1), None]) == [UNUSABLE, None]
     logits[1, 2] = 50.0
-    assert sample(logits, [seeded(1), seeded(1)]) == [None, Sampled(2, None)]
+    assert sample(logits, [seeded(1), seeded(1)]) == [UNUSABLE, Sampled(2, None)]
 
 
 def test_the_largest_of_many_are_found_in_order() -> None:
