@@ -41,8 +41,9 @@ EDGES = {
     "runtime.constraint.schema": "runtime",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
-    "runtime.text.template": "runtime",
+    "runtime.sealed": "",
     "runtime.text.reasoning": "runtime runtime.constraint runtime.text",
+    "runtime.text.template": "runtime runtime.sealed",
     "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
