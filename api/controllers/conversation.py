@@ -52,5 +52,12 @@ def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -
     logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
     sampling = sampling_params(fields, model, max_tokens=max_tokens, logprobs=logprobs)
     plan = answer_plan(fields, model.answers, prompt.text)
-    prepared = Prepared(asked=asked, prompts=(prompt_ids,), sampling=sampling, form=plan.form, demand=plan.demand)
+    prepared = Prepared(
+        asked=asked,
+        prompts=(prompt_ids,),
+        sampling=sampling,
+        form=plan.form,
+        demand=plan.demand,
+        budget=plan.budget,
+    )
     return PreparedChat(prepared, prompt.text)

@@ -95,7 +95,7 @@ def test_case_078_every_spelling_is_held_alike(roomy_server: RunningServer, spel
         ("json", {"enum": ["a", "b"]}, '"bb"'),
         ("grammar", 'start: "ab" | "cd"', "cx"),
     ):
-        spelled = {
+        spelled: dict[str, Any] = {
             "structured_outputs": {"structured_outputs": {kind: value}},
             "guided": {f"guided_{kind}": value},
             "nvext": {"nvext": {f"guided_{kind}": value}},
