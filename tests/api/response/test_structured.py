@@ -89,13 +89,14 @@ def test_case_077_invalid_demands_are_refused_before_the_stream(
 
 @pytest.mark.parametrize("spelling", ["structured_outputs", "guided", "nvext"])
 def test_case_078_every_spelling_is_held_alike(roomy_server: RunningServer, spelling: str) -> None:
-    for kind, value, program in (
+    cases: tuple[tuple[str, Any, str], ...] = (
         ("choice", ["yes", "no"], "nein"),
         ("regex", "[0-9]{3}", "12ab"),
         ("json", {"enum": ["a", "b"]}, '"bb"'),
         ("grammar", 'start: "ab" | "cd"', "cx"),
-    ):
-        spelled: dict[str, Any] = {
+    )
+    for kind, value, program in cases:
+        spelled = {
             "structured_outputs": {"structured_outputs": {kind: value}},
             "guided": {f"guided_{kind}": value},
             "nvext": {"nvext": {f"guided_{kind}": value}},
