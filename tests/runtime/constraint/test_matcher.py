@@ -126,9 +126,10 @@ def test_one_mask_above_the_limit_ends_its_own_choice_only(
     with monkeypatch.context() as patched:
         patched.setattr(limits, "MAX_MASK_S", -1.0)
         slow.start()
-        assert slow.wait(60)
-    with pytest.raises(ConstraintFailed, match=r"needed \d+ ms for one token; -1000 are allowed"):
-        slow.mask()
+        assert slow._done.wait(60)
+    for call in (slow.mask, lambda: slow.wait(0)):
+        with pytest.raises(ConstraintFailed, match=r"needed \d+ ms for one token; -1000 are allowed"):
+            call()
     assert len(other.mask()) == 16
     other.commit(ord("1"))
 
@@ -146,6 +147,50 @@ def test_what_all_masks_may_take_grows_with_the_tokens(
         allowed(matcher)
 
 
+def test_a_mask_under_way_is_given_up_at_its_limit(compiler: ConstraintCompiler) -> None:
+    """The library cannot be stopped: the choice ends all the same, and the thread goes on when it is done."""
+    constraint = compiled(compiler, DIGITS)
+    matcher, gate = constraint.matcher(), threading.Event()
+    library = matcher._matcher
+
+    class Busy:
+        def __getattr__(self, name: str) -> Any:
+            if name == "unsafe_compute_mask_ptr":
+                while not gate.is_set():
+                    sum(range(1_000))
+            return getattr(library, name)
+
+    matcher._matcher = Busy()  # type: ignore[assignment]
+    matcher.start()
+
+    def look_for_a_minute() -> None:
+        for _ in range(60_000):
+            assert not matcher.wait(0.001)
+
+    with pytest.raises(ConstraintFailed, match=r"needed \d+ ms for one token; 50 are allowed"):
+        look_for_a_minute()
+    matcher.close()
+    other = constraint.matcher()
+    assert allowed(other)
+    gate.set()
+    assert matcher._done.wait(60)
+
+
+def test_where_a_token_s_bytes_reach_an_end(compiler: ConstraintCompiler) -> None:
+    words = compiled(compiler, Choice(("hello", "he", "h€", "no"))).matcher()
+    allowed(words)
+    assert words.ends_within(PIECE_IDS["hello"]) == (2, 5)
+    assert words.ends_within(ord("n")) == ()
+    words.commit(ord("h"))
+    words.commit(ord("e"))
+    allowed(words)
+    assert words.ends_within(ord("l")) == (0,)
+    control = compiled(compiler, Choice(("", "a"))).matcher()
+    assert control.ends_within(IM_START) == (0,)
+    marked = compiled(compiler, Literal("<|im_start|>")).matcher()
+    assert marked.ends_within(IM_START) == (len("<|im_start|>"),)
+
+
 class _Panicking:
     """A library matcher whose every call panics as pyo3 does: with no Exception."""
 
@@ -161,17 +206,15 @@ def test_a_panic_in_the_library_is_this_choice_s_failure(compiler: ConstraintCom
     heard: list[tuple[int, bool]] = []
     matcher = GrammarMatcher(
         _Panicking(),  # type: ignore[arg-type]
-        vocab_size=512,
-        end_ids=frozenset(END_IDS),
+        table=healthy._table,
         threads=healthy._threads,
         on_close=lambda *told: heard.append(told),
     )
     with pytest.raises(ConstraintFailed, match="the library that computes masks failed"):
         matcher.forced()
     matcher.start()
-    assert matcher.wait(60)
     with pytest.raises(ConstraintFailed, match="the library that computes masks failed") as failed:
-        matcher.mask()
+        matcher.wait(60)
     assert "source" not in str(failed.value)
     matcher.close()
     assert heard == [(0, False)]

@@ -33,9 +33,6 @@ from runtime.errors import RequestError
 from tests.runtime.constraint.walks import compiled, walk
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-OPTIONALS = json.dumps(
-    {"type": "object", "properties": {f"p{at}": {"type": "null"} for at in range(520)}, "additionalProperties": False}
-)
 SLOW = Json('{"type":"integer","multipleOf":1000003,"minimum":0,"maximum":100000000000000000}')
 
 
@@ -82,7 +79,7 @@ def test_what_sleeps_is_killed_at_its_deadline(compiler: ConstraintCompiler, mon
         (Lark('start: A\nA: /a{100}/ & ~B\nB: "b"'), "negates"),
         (Lark("start: " + "(" * 5_000 + '"a"' + ")" * 5_000), "too deeply nested|stack"),
         (Lark("start: A\nA: " + " & ".join(f"/(?s:.*){name}(?s:.*)/" for name in "abcdefghijklmnopqrst")), "steps"),
-        (Json(OPTIONALS), r"too many alternatives in one place .*2\d{3} items; max is 2000"),
+        (Lark("start: " + " | ".join(f'"a{at}" "b"' for at in range(600))), r"too many alternatives .* max is 500"),
     ],
 )
 def test_bombs_are_refused_by_what_they_exceed(compiler: ConstraintCompiler, part: Part, words: str) -> None:
@@ -122,7 +119,8 @@ def test_nothing_is_imported_where_no_file_can_be_opened(compiler: ConstraintCom
     for part in (
         Choice(()), Choice(("a", "a")), Pattern("("), Pattern(r"\p{X}"), Lark(""), Lark("start: <a>"), Lark("x"),
         Json("{"), Json('{"type":1}'), Json('{"not":{}}'), Json('{"$ref":"#/x"}'), Json('{"pattern":"("}'),
-        Json('{"enum":[1e999]}'), Json('{"type":"number","multipleOf":0.1,"minimum":0.35}'), Json('{"type":"string","format":"date-time"}'),
+        Json('{"enum":[1e999]}'), Json('{"type":"number","multipleOf":0.1,"minimum":0.35}'),
+        Json('{"type":"string","format":"date-time"}'),
         Json('"\\ud800"'), Json("[" * 90 + "]" * 90), Pattern("a" * 20_000), Literal("a\ud800"),
     ):  # fmt: skip
         error = compiler.submit(ConstraintSpec(part, "field")).exception(timeout=60)
