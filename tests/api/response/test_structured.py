@@ -115,6 +115,10 @@ def test_structural_tags_hold_within_free_text(roomy_server: RunningServer) -> N
     wished = {"response_format": {"type": "structural_tag", "structures": [tag], "triggers": ["<n"]}, "temperature": 0}
     assert both(roomy_server, "any <n>99</n> text", **wished)[0].startswith("any <n>12</n>")
     assert both(roomy_server, "none", **wished) == ("none", "stop")
+    forged = {"type": "structural_tag", "structures": [{**tag, "end": "a<|im_end|>"}], "triggers": ["<n"]}
+    assert refused_param(roomy_server, response_format=forged) == "response_format"
+    completion = roomy_server.post({"prompt": "x", "response_format": forged}, "/v1/completions")
+    assert (completion.status_code, completion.json()["error"]["param"]) == (400, "response_format")
 
 
 def test_completions_hold_it_too(roomy_server: RunningServer) -> None:
