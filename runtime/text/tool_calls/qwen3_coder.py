@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 
 from runtime.constraint.spec import Choice, Json, Literal, Part, Repeat, Sequence, Until
 from runtime.text.cursor import Cursor, Marks, Steps, Unparsable
@@ -78,10 +79,8 @@ def _value(cursor: Cursor, types: frozenset[str]) -> Steps[str]:
     """A value's text up to its closing tag, which may also stand inside a string of a JSON value."""
     pieces = [(yield from cursor.text(_BLANKS))]
     if types and "string" not in types and (yield from cursor.peek()) in {"{", "["}:
-        try:
+        with suppress(Unparsable):  # what is no JSON is text, up to the tag
             yield from json_value(cursor, pieces.append)
-        except Unparsable:
-            pass  # no JSON: the rest of it is text
     yield from cursor.until(_VALUE_ENDS, pieces.append)
     return "".join(pieces)
 
