@@ -11,11 +11,11 @@ import json
 import re
 from contextlib import suppress
 
-from runtime.constraint.spec import Choice, Json, Literal, Part, Repeat, Sequence, Until
+from runtime.constraint.spec import Choice, Json, Literal, Part, Sequence, Until
 from runtime.text.cursor import Cursor, Marks, Steps, Unparsable
 from runtime.text.tool_calls import hermes
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire
+from runtime.text.tool_calls.enforcement import Wire, optional
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call
 from runtime.text.tool_calls.json_text import json_value
@@ -109,7 +109,7 @@ def _parameter_part(parameter: Parameter) -> Part | None:
     else:
         return None
     whole = Sequence((Literal(f"{PARAMETER}{parameter.name}>\n"), value))
-    return whole if parameter.required else Repeat(whole, at_most=1)
+    return whole if parameter.required else optional(whole)
 
 
 QWEN3_CODER = ToolCallFormat(
