@@ -47,6 +47,13 @@ SAMPLES = [
     ("granite", POSSIBLE, "Here is my answer", answer("", "Here is my answer")),
     ("mistral", POSSIBLE, "[THINK]hm[/THINK]Hi", answer("hm", "Hi")),
     ("gemma4", POSSIBLE, "<|channel>thought\nhm\n<channel|>Hi", answer("hm", "Hi")),
+    (
+        "gpt_oss",
+        POSSIBLE,
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+        answer("hm", "Hi"),
+    ),
+    ("gpt_oss", POSSIBLE, "<|channel|>final<|message|>Hi", answer("", "Hi")),
     ("seed_oss", POSSIBLE, "<seed:think>hm</seed:think>Hi", answer("hm", "Hi")),
 ]
 
@@ -135,7 +142,22 @@ def test_a_constraint_begins_after_the_reasoning() -> None:
     assert think.before(part, CLOSED) == part
     assert think.before(part, OPEN) == Sequence(rest)
     assert think.before(part, POSSIBLE) == Either((part, Sequence((Literal("<think>"), *rest))))
+    either = FORMS["gpt_oss"].before(part, POSSIBLE)
+    assert isinstance(either, Either)
+    assert either.parts[0] == Sequence((Literal("<|channel|>final<|message|>"), part))
+    assert len(either.parts) == 2
     assert FORMS["mistral"].before(part, OPEN) == Sequence((Until("[/THINK]"), part))
+
+
+def test_marks_made_of_several_control_tokens_name_each() -> None:
+    assert FORMS["think"].control_texts == ("<think>", "</think>")
+    for name in ("gemma4", "gpt_oss"):
+        form = FORMS[name]
+        rest = "".join((*form.begins, form.end))
+        for token in form.control_texts:
+            assert token in rest
+            rest = rest.replace(token, "")
+        assert "<" not in rest
 
 
 def test_forms_are_found_by_name_and_by_template() -> None:

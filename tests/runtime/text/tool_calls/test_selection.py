@@ -44,6 +44,7 @@ _FORMATS = {
 _REASONING = {
     **dict.fromkeys(("qwen3", "qwq", "smollm3", "granite3_3", "deepseek_r1_llama", "nemotron3"), "think"),
     **dict.fromkeys(_FORMATS.keys() - {"qwen3", "qwq", "smollm3", "granite3_3", "deepseek_r1_llama", "nemotron3"}),
+    "gpt_oss": "gpt_oss",
 }
 
 
