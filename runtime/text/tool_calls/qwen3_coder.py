@@ -56,7 +56,7 @@ def _function(cursor: Cursor, calls: Calls) -> Steps[None]:
         raise Unparsable
     calls.start(name)
     calls.arguments("{")
-    declared = parameters(calls.tools[name])
+    declared = calls.declared(name)
     seen: set[str] = set()
     while True:
         yield from cursor.spaces()

@@ -138,6 +138,11 @@ def test_calls_after_one_that_was_none_are_found() -> None:
     assert answer == Answer('<tool_call>{"name": "now", bad}</tool_call>', [call('{"a": 1}', "now")])
 
 
+def test_an_index_counts_the_calls_that_were_told() -> None:
+    text = f'{_NOW}\n<tool_call>{{"name": "now", "arguments": {{}} x\n{_NOW}'
+    assert parsed("hermes", text).calls == [call('{"a": 1}', "now")] * 2
+
+
 def test_a_block_is_all_calls_or_none() -> None:
     text = '[TOOL_CALLS][{"name": "now", "arguments": {}}, {"name": "now"'
     assert parsed("mistral_json", text) == Answer(text, [])
