@@ -288,21 +288,25 @@ def test_a_matcher_that_fails_on_a_draft_ends_its_choice(call: str) -> None:
     assert constraint.all_closed
 
 
-def test_forced_tokens_are_drawn_from_one_call_beside_nobody() -> None:
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 5}])
+def test_forced_tokens_are_drawn_from_one_call_beside_nobody(sampling: dict[str, Any]) -> None:
+    def flat(history: list[int]) -> np.ndarray:
+        return np.random.default_rng(sum(history)).standard_normal(512).astype(np.float32)
+
     def keys_and_values(generated: tuple[int, ...]) -> set[int]:
         place = len(generated) % 12
         return {100 + place} if place < 10 else set(range(500))
 
     replies, calls = [], []
     for limit in (0, 4):
-        driver = Driver(config=EngineConfig(max_draft_tokens=limit))
+        driver = Driver(script=flat, config=EngineConfig(max_draft_tokens=limit))
         constraint = ScriptedConstraint(keys_and_values)
-        driver.add(request("a", PROMPT, 24, constraint=constraint, logprobs=2))
+        driver.add(request("a", PROMPT, 24, constraint=constraint, **sampling))
         driver.run()
         assert constraint.all_closed
         replies.append(driver.tokens)
         calls.append(driver.session.count("prefill") + driver.session.count("decode"))
-    assert replies[0] == replies[1] == {("a", 0): ruled_reply(PROMPT, 24, keys_and_values)}
+    assert replies[0] == replies[1]
     assert calls == [24, 8]  # the prompt's token, 5 + 5, one, 5 + 5, one, one
     assert driver.engine.stats().accepted_tokens == 16
 
