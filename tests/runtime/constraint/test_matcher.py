@@ -101,8 +101,33 @@ def test_a_token_that_may_not_come_ends_the_way(compiler: ConstraintCompiler) ->
     assert walk(constraint, 0).has_ended
 
 
+class _Failing:
+    """A library matcher that fails with a mask, and answers what the library then does: end tokens."""
+
+    def __init__(self, library: llguidance.LLMatcher) -> None:
+        self._library = library
+
+    def is_error(self) -> bool:
+        return True
+
+    def get_error(self) -> str:
+        return "lexer error: too many states: 9 >= 9\n<non-verbose/>"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+
 def test_a_failure_of_the_library_is_never_a_mask_of_end_tokens(compiler: ConstraintCompiler) -> None:
-    """That is what the library itself answers where it cannot go on."""
+    matcher = compiled(compiler, Pattern("a?")).matcher()
+    matcher._matcher = _Failing(matcher._matcher)  # type: ignore[assignment]
+    matcher.start()
+    with pytest.raises(ConstraintFailed, match=r"cannot go on: its patterns have more than the 50,000 states allowed"):
+        matcher.wait(60)
+    with pytest.raises(ConstraintFailed):
+        matcher.mask()
+
+
+def test_an_ambiguous_grammar_ends_its_own_choice(compiler: ConstraintCompiler) -> None:
     constraint = compiled(compiler, Lark('start: s\ns: s s s | s s | "a" | "b"'))
     matcher = constraint.matcher()
 
