@@ -97,7 +97,7 @@ _FRAGMENTS = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, derandomize=True, deadline=None, database=None)
+@settings(max_examples=20, derandomize=True, deadline=None, database=None)
 @given(words=st.lists(st.sampled_from(_FRAGMENTS) | st.text(max_size=3), max_size=30), tail=st.booleans())
 def test_any_text_is_read_and_none_is_lost(name: str, words: list[str], tail: bool) -> None:
     text = "".join(words)
