@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from api.answer_formats import answer_formats
 from api.errors import SettingsError
 from api.process.cli import find_package_folder, serve_command
 from api.process.launch import bind
 from api.server_settings import Settings
 from api.settings import resolve_settings
-from runtime.errors import PackageError
+from runtime.errors import PackageError, UnknownParser
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
+from runtime.text.tokenizer import Tokenizer
+from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -169,3 +174,11 @@ def test_the_only_package_is_found(tmp_path: Path) -> None:
     (tmp_path / "b" / "manifest.json").touch()
     with pytest.raises(PackageError, match="several packages"):
         find_package_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tool_call_parser", "reasoning_parser"])
+def test_an_unknown_parser_is_refused_at_start(name: str) -> None:
+    tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
+    template = ChatTemplate(TEMPLATE, TemplateWorker())
+    with pytest.raises(UnknownParser, match="there are: "):
+        answer_formats(Settings(**{name: "nobody's"}), template, tokenizer)

@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 from safetensors import SafetensorError
 
+from api.answer_formats import AnswerFormats
+from api.controllers.answer_plan import answer_plan
 from api.errors import NotFoundError
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
@@ -127,6 +129,7 @@ def _chat(data: bytes) -> None:
     if not isinstance(body, dict):
         return
     fields = validate_chat(body, _RULES).fields
+    answer_plan(fields, AnswerFormats(), "")
     params = sampling_params(fields, _MODEL, max_tokens=16, logprobs=fields.top_logprobs if fields.logprobs else None)
     text_rules(fields, params, _MODEL.eos_token_ids)
 
