@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from pathlib import Path
 
@@ -181,4 +182,4 @@ def test_an_unknown_parser_is_refused_at_start(name: str) -> None:
     tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
     template = ChatTemplate(TEMPLATE, TemplateWorker())
     with pytest.raises(UnknownParser, match="there are: "):
-        answer_formats(Settings(**{name: "nobody's"}), template, tokenizer)
+        answer_formats(dataclasses.replace(Settings(), **{name: "nobody's"}), template, tokenizer)
