@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from pathlib import Path
 
@@ -177,9 +176,8 @@ def test_the_only_package_is_found(tmp_path: Path) -> None:
         find_package_folder(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["tool_call_parser", "reasoning_parser"])
-def test_an_unknown_parser_is_refused_at_start(name: str) -> None:
+@pytest.mark.parametrize("settings", [Settings(tool_call_parser="nobody's"), Settings(reasoning_parser="nobody's")])
+def test_an_unknown_parser_is_refused_at_start(settings: Settings) -> None:
     tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
-    template = ChatTemplate(TEMPLATE, TemplateWorker())
     with pytest.raises(UnknownParser, match="there are: "):
-        answer_formats(dataclasses.replace(Settings(), **{name: "nobody's"}), template, tokenizer)
+        answer_formats(settings, ChatTemplate(TEMPLATE, TemplateWorker()), tokenizer)
