@@ -166,7 +166,9 @@ def test_what_all_masks_may_take_grows_with_the_tokens(
     monkeypatch.setattr(limits, "MASK_CREDIT_S", 60.0)
     monkeypatch.setattr(limits, "MASK_CREDIT_PER_TOKEN_S", -25.0)
     for _ in range(3):
+        spent_s = matcher._spent_s
         assert allowed(matcher)
+        assert matcher._spent_s > spent_s
         matcher.commit(ord("a"))
     with pytest.raises(ConstraintFailed, match=r"s for 3 tokens; -15\.00 are allowed"):
         allowed(matcher)
@@ -188,12 +190,12 @@ def test_a_mask_under_way_is_given_up_at_its_limit(compiler: ConstraintCompiler)
     matcher._matcher = Busy()  # type: ignore[assignment]
     matcher.start()
 
-    def look_for_a_minute() -> None:
-        for _ in range(60_000):
+    def look_for_long() -> None:
+        for _ in range(20_000):
             assert not matcher.wait(0.001)
 
     with pytest.raises(ConstraintFailed, match=r"needed \d+ ms for one token; 50 are allowed"):
-        look_for_a_minute()
+        look_for_long()
     matcher.close()
     other = constraint.matcher()
     assert allowed(other)
@@ -276,7 +278,7 @@ def test_a_constraint_is_compiled_anew_after_many_tokens_and_after_a_failure(
     with_text(constraint, "abcde").close()
     assert constraint._origin is origin
     with_text(constraint, "a").close()
-    assert renewed.wait(60)
+    assert renewed.wait(20)
     assert constraint._origin is not origin
     assert constraint.accepts_text("abc!?")
 
@@ -285,5 +287,5 @@ def test_a_constraint_is_compiled_anew_after_many_tokens_and_after_a_failure(
     with pytest.raises(ConstraintFailed):
         matcher.commit(IM_START)
     matcher.close()
-    assert renewed.wait(60)
+    assert renewed.wait(20)
     assert constraint._origin is not origin
