@@ -27,7 +27,7 @@ def own_rows(vocabulary: Vocabulary) -> dict[str, Row]:
 
 def test_no_text_of_the_suite_is_wrong(rows: dict[str, Row]) -> None:
     assert not [wrong for row in rows.values() for wrong in row.wrong]
-    assert sum(row.kept_out for row in rows.values()) > 900
+    assert sum(row.kept_out for row in rows.values()) > 800
 
 
 def test_our_cases_are_all_supported_and_exact(own_rows: dict[str, Row]) -> None:
