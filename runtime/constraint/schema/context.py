@@ -70,7 +70,7 @@ class Context:
         for _ in range(100):
             if isinstance(located.schema, dict) and isinstance(located.schema.get("$ref"), str):
                 others = located.schema.keys() - {"$ref", "title", "description", "$comment", "default", "examples"}
-                if not others or located.scope.draft <= 7:
+                if not others:
                     reference = str(located.schema["$ref"])
                     located = self.references.resolve(reference, "$ref", located.place, located.scope)
                     continue
