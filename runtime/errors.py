@@ -10,6 +10,7 @@ PowertrainError                an expected failure; its text is one line for a p
 │   ├── ContextLengthError     prompt and answer do not fit the model's context
 │   └── SchemaRefused          a JSON schema asks for what no answer can be held to; carries the keyword and its place
 ├── ConstraintFailed           a compiled constraint cannot go on: its budget is spent, or its library failed
+├── UnknownParser              no parser of tool calls or reasoning has the given name
 ├── TemplateError              a chat template refused or failed to render the messages
 ├── Overloaded                 the bounded queue is full; carries when to try again
 └── EngineUnavailable          the engine is loading, draining or dead
@@ -67,6 +68,10 @@ class SchemaRefused(RequestError):
 
 class ConstraintFailed(PowertrainError):
     """A compiled constraint cannot go on: its budget is spent, no token is left, or its library failed."""
+
+
+class UnknownParser(PowertrainError):
+    """No parser of tool calls or of reasoning has this name; the text names those that there are."""
 
 
 class TemplateError(PowertrainError):

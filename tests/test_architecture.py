@@ -45,16 +45,20 @@ EDGES = {
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
     "runtime.sealed": "",
+    "runtime.text.reasoning": "runtime runtime.constraint runtime.text",
     "runtime.text.template": "runtime runtime.sealed",
     "runtime.commands": "runtime runtime.loading runtime.package",
+    "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
-    "api": "runtime runtime.package runtime.text runtime.text.template",
-    "api.request": "api runtime runtime.text runtime.text.template",
+    "api": "runtime runtime.constraint runtime.package runtime.text runtime.text.reasoning runtime.text.template"
+    " runtime.text.tool_calls",
+    "api.request": "api runtime runtime.constraint runtime.text runtime.text.template runtime.text.tool_calls",
     "api.observe": "api runtime runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
-    "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.engine runtime.text",
+    "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.constraint runtime.engine"
+    " runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.controllers api.edge api.observe api.request runtime runtime.engine runtime.loading"
     " runtime.commands runtime.package",
     "bench": "runtime",

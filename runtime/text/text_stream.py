@@ -27,6 +27,7 @@ class TextRules:
     ``end_token_ids`` are the tokens whose arrival ends the choice (the model's own end tokens unless ignored, and the
     request's): their text is left out unless ``include_stop``. ``min_tokens`` is the number of tokens in whose text
     no stop string is looked for. ``constrained``: the text is to satisfy a constraint, so end tokens never show in it.
+    ``shown_ids`` are control tokens whose text is shown whatever becomes of the others'.
     """
 
     stops: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class TextRules:
     min_tokens: int = 0
     end_token_ids: frozenset[int] = field(default_factory=frozenset)
     constrained: bool = False
+    shown_ids: frozenset[int] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class TextStream:
     def _visible_bytes(self, token_id: int) -> bytes:
         if token_id in self._rules.end_token_ids and (self._rules.constrained or not self._rules.include_stop):
             return b""
-        if self._rules.skip_special_tokens and token_id in self._tokenizer.special_ids:
+        is_hidden = token_id in self._tokenizer.special_ids and token_id not in self._rules.shown_ids
+        if is_hidden and self._rules.skip_special_tokens:
             return b""
         return self._tokenizer.token_bytes(token_id)
 

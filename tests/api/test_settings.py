@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from api.answer_formats import answer_formats
 from api.errors import SettingsError
 from api.process.cli import serve_command
 from api.process.launch import bind
+from api.server_settings import Settings
 from api.settings import models_home, resolve_settings
 from runtime.commands.surroundings import Surroundings
+from runtime.errors import UnknownParser
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
+from runtime.text.tokenizer import Tokenizer
+from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
 from tests.paths import ROOT
 
 
@@ -173,3 +180,10 @@ def test_where_packages_lie() -> None:
     assert models_home({"POWERTRAIN_HOME": "~/m"}) == Path.home() / "m"
     assert models_home({"XDG_CACHE_HOME": "/c"}).resolve() == ROOT / "models"  # this is a checkout
     resolve_settings({}, environ={"POWERTRAIN_HOME": "/srv/models"})
+
+
+@pytest.mark.parametrize("settings", [Settings(tool_call_parser="nobody's"), Settings(reasoning_parser="nobody's")])
+def test_an_unknown_parser_is_refused_at_start(settings: Settings) -> None:
+    tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
+    with pytest.raises(UnknownParser, match="there are: "):
+        answer_formats(settings, ChatTemplate(TEMPLATE, TemplateWorker()), tokenizer)

@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 from safetensors import SafetensorError
 
+from api.answer_formats import AnswerFormats
+from api.controllers.answer_plan import answer_plan
 from api.errors import NotFoundError
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
@@ -26,6 +28,7 @@ from api.served_model import GenerationDefaults, ServedModel
 from export.errors import ExportError
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.safetensors_file import open_file, stored_array
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError, PlanError, RequestError
 from runtime.events import TokenEvent
 from runtime.package.limits import decode_document
@@ -51,6 +54,7 @@ _MODEL = ServedModel(
     tokenizer=_TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
+    compiler=ConstraintCompiler(_TOKENIZER.vocabulary({IM_END})),
 )
 _RULES = RequestRules(served_names=("tiny",))
 _LISTED = {"tokenizer.json": b"{}", "ort/model.onnx": b"graph"}
@@ -125,6 +129,7 @@ def _chat(data: bytes) -> None:
     if not isinstance(body, dict):
         return
     fields = validate_chat(body, _RULES).fields
+    answer_plan(fields, AnswerFormats(), "")
     params = sampling_params(fields, _MODEL, max_tokens=16, logprobs=fields.top_logprobs if fields.logprobs else None)
     text_rules(fields, params, _MODEL.eos_token_ids)
 

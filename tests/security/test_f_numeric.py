@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from api.request.sampling import sampling_params
 from api.request.validation import RequestRules, validate_completion
 from api.served_model import ServedModel
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import RequestError
 from runtime.request import Request
 from runtime.sampling.sampler import Sampled, SamplerState, sample
@@ -27,13 +28,15 @@ from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, RunningServer, tokenizer_json, user
 from tests.runtime.sampling.sample_rows import KINDS, row
 
+TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 MODEL = ServedModel(
     names=("tiny",),
     created_unix=0,
     max_model_len=256,
-    tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
+    tokenizer=TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
+    compiler=ConstraintCompiler(TOKENIZER.vocabulary({IM_END})),
 )
 NUMBERS = (
     0, 1, -1, 2, 20, 21, 128, 129, 256, 512, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1,
