@@ -20,8 +20,8 @@ from api.client_gone import unless_gone
 from api.errors import ClientGoneError, answer_from
 from api.observe.request_record import Outcome, RequestRecord
 from api.response.generation import Generation, Update, merged
-from api.response.renderer import Renderer, whole_choices
-from api.response.sse import DONE, KEEP_ALIVE, event
+from api.response.renderer import Renderer
+from api.response.sse import KEEP_ALIVE
 
 _LOG = logging.getLogger("powertrain.api")
 _JSON_HEADERS = ((b"content-type", b"application/json"),)
@@ -92,13 +92,13 @@ class Answer:
         updates: list[Update] = []
         while not self.generation.finished:
             updates += await self._next()
-        return self.renderer.body(whole_choices(updates))
+        return self.renderer.body(updates)
 
     async def _write_whole(self, send: Send) -> Outcome:
         events = self.renderer.opening()
         while not self.generation.finished:
             events += self._chunks(await self._next())
-        body = b"".join([*events, *self.renderer.closing(), DONE])
+        body = b"".join([*events, *self.renderer.closing()])
         await _send_whole(send, _STREAM_HEADERS + self.headers, body)
         return Outcome.SUCCESS
 
@@ -122,8 +122,8 @@ class Answer:
                 raise
             _LOG.exception("request %s failed after its stream began", self.record.request_id)
             outcome = Outcome.FAILURE
-            tail = [event(answer_from(error).as_struct())]
-        await send({"type": "http.response.body", "body": b"".join([*tail, DONE]), "more_body": False})
+            tail = self.renderer.failed(answer_from(error))
+        await send({"type": "http.response.body", "body": b"".join(tail), "more_body": False})
         return outcome
 
     async def _next_or_silence(self) -> list[Update] | None:

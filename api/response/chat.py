@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from runtime.events import TokenEvent
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
 
+from api.errors import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Update
 from api.response.logprobs import chat_logprobs
@@ -25,8 +26,8 @@ from api.response.openai_types import (
     Delta,
     Usage,
 )
-from api.response.renderer import AnswerOptions, WholeChoice, stats_of, usage_of
-from api.response.sse import encode_json, event
+from api.response.renderer import AnswerOptions, WholeChoice, error_events, stats_of, usage_of, whole_choices
+from api.response.sse import DONE, encode_json, event
 from api.response.stream_counts import StreamCounts
 
 
@@ -92,12 +93,17 @@ class ChatRenderer:
         ]
 
     def closing(self) -> list[bytes]:
-        """The usage chunk, when asked for."""
+        """The usage chunk, when asked for, and the stream's end."""
         usage = self._counts.total()
-        return [] if usage is None else [event(self._chunk([], usage, UNSET))]
+        return [DONE] if usage is None else [event(self._chunk([], usage, UNSET)), DONE]
 
-    def body(self, choices: Sequence[WholeChoice]) -> bytes:
+    def failed(self, error: ErrorAnswer) -> list[bytes]:
+        """The error as an event, and the stream's end."""
+        return error_events(error)
+
+    def body(self, updates: Sequence[Update]) -> bytes:
         """The plain answer."""
+        choices = whole_choices(updates)
         num_generated = sum(choice.num_tokens for choice in choices)
         options = self._options
         return encode_json(

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
+from api.errors import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Update
 from api.response.logprobs import completion_logprobs
 from api.response.openai_types import Completion, CompletionChoice, Usage
-from api.response.renderer import AnswerOptions, WholeChoice, stats_of, usage_of
-from api.response.sse import encode_json, event
+from api.response.renderer import AnswerOptions, WholeChoice, error_events, stats_of, usage_of, whole_choices
+from api.response.sse import DONE, encode_json, event
 from api.response.stream_counts import StreamCounts
 
 
@@ -42,12 +43,17 @@ class CompletionRenderer:
         return [event(self._answer([self._choice(update, text, start)], usage, prompt_ids))]
 
     def closing(self) -> list[bytes]:
-        """The usage chunk, when asked for."""
+        """The usage chunk, when asked for, and the stream's end."""
         usage = self._counts.total()
-        return [] if usage is None else [event(self._answer([], usage, UNSET))]
+        return [DONE] if usage is None else [event(self._answer([], usage, UNSET)), DONE]
 
-    def body(self, choices: Sequence[WholeChoice]) -> bytes:
+    def failed(self, error: ErrorAnswer) -> list[bytes]:
+        """The error as an event, and the stream's end."""
+        return error_events(error)
+
+    def body(self, updates: Sequence[Update]) -> bytes:
         """The plain answer."""
+        choices = whole_choices(updates)
         num_generated = sum(choice.num_tokens for choice in choices)
         options = self._options
         shown = []

@@ -9,10 +9,12 @@ from typing import Protocol
 from runtime.events import TokenEvent
 from runtime.text.answer_delta import ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
 
+from api.errors import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Finish, Update
 from api.response.logprobs import TokenNames
 from api.response.openai_types import PromptTokensDetails, Stats, Usage
+from api.response.sse import DONE, event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class WholeChoice:
 
 
 class Renderer(Protocol):
-    """Turns updates into bytes. A stream is opening, chunks, closing; a plain answer is one body."""
+    """Turns updates into bytes. A stream is opening, chunks, and closing or failed; a plain answer is one body."""
 
     def opening(self) -> list[bytes]:
         """Events before any text."""
@@ -65,12 +67,21 @@ class Renderer(Protocol):
         ...
 
     def closing(self) -> list[bytes]:
-        """Events after the last text and before ``[DONE]``."""
+        """Events after the last text: the stream's end."""
         ...
 
-    def body(self, choices: Sequence[WholeChoice]) -> bytes:
-        """The plain answer."""
+    def failed(self, error: ErrorAnswer) -> list[bytes]:
+        """Events that end a stream which cannot go on, whatever came before."""
         ...
+
+    def body(self, updates: Sequence[Update]) -> bytes:
+        """The plain answer, of all updates of all choices."""
+        ...
+
+
+def error_events(error: ErrorAnswer) -> list[bytes]:
+    """How a stream of completions ends that cannot go on."""
+    return [event(error.as_struct()), DONE]
 
 
 def usage_of(record: RequestRecord, options: AnswerOptions, num_generated: int) -> Usage:
