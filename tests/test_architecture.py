@@ -38,9 +38,11 @@ EDGES = {
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
     "runtime.constraint": "",
+    "runtime.constraint.schema": "runtime",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.package runtime.text.template",
     "runtime.text.template": "runtime",
+    "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
     "api": "runtime runtime.package runtime.text runtime.text.template",

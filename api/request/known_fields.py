@@ -24,22 +24,16 @@ IGNORED = frozenset(
 )  # fmt: skip
 """Accepted without effect and without a word: they concern storage, billing and caches of hosted services."""
 
-_NO_STRUCTURED_OUTPUT = "structured output is not supported by this server"
+_CHAT_ONLY = "only /v1/chat/completions has it"
 REFUSED: Mapping[str, str] = {
     "audio": "this server generates text only",
     "web_search_options": "this server does not search the web",
     "moderation": "this server does not moderate",
     "functions": "use tools",
     "function_call": "use tool_choice",
-    "tools": "tool calls are not supported by this server",
-    "structured_outputs": _NO_STRUCTURED_OUTPUT,
-    "guided_json": _NO_STRUCTURED_OUTPUT,
-    "guided_regex": _NO_STRUCTURED_OUTPUT,
-    "guided_choice": _NO_STRUCTURED_OUTPUT,
-    "guided_grammar": _NO_STRUCTURED_OUTPUT,
-    "guided_decoding_backend": _NO_STRUCTURED_OUTPUT,
-    "guided_whitespace_pattern": _NO_STRUCTURED_OUTPUT,
-    "thinking_token_budget": "this server does not limit reasoning",
+    "tools": _CHAT_ONLY,
+    "tool_choice": _CHAT_ONLY,
+    "thinking_token_budget": _CHAT_ONLY,
     "suffix": "this server does not fill in the middle",
     "logprob_token_ids": "use logprobs and top_logprobs",
 }

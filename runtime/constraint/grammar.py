@@ -1,0 +1,234 @@
+"""A constraint's parts -> one grammar in llguidance's format: a list of grammars as JSON, the first of which leads.
+
+Whatever is regular becomes one terminal: between two terminals the library reads the longest first, so that a pattern
+followed by a text that it could also match would never end. Knows no tokens but control tokens, compiles nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runtime.constraint import limits
+from runtime.constraint.lark import check_lark
+from runtime.constraint.pattern import translated
+from runtime.constraint.pattern_atom import escaped
+from runtime.constraint.spec import (
+    Choice,
+    Either,
+    Json,
+    Lark,
+    Literal,
+    Part,
+    Pattern,
+    Repeat,
+    Sequence,
+    Tag,
+    Tagged,
+    Until,
+)
+from runtime.errors import RequestError
+
+_ANY_TEXT = "/(?s:.*)/"
+# Overrides whatever the library or a schema would like: no whitespace at all, and no keyword is skipped in silence.
+_JSON_OPTIONS = {
+    "item_separator": ",",
+    "key_separator": ":",
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+
+
+def grammar_of(part: Part, control_ids: Mapping[str, int]) -> str:
+    """The whole grammar. Raises RequestError, without a field, for what is refused before compiling."""
+    return _Writer(control_ids).grammar(part)
+
+
+@dataclass(frozen=True, slots=True)
+class _Expression:
+    """A piece of Lark. A terminal is regular and may stand inside another; else it may stand inside rules only."""
+
+    text: str
+    is_terminal: bool
+
+
+class _Writer:
+    def __init__(self, control_ids: Mapping[str, int]) -> None:
+        self._control_ids = control_ids
+        names = sorted((name for name in control_ids if name), key=len, reverse=True)
+        self._controls = re.compile("|".join(re.escape(name) for name in names)) if names else None
+        self._lines: list[str] = []
+        self._grammars: list[dict[str, Any]] = []
+        self._triggers: dict[str, str] = {}
+        self._writers: dict[type[Part], Callable[[Any], _Expression]] = {
+            Json: self._json,
+            Pattern: self._pattern,
+            Choice: self._choice,
+            Lark: self._lark,
+            Literal: self._literal,
+            Until: self._until,
+            Sequence: self._sequence,
+            Either: self._either,
+            Repeat: self._repeat,
+            Tagged: self._tagged,
+        }
+
+    def grammar(self, part: Part) -> str:
+        """The grammar of the whole."""
+        start = self._as_rule(self._write(part))
+        lines = [f"start: {start}", *self._lines]
+        return msgspec.json.encode({"grammars": [{"lark_grammar": "\n".join(lines)}, *self._grammars]}).decode()
+
+    def _write(self, part: Part) -> _Expression:
+        return self._writers[type(part)](part)
+
+    def _as_rule(self, expression: _Expression) -> str:
+        return self._terminal(expression.text) if expression.is_terminal else expression.text
+
+    def _terminal(self, text: str) -> str:
+        if text == '""':
+            return text
+        name = f"T{len(self._lines)}"
+        self._lines.append(f"{name}: {text}")
+        return name
+
+    def _rule(self, text: str, attribute: str = "") -> str:
+        name = f"r{len(self._lines)}"
+        self._lines.append(f"{name}{attribute}: {text}")
+        return name
+
+    def _json(self, part: Json) -> _Expression:
+        schema = msgspec.json.decode(part.schema)
+        options = {**schema, "x-guidance": _JSON_OPTIONS} if isinstance(schema, dict) else schema
+        return self._subgrammar("json_schema", options)
+
+    def _lark(self, part: Lark) -> _Expression:
+        check_lark(part.grammar)
+        return self._subgrammar("lark_grammar", part.grammar)
+
+    def _subgrammar(self, kind: str, value: object) -> _Expression:
+        name = f"g{len(self._grammars)}"
+        self._grammars.append({"name": name, kind: value})
+        return _Expression(f"@{name}", is_terminal=False)
+
+    def _pattern(self, part: Pattern) -> _Expression:
+        return _Expression(_regex(translated(part.regex)), is_terminal=True)
+
+    def _choice(self, part: Choice) -> _Expression:
+        _check_choices(part.texts)
+        return _Expression(_regex("|".join([escaped(text) for text in part.texts])), is_terminal=True)
+
+    def _literal(self, part: Literal) -> _Expression:
+        segments = self._segments(part.text)
+        if any(isinstance(segment, int) for segment in segments):
+            return _Expression(" ".join(map(self._segment, segments)), is_terminal=False)
+        return _Expression(_regex(escaped(part.text)), is_terminal=True)
+
+    def _until(self, part: Until) -> _Expression:
+        return _Expression(self._free_until(self._segments(part.end)), is_terminal=False)
+
+    def _sequence(self, part: Sequence) -> _Expression:
+        return self._combined([self._write(inner) for inner in part.parts], " ")
+
+    def _either(self, part: Either) -> _Expression:
+        if not part.parts:
+            raise RequestError("nothing is left to choose from")
+        return self._combined([self._write(inner) for inner in part.parts], " | ")
+
+    def _combined(self, expressions: list[_Expression], joint: str) -> _Expression:
+        if all(expression.is_terminal for expression in expressions):
+            texts = [expression.text for expression in expressions]
+            return _Expression(f"({joint.join(texts)})" if texts else '""', is_terminal=True)
+        return _Expression(f"({joint.join(map(self._as_rule, expressions))})", is_terminal=False)
+
+    def _repeat(self, part: Repeat) -> _Expression:
+        inner, separator = self._write(part.part), self._literal(Literal(part.separator))
+        if not (inner.is_terminal and separator.is_terminal):
+            inner = _Expression(self._rule(self._as_rule(inner)), is_terminal=False)
+            separator = _Expression(self._as_rule(separator), is_terminal=False)
+        if part.at_most == 0:
+            return _Expression('""', is_terminal=True)
+        least = max(part.at_least - 1, 0)
+        more = f"({separator.text} {inner.text}){_times(least, None if part.at_most is None else part.at_most - 1)}"
+        text = f"({inner.text} {more})"
+        return _Expression(f"{text}?" if part.at_least == 0 else text, is_terminal=inner.is_terminal)
+
+    def _tagged(self, part: Tagged) -> _Expression:
+        rest: dict[str, list[str]] = {}
+        for tag in part.tags:
+            trigger, following = self._opening(tag)
+            body = self._as_rule(self._write(tag.body))
+            rest.setdefault(trigger, []).append(" ".join([following, body, self._as_rule(self._literal(Literal(tag.end)))]))
+        tags = [f"{trigger} ({' | '.join(bodies)})" for trigger, bodies in rest.items()]
+        free = self._terminal(_ANY_TEXT)
+        if not tags:
+            return _Expression(free, is_terminal=False)
+        one = self._rule(" | ".join(tags))
+        if part.stop_after_first:
+            return _Expression(one if part.at_least_one else f"({one} | {free})", is_terminal=False)
+        return _Expression(f"({one}{'+' if part.at_least_one else '*'} {free})", is_terminal=False)
+
+    def _opening(self, tag: Tag) -> tuple[str, str]:
+        """The rule for free text up to and with a tag's trigger, shared by tags of one trigger; the rest of its begin.
+
+        A trigger that ends inside a control token's name is taken to the end of the token.
+        """
+        trigger = len(tag.trigger)
+        for match in self._controls.finditer(tag.begin) if self._controls else ():
+            if match.start() < trigger < match.end():
+                trigger = match.end()
+        opening = tag.begin[:trigger]
+        if opening not in self._triggers:
+            self._triggers[opening] = self._free_until(self._segments(opening))
+        return self._triggers[opening], self._as_rule(self._literal(Literal(tag.begin[trigger:])))
+
+    def _free_until(self, segments: list[str | int]) -> str:
+        """Any text up to and with the first occurrence of these; a control token can occur nowhere else."""
+        first_token = next((at for at, segment in enumerate(segments) if isinstance(segment, int)), None)
+        if first_token is None:
+            return self._rule(_followed(_ANY_TEXT, segments), "[lazy]")
+        text = self._terminal(_followed(_ANY_TEXT, segments[:first_token]))
+        return self._rule(" ".join([text, *map(self._segment, segments[first_token:])]))
+
+    def _segments(self, text: str) -> list[str | int]:
+        """Text and the ids of the control tokens whose names it holds, in turn."""
+        segments: list[str | int] = []
+        at = 0
+        for match in self._controls.finditer(text) if self._controls else ():
+            segments += [text[at : match.start()], self._control_ids[match[0]]]
+            at = match.end()
+        return [segment for segment in (*segments, text[at:]) if segment != ""]
+
+    def _segment(self, segment: str | int) -> str:
+        return f"<[{segment}]>" if isinstance(segment, int) else self._terminal(_regex(escaped(segment)))
+
+
+def _regex(expression: str) -> str:
+    return f"/{expression}/" if expression else '""'
+
+
+def _followed(expression: str, texts: Iterable[str | int]) -> str:
+    return " ".join([expression, *(_regex(escaped(str(text))) for text in texts)])
+
+
+def _times(least: int, most: int | None) -> str:
+    if most is None:
+        return "*" if least == 0 else f"{{{least},}}"
+    return f"{{{least},{most}}}"
+
+
+def _check_choices(texts: tuple[str, ...]) -> None:
+    if not texts:
+        raise RequestError("the list of choices is empty; give at least one text")
+    if len(texts) > limits.MAX_CHOICES:
+        raise RequestError(f"there are {len(texts)} choices; at most {limits.MAX_CHOICES} are allowed")
+    if len(set(texts)) < len(texts):
+        seen: set[str] = set()
+        twice = next(text for text in texts if text in seen or seen.add(text))
+        raise RequestError(f"the choice {twice!r:.80} is given twice")

@@ -1,0 +1,64 @@
+"""Every bound on what a client may demand of an answer's text, and what each stands for.
+
+Sizes are measured before anything is compiled; the library's own limits hold while it compiles and decodes. Knows no
+grammar.
+"""
+
+from __future__ import annotations
+
+import llguidance
+
+# Sizes of what was asked, before anything is done with it.
+MAX_SPEC_BYTES = 512 * 1024
+"""All texts of one constraint together, in UTF-8."""
+MAX_PARTS = 4_096
+MAX_PART_DEPTH = 32
+MAX_PATTERN_CHARS = 16_384
+MAX_PATTERN_POSITIONS = 20_000
+"""Characters of a pattern after its counted repetitions are written out: ``(ab){3}`` has 6."""
+MAX_PATTERN_DEPTH = 64
+MAX_CHOICES = 50_000
+MAX_CHOICE_BYTES = 512 * 1024
+MAX_LARK_BYTES = 64 * 1024
+MAX_LARK_REPEAT = 1_000
+MAX_LITERAL_BYTES = 64 * 1024
+
+# The library's own limits; its speeds and sizes are those of its documentation.
+MAX_ITEMS_IN_ROW = 500
+"""Ways to read the text so far, at one position. What ambiguous grammars multiply: 500 keep a mask below 50 ms."""
+MAX_LEXER_STATES = 50_000
+"""1 to 2 kB each, shared by all choices that use a constraint."""
+INITIAL_LEXER_FUEL = 1_000_000
+STEP_LEXER_FUEL = 200_000
+STEP_MAX_ITEMS = 50_000
+MAX_GRAMMAR_SIZE = 500_000
+
+# Time, of the thread that computes: what other threads take from it does not count.
+MAX_MASK_S = 0.050
+"""One mask. The choice that needs a longer one ends with an error."""
+MASK_CREDIT_S = 1.0
+"""What a choice's masks may take together, on top of MASK_CREDIT_PER_TOKEN_S for each token."""
+MASK_CREDIT_PER_TOKEN_S = 0.002
+
+# What one server holds.
+MASK_THREADS = 2
+COMPILE_QUEUE = 64
+"""Constraints that wait or compile at a time; one more is answered with Overloaded."""
+CACHED_CONSTRAINTS = 256
+CACHED_BYTES = 16 * 1024 * 1024
+"""Of the texts of cached constraints."""
+RECYCLE_TOKENS = 50_000
+"""After this many tokens a cached constraint is compiled anew: its lexer keeps every state that it ever saw."""
+
+
+def parser_limits() -> llguidance.LLParserLimits:
+    """The library's limits for compiling and for each mask. Its errors never quote a grammar or a text."""
+    return llguidance.LLParserLimits(
+        max_items_in_row=MAX_ITEMS_IN_ROW,
+        initial_lexer_fuel=INITIAL_LEXER_FUEL,
+        step_lexer_fuel=STEP_LEXER_FUEL,
+        step_max_items=STEP_MAX_ITEMS,
+        max_lexer_states=MAX_LEXER_STATES,
+        max_grammar_size=MAX_GRAMMAR_SIZE,
+        verbose_errors=False,
+    )

@@ -1,0 +1,151 @@
+"""One choice's way through a compiled grammar: its masks, computed on other threads under a budget of time.
+
+The implementation of ``runtime.token_mask.Matcher``. Knows no grammar; the library says which token may come. What
+goes wrong in it, and what takes too long, is this choice's ConstraintFailed and nobody else's trouble.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import llguidance
+import numpy as np
+
+from runtime.constraint import limits
+from runtime.constraint.library_call import LIBRARY_CALL
+from runtime.constraint.mask_threads import MaskThreads
+from runtime.errors import ConstraintFailed
+from runtime.token_mask import MaskArray
+
+
+class GrammarMatcher:
+    """See ``runtime.token_mask.Matcher``. ``matcher`` is this choice's own; ``on_close`` is told its tokens and health."""
+
+    def __init__(
+        self,
+        matcher: llguidance.LLMatcher,
+        *,
+        vocab_size: int,
+        end_ids: frozenset[int],
+        threads: MaskThreads,
+        on_close: Callable[[int, bool], None],
+    ) -> None:
+        self._matcher = matcher
+        self._end_ids = end_ids
+        self._threads = threads
+        self._on_close = on_close
+        self._mask: MaskArray = np.zeros(-(-vocab_size // 32), np.uint32)
+        self._address, self._num_bytes = self._mask.ctypes.data, self._mask.nbytes
+        self._done = threading.Event()
+        self._done.set()
+        self._is_fresh = False  # the mask is that of the next token
+        self._forced: list[int] = []
+        self._failure: ConstraintFailed | None = None
+        self._num_tokens = 0
+        self._spent_s = 0.0
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Have the next mask computed on another thread; twice for one token is once."""
+        if self._is_fresh or not self._done.is_set():
+            return
+        self._raise_failure()
+        self._done.clear()
+        self._threads.put(self._compute)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the mask is there within ``timeout_s`` seconds."""
+        return self._done.wait(timeout_s) if timeout_s > 0 else self._done.is_set()
+
+    def mask(self) -> MaskArray:
+        """[ceil(V / 32)], the same array each time. Raises ConstraintFailed."""
+        self._join()
+        return self._mask
+
+    def commit(self, token_id: int) -> None:
+        """Go on by one token. Raises ConstraintFailed, also for a token that may not come."""
+        self._join()
+        begin = time.thread_time()
+        with LIBRARY_CALL:
+            is_accepted = self._matcher.consume_token(token_id)
+        self._spent_s += time.thread_time() - begin
+        self._is_fresh, self._forced = False, []
+        self._num_tokens += 1
+        if not is_accepted:
+            self._fail(self._library_failure("the constraint does not admit the token"))
+
+    def num_allowed(self, token_ids: Sequence[int]) -> int:
+        """Of a draft's tokens, how many may come one after the other; an end token is the last."""
+        self._join()
+        if not token_ids:
+            return 0
+        with LIBRARY_CALL:
+            if self._matcher.is_stopped():
+                return int(token_ids[0] in self._end_ids)
+            return self._matcher.validate_tokens(list(token_ids))
+
+    def forced(self) -> list[int]:
+        """Tokens without a choice, as the model's tokenizer writes the text that must come. Known with the mask."""
+        self._join()
+        if not self._is_fresh:
+            with LIBRARY_CALL:
+                return self._matcher.compute_ff_tokens()
+        return list(self._forced)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether end tokens are allowed here."""
+        self._join()
+        with LIBRARY_CALL:
+            return not self._matcher.is_error() and (self._matcher.is_stopped() or self._matcher.is_accepting())
+
+    def close(self) -> None:
+        """Tell the constraint what this choice used of it. Does not wait for a mask under way."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_close(self._num_tokens, self._failure is None)
+
+    def _compute(self) -> None:
+        """The job of a mask thread. The library answers a failure of its own with a mask of end tokens: ask it."""
+        begin = time.thread_time()
+        try:
+            with LIBRARY_CALL:
+                self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
+                self._forced = self._matcher.compute_ff_tokens()
+                has_failed = self._matcher.is_error()
+            self._account(time.thread_time() - begin)
+            if has_failed:
+                self._fail(self._library_failure("no token can follow"))
+            self._is_fresh = True
+        except ConstraintFailed as failure:
+            self._failure = failure
+        finally:
+            self._done.set()
+
+    def _account(self, cost_s: float) -> None:
+        self._spent_s += cost_s
+        if cost_s > limits.MAX_MASK_S:
+            message = f"the constraint needed {cost_s * 1e3:.0f} ms for one token; {limits.MAX_MASK_S * 1e3:.0f} are allowed"
+            self._fail(ConstraintFailed(f"{message}: it can be read in too many ways"))
+        budget_s = limits.MASK_CREDIT_S + limits.MASK_CREDIT_PER_TOKEN_S * self._num_tokens
+        if self._spent_s > budget_s:
+            message = f"the constraint needed {self._spent_s:.2f} s for {self._num_tokens} tokens; {budget_s:.2f} are allowed"
+            self._fail(ConstraintFailed(f"{message}: it can be read in too many ways"))
+
+    def _join(self) -> None:
+        self._done.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, failure: ConstraintFailed) -> None:
+        self._failure = failure
+        raise failure
+
+    def _library_failure(self, fallback: str) -> ConstraintFailed:
+        lines = self._matcher.get_error().splitlines() or [fallback]
+        return ConstraintFailed(f"the constraint cannot go on: {lines[0]:.200}")
