@@ -18,6 +18,7 @@ from api.controllers.docs import DocsController
 from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
 from api.controllers.models import ModelsController
+from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
 from api.edge.access import RECORD_KEY, REQUEST_ID_KEY, Edge, cut
@@ -27,7 +28,7 @@ from api.edge.keys import key_ring
 from api.errors import ClientGoneError, answer_from
 
 _LOG = logging.getLogger("powertrain.api")
-_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -58,6 +59,7 @@ def routed_app(service: Service) -> Litestar:
         route_handlers=[
             ChatController,
             CompletionController,
+            ResponsesController,
             ModelsController,
             ManagementController,
             TokenController,

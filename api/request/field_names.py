@@ -24,6 +24,7 @@ _FIELDS = {
     "tool_choice.function": "tool_choice",
 }
 """A chat request's field -> ours; what is not here has the same name in both."""
+_NAMED_BESIDE = ("response_format.json_schema", "response_format")
 _MESSAGE = re.compile(r"messages\.(?P<message>\d+)(?:\.tool_calls\.(?P<call>\d+)(?:\.function)?)?(?P<rest>\..+)?")
 _TOOL = re.compile(r"(?P<tool>tools\.\d+)\.function(?P<rest>\..+)?")
 
@@ -58,10 +59,12 @@ def given_name(field: str, origins: Sequence[Origin]) -> str:
 
 
 def _renamed(error: RequestError, origins: Sequence[Origin]) -> RequestError:
-    field = error.field
-    if field is None or (ours := given_name(field, origins)) == field:
+    field, message = error.field, str(error)
+    if field is None:
         return error
-    message = str(error)
+    ours = given_name(field, origins)
     if message.startswith(field):
         message = ours + message.removeprefix(field)
-    return RequestError(message, ours)
+    for name in _NAMED_BESIDE:  # where two fields contradict each other, the other one may be ours too
+        message = message.replace(name, _FIELDS[name])
+    return error if (message, ours) == (str(error), field) else RequestError(message, ours)

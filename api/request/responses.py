@@ -12,9 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from api.request.chat import ReasoningEffort
-from api.request.known_fields import REFUSED
 from api.request.response_items import InputItems
 from api.request.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
+from api.request.structured import JsonObjectFormat, SchemaValue, TextFormat
+from api.request.tools import MAX_TOOLS, ToolName
 
 MAX_METADATA = 16
 LOGPROBS = "message.output_text.logprobs"
@@ -28,14 +29,13 @@ _OTHER_NAMES = {
     "reasoning_effort": "use reasoning.effort",
     "logprobs": "use include and top_logprobs",
 }
-REFUSED_FOR_RESPONSES: Mapping[str, str] = {
-    **REFUSED,
+NOT_HERE: Mapping[str, str] = {
     **_OTHER_NAMES,
     "previous_response_id": _NO_STORE,
     "conversation": _NO_STORE,
     "prompt": "this server keeps no prompts: send the text in instructions and input",
     "context_management": "this server does not shorten conversations: send a shorter input",
-    "return_token_ids": "use /v1/chat/completions",
+    "return_token_ids": "only completions have it",
 }
 """Field -> why. Ignoring one of these would change what the client gets."""
 
@@ -55,9 +55,9 @@ Includable = Literal[
 
 
 class FunctionTool(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
-    """A function that the model may call. ``parameters`` is the JSON schema of its arguments."""
+    """A function that the model may call. ``parameters`` is the JSON Schema of its arguments' object."""
 
-    name: str
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -66,22 +66,14 @@ class FunctionTool(msgspec.Struct, frozen=True, tag_field="type", tag="function"
 class FunctionChoice(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
     """The one function that must be called."""
 
-    name: str
+    name: ToolName
 
 
-class PlainFormat(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
-    """Text as the model likes."""
-
-
-class JsonObjectFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
-    """A JSON object."""
-
-
-class JsonSchemaFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
+class FlatSchemaFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
     """JSON that a schema admits."""
 
-    name: str
-    schema: dict[str, Any]
+    schema: SchemaValue
+    name: str | None = None
     description: str | None = None
     strict: bool | None = None
 
@@ -89,7 +81,7 @@ class JsonSchemaFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_
 class TextOptions(msgspec.Struct, frozen=True):
     """What the answer's text looks like. ``verbosity`` is accepted without effect."""
 
-    format: PlainFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    format: TextFormat | JsonObjectFormat | FlatSchemaFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -102,12 +94,19 @@ class ReasoningOptions(msgspec.Struct, frozen=True):
 
 
 class ResponsesRequest(SamplingFields, kw_only=True):
-    """A request for a response. Of the fields that it shares with completions, ``n`` may only be 1."""
+    """A request for a response. Fields of completions that have another name here, or none, can only be null."""
 
+    n: Literal[1] | None = None
+    max_tokens: None = None
+    response_format: None = None
+    return_token_ids: None = None
     input: Annotated[str | InputItems, Meta(description="A user's text, or the conversation so far in order.")]
     instructions: Annotated[str, Meta(description="A system message before the input.")] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, description="Most tokens to generate.")] | None = None
-    tools: Annotated[list[FunctionTool], Meta(description="Functions only; built-in tools are refused.")] | None = None
+    tools: (
+        Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS, description="Functions; built-in tools are refused.")]
+        | None
+    ) = None
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
