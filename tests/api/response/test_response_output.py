@@ -48,7 +48,11 @@ def told(output: ResponseOutput, deltas: Sequence[AnswerDelta], *, complete: boo
 def steps(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Each event's kind, the place of its item, and its news if it has any."""
     return [
-        (event["type"].removeprefix("response."), event["output_index"], *([event["delta"]] if "delta" in event else []))
+        (
+            event["type"].removeprefix("response."),
+            event["output_index"],
+            *([event["delta"]] if "delta" in event else []),
+        )
         for event in events
     ]
 
@@ -89,7 +93,13 @@ def test_reasoning_then_text_then_calls() -> None:
     ]
     done = {"status": "completed"}
     assert items(output) == [
-        {"type": "reasoning", "id": "rs_0", **done, "summary": [], "content": [{"type": "reasoning_text", "text": "so so"}]},
+        {
+            "type": "reasoning",
+            "id": "rs_0",
+            **done,
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "so so"}],
+        },
         {
             "type": "message",
             "id": "msg_1",
@@ -97,7 +107,14 @@ def test_reasoning_then_text_then_calls() -> None:
             "role": "assistant",
             "content": [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}],
         },
-        {"type": "function_call", "id": "fc_2", **done, "call_id": "call_3", "name": "look", "arguments": '{"at":"it"}'},
+        {
+            "type": "function_call",
+            "id": "fc_2",
+            **done,
+            "call_id": "call_3",
+            "name": "look",
+            "arguments": '{"at":"it"}',
+        },
         {"type": "function_call", "id": "fc_4", **done, "call_id": "call_5", "name": "wait", "arguments": "{}"},
     ]
     assert output.num_reasoning_tokens == 2
