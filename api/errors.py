@@ -72,6 +72,10 @@ class ErrorAnswer:
         return ErrorBody(ErrorInfo(message=message, type=kind, param=self.param, code=self.status))
 
 
+FAULT = ErrorAnswer(500, "Internal server error", headers={"x-should-retry": "false"})
+"""The answer to a fault of ours: a retry meets it again, so the SDKs are told not to try."""
+
+
 class SettingsError(PowertrainError):
     """A setting is unknown, unreadable or contradicts another."""
 
@@ -115,8 +119,7 @@ def answer_from(error: Exception) -> ErrorAnswer:
         return _from_http_exception(error)
     if isinstance(error, GenerationFailedError):  # may be different next time
         return ErrorAnswer(500, "Internal server error")
-    # A fault of ours: a retry meets it again, so tell the SDKs not to try.
-    return ErrorAnswer(500, "Internal server error", headers={"x-should-retry": "false"})
+    return FAULT
 
 
 def _from_http_exception(error: HTTPException) -> ErrorAnswer:
@@ -130,4 +133,4 @@ def _from_http_exception(error: HTTPException) -> ErrorAnswer:
             # Litestar's own 4xx beside these are faults of the request line or its headers.
             return ErrorAnswer(400, str(error.detail) or "Bad request", headers=headers)
         case _:
-            return ErrorAnswer(500, "Internal server error", headers={"x-should-retry": "false"})
+            return FAULT

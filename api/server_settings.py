@@ -75,6 +75,13 @@ class Settings:
     watchdog_s: float = _setting(120.0, "Seconds without progress after which the engine counts as hung.")
 
     chat_template: str | None = _setting(None, "File with a chat template instead of the model's.", "NIM_CHAT_TEMPLATE")
+    tool_call_parser: str | None = _setting(
+        None, "How calls of tools are read; none: not at all; default: by the template.", "NIM_TOOL_CALL_PARSER"
+    )
+    reasoning_parser: str | None = _setting(
+        None, "How reasoning is told from an answer; none: not at all; default: by the template."
+    )
+    exclude_tools_when_tool_choice_none: bool = _setting(False, "Tell the model of no tools that it may not call.")
     trust_request_chat_template: bool = _setting(False, "Run chat templates that requests bring.")
     trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")
     strict_fields: bool = _setting(False, "Refuse unknown request fields instead of ignoring them.")

@@ -43,7 +43,7 @@ class ChatController(Controller):
         service.require_room()
         chat = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         shape = _shape(chat)
-        return answer(
+        return await answer(
             request,
             service,
             chat.prepared,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from runtime.errors import RequestError
 from runtime.request import resolve_max_tokens
 
+from api.controllers.answer_plan import answer_plan
 from api.controllers.generating import Prepared
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
@@ -50,4 +51,6 @@ def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -
     max_tokens = resolve_max_tokens(len(prompt_ids), fields.asked_max_tokens, model.max_model_len, default)
     logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
     sampling = sampling_params(fields, model, max_tokens=max_tokens, logprobs=logprobs)
-    return PreparedChat(Prepared(asked=asked, prompts=(prompt_ids,), sampling=sampling), prompt.text)
+    plan = answer_plan(fields, model.answers, prompt.text)
+    prepared = Prepared(asked=asked, prompts=(prompt_ids,), sampling=sampling, form=plan.form, demand=plan.demand)
+    return PreparedChat(prepared, prompt.text)

@@ -6,18 +6,21 @@ shape of its answers (a renderer). Knows no field of a particular endpoint and n
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Generic
 from urllib.parse import quote
 
+from runtime.constraint.spec import ConstraintSpec
 from runtime.request import Request as EngineRequest
 from runtime.request import SamplingParams
 from runtime.text.text_stream import TextStream
 from runtime.token_mask import Constraint
 
+from api.client_gone import unless_gone
 from api.controllers.intake import HOLD_KEY, AnyRequest, cache_salt_of, new_id, request_id_of
 from api.controllers.service import Service
 from api.edge.access import IGNORED_KEY, RECORD_KEY
@@ -40,16 +43,17 @@ NewRenderer = Callable[[RequestRecord, AnswerOptions], Renderer]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Generic[Fields]):
-    """A request that fits the model: its prompts, how it is sampled, what its text must satisfy and how it is read."""
+    """A request that fits the model: its prompts, how it is sampled, what its text must satisfy (None: nothing) and how
+    it is read."""
 
     asked: Validated[Fields]
     prompts: Sequence[tuple[int, ...]]
     sampling: SamplingParams
     form: AnswerForm = field(default_factory=AnswerForm)
-    constraint: Constraint | None = None
+    demand: ConstraintSpec | None = None
 
 
-def answer(
+async def answer(
     request: AnyRequest,
     service: Service,
     prepared: Prepared[Any],
@@ -58,16 +62,19 @@ def answer(
     id_prefix: str,
     new_renderer: NewRenderer,
 ) -> Answer:
-    """Submit to the engine. The result is the ASGI application that sends the answer.
+    """Compile what the text must satisfy, then submit to the engine. Returns the application that sends the answer.
 
-    Raises Overloaded or EngineUnavailable, before any byte of an answer.
+    Raises RequestError for a demand that cannot be had, Overloaded, EngineUnavailable, or ClientGoneError: all of them
+    before any byte of an answer.
     """
+    constraint = await _compiled(request, service, prepared.demand)
     fields: SamplingFields = prepared.asked.fields
     record = _record(request, prepared, arrival_ns)
     renderer = new_renderer(record, _options(service, prepared, new_id(id_prefix)))
     hold: Hold = request.scope["state"][HOLD_KEY]
     hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN)
-    generation = _start(service, prepared, arrival_ns, cache_salt_of(request, service, fields), record)
+    requests = _engine_requests(service, prepared, constraint, arrival_ns, cache_salt_of(request, service, fields))
+    generation = _start(service, prepared, requests, record)
     state: dict[str, Any] = request.scope["state"]
     state[RECORD_KEY] = record
     state[IGNORED_KEY] = prepared.asked.ignored
@@ -81,6 +88,17 @@ def answer(
         on_end=service.note_end,
         interval=fields.stream_interval or 1,
     )
+
+
+async def _compiled(request: AnyRequest, service: Service, demand: ConstraintSpec | None) -> Constraint | None:
+    """The constraint of a demand, compiled on the compiler's thread; dropped when the client leaves meanwhile."""
+    if demand is None:
+        return None
+
+    async def wait() -> Constraint:
+        return await asyncio.wrap_future(service.model.compiler.submit(demand))
+
+    return await unless_gone(request.receive, wait())
 
 
 def _record(request: AnyRequest, prepared: Prepared[Any], arrival_ns: int) -> RequestRecord:
@@ -111,30 +129,40 @@ def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> Answe
     )
 
 
-def _start(
-    service: Service, prepared: Prepared[Any], arrival_ns: int, cache_salt: str, record: RequestRecord
-) -> Generation:
-    fields, model = prepared.asked.fields, service.model
-    requests = [
+def _engine_requests(
+    service: Service, prepared: Prepared[Any], constraint: Constraint | None, arrival_ns: int, cache_salt: str
+) -> list[EngineRequest]:
+    return [
         EngineRequest(
             request_id=new_id(""),
             prompt_ids=ids,
             sampling=prepared.sampling,
-            eos_token_ids=model.eos_token_ids,
-            n=fields.num_choices,
+            eos_token_ids=service.model.eos_token_ids,
+            n=prepared.asked.fields.num_choices,
             arrival_ns=arrival_ns,
             cache_salt=cache_salt,
-            constraint=prepared.constraint,
+            constraint=constraint,
+            watch_ends=constraint is not None and bool(prepared.asked.fields.stop),
         )
         for ids in prepared.prompts
     ]
-    rules = text_rules(fields, prepared.sampling, model.eos_token_ids)
-    form = prepared.form
+
+
+def _start(
+    service: Service, prepared: Prepared[Any], requests: Sequence[EngineRequest], record: RequestRecord
+) -> Generation:
+    model, form = service.model, prepared.form
+    constrained = prepared.demand is not None
+    rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids, constrained=constrained)
+    if form.new_parser is not None:
+        rules = replace(rules, shown_ids=frozenset(model.answers.control_marks.values()))
+    hidden = tuple(model.answers.control_marks) if rules.skip_special_tokens else ()
 
     def new_choice() -> ChoiceStream:
-        return ChoiceStream(TextStream(model.tokenizer, rules), form)
+        return ChoiceStream(TextStream(model.tokenizer, rules), form, hidden_marks=hidden)
 
-    return Generation(service.engine, requests, new_choice, record.token)
+    blamed_field = None if prepared.demand is None else prepared.demand.field
+    return Generation(service.engine, requests, new_choice, record.token, blamed_field)
 
 
 def _ignored_header(ignored: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:

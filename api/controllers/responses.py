@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from litestar import Controller, post
@@ -17,7 +17,7 @@ from api.controllers.intake import AnyRequest, in_turn, new_id, receive_body
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.chat import ChatRequest
-from api.request.field_names import named_as_given
+from api.request.field_names import given_name, named_as_given
 from api.request.json_body import parse_object
 from api.request.responses import ReasoningOptions, TextOptions
 from api.request.responses_to_chat import AskedResponse, validate_response
@@ -47,10 +47,9 @@ class ResponsesController(Controller):
                 record, options, begun, new_id=new_id, as_summary=found.reasoning.summary is not None
             )
 
-        with named_as_given(found.asked.origins):
-            return answer(
-                request, service, found.prepared, arrival_ns=arrival_ns, id_prefix="resp_", new_renderer=new_renderer
-            )
+        return await answer(
+            request, service, found.prepared, arrival_ns=arrival_ns, id_prefix="resp_", new_renderer=new_renderer
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,10 @@ async def _prepare(body: bytes, service: Service) -> _Found:
     asked = await off_loop(size, lambda: validate_response(parse_object(body, limits), service.rules))
     with named_as_given(asked.origins):
         chat = await prepare_chat(asked.chat, service, size_bytes=size)
-    return await off_loop(size, lambda: _found(asked, chat.prepared))
+    prepared = chat.prepared
+    if (demand := prepared.demand) is not None:  # the compiler and the engine blame this field
+        prepared = replace(prepared, demand=replace(demand, field=given_name(demand.field, asked.origins)))
+    return await off_loop(size, lambda: _found(asked, prepared))
 
 
 def _found(asked: AskedResponse, prepared: Prepared[ChatRequest]) -> _Found:

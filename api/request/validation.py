@@ -67,7 +67,6 @@ def validate_completion(body: Mapping[str, Any], rules: RequestRules) -> Validat
     validated = validate_fields(body, CompletionRequest, rules)
     fields = validated.fields
     _check_common(fields, rules)
-    asked_constraint(fields)
     if fields.echo and fields.stream:
         raise RequestError("echo cannot be combined with stream", "echo")
     return validated

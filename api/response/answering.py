@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from litestar.types import Receive, Scope, Send
+from runtime.errors import PowertrainError, RequestError
 
 from api.client_gone import unless_gone
-from api.errors import ClientGoneError, answer_from
+from api.errors import FAULT, ClientGoneError, ErrorAnswer, answer_from
 from api.observe.request_record import Outcome, RequestRecord
 from api.response.generation import Generation, Update, merged
 from api.response.renderer import Renderer
@@ -52,7 +53,7 @@ class Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application of this one answer. Lets failures before the first byte pass to the error handlers."""
-        outcome = Outcome.ABORT
+        outcome = Outcome.FAILURE  # unless it turns out otherwise
         try:
             if self.stream:
                 buffered = scope.get("http_version") == "1.0"  # HTTP/1.0 knows no chunked encoding
@@ -63,9 +64,13 @@ class Answer:
                 outcome = Outcome.SUCCESS
                 await _send_whole(send, _JSON_HEADERS + self.headers, body)
         except ClientGoneError:
+            outcome = Outcome.ABORT
             _LOG.debug("request %s: the client left", self.record.request_id)
-        except Exception:
-            outcome = Outcome.FAILURE
+        except asyncio.CancelledError:
+            outcome = Outcome.ABORT
+            raise
+        except RequestError:
+            outcome = Outcome.REFUSED
             raise
         finally:
             self.generation.abort()
@@ -104,7 +109,9 @@ class Answer:
 
     async def _write_stream(self, send: Send) -> Outcome:
         started = False
-        outcome = Outcome.SUCCESS
+        outcome = Outcome.FAILURE
+        tail: list[bytes] = []
+        failure: ErrorAnswer | None = FAULT  # unless it turns out otherwise
         try:
             while not self.generation.finished:
                 updates = await self._next_or_silence()
@@ -117,13 +124,20 @@ class Answer:
                 if events:
                     await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
             tail = self.renderer.closing()
-        except Exception as error:  # after the status line only an error event can tell the client
+            failure, outcome = None, Outcome.SUCCESS
+        except asyncio.CancelledError:
+            started = False  # nobody reads what would follow
+            raise
+        except PowertrainError as error:
             if not started:
                 raise
-            _LOG.exception("request %s failed after its stream began", self.record.request_id)
-            outcome = Outcome.FAILURE
-            tail = self.renderer.failed(answer_from(error))
-        await send({"type": "http.response.body", "body": b"".join(tail), "more_body": False})
+            _LOG.error("request %s failed after its stream began: %s", self.record.request_id, error)
+            failure = answer_from(error)
+        finally:
+            # After the status line only an event can tell the client, also of a fault of ours, which goes on from here.
+            if started:
+                tail = tail if failure is None else self.renderer.failed(failure)
+                await send({"type": "http.response.body", "body": b"".join(tail), "more_body": False})
         return outcome
 
     async def _next_or_silence(self) -> list[Update] | None:

@@ -26,17 +26,13 @@ class AnswerForm:
     """How the text of an answer is read.
 
     Without ``new_parser`` all of it is content. ``calls_only``: the text is nothing but calls, so what is no call is a
-    cut-off one and is not shown. ``max_calls`` is how many calls are kept. ``call_finish`` is the finish reason of a
-    choice that ends by itself after a call. ``marks`` are control tokens' names that the parser needs to see and that
-    nobody else may.
+    cut-off one and is not shown. ``call_finish`` is the finish reason of a choice that ends by itself after a call.
     """
 
     new_parser: Callable[[], AnswerParser] | None = None
     calls_only: bool = False
-    max_calls: int | None = None
     call_finish: str = "tool_calls"
     shows_reasoning: bool = True
-    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +48,11 @@ class ChoiceStream:
     """Turns one choice's tokens into deltas. The caller pushes nothing more after a piece with ``stop``.
 
     A piece carries the tokens that it accounts for: those of text that is held back, because it may become a mark or a
-    call, travel with what releases them.
+    call, travel with what releases them. ``hidden_marks`` are control tokens' names that only the parser may see.
     """
 
-    def __init__(self, text: TextStream, form: AnswerForm) -> None:
+    def __init__(self, text: TextStream, form: AnswerForm, *, hidden_marks: tuple[str, ...] = ()) -> None:
+        self._hidden_marks = hidden_marks
         self._text = text
         self._form = form
         self._parser = form.new_parser() if form.new_parser is not None else None
@@ -73,24 +70,28 @@ class ChoiceStream:
         if delta is None:
             return None
         if delta.stop is not None:
-            return self._last(delta)
+            return self._last(delta, cut=False)
         piece = self._piece(delta, self._read(delta.text))
         if piece.deltas:
             return piece
         self._held = piece.tokens
         return None
 
-    def finish(self) -> Piece:
-        """The rest, when the choice ended for another reason than a stop string. May be empty."""
-        return self._last(self._text.finish())
+    def finish(self, *, cut: bool) -> Piece:
+        """The rest, when the choice ended for another reason than a stop string. May be empty.
+
+        ``cut``: the choice has all the tokens that it may have, and would have gone on.
+        """
+        return self._last(self._text.finish(), cut=cut)
 
     def finish_reason(self, reason: str) -> str:
         """The finish reason that clients see for the engine's: a stop after a call is a call's end."""
         return self._form.call_finish if reason == "stop" and self._num_calls else reason
 
-    def _last(self, delta: TextDelta) -> Piece:
-        rest = self._parser.finish() if self._parser is not None else []
-        return self._piece(delta, [*self._read(delta.text), *rest])
+    def _last(self, delta: TextDelta, *, cut: bool) -> Piece:
+        read = self._read(delta.text)
+        rest = self._parser.finish(cut=cut and delta.stop is None) if self._parser is not None else []
+        return self._piece(delta, [*read, *rest])
 
     def _read(self, text: str) -> list[AnswerDelta]:
         if self._parser is not None:
@@ -110,14 +111,12 @@ class ChoiceStream:
         form = self._form
         match delta:
             case ContentDelta(text):
-                for mark in form.marks:
+                for mark in self._hidden_marks:
                     text = text.replace(mark, "")
                 return ContentDelta(text) if text and not form.calls_only else None
             case ReasoningDelta():
                 return delta if form.shows_reasoning else None
             case CallStarted(index) | ArgumentsDelta(index):
-                if form.max_calls is not None and index >= form.max_calls:
-                    return None
                 self._num_calls = max(self._num_calls, index + 1)
                 return delta
 

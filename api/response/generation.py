@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runtime.engine.async_engine import AsyncEngine, EventStream
-from runtime.errors import EngineUnavailable, Overloaded, PowertrainError
+from runtime.errors import EngineUnavailable, Overloaded, PowertrainError, RequestError
 from runtime.events import Event, FinishEvent, FinishReason, TokenEvent
 from runtime.request import Request
 from runtime.text.answer_delta import AnswerDelta, ContentDelta
@@ -70,7 +70,9 @@ class Generation:
         requests: Sequence[Request],
         new_choice: Callable[[], ChoiceStream],
         on_token: Callable[[int], None],
+        blamed_field: str | None = None,
     ) -> None:
+        self._blamed_field = blamed_field
         self._on_token = on_token
         self._choices: dict[int, ChoiceStream] = {}
         self._streams: list[EventStream] = []
@@ -99,7 +101,8 @@ class Generation:
     async def next(self) -> list[Update]:
         """The next updates; empty only when the generation is finished. Cancelling it loses nothing.
 
-        Raises GenerationFailedError when the engine failed, EngineUnavailable when it gave the request up.
+        Raises GenerationFailedError when the engine failed, EngineUnavailable when it gave the request up, RequestError
+        when the fault is the request's own: then it names ``blamed_field``.
         """
         while self._choices:
             if self._failure is not None:
@@ -137,7 +140,7 @@ class Generation:
                 before = self._push(index, choice, event)
                 updates += [] if before is None else [before]
                 continue
-            self._failure = _failure(event)
+            self._failure = self._failure_of(event)
             if self._failure is not None:
                 break
             end = self._finish(index, choice, event)
@@ -165,7 +168,7 @@ class Generation:
     def _finish(self, index: int, choice: ChoiceStream, event: FinishEvent) -> Update:
         self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
         self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
-        piece = choice.finish()
+        piece = choice.finish(cut=event.reason is FinishReason.LENGTH)
         reason = Finish(event.reason.value, event.stop_token_id) if piece.stop is None else Finish("stop", piece.stop)
         return self._end(index, choice, piece, reason)
 
@@ -173,6 +176,20 @@ class Generation:
         del self._choices[index]
         seen = Finish(choice.finish_reason(finish.reason), finish.stop_reason)
         return Update(index, piece.deltas, piece.tokens, choice.num_tokens, seen)
+
+    def _failure_of(self, event: FinishEvent) -> PowertrainError | None:
+        """The error that a choice's end stands for, None for an ordinary end."""
+        match event.reason:
+            case FinishReason.ERROR if event.for_client:
+                return RequestError(event.error or "what is asked for cannot be had", self._blamed_field)
+            case FinishReason.ERROR:
+                return GenerationFailedError(event.error or "the engine failed")
+            case FinishReason.EXPIRED:
+                return Overloaded("The request waited too long in the queue; try again later.")
+            case FinishReason.ABORT:
+                return EngineUnavailable("the server gave the request up")
+            case _:
+                return None
 
     def _start_pumps(self) -> None:
         merged: asyncio.Queue[tuple[int, list[Event]]] = asyncio.Queue()
@@ -183,16 +200,3 @@ class Generation:
 
         self._merged = merged
         self._pumps = [asyncio.ensure_future(pump(*pair)) for pair in enumerate(self._streams)]
-
-
-def _failure(event: FinishEvent) -> PowertrainError | None:
-    """The error that a choice's end stands for, None for an ordinary end."""
-    match event.reason:
-        case FinishReason.ERROR:
-            return GenerationFailedError(event.error or "the engine failed")
-        case FinishReason.EXPIRED:
-            return Overloaded("The request waited too long in the queue; try again later.")
-        case FinishReason.ABORT:
-            return EngineUnavailable("the server gave the request up")
-        case _:
-            return None

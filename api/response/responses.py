@@ -28,7 +28,7 @@ from api.response.response_types import (
 )
 from api.response.sse import encode_json, named_event
 
-_OVERLOADED = 429
+_ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 
 class ResponsesRenderer:
@@ -69,7 +69,7 @@ class ResponsesRenderer:
 
     def failed(self, error: ErrorAnswer) -> list[bytes]:
         """The response as far as it came, with what a client may know of the failure."""
-        code = "rate_limit_exceeded" if error.status == _OVERLOADED else "server_error"
+        code = _ERROR_CODES.get(error.status, "server_error")
         failure = ResponseFailure(code, error.as_struct().error.message)
         failed = structs.replace(self._begun, status="failed", error=failure, output=self._output.items)
         return [self._event("failed", failed)]

@@ -6,7 +6,7 @@ followed by a text that it could also match would never end. Knows no tokens but
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from runtime.constraint import limits
+from runtime.constraint.control_names import ControlNames
 from runtime.constraint.lark import check_lark
 from runtime.constraint.pattern import translated
 from runtime.constraint.pattern_atom import escaped
+from runtime.constraint.schema.rewriting import LLGUIDANCE_OPTIONS, rewritten
 from runtime.constraint.spec import (
     Choice,
     Either,
@@ -34,15 +36,6 @@ from runtime.constraint.spec import (
 from runtime.errors import RequestError
 
 _ANY_TEXT = "/(?s:.*)/"
-# Overrides whatever the library or a schema would like: no whitespace at all, and no keyword is skipped in silence.
-_JSON_OPTIONS = {
-    "item_separator": ",",
-    "key_separator": ":",
-    "whitespace_flexible": False,
-    "whitespace_pattern": None,
-    "coerce_one_of": False,
-    "lenient": False,
-}
 
 
 def grammar_of(part: Part, control_ids: Mapping[str, int]) -> str:
@@ -60,9 +53,7 @@ class _Expression:
 
 class _Writer:
     def __init__(self, control_ids: Mapping[str, int]) -> None:
-        self._control_ids = control_ids
-        names = sorted((name for name in control_ids if name), key=len, reverse=True)
-        self._controls = re.compile("|".join(re.escape(name) for name in names)) if names else None
+        self._controls = ControlNames(control_ids)
         self._lines: list[str] = []
         self._grammars: list[dict[str, Any]] = []
         self._triggers: dict[str, str] = {}
@@ -104,9 +95,10 @@ class _Writer:
         return name
 
     def _json(self, part: Json) -> _Expression:
-        schema = msgspec.json.decode(part.schema)
-        options = {**schema, "x-guidance": _JSON_OPTIONS} if isinstance(schema, dict) else schema
-        return self._subgrammar("json_schema", options)
+        schema = msgspec.json.decode(rewritten(part.schema))
+        if isinstance(schema, dict):
+            schema = {**schema, "x-guidance": dict(LLGUIDANCE_OPTIONS)}
+        return self._subgrammar("json_schema", schema)
 
     def _lark(self, part: Lark) -> _Expression:
         check_lark(part.grammar)
@@ -125,13 +117,13 @@ class _Writer:
         return _Expression(_regex("|".join([escaped(text) for text in part.texts])), is_terminal=True)
 
     def _literal(self, part: Literal) -> _Expression:
-        segments = self._segments(part.text)
+        segments = self._controls.segments(part.text)
         if any(isinstance(segment, int) for segment in segments):
             return _Expression(" ".join(map(self._segment, segments)), is_terminal=False)
         return _Expression(_regex(escaped(part.text)), is_terminal=True)
 
     def _until(self, part: Until) -> _Expression:
-        return _Expression(self._free_until(self._segments(part.end)), is_terminal=False)
+        return _Expression(self._free_until(self._controls.segments(part.end)), is_terminal=False)
 
     def _sequence(self, part: Sequence) -> _Expression:
         return self._combined([self._write(inner) for inner in part.parts], " ")
@@ -163,8 +155,8 @@ class _Writer:
         rest: dict[str, list[str]] = {}
         for tag in part.tags:
             trigger, following = self._opening(tag)
-            body = self._as_rule(self._write(tag.body))
-            rest.setdefault(trigger, []).append(" ".join([following, body, self._as_rule(self._literal(Literal(tag.end)))]))
+            body, end = self._as_rule(self._write(tag.body)), self._as_rule(self._literal(Literal(tag.end)))
+            rest.setdefault(trigger, []).append(f"{following} {body} {end}")
         tags = [f"{trigger} ({' | '.join(bodies)})" for trigger, bodies in rest.items()]
         free = self._terminal(_ANY_TEXT)
         if not tags:
@@ -180,12 +172,12 @@ class _Writer:
         A trigger that ends inside a control token's name is taken to the end of the token.
         """
         trigger = len(tag.trigger)
-        for match in self._controls.finditer(tag.begin) if self._controls else ():
-            if match.start() < trigger < match.end():
-                trigger = match.end()
+        for start, end in self._controls.spans(tag.begin):
+            if start < trigger < end:
+                trigger = end
         opening = tag.begin[:trigger]
         if opening not in self._triggers:
-            self._triggers[opening] = self._free_until(self._segments(opening))
+            self._triggers[opening] = self._free_until(self._controls.segments(opening))
         return self._triggers[opening], self._as_rule(self._literal(Literal(tag.begin[trigger:])))
 
     def _free_until(self, segments: list[str | int]) -> str:
@@ -195,15 +187,6 @@ class _Writer:
             return self._rule(_followed(_ANY_TEXT, segments), "[lazy]")
         text = self._terminal(_followed(_ANY_TEXT, segments[:first_token]))
         return self._rule(" ".join([text, *map(self._segment, segments[first_token:])]))
-
-    def _segments(self, text: str) -> list[str | int]:
-        """Text and the ids of the control tokens whose names it holds, in turn."""
-        segments: list[str | int] = []
-        at = 0
-        for match in self._controls.finditer(text) if self._controls else ():
-            segments += [text[at : match.start()], self._control_ids[match[0]]]
-            at = match.end()
-        return [segment for segment in (*segments, text[at:]) if segment != ""]
 
     def _segment(self, segment: str | int) -> str:
         return f"<[{segment}]>" if isinstance(segment, int) else self._terminal(_regex(escaped(segment)))
@@ -229,6 +212,5 @@ def _check_choices(texts: tuple[str, ...]) -> None:
     if len(texts) > limits.MAX_CHOICES:
         raise RequestError(f"there are {len(texts)} choices; at most {limits.MAX_CHOICES} are allowed")
     if len(set(texts)) < len(texts):
-        seen: set[str] = set()
-        twice = next(text for text in texts if text in seen or seen.add(text))
-        raise RequestError(f"the choice {twice!r:.80} is given twice")
+        (twice, times), *_ = Counter(texts).most_common(1)
+        raise RequestError(f"the choice {twice!r:.80} is given {times} times")

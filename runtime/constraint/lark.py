@@ -14,7 +14,7 @@ from runtime.errors import RequestError
 
 _LEXEME = re.compile(
     r"""(?P<string>"(?:\\.|[^"\\\n])*"i?)|(?P<regex>/(?:\\.|[^/\\])+/[imslux]*)|(?P<comment>(?://|\#)[^\n]*)"""
-    r"""|(?P<directive>%[a-z]+)|(?P<special><[^<>\s]+>)|(?P<reference>@[a-zA-Z0-9_\-]+)"""
+    r"""|(?P<directive>%llguidance\s*\{\s*\}|%[a-z]+)|(?P<special><[^<>\s]+>)|(?P<reference>@[a-zA-Z0-9_\-]+)"""
     r"""|(?P<attributes>\[[^\]\n"]*(?:"(?:\\.|[^"\\\n])*"[^\]\n"]*)*\]\s*:)|(?P<name>!?[_?]?[A-Za-z][_A-Za-z0-9\-]*)"""
     r"""|(?P<count>[{~]\s*\d*\s*(?:,\s*\d*|\.\.\s*\d*)?)|(?P<other>\s+|.)""",
     re.DOTALL,
@@ -47,7 +47,7 @@ def _refusal(kind: str, text: str, before: str) -> str | None:
         return f"{text:.40} names a token; a client's grammar describes text alone"
     if kind == "reference":
         return f"{text:.40} refers to another grammar; there is none"
-    if kind == "directive" and text not in _DIRECTIVES:
+    if kind == "directive" and text not in _DIRECTIVES and not text.endswith("}"):
         return f"{text} is not supported; supported are {', '.join(sorted(_DIRECTIVES))}"
     if kind == "attributes" and text[1 : text.rindex("]")].strip() != "lazy":
         return f"{text:.40} sets attributes of a rule; only [lazy] is supported"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import llguidance
 
 # Sizes of what was asked, before anything is done with it.
-MAX_SPEC_BYTES = 512 * 1024
-"""All texts of one constraint together, in UTF-8."""
+MAX_SPEC_CHARS = 1_500_000
+"""All texts of one constraint together."""
 MAX_PARTS = 4_096
 MAX_PART_DEPTH = 32
 MAX_PATTERN_CHARS = 16_384
@@ -18,10 +18,8 @@ MAX_PATTERN_POSITIONS = 20_000
 """Characters of a pattern after its counted repetitions are written out: ``(ab){3}`` has 6."""
 MAX_PATTERN_DEPTH = 64
 MAX_CHOICES = 50_000
-MAX_CHOICE_BYTES = 512 * 1024
 MAX_LARK_BYTES = 64 * 1024
 MAX_LARK_REPEAT = 1_000
-MAX_LITERAL_BYTES = 64 * 1024
 
 # The library's own limits; its speeds and sizes are those of its documentation.
 MAX_ITEMS_IN_ROW = 500
@@ -45,7 +43,7 @@ MASK_THREADS = 2
 COMPILE_QUEUE = 64
 """Constraints that wait or compile at a time; one more is answered with Overloaded."""
 CACHED_CONSTRAINTS = 256
-CACHED_BYTES = 16 * 1024 * 1024
+CACHED_CHARS = 16_000_000
 """Of the texts of cached constraints."""
 RECYCLE_TOKENS = 50_000
 """After this many tokens a cached constraint is compiled anew: its lexer keeps every state that it ever saw."""

@@ -21,7 +21,7 @@ from runtime.token_mask import MaskArray
 
 
 class GrammarMatcher:
-    """See ``runtime.token_mask.Matcher``. ``matcher`` is this choice's own; ``on_close`` is told its tokens and health."""
+    """See ``runtime.token_mask.Matcher``. ``matcher`` is this choice's own; ``on_close`` hears of tokens and health."""
 
     def __init__(
         self,
@@ -127,12 +127,14 @@ class GrammarMatcher:
     def _account(self, cost_s: float) -> None:
         self._spent_s += cost_s
         if cost_s > limits.MAX_MASK_S:
-            message = f"the constraint needed {cost_s * 1e3:.0f} ms for one token; {limits.MAX_MASK_S * 1e3:.0f} are allowed"
-            self._fail(ConstraintFailed(f"{message}: it can be read in too many ways"))
+            self._too_slow(f"{cost_s * 1e3:.0f} ms for one token; {limits.MAX_MASK_S * 1e3:.0f}")
         budget_s = limits.MASK_CREDIT_S + limits.MASK_CREDIT_PER_TOKEN_S * self._num_tokens
         if self._spent_s > budget_s:
-            message = f"the constraint needed {self._spent_s:.2f} s for {self._num_tokens} tokens; {budget_s:.2f} are allowed"
-            self._fail(ConstraintFailed(f"{message}: it can be read in too many ways"))
+            self._too_slow(f"{self._spent_s:.2f} s for {self._num_tokens} tokens; {budget_s:.2f}")
+
+    def _too_slow(self, needed_and_allowed: str) -> None:
+        cause = "it can be read in too many ways"
+        self._fail(ConstraintFailed(f"the constraint needed {needed_and_allowed} are allowed: {cause}"))
 
     def _join(self) -> None:
         self._done.wait()

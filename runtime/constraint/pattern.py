@@ -46,9 +46,7 @@ def translated(pattern: str) -> str:
     Raises RequestError, without a field, that says what is refused and at which character.
     """
     if len(pattern) > limits.MAX_PATTERN_CHARS:
-        raise RequestError(
-            f"the pattern has {len(pattern)} characters; at most {limits.MAX_PATTERN_CHARS} are allowed"
-        )
+        raise RequestError(f"the pattern has {len(pattern)} characters; at most {limits.MAX_PATTERN_CHARS} are allowed")
     tokens = _Reader(pattern).tokens()
     tokens = _without_anchors(_without_anchors(tokens, _START), _END)
     _check_positions(tokens)
@@ -94,7 +92,9 @@ class _Reader:
             return _Token("close", ")")
         if character in "^$":
             return _Token("anchor", _START if character == "^" else _END)
-        return _Token("bar", "|") if character == "|" else _Token("atom", "." if character == "." else escaped(character))
+        return (
+            _Token("bar", "|") if character == "|" else _Token("atom", "." if character == "." else escaped(character))
+        )
 
     def _group(self) -> _Token:
         here = self._pattern[self._at : self._at + 4]
@@ -136,7 +136,9 @@ class _Reader:
         if self._pattern[self._at : self._at + 1] == "?":
             self._at += 1  # how much is taken first makes no difference to which texts match as a whole
         elif self._pattern[self._at : self._at + 1] == "+":
-            raise RequestError(f"the pattern has a possessive repetition at character {self._at}, which is not supported")
+            raise RequestError(
+                f"the pattern has a possessive repetition at character {self._at}, which is not supported"
+            )
         return _Token("repeat", text, least, most)
 
     def _flags(self, letters: str) -> None:
@@ -146,10 +148,10 @@ class _Reader:
 
 
 def _bounds(match: re.Match[str]) -> tuple[int, int | None]:
-    if match[1] is not None:
-        least, most = int(match[1][:9]), int(match[1][:9])
-    else:
-        least, most = int(match[2][:9] or 0), int(match[3][:9]) if match[3] else None
+    exactly, least_digits, most_digits = match.groups()
+    if exactly is not None:
+        return int(exactly[:9]), int(exactly[:9])
+    least, most = int(least_digits[:9] or 0), int(most_digits[:9]) if most_digits else None
     if most is not None and most < least:
         raise RequestError(f"the pattern's repetition {match[0]!r:.40} has its bounds the wrong way round")
     return least, most
@@ -169,7 +171,9 @@ def _without_anchors(tokens: list[_Token], anchor: str) -> list[_Token]:
         at_end, is_empty = levels[-1]
         if token.kind == "anchor" and token.text == anchor:
             if not (at_end and is_empty):
-                raise RequestError("the pattern has an anchor inside; it is matched as a whole, so anchors are for its ends")
+                raise RequestError(
+                    "the pattern has an anchor inside: it is matched as a whole, so they are for its ends"
+                )
             continue
         kept.append(token)
         if token.kind == opening:

@@ -90,7 +90,9 @@ def _character(pattern: str, at: int) -> tuple[str, int, int | None]:
     if letter == "b":
         return "\\x{8}", at + 2, 8
     if letter == "" or letter.isalnum():
-        raise RequestError(f"the pattern has an escape {pattern[at : at + 2]!r} at character {at} that is not supported")
+        raise RequestError(
+            f"the pattern has an escape {pattern[at : at + 2]!r} at character {at} that is not supported"
+        )
     return _escaped(letter), at + 2, ord(letter)
 
 

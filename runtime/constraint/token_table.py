@@ -6,45 +6,57 @@ that the model would have chosen; a text that this tokenizer does not give back 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import cast
 
 import llguidance
+from llguidance import TokenizerWrapper
 
+from runtime.constraint.control_names import ControlNames
 from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import RequestError
 
 
-def token_table(vocabulary: Vocabulary) -> llguidance.LLTokenizer:
-    """Blocks while it builds; the global lock is held for most of it."""
-    wrapper = _Wrapper(vocabulary)
-    table = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.end_ids))
-    wrapper.table = table
-    return table
+class TokenTable:
+    """``library`` is what llguidance's matchers take. Blocks while it is built, mostly under the interpreter's lock."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._specials = frozenset({*vocabulary.control_ids.values(), *vocabulary.end_ids})
+        self._names = ControlNames(vocabulary.control_ids)
+        # The library asks for the attributes of its own wrapper, not for the class.
+        wrapper = cast("TokenizerWrapper", _Wrapper(self, vocabulary))
+        self.library = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.end_ids))
+        vocabulary.encode("a")  # a tokenizer may build something with its first text; no mask should wait for that
+
+    def written(self, text: str) -> list[int]:
+        """Token ids of ordinary text, which spell it byte by byte and hold no control token."""
+        try:
+            token_ids = self._vocabulary.encode(text)
+        except RequestError:
+            return self.library.greedy_tokenize(text)
+        spelled = b"".join([self._vocabulary.token_bytes[token_id] for token_id in token_ids])
+        if spelled != text.encode() or not self._specials.isdisjoint(token_ids):
+            return self.library.greedy_tokenize(text)
+        return token_ids
+
+    def tokens_of(self, text: str) -> list[int]:
+        """Token ids of a server's text: the names of control tokens are those tokens."""
+        segments = self._names.segments(text)
+        lists = [[segment] if isinstance(segment, int) else self.written(segment) for segment in segments]
+        return [token_id for token_ids in lists for token_id in token_ids]
 
 
 class _Wrapper:
     """What llguidance asks of a tokenizer; the names are the library's."""
 
     is_tokenizer_wrapper = True
+    bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, table: TokenTable, vocabulary: Vocabulary) -> None:
+        self._table = table
         self.tokens = vocabulary.token_bytes
         self.eos_token_id = vocabulary.end_ids[0]
-        self.bos_token_id = None
         self.special_token_ids = sorted({*vocabulary.control_ids.values(), *vocabulary.end_ids})
-        self.table: llguidance.LLTokenizer | None = None
-        self._encode = vocabulary.encode
-        self._specials = frozenset(self.special_token_ids)
 
-    def __call__(self, text: str) -> Sequence[int]:
-        try:
-            token_ids = self._encode(text)
-        except RequestError:
-            return self._greedy(text)
-        written = b"".join([self.tokens[token_id] for token_id in token_ids])
-        if written != text.encode() or not self._specials.isdisjoint(token_ids):
-            return self._greedy(text)
-        return token_ids
-
-    def _greedy(self, text: str) -> Sequence[int]:
-        return self.table.greedy_tokenize(text) if self.table is not None else ()
+    def __call__(self, text: str) -> list[int]:
+        return self._table.written(text)

@@ -1,7 +1,8 @@
 """Which sequences run in the next step, in which slots, on which tokens. Pure rules: no arrays, no clock, no model.
 
 Rules, in order:
-1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most.
+1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most. What
+   is held has nothing to decode: it keeps its slot, an idle row if others' are on both sides.
 2. Prompts are computed in chunks within a token budget per step, first admitted first, so decoding starves nobody.
 3. Waiting sequences are admitted in order of arrival while a slot and some budget are left. An accepted request
    always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
@@ -84,7 +85,7 @@ class Scheduler:
         sequence.num_computed += 1
 
     def finish(self, sequence: Sequence, *, rows_valid: bool = True) -> None:
-        """Take a sequence out. Its rows stay on offer unless ``rows_valid`` says that they may be damaged."""
+        """Take a sequence out, and close it. Its rows stay on offer unless ``rows_valid`` says they may be damaged."""
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:
@@ -94,6 +95,7 @@ class Scheduler:
             self.slots.offer(sequence.slot, _prefix(sequence, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
         sequence.phase = Phase.FINISHED
+        sequence.close()
 
     def of_request(self, request_id: str) -> list[Sequence]:
         """The live sequences of a request."""
@@ -209,7 +211,7 @@ class Scheduler:
         return owner.num_computed if owner is not None else len(self.slots.rows[slot])
 
     def _decode_rows(self) -> tuple[int, tuple[DecodeRow, ...]]:
-        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE}
+        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE and not s.is_held}
         if not decoding:
             return 0, ()
         first, last = min(decoding), max(decoding)

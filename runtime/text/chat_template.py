@@ -8,6 +8,7 @@ tokenizer, no request and no HTTP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -17,9 +18,15 @@ from runtime.errors import TemplateError
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import RESERVED_NAMES, Job, Rendering
 
+_BLOCK = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
+_TEXT = re.compile(r"'[^']*'|\"[^\"]*\"")
+
 
 class ChatTemplate:
     """One template and the worker that renders it. Raises TemplateError when the source is too long.
+
+    ``knows_tools``: it tells the model of the tools that it is given. ``knows_tool_turns``: it writes earlier calls and
+    their results. ``knows_developer``: it knows that role.
 
     Safe to use from any thread. ``prove`` says whether the source compiles; a rendering would say the same.
     """
@@ -38,6 +45,9 @@ class ChatTemplate:
         self._clock = clock
         self.worker = worker
         self.knows_developer = "developer" in source
+        code = "\n".join(_BLOCK.findall(source))
+        self.knows_tools = re.search(r"\btools\b", _TEXT.sub("", code)) is not None
+        self.knows_tool_turns = re.search(r"""tool_calls|'tool'|"tool\"""", code) is not None
 
     def submit_proof(self) -> Future[Rendering]:
         """A future that fails with TemplateError when the template cannot be compiled."""

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import tokenizers
 
+from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import PackageError, RequestError
 from runtime.package.limits import MAX_TOKENIZER_BYTES, MAX_VOCAB_SIZE, decode_document
 from runtime.package.manifest import TOKENIZER_FILE, Package
@@ -120,6 +121,15 @@ class Tokenizer:
         """Name of a token in the vocabulary, as ``tokenizer.json`` spells it."""
         found = self._tokenizer.id_to_token(token_id)
         return None if found is None else str(found)
+
+    def vocabulary(self, end_ids: Iterable[int]) -> Vocabulary:
+        """The tokens as a constraint sees them. ``end_ids`` are the model's own end tokens, at least one."""
+        return Vocabulary(
+            token_bytes=tuple(self._bytes[: self.vocab_size]),
+            control_ids=dict(self._controls),
+            end_ids=tuple(sorted(end_ids)),
+            encode=self.encode_plain,
+        )
 
     def prepare(self) -> None:
         """Build now what the first text would otherwise wait for."""

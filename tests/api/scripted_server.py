@@ -28,6 +28,7 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
+from api.answer_formats import answer_formats
 from api.controllers.service import Service
 from api.observe.metrics import ServerMetrics
 from api.process.launch import bind, engine_config
@@ -35,6 +36,7 @@ from api.process.server import Server
 from api.request.reception import new_reception
 from api.served_model import ServedModel
 from api.server_settings import Settings
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import DeviceError
 from runtime.text.chat_template import ChatTemplate
@@ -269,13 +271,16 @@ def running_server(
     worker = _WORKER if template_limits is None else TemplateWorker(limits=template_limits)
     chat_template = ChatTemplate(template, worker)
     chat_template.prove()
+    tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
     model = ServedModel(
         names=chosen.served_model_name or NAMES,
         created_unix=1_700_000_000,
         max_model_len=max_model_len,
-        tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
+        tokenizer=tokenizer,
         template=chat_template,
         eos_token_ids=frozenset({IM_END}),
+        compiler=ConstraintCompiler(tokenizer.vocabulary({IM_END})),
+        answers=answer_formats(chosen, template, tokenizer),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),

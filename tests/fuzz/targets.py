@@ -26,6 +26,7 @@ from api.served_model import GenerationDefaults, ServedModel
 from export.errors import ExportError
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.safetensors_file import open_file, stored_array
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError, PlanError, RequestError
 from runtime.events import TokenEvent
 from runtime.package.limits import decode_document
@@ -51,6 +52,7 @@ _MODEL = ServedModel(
     tokenizer=_TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
+    compiler=ConstraintCompiler(_TOKENIZER.vocabulary({IM_END})),
 )
 _RULES = RequestRules(served_names=("tiny",))
 _LISTED = {"tokenizer.json": b"{}", "ort/model.onnx": b"graph"}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from runtime.text.cursor import Cursor, Steps
 from runtime.text.tool_calls import hermes
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.cursor import Cursor, Steps
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call, json_calls
 from runtime.text.tool_calls.parser import Opening
@@ -68,9 +68,7 @@ def read(cursor: Cursor, calls: Calls) -> Steps[None]:
 
 def _fenced(cursor: Cursor, calls: Calls) -> Steps[None]:
     yield from cursor.expect(FENCE)
-    for language in _LANGUAGES:
-        if (yield from cursor.accepts(language)):
-            break
+    yield from cursor.accepts_any(_LANGUAGES)
     while True:
         yield from cursor.spaces()
         yield from _either(cursor, calls)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from runtime.text.cursor import Cursor, Steps
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.cursor import Cursor, Steps
 from runtime.text.tool_calls.enforcement import Wire
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call

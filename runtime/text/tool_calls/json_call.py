@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 
+from runtime.text.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.json_text import json_text, json_value
 
 _ARGUMENTS = frozenset({"arguments", "parameters"})
@@ -61,6 +61,11 @@ def json_calls(cursor: Cursor, calls: Calls, *, bare: bool = False) -> Steps[Non
             break
         yield from cursor.spaces()
     yield from cursor.expect("]")
+
+
+def json_arguments(cursor: Cursor, calls: Calls, name: str) -> Steps[None]:
+    """Read a call's arguments where its name stood before them: a call of ``name`` begins."""
+    yield from _arguments(cursor, calls, name)
 
 
 def _name(cursor: Cursor, calls: Calls) -> Steps[str]:

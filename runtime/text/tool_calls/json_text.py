@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from runtime.text.tool_calls.cursor import Cursor, Steps, Unparsable
+from runtime.text.cursor import Cursor, Steps, Unparsable
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _BLANK = re.compile(r"[ \t\r\n]*")

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta
-from runtime.text.stop_matcher import StopMatcher
+from runtime.text.cursor import Cursor, Marks, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.tool import Tool
 
 Reader = Callable[[Cursor, Calls], Steps[None]]
@@ -43,7 +42,7 @@ class ToolCallParser:
 
     __slots__ = (
         "_bare", "_before", "_block", "_calls", "_cursor", "_eager", "_has_content", "_marks", "_over", "_reader",
-        "_single", "_space", "_start", "_told",
+        "_single", "_space", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -53,8 +52,7 @@ class ToolCallParser:
         self._single = single
         self._eager = eager
         self._bare = opening.bare
-        self._marks = StopMatcher(opening.marks)
-        self._start = re.compile("|".join(map(re.escape, opening.marks)) or r"(?!)")
+        self._marks = Marks(opening.marks)
         self._calls = Calls(tools)
         self._cursor = Cursor()
         self._block: Steps[None] | None = None
@@ -95,7 +93,7 @@ class ToolCallParser:
         """Tell the text before the next block; False where none begins in what has arrived."""
         cursor = self._cursor
         begin = self._next_opening()
-        held = 0 if cursor.ended else self._marks.held_back(cursor.buffer[cursor.position :])
+        held = 0 if cursor.ended else self._marks.held_back(cursor.buffer, cursor.position)
         end = len(cursor.buffer) - held if begin is None else begin
         self._content(cursor.buffer[cursor.position : end], deltas)
         cursor.position = end
@@ -113,7 +111,7 @@ class ToolCallParser:
             first = _NOT_BLANK.search(cursor.buffer, cursor.position)
             if first and first.group() in self._bare:
                 return first.start()
-        found = self._start.search(cursor.buffer, cursor.position)
+        found = self._marks.find(cursor.buffer, cursor.position)
         return found.start() if found else None
 
     def _read(self, block: Steps[None], deltas: list[AnswerDelta]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import Overloaded, TemplateError
-from runtime.text.template import process
+from runtime.sealed import process
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import Job, TemplateLimits
 from tests.paths import ROOT
@@ -62,7 +62,7 @@ def test_sealed_code_can_neither_open_nor_start_nor_connect_nor_signal() -> None
     """What a template that broke out of Jinja2's sandbox would find."""
     code = """
 import ctypes, os, signal, socket, sys
-from runtime.text.template.seal import seal
+from runtime.sealed.seal import seal
 assert seal(1 << 30) is None
 tries = {
     "open": lambda: os.open("/etc/hostname", os.O_RDONLY),

@@ -1,7 +1,8 @@
-"""Reading text that arrives in pieces, as if it were all there: a reader is a generator that yields where it must wait.
+"""Reading text that arrives in pieces, as if it were all there.
 
-Owns the place in the text. A reader is written straight on, from one character to the next, and is resumed where it
-stopped, so that nothing is read twice and no reader can tell how the text was cut. Knows no format.
+Owns the place in the text. A reader is a generator that yields where it must wait. It is written straight on, from one
+character to the next, and is resumed where it stopped, so that nothing is read twice and no reader can tell how the
+text was cut. Knows no format.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator
 from typing import TypeVar
+
+from runtime.text.stop_matcher import StopMatcher
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -18,6 +21,24 @@ _SPACES = re.compile(r"[ \t\r\n]*")
 
 class Unparsable(Exception):
     """The text is not what the reader reads. The cursor stands at the first character that did not fit."""
+
+
+class Marks:
+    """Texts that are looked for, the earliest first, of several at one place the one named first."""
+
+    __slots__ = ("_matcher", "_pattern")
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._matcher = StopMatcher(texts)
+        self._pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+
+    def find(self, text: str, start: int) -> re.Match[str] | None:
+        """The first one from ``start`` on."""
+        return self._pattern.search(text, start)
+
+    def held_back(self, text: str, start: int) -> int:
+        """How many characters at the end of ``text[start:]`` may yet become one, given that ``find`` found none."""
+        return self._matcher.held_back(text[start:])
 
 
 class Cursor:
@@ -64,6 +85,13 @@ class Cursor:
         self.position += len(text)
         return True
 
+    def accepts_any(self, texts: tuple[str, ...]) -> Steps[str]:
+        """The first of ``texts`` that comes next, which is read; empty if none does."""
+        for text in texts:
+            if (yield from self.accepts(text)):
+                return text
+        return ""
+
     def expect(self, text: str) -> Steps[None]:
         """Read exactly ``text``."""
         if not (yield from self.accepts(text)):
@@ -99,18 +127,21 @@ class Cursor:
         """Read white space, if there is any."""
         yield from self.run(_SPACES, len)
 
-    def until(self, end: str) -> Steps[str]:
-        """Read up to and with the first ``end``, and return what stood before it."""
-        pieces: list[str] = []
-        while (found := self.buffer.find(end, self.position)) < 0:
-            # All but a tail that may be the beginning of the end is read, so that no piece is searched twice.
-            safe = max(self.position, len(self.buffer) - len(end) + 1)
-            pieces.append(self.buffer[self.position : safe])
+    def until(self, ends: Marks, sink: Callable[[str], object]) -> Steps[str]:
+        """Read up to and with the first of ``ends``, which is returned; ``sink`` gets what stands before it."""
+        while (found := ends.find(self.buffer, self.position)) is None:
+            safe = len(self.buffer) - (0 if self.ended else ends.held_back(self.buffer, self.position))
+            sink(self.buffer[self.position : safe])
             self.position = safe
             if self.ended:
-                self.position = len(self.buffer)
                 raise Unparsable
             yield
-        pieces.append(self.buffer[self.position : found])
-        self.position = found + len(end)
+        sink(self.buffer[self.position : found.start()])
+        self.position = found.end()
+        return found.group()
+
+    def text_until(self, ends: Marks) -> Steps[str]:
+        """As ``until``, but what stands before it is returned."""
+        pieces: list[str] = []
+        yield from self.until(ends, pieces.append)
         return "".join(pieces)

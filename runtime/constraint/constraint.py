@@ -1,0 +1,86 @@
+"""A compiled constraint: where each choice's matcher comes from, and how it stays fresh.
+
+A new matcher is a copy, which costs a microsecond; but copies share their lexer, which keeps every state that it ever
+saw and refuses to work when there are too many. So after many tokens, or a failure, the constraint is compiled anew.
+Knows no spec; whoever compiled it says how to do that again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import llguidance
+
+from runtime.constraint import limits
+from runtime.constraint.library_call import LIBRARY_CALL
+from runtime.constraint.mask_threads import MaskThreads
+from runtime.constraint.matcher import GrammarMatcher
+from runtime.errors import ConstraintFailed
+
+
+class CompiledConstraint:
+    """The implementation of ``runtime.token_mask.Constraint``.
+
+    ``origin`` is a matcher at the start of the text, never moved. ``renew`` has a new one made, in its own time, and
+    gives it to ``refresh``. ``tokens_of`` writes a text as tokens, with the names of control tokens as those tokens.
+    """
+
+    def __init__(
+        self,
+        origin: llguidance.LLMatcher,
+        *,
+        vocab_size: int,
+        end_ids: frozenset[int],
+        threads: MaskThreads,
+        tokens_of: Callable[[str], Sequence[int]],
+        renew: Callable[[CompiledConstraint], None],
+    ) -> None:
+        self._origin = origin
+        self._vocab_size = vocab_size
+        self._end_ids = end_ids
+        self._threads = threads
+        self._tokens_of = tokens_of
+        self._renew = renew
+        self._lock = threading.Lock()
+        self._num_tokens = 0
+        self._is_renewing = False
+
+    def matcher(self) -> GrammarMatcher:
+        """A way from the start of the text. Raises ConstraintFailed."""
+        return GrammarMatcher(
+            self._copy(),
+            vocab_size=self._vocab_size,
+            end_ids=self._end_ids,
+            threads=self._threads,
+            on_close=self._account,
+        )
+
+    def accepts_text(self, text: str) -> bool:
+        """Whether this text, as a whole, satisfies the constraint. Linear in its length; raises ConstraintFailed."""
+        matcher = self._copy()
+        token_ids = list(self._tokens_of(text))
+        with LIBRARY_CALL:
+            is_prefix = matcher.try_consume_tokens(token_ids) == len(token_ids) and not matcher.is_error()
+            return is_prefix and (matcher.is_stopped() or matcher.is_accepting())
+
+    def refresh(self, origin: llguidance.LLMatcher) -> None:
+        """Take copies of this matcher from now on."""
+        with self._lock:
+            self._origin, self._num_tokens, self._is_renewing = origin, 0, False
+
+    def _copy(self) -> llguidance.LLMatcher:
+        with self._lock, LIBRARY_CALL:
+            copy = self._origin.deep_copy()
+        if copy.is_error():
+            raise ConstraintFailed("the constraint cannot be used any more")
+        return copy
+
+    def _account(self, num_tokens: int, is_healthy: bool) -> None:
+        with self._lock:
+            self._num_tokens += num_tokens
+            is_due = not is_healthy or self._num_tokens >= limits.RECYCLE_TOKENS
+            if not is_due or self._is_renewing:
+                return
+            self._is_renewing = True
+        self._renew(self)
