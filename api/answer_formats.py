@@ -4,6 +4,7 @@ marks in its chat template. Knows no request.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +35,10 @@ class AnswerFormats:
     reasoning: ReasoningForm | None = None
     leaves_out_unused_tools: bool = False
     control_marks: Mapping[str, int] = field(default_factory=dict)
+
+    def new_call_id(self) -> str:
+        """A fresh id of a call. Mistral's templates take ids of nine letters and digits only."""
+        return uuid.uuid4().hex[:9] if self.tool_calls.name.startswith("mistral") else f"call_{uuid.uuid4().hex}"
 
 
 def answer_formats(settings: Settings, template_source: str, tokenizer: Tokenizer) -> AnswerFormats:

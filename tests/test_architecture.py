@@ -37,7 +37,7 @@ EDGES = {
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
-    "runtime.constraint": "runtime runtime.constraint.schema",
+    "runtime.constraint": "runtime runtime.constraint.schema runtime.sealed",
     "runtime.constraint.schema": "runtime",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",

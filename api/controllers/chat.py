@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 
 from api.controllers.conversation import PreparedChat, prepare_chat
 from api.controllers.generating import answer
-from api.controllers.intake import AnyRequest, in_turn, new_id, receive_body
+from api.controllers.intake import AnyRequest, in_turn, receive_body
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.json_body import parse_object
@@ -42,7 +42,7 @@ class ChatController(Controller):
         body = await receive_body(request, service)
         service.require_room()
         chat = await in_turn(request, service, len(body), lambda: _prepare(body, service))
-        shape = _shape(chat)
+        shape = _shape(chat, service)
         return await answer(
             request,
             service,
@@ -67,13 +67,8 @@ async def _prepare(body: bytes, service: Service) -> PreparedChat:
     return await prepare_chat(asked, service, size_bytes=len(body))
 
 
-def _shape(chat: PreparedChat) -> ChatShape:
+def _shape(chat: PreparedChat, service: Service) -> ChatShape:
     fields: ChatRequest = chat.prepared.asked.fields
     last = fields.messages[-1]
     echo = text_of(last.content) if fields.echo and isinstance(last, AssistantMessage) else ""
-    return ChatShape(new_call_id=new_call_id, echo=echo, calls_only=chat.prepared.form.calls_only)
-
-
-def new_call_id() -> str:
-    """A fresh id of a tool call."""
-    return new_id("call_")
+    return ChatShape(new_call_id=service.model.answers.new_call_id, echo=echo, calls_only=chat.prepared.form.calls_only)

@@ -14,14 +14,16 @@ import llguidance
 from runtime.constraint import limits
 from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.constraint_cache import ConstraintCache
-from runtime.constraint.grammar import grammar_of
+from runtime.constraint.grammar import Grammar
 from runtime.constraint.library_call import LIBRARY_CALL
 from runtime.constraint.mask_threads import MaskThreads
-from runtime.constraint.spec import ConstraintSpec, Part
+from runtime.constraint.spec import ConstraintSpec, Literal, Part
 from runtime.constraint.spec_size import checked_size
 from runtime.constraint.token_table import TokenTable
+from runtime.constraint.trial import compiled
+from runtime.constraint.trial_process import TrialProcess
 from runtime.constraint.vocabulary import Vocabulary
-from runtime.errors import EngineUnavailable, Overloaded, RequestError
+from runtime.errors import ConstraintFailed, EngineUnavailable, Overloaded, RequestError
 
 
 class ConstraintCompiler:
@@ -34,13 +36,14 @@ class ConstraintCompiler:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="constraints")
         self._places = threading.BoundedSemaphore(limits.COMPILE_QUEUE)
         self._threads = MaskThreads(limits.MASK_THREADS)
-        self._cache = ConstraintCache(limits.CACHED_CONSTRAINTS, limits.CACHED_CHARS)
-        self._limits = limits.parser_limits()
+        self._cache = ConstraintCache(limits.CACHED_CONSTRAINTS, limits.CACHED_BYTES)
+        self._trials = TrialProcess(vocabulary)
 
     def submit(self, spec: ConstraintSpec) -> Future[CompiledConstraint]:
         """A future of the constraint; it fails with RequestError that names ``spec.field``. Costs a look-up here.
 
-        Raises Overloaded where too many constraints wait. Who asks for what is being compiled waits for the same.
+        Raises Overloaded where too many constraints wait, EngineUnavailable after ``close``, and RequestError at once
+        for what is too large to be looked at. Who asks for what is being compiled waits for the same.
         """
         answer: Future[CompiledConstraint] = Future()
         shared = self._cache.get(spec.part)
@@ -56,7 +59,11 @@ class ConstraintCompiler:
         size = checked_size(part)
         if not self._places.acquire(blocking=False):
             raise Overloaded(f"{limits.COMPILE_QUEUE} constraints wait to be compiled, no more may wait")
-        future = self._executor.submit(self._compile, part)
+        try:
+            future = self._executor.submit(self._compile, part)
+        except RuntimeError as error:
+            self._places.release()
+            raise EngineUnavailable("the server is closing; no constraint is compiled any more") from error
         self._cache.put(part, future, size)
         future.add_done_callback(lambda done: self._finished(part, done))
         return future
@@ -66,26 +73,35 @@ class ConstraintCompiler:
         self._places.release()
         if future.cancelled() or not isinstance(future.exception(), RequestError | None):
             self._cache.discard(part, future)
+        elif future.exception() is None:
+            self._cache.resize(part, future, future.result().num_bytes)
 
     def prepare(self) -> None:
-        """Build now what the first constraint would otherwise wait for. Blocks."""
-        self._executor.submit(self._ready_table).result()
+        """Build now what the first constraint would otherwise wait for. Blocks for a second."""
+        self._executor.submit(lambda: self._compile(Literal("a"))).result()
 
     def close(self) -> None:
         """End the threads; what waits to be compiled is cancelled. No matcher may be used afterwards."""
         self._executor.shutdown(cancel_futures=True)
+        self._trials.close()
         self._threads.close()
 
     def _ready_table(self) -> TokenTable:
         if self._table is None:
+            self._trials.start()  # it gets ready while the table is built
             self._table = TokenTable(self._vocabulary)
         return self._table
 
     def _compile(self, part: Part) -> CompiledConstraint:
         table = self._ready_table()
-        grammar = grammar_of(part, self._vocabulary.control_ids)
+        grammar, num_bytes = self._trials.run(part)
+        try:
+            origin = self._matcher(grammar)
+        except ConstraintFailed as error:
+            raise RequestError(f"the constraint cannot be enforced: {error}") from error
         return CompiledConstraint(
-            self._matcher(grammar),
+            origin,
+            num_bytes=num_bytes + len(grammar.text),
             vocab_size=len(self._vocabulary.token_bytes),
             end_ids=self._end_ids,
             threads=self._threads,
@@ -93,14 +109,13 @@ class ConstraintCompiler:
             renew=lambda constraint: self._renew(constraint, grammar),
         )
 
-    def _matcher(self, grammar: str) -> llguidance.LLMatcher:
+    def _matcher(self, grammar: Grammar) -> llguidance.LLMatcher:
+        matcher = compiled(self._ready_table(), grammar)
         with LIBRARY_CALL:
-            matcher = llguidance.LLMatcher(self._ready_table().library, grammar, log_level=0, limits=self._limits)
-        if matcher.is_error():
-            raise RequestError(_first_line(matcher.get_error()))
+            matcher.compute_bitmask()  # the states that every first mask needs
         return matcher
 
-    def _renew(self, constraint: CompiledConstraint, grammar: str) -> None:
+    def _renew(self, constraint: CompiledConstraint, grammar: Grammar) -> None:
         with contextlib.suppress(RuntimeError):  # the executor is closed, and so are all choices
             self._executor.submit(lambda: constraint.refresh(self._matcher(grammar)))
 
@@ -119,8 +134,3 @@ def _hand_on(shared: Future[CompiledConstraint], answer: Future[CompiledConstrai
 
 def _blaming(error: RequestError, field: str) -> RequestError:
     return RequestError(str(error), field)
-
-
-def _first_line(message: str) -> str:
-    """The library's words without the places in a grammar that the client never saw."""
-    return message.splitlines()[0][:300] if message else "it cannot be compiled"

@@ -22,20 +22,22 @@ from runtime.errors import ConstraintFailed
 class CompiledConstraint:
     """The implementation of ``runtime.token_mask.Constraint``.
 
-    ``origin`` is a matcher at the start of the text, never moved. ``renew`` has a new one made, in its own time, and
-    gives it to ``refresh``. ``tokens_of`` writes a text as tokens, with the names of control tokens as those tokens.
+    ``origin`` is a matcher at the start of the text, never moved, of ``num_bytes``. ``renew`` has another one made, in
+    its own time, and gives it to ``refresh``. ``tokens_of`` writes a text as tokens, control tokens by their names.
     """
 
     def __init__(
         self,
         origin: llguidance.LLMatcher,
         *,
+        num_bytes: int,
         vocab_size: int,
         end_ids: frozenset[int],
         threads: MaskThreads,
         tokens_of: Callable[[str], Sequence[int]],
         renew: Callable[[CompiledConstraint], None],
     ) -> None:
+        self.num_bytes = num_bytes
         self._origin = origin
         self._vocab_size = vocab_size
         self._end_ids = end_ids

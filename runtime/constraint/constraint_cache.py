@@ -11,7 +11,7 @@ from runtime.constraint.spec import Part
 
 
 class ConstraintCache:
-    """Holds ``max_count`` futures whose specs have ``max_size`` characters together. Safe on any thread."""
+    """Holds ``max_count`` futures that take ``max_size`` bytes together. Safe on any thread."""
 
     def __init__(self, max_count: int, max_size: int) -> None:
         self._max_count, self._max_size = max_count, max_size
@@ -30,17 +30,26 @@ class ConstraintCache:
     def put(self, part: Part, future: Future[CompiledConstraint], size: int) -> None:
         """Keep a future, and drop the oldest until all fit."""
         with self._lock:
-            self._drop(part)
-            self._entries[part] = (future, size)
-            self._size += size
-            while len(self._entries) > self._max_count or self._size > self._max_size:
-                self._drop(next(iter(self._entries)))
+            self._keep(part, future, size)
+
+    def resize(self, part: Part, future: Future[CompiledConstraint], size: int) -> None:
+        """Say what this future's constraint turned out to take, if it is still kept."""
+        with self._lock:
+            if part in self._entries and self._entries[part][0] is future:
+                self._keep(part, future, size)
 
     def discard(self, part: Part, future: Future[CompiledConstraint]) -> None:
         """Forget the part, if this future is still what is kept for it."""
         with self._lock:
             if part in self._entries and self._entries[part][0] is future:
                 self._drop(part)
+
+    def _keep(self, part: Part, future: Future[CompiledConstraint], size: int) -> None:
+        self._drop(part)
+        self._entries[part] = (future, size)
+        self._size += size
+        while len(self._entries) > self._max_count or self._size > self._max_size:
+            self._drop(next(iter(self._entries)))
 
     def _drop(self, part: Part) -> None:
         if part in self._entries:

@@ -6,14 +6,13 @@ followed by a text that it could also match would never end. Knows no tokens but
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from runtime.constraint import limits
+from runtime.constraint.choices import choice_expression
 from runtime.constraint.control_names import ControlNames
 from runtime.constraint.lark import check_lark
 from runtime.constraint.pattern import translated
@@ -38,7 +37,14 @@ from runtime.errors import RequestError
 _ANY_TEXT = "/(?s:.*)/"
 
 
-def grammar_of(part: Part, control_ids: Mapping[str, int]) -> str:
+class Grammar(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What llguidance compiles; ``has_lark`` where a part of it is a client's own grammar."""
+
+    text: str
+    has_lark: bool
+
+
+def grammar_of(part: Part, control_ids: Mapping[str, int]) -> Grammar:
     """The whole grammar. Raises RequestError, without a field, for what is refused before compiling."""
     return _Writer(control_ids).grammar(part)
 
@@ -56,6 +62,7 @@ class _Writer:
         self._controls = ControlNames(control_ids)
         self._lines: list[str] = []
         self._grammars: list[dict[str, Any]] = []
+        self._has_lark = False
         self._triggers: dict[str, str] = {}
         self._writers: dict[type[Part], Callable[[Any], _Expression]] = {
             Json: self._json,
@@ -70,11 +77,12 @@ class _Writer:
             Tagged: self._tagged,
         }
 
-    def grammar(self, part: Part) -> str:
+    def grammar(self, part: Part) -> Grammar:
         """The grammar of the whole."""
         start = self._as_rule(self._write(part))
         lines = [f"start: {start}", *self._lines]
-        return msgspec.json.encode({"grammars": [{"lark_grammar": "\n".join(lines)}, *self._grammars]}).decode()
+        grammars = [{"lark_grammar": "\n".join(lines)}, *self._grammars]
+        return Grammar(text=msgspec.json.encode({"grammars": grammars}).decode(), has_lark=self._has_lark)
 
     def _write(self, part: Part) -> _Expression:
         return self._writers[type(part)](part)
@@ -102,6 +110,7 @@ class _Writer:
 
     def _lark(self, part: Lark) -> _Expression:
         check_lark(part.grammar)
+        self._has_lark = True
         return self._subgrammar("lark_grammar", part.grammar)
 
     def _subgrammar(self, kind: str, value: object) -> _Expression:
@@ -113,8 +122,7 @@ class _Writer:
         return _Expression(_regex(translated(part.regex)), is_terminal=True)
 
     def _choice(self, part: Choice) -> _Expression:
-        _check_choices(part.texts)
-        return _Expression(_regex("|".join([escaped(text) for text in part.texts])), is_terminal=True)
+        return _Expression(_regex(choice_expression(part.texts)), is_terminal=True)
 
     def _literal(self, part: Literal) -> _Expression:
         segments = self._controls.segments(part.text)
@@ -204,13 +212,3 @@ def _times(least: int, most: int | None) -> str:
     if most is None:
         return "*" if least == 0 else f"{{{least},}}"
     return f"{{{least},{most}}}"
-
-
-def _check_choices(texts: tuple[str, ...]) -> None:
-    if not texts:
-        raise RequestError("the list of choices is empty; give at least one text")
-    if len(texts) > limits.MAX_CHOICES:
-        raise RequestError(f"there are {len(texts)} choices; at most {limits.MAX_CHOICES} are allowed")
-    if len(set(texts)) < len(texts):
-        (twice, times), *_ = Counter(texts).most_common(1)
-        raise RequestError(f"the choice {twice!r:.80} is given {times} times")

@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime.constraint import limits
 from runtime.constraint.library_call import LIBRARY_CALL
+from runtime.constraint.library_error import meaning
 from runtime.constraint.mask_threads import MaskThreads
 from runtime.errors import ConstraintFailed
 from runtime.token_mask import MaskArray
@@ -149,5 +150,4 @@ class GrammarMatcher:
         raise failure
 
     def _library_failure(self, fallback: str) -> ConstraintFailed:
-        lines = self._matcher.get_error().splitlines() or [fallback]
-        return ConstraintFailed(f"the constraint cannot go on: {lines[0]:.200}")
+        return ConstraintFailed(f"the constraint cannot go on: {meaning(self._matcher.get_error() or fallback)}")

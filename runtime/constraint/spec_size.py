@@ -39,11 +39,13 @@ def checked_size(part: Part) -> int:
 
 
 def _content(part: Part) -> tuple[tuple[str, ...], tuple[Part, ...]]:
-    """A part's own texts, and the parts inside it."""
+    """A part's own texts, and the parts inside it. Raises RequestError for too many choices."""
     match part:
         case Json(text) | Pattern(text) | Lark(text) | Literal(text) | Until(text):
             return (text,), ()
         case Choice(texts):
+            if len(texts) > limits.MAX_CHOICES:
+                raise RequestError(f"there are {len(texts)} choices; at most {limits.MAX_CHOICES} are allowed")
             return texts, ()
         case Sequence(parts) | Either(parts):
             return (), parts

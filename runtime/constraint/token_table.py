@@ -26,10 +26,12 @@ class TokenTable:
         # The library asks for the attributes of its own wrapper, not for the class.
         wrapper = cast("TokenizerWrapper", _Wrapper(self, vocabulary))
         self.library = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.end_ids))
-        vocabulary.encode("a")  # a tokenizer may build something with its first text; no mask should wait for that
+        self.written("a")  # a tokenizer may build something with its first text; no mask should wait for that
 
     def written(self, text: str) -> list[int]:
         """Token ids of ordinary text, which spell it byte by byte and hold no control token."""
+        if self._vocabulary.encode is None:
+            return self.library.greedy_tokenize(text)
         try:
             token_ids = self._vocabulary.encode(text)
         except RequestError:

@@ -10,12 +10,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import weakref
 from pathlib import Path
 
 import msgspec
 
+from runtime.sealed.deadline import Deadline, process_clock
 from runtime.sealed.frame import HEADER_BYTES, MAX_FRAME_BYTES, Hello, body_bytes, framed
 
 _LOG = logging.getLogger("powertrain.sealed")
@@ -41,15 +41,16 @@ class SealedProcess:
         self._children: list[_Child] = []  # none or one; shared with the finalizer
         weakref.finalize(self, _end_all, self._children)
 
-    def exchange(self, job: bytes, deadline_s: float) -> bytes:
-        """One job's answer. Raises TimeoutError at the deadline, EOFError or OSError where the process ends instead.
+    def exchange(self, job: bytes, deadline_s: float, *, cpu_limit_s: float | None = None) -> bytes:
+        """One job's answer. Raises TimeoutError at a limit, EOFError or OSError where the process ends instead.
 
         Then it is killed, and another one is started at once. Raises RuntimeError where none can be started.
+        ``deadline_s`` is by the clock on the wall, ``cpu_limit_s`` what the process itself may compute.
         """
         frame = framed(job)
         child = self._started_child()
         try:
-            return child.exchange(frame, deadline_s)
+            return child.exchange(frame, child.deadline(deadline_s, cpu_limit_s))
         except (OSError, EOFError) as error:
             _LOG.warning("a job ended the process for %s (%s); a new one is started", self._work, type(error).__name__)
             self.end()
@@ -110,15 +111,18 @@ class _Child:
         """Return once the process is sealed. Raises what ``exchange`` raises, or msgspec's errors."""
         if self._is_started:
             return
-        hello = msgspec.msgpack.decode(self.exchange(framed(self._setup), _START_S), type=Hello)
+        hello = msgspec.msgpack.decode(self.exchange(framed(self._setup), self.deadline(_START_S)), type=Hello)
         if hello.unsealed is not None:
             _LOG.warning("the process for %s runs without a system call filter: %s", self._work, hello.unsealed)
         self._is_started = True
 
-    def exchange(self, frame: bytes, deadline_s: float) -> bytes:
+    def deadline(self, wall_s: float, cpu_s: float | None = None) -> Deadline:
+        """The end of a job that begins now."""
+        return Deadline(wall_s, cpu_s, process_clock(self.pid))
+
+    def exchange(self, frame: bytes, deadline: Deadline) -> bytes:
         """A frame's answer. Raises TimeoutError, EOFError or OSError when there is none: then end the process."""
-        deadline = time.monotonic() + deadline_s
-        self._channel.settimeout(deadline_s)
+        self._channel.settimeout(deadline.wall_left_s())
         self._channel.sendall(frame)
         size = body_bytes(self._read(HEADER_BYTES, deadline))
         if size > MAX_FRAME_BYTES:
@@ -131,14 +135,14 @@ class _Child:
         self._process.kill()
         self._process.wait()
 
-    def _read(self, count: int, deadline: float) -> bytes:
+    def _read(self, count: int, deadline: Deadline) -> bytes:
         parts = []
         while count:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            self._channel.settimeout(left_s)
-            part = self._channel.recv(min(count, 1 << 20))
+            self._channel.settimeout(deadline.left_s())
+            try:
+                part = self._channel.recv(min(count, 1 << 20))
+            except TimeoutError:
+                continue  # the process may have been kept waiting, and then it has time left
             if not part:
                 raise EOFError
             parts.append(part)

@@ -36,13 +36,13 @@ class ToolCallParser:
     """An AnswerParser. White space beside calls is no content.
 
     ``eager`` tells a call as soon as it is settled and its arguments as they come: for text that cannot break, since a
-    constraint enforces it. What an eager parser told stays told: if the text breaks all the same, the rest of the block
-    is dropped. Otherwise a block is told when it is complete. ``single`` tells the first call and nothing after it.
+    constraint enforces it. What is settled stays told; if the text breaks all the same, the rest of it is dropped. A
+    parser that is not eager tells a block when it is complete. ``single`` tells the first call and nothing after it.
     """
 
     __slots__ = (
         "_bare", "_before", "_block", "_calls", "_cursor", "_eager", "_has_content", "_marks", "_over", "_reader",
-        "_single", "_space", "_told",
+        "_single", "_space",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +57,6 @@ class ToolCallParser:
         self._cursor = Cursor()
         self._block: Steps[None] | None = None
         self._before = 0  # calls before this block
-        self._told = False  # a call of this block was told
         self._over = False  # whatever follows is dropped
         self._space: list[str] = []  # white space that is content only if content follows
         self._has_content = False
@@ -93,8 +92,7 @@ class ToolCallParser:
         """Tell the text before the next block; False where none begins in what has arrived."""
         cursor = self._cursor
         begin = self._next_opening()
-        held = 0 if cursor.ended else self._marks.held_back(cursor.buffer, cursor.position)
-        end = len(cursor.buffer) - held if begin is None else begin
+        end = self._settled_end() if begin is None else begin
         self._content(cursor.buffer[cursor.position : end], deltas)
         cursor.position = end
         if begin is None:
@@ -102,8 +100,13 @@ class ToolCallParser:
         cursor.mark()
         self._block = self._reader(cursor, self._calls)
         self._before = self._calls.count
-        self._told = False
         return True
+
+    def _settled_end(self) -> int:
+        """Where the text ends that is no mark and cannot become one."""
+        cursor = self._cursor
+        held = 0 if cursor.ended else self._marks.held_back(cursor.buffer, cursor.position)
+        return len(cursor.buffer) - held
 
     def _next_opening(self) -> int | None:
         cursor = self._cursor
@@ -127,12 +130,12 @@ class ToolCallParser:
             self._block = None
             self._give_up(deltas)
             return True
-        if self._eager:
-            deltas += self._tell()
+        deltas += self._tell() if self._eager else []
         return False
 
     def _give_up(self, deltas: list[AnswerDelta]) -> None:
-        if self._told:
+        if self._eager and self._calls.count > self._before:
+            deltas += self._tell()
             self._over = True
             return
         self._calls.forget(self._before)
@@ -142,7 +145,6 @@ class ToolCallParser:
 
     def _tell(self) -> list[AnswerDelta]:
         deltas = self._calls.take()
-        self._told = self._told or bool(deltas)
         if self._single:
             return [delta for delta in deltas if isinstance(delta, CallStarted | ArgumentsDelta) and not delta.index]
         return deltas

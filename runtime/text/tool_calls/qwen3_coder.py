@@ -17,6 +17,7 @@ from runtime.text.tool_calls.calls import Calls
 from runtime.text.tool_calls.enforcement import Wire
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call
+from runtime.text.tool_calls.json_text import json_value
 from runtime.text.tool_calls.json_wire import arguments_call
 from runtime.text.tool_calls.parameters import Parameter, is_plain, parameters
 from runtime.text.tool_calls.parser import Opening
@@ -28,7 +29,9 @@ FUNCTION_END = "</function>"
 PARAMETER = "<parameter="
 PARAMETER_END = "</parameter>"
 _NAME = re.compile(r"[^<>\n]*")
+_BLANKS = re.compile(r"[ \t\r\n]*")
 _VALUE_ENDS = Marks((PARAMETER_END,))
+_UNDECLARED = frozenset({"string"})
 
 
 def read(cursor: Cursor, calls: Calls) -> Steps[None]:
@@ -62,13 +65,25 @@ def _function(cursor: Cursor, calls: Calls) -> Steps[None]:
         yield from cursor.expect(">")
         if key in seen:
             raise Unparsable
-        text = yield from cursor.text_until(_VALUE_ENDS)
-        types = declared[key].types if key in declared else frozenset({"string"})
+        types = declared[key].types if key in declared else _UNDECLARED
+        text = yield from _value(cursor, types)
         value = typed_text(text.removeprefix("\n").removesuffix("\n"), types)
         calls.arguments(f"{', ' if seen else ''}{json.dumps(key, ensure_ascii=False)}: {value}")
         seen.add(key)
     yield from cursor.expect_or_end(FUNCTION_END)
     calls.arguments("}")
+
+
+def _value(cursor: Cursor, types: frozenset[str]) -> Steps[str]:
+    """A value's text up to its closing tag, which may also stand inside a string of a JSON value."""
+    pieces = [(yield from cursor.text(_BLANKS))]
+    if types and "string" not in types and (yield from cursor.peek()) in {"{", "["}:
+        try:
+            yield from json_value(cursor, pieces.append)
+        except Unparsable:
+            pass  # no JSON: the rest of it is text
+    yield from cursor.until(_VALUE_ENDS, pieces.append)
+    return "".join(pieces)
 
 
 def _call_part(tool: Tool) -> Part:
@@ -87,7 +102,7 @@ def _parameter_part(parameter: Parameter) -> Part | None:
     end = f"\n{PARAMETER_END}\n"
     value: Part
     if parameter.is_text:
-        value = Until(end)
+        value = Sequence((Until(PARAMETER_END), Literal("\n")))
     elif parameter.choices and not any(PARAMETER_END in choice for choice in parameter.choices):
         value = Sequence((Choice(parameter.choices), Literal(end)))
     elif parameter.types and "string" not in parameter.types:
