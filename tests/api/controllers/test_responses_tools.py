@@ -44,7 +44,7 @@ def tools_server() -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(tools_server: RunningServer) -> Iterator[OpenAI]:
     with tools_server.openai as opened:
         yield opened
@@ -177,7 +177,7 @@ def test_a_call_cut_off_is_incomplete(client: OpenAI, tools_server: RunningServe
     assert found["output"][-1]["status"] == "incomplete"
     with (
         client.responses.stream(model=NAMES[0], input="abcdef", max_output_tokens=2) as events,
-        pytest.raises(RuntimeError, match="response.completed"),
+        pytest.raises(RuntimeError, match=r"response\.completed"),
     ):
         events.get_final_response()
     with pytest.raises(openai.BadRequestError, match="keeps no items"):

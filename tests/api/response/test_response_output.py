@@ -18,7 +18,7 @@ from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, 
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 ITEMS: TypeAdapter[Any] = TypeAdapter(ResponseOutputItem)
-CALLS = [
+CALLS: list[AnswerDelta] = [
     CallStarted(0, "look"),
     ArgumentsDelta(0, '{"at":'),
     ArgumentsDelta(0, '"it"}'),
