@@ -276,9 +276,14 @@ def test_a_client_that_leaves_frees_its_slot(server: RunningServer) -> None:
     body = msgspec.json.encode({"input": "*ab", "max_output_tokens": 200, "stream": True})
     lines = ["POST /v1/responses HTTP/1.1", "host: localhost", "content-type: application/json"]
     head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        connection.sendall(head.encode() + body)
-        assert b"response.created" in connection.recv(4096)
+    server.gate.reached.clear()
+    server.gate.open.clear()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(head.encode() + body)
+            assert server.gate.reached.wait(10)  # the engine is about to compute for it
+        server.wait_for(lambda: server.metric("request_client_disconnected_total") == gone + 1)
+    finally:
+        server.gate.open.set()
     server.wait_idle()
-    assert server.metric("request_client_disconnected_total") == gone + 1
     assert server.metric("num_requests_running") == 0
