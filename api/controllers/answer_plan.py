@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from runtime.constraint.spec import ConstraintSpec, Either
+from runtime.constraint.spec import ConstraintSpec, Either, Part, Tagged
+from runtime.constraint.thinking_budget import ThinkingBudget
 from runtime.text.answer_delta import AnswerParser
 from runtime.text.reasoning.forms import ReasoningForm, Section
 from runtime.text.reasoning.parser import ContentParser, ReasoningParser
@@ -25,20 +26,37 @@ from api.response.choice_stream import AnswerForm
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlan:
-    """``demand`` is None where any text will do."""
+    """``demand`` is None where any text will do, ``budget`` where reasoning may take as long as it likes."""
 
     form: AnswerForm
     demand: ConstraintSpec | None
+    budget: ThinkingBudget | None = None
 
 
 def answer_plan(fields: ChatRequest, formats: AnswerFormats, prompt: str) -> AnswerPlan:
     """The plan of a request whose fields are right. How its ``prompt`` ends tells where the answer begins."""
     plan = _without_reasoning(fields, formats)
     form = replace(plan.form, shows_reasoning=fields.include_reasoning is not False)
-    plan = AnswerPlan(form, plan.demand)
-    if formats.reasoning is None:
+    plan = replace(plan, form=form)
+    reasoning = formats.reasoning
+    if reasoning is None:
         return plan
-    return _after_reasoning(plan, formats.reasoning, formats.reasoning.section(prompt, prefill=_prefill(fields)))
+    section = reasoning.section(prompt, prefill=_prefill(fields))
+    num_tokens = fields.thinking_token_budget
+    if num_tokens is None or section is Section.CLOSED:
+        return _after_reasoning(plan, reasoning, section)
+    budget = ThinkingBudget(
+        num_tokens, reasoning.begins, reasoning.end, reasoning.other_ends, is_open=section is Section.OPEN
+    )
+    demand = plan.demand or ConstraintSpec(_anything(fields, formats), "thinking_token_budget")
+    return replace(_after_reasoning(replace(plan, demand=demand), reasoning, section), budget=budget)
+
+
+def _anything(fields: ChatRequest, formats: AnswerFormats) -> Part:
+    """Free text, with calls where there are tools: the marks of calls may be control tokens."""
+    tools = callable_tools(fields.offered_tools) if fields.choice_of_tools == "auto" else []
+    held = [replace(tool, parameters=ANY_OBJECT, strict=True) for tool in tools]
+    return formats.tool_calls.offered(held, single=fields.parallel_tool_calls is False) or Tagged(())
 
 
 def _without_reasoning(fields: ChatRequest, formats: AnswerFormats) -> AnswerPlan:
@@ -84,7 +102,7 @@ def _after_reasoning(plan: AnswerPlan, reasoning: ReasoningForm, section: Sectio
         return ReasoningParser(reasoning, section, following(), exact=exact)
 
     demand = plan.demand and replace(plan.demand, part=reasoning.before(plan.demand.part, section))
-    return AnswerPlan(replace(plan.form, new_parser=new_parser), demand)
+    return replace(plan, form=replace(plan.form, new_parser=new_parser), demand=demand)
 
 
 def _prefill(fields: ChatRequest) -> str:

@@ -17,7 +17,7 @@ from api.controllers.generating import Prepared, answer
 from api.controllers.intake import AnyRequest, in_turn, receive_body
 from api.controllers.service import Service
 from api.request.completion import MAX_PROMPTS, CompletionRequest
-from api.request.constraint import asked_constraint
+from api.request.constraint import asked_constraint, check_marks
 from api.request.early_length import check_text
 from api.request.field_errors import describe
 from api.request.json_body import parse_object
@@ -76,7 +76,9 @@ def _fitted(body: bytes, service: Service) -> _Found:
         message = f"n: {len(prompts)} prompts times {fields.num_choices} choices is more than {MAX_CHOICES}"
         raise RequestError(message, "n")
     sampling = _shared_sampling(fields, prompts, model)
-    prepared = Prepared(asked=asked, prompts=prompts, sampling=sampling, demand=asked_constraint(fields))
+    demand = asked_constraint(fields)
+    check_marks(demand, model.tokenizer.names_control_token)
+    prepared = Prepared(asked=asked, prompts=prompts, sampling=sampling, demand=demand)
     return _Found(prepared, _echoes(fields, prompts, model))
 
 

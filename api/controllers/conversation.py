@@ -15,6 +15,7 @@ from api.controllers.answer_plan import answer_plan
 from api.controllers.generating import Prepared
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
+from api.request.constraint import asked_constraint, check_marks
 from api.request.early_length import check_length
 from api.request.prompt import Prompt, build_prompt
 from api.request.sampling import sampling_params, truncate_prompt
@@ -51,6 +52,14 @@ def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -
     max_tokens = resolve_max_tokens(len(prompt_ids), fields.asked_max_tokens, model.max_model_len, default)
     logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
     sampling = sampling_params(fields, model, max_tokens=max_tokens, logprobs=logprobs)
+    check_marks(asked_constraint(fields), model.tokenizer.names_control_token)
     plan = answer_plan(fields, model.answers, prompt.text)
-    prepared = Prepared(asked=asked, prompts=(prompt_ids,), sampling=sampling, form=plan.form, demand=plan.demand)
+    prepared = Prepared(
+        asked=asked,
+        prompts=(prompt_ids,),
+        sampling=sampling,
+        form=plan.form,
+        demand=plan.demand,
+        budget=plan.budget,
+    )
     return PreparedChat(prepared, prompt.text)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from runtime.constraint.spec import ConstraintSpec
+from runtime.constraint.thinking_budget import BudgetedConstraint, ThinkingBudget
 from runtime.request import Request as EngineRequest
 from runtime.request import SamplingParams
 from runtime.text.text_stream import TextStream
@@ -38,6 +39,7 @@ from api.response.renderer import AnswerOptions, Renderer
 _BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
 _MAX_HEADER_CHARS = 1024
 
+Result = TypeVar("Result")
 NewRenderer = Callable[[RequestRecord, AnswerOptions], Renderer]
 
 
@@ -51,6 +53,7 @@ class Prepared(Generic[Fields]):
     sampling: SamplingParams
     form: AnswerForm = field(default_factory=AnswerForm)
     demand: ConstraintSpec | None = None
+    budget: ThinkingBudget | None = None
 
 
 async def answer(
@@ -67,7 +70,7 @@ async def answer(
     Raises RequestError for a demand that cannot be had, Overloaded, EngineUnavailable, or ClientGoneError: all of them
     before any byte of an answer.
     """
-    constraint = await _compiled(request, service, prepared.demand)
+    constraint = await _compiled(request, service, prepared)
     fields: SamplingFields = prepared.asked.fields
     record = _record(request, prepared, arrival_ns)
     renderer = new_renderer(record, _options(service, prepared, new_id(id_prefix)))
@@ -90,15 +93,21 @@ async def answer(
     )
 
 
-async def _compiled(request: AnyRequest, service: Service, demand: ConstraintSpec | None) -> Constraint | None:
+async def _compiled(request: AnyRequest, service: Service, prepared: Prepared[Any]) -> Constraint | None:
     """The constraint of a demand, compiled on the compiler's thread; dropped when the client leaves meanwhile."""
+    model, demand, budget = service.model, prepared.demand, prepared.budget
     if demand is None:
         return None
+    waiting = asyncio.wrap_future(model.compiler.submit(demand))
+    compiled = await unless_gone(request.receive, _result_of(waiting))
+    if budget is None:
+        return compiled
+    end_ids = model.tokenizer.encode(budget.end)
+    return BudgetedConstraint(compiled, budget, end_ids=end_ids, token_bytes=model.tokenizer.token_bytes)
 
-    async def wait() -> Constraint:
-        return await asyncio.wrap_future(service.model.compiler.submit(demand))
 
-    return await unless_gone(request.receive, wait())
+async def _result_of(waiting: asyncio.Future[Result]) -> Result:
+    return await waiting
 
 
 def _record(request: AnyRequest, prepared: Prepared[Any], arrival_ns: int) -> RequestRecord:

@@ -45,10 +45,21 @@ def asked_constraint(fields: SamplingFields) -> ConstraintSpec | None:
     return found[0] if found else None
 
 
+def check_marks(demand: ConstraintSpec | None, names_control_token: Callable[[str], bool]) -> None:
+    """Raise RequestError where a client's structural tag would have the model write a control token."""
+    if demand is None or not isinstance(demand.part, Tagged):
+        return
+    for tag in demand.part.tags:
+        for mark in (tag.begin, tag.end):
+            if names_control_token(mark):
+                message = f"{demand.field}: {describe(mark)} holds a control token; marks are ordinary text"
+                raise RequestError(message, demand.field)
+
+
 def _demands(fields: SamplingFields) -> Iterator[ConstraintSpec]:
     match fields.response_format:
-        case JsonObjectFormat():
-            yield ConstraintSpec(Json(ANY_OBJECT), "response_format")
+        case JsonObjectFormat(schema):
+            yield ConstraintSpec(_json(schema), "response_format" if schema is None else "response_format.schema")
         case JsonSchemaFormat(named):
             yield ConstraintSpec(_json(named.schema), "response_format.json_schema.schema")
         case StructuralTag() as tag:

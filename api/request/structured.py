@@ -26,7 +26,9 @@ class TextFormat(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
 
 
 class JsonObjectFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
-    """Any JSON object."""
+    """Any JSON object, or JSON that ``schema`` admits, as some servers spell it."""
+
+    schema: SchemaValue | None = None
 
 
 class NamedSchema(msgspec.Struct, frozen=True):

@@ -19,8 +19,8 @@ def choice_expression(texts: Sequence[str]) -> str:
     if not texts:
         raise RequestError("the list of choices is empty; give at least one text")
     if len(set(texts)) < len(texts):
-        (twice, times), *_ = Counter(texts).most_common(1)
-        raise RequestError(f"the choice {twice!r:.80} is given {times} times")
+        twice = next(text for text, times in Counter(texts).items() if times > 1)
+        raise RequestError(f"the choice {twice!r:.80} is given twice")
     return _alternatives(sorted(texts), 0, 0)
 
 

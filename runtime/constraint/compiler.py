@@ -31,7 +31,6 @@ class ConstraintCompiler:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._end_ids = frozenset(vocabulary.end_ids)
         self._table: TokenTable | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="constraints")
         self._places = threading.BoundedSemaphore(limits.COMPILE_QUEUE)
@@ -102,10 +101,8 @@ class ConstraintCompiler:
         return CompiledConstraint(
             origin,
             num_bytes=num_bytes + len(grammar.text),
-            vocab_size=len(self._vocabulary.token_bytes),
-            end_ids=self._end_ids,
+            table=table,
             threads=self._threads,
-            tokens_of=table.tokens_of,
             renew=lambda constraint: self._renew(constraint, grammar),
         )
 

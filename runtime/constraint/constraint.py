@@ -8,14 +8,15 @@ Knows no spec; whoever compiled it says how to do that again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import llguidance
 
 from runtime.constraint import limits
 from runtime.constraint.library_call import LIBRARY_CALL
 from runtime.constraint.mask_threads import MaskThreads
-from runtime.constraint.matcher import GrammarMatcher
+from runtime.constraint.matcher import GrammarMatcher, satisfied
+from runtime.constraint.token_table import TokenTable
 from runtime.errors import ConstraintFailed
 
 
@@ -23,7 +24,7 @@ class CompiledConstraint:
     """The implementation of ``runtime.token_mask.Constraint``.
 
     ``origin`` is a matcher at the start of the text, never moved, of ``num_bytes``. ``renew`` has another one made, in
-    its own time, and gives it to ``refresh``. ``tokens_of`` writes a text as tokens, control tokens by their names.
+    its own time, and gives it to ``refresh``.
     """
 
     def __init__(
@@ -31,18 +32,14 @@ class CompiledConstraint:
         origin: llguidance.LLMatcher,
         *,
         num_bytes: int,
-        vocab_size: int,
-        end_ids: frozenset[int],
+        table: TokenTable,
         threads: MaskThreads,
-        tokens_of: Callable[[str], Sequence[int]],
         renew: Callable[[CompiledConstraint], None],
     ) -> None:
         self.num_bytes = num_bytes
         self._origin = origin
-        self._vocab_size = vocab_size
-        self._end_ids = end_ids
+        self._table = table
         self._threads = threads
-        self._tokens_of = tokens_of
         self._renew = renew
         self._lock = threading.Lock()
         self._num_tokens = 0
@@ -50,21 +47,14 @@ class CompiledConstraint:
 
     def matcher(self) -> GrammarMatcher:
         """A way from the start of the text. Raises ConstraintFailed."""
-        return GrammarMatcher(
-            self._copy(),
-            vocab_size=self._vocab_size,
-            end_ids=self._end_ids,
-            threads=self._threads,
-            on_close=self._account,
-        )
+        return GrammarMatcher(self._copy(), table=self._table, threads=self._threads, on_close=self._account)
 
     def accepts_text(self, text: str) -> bool:
         """Whether this text, as a whole, satisfies the constraint. Linear in its length; raises ConstraintFailed."""
         matcher = self._copy()
-        token_ids = list(self._tokens_of(text))
+        token_ids = self._table.tokens_of(text)
         with LIBRARY_CALL:
-            is_prefix = matcher.try_consume_tokens(token_ids) == len(token_ids) and not matcher.is_error()
-            return is_prefix and (matcher.is_stopped() or matcher.is_accepting())
+            return matcher.try_consume_tokens(token_ids) == len(token_ids) and satisfied(matcher)
 
     def refresh(self, origin: llguidance.LLMatcher) -> None:
         """Take copies of this matcher from now on."""

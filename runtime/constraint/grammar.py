@@ -154,8 +154,7 @@ class _Writer:
             separator = _Expression(self._as_rule(separator), is_terminal=False)
         if part.at_most == 0:
             return _Expression('""', is_terminal=True)
-        least = max(part.at_least - 1, 0)
-        more = f"({separator.text} {inner.text}){_times(least, None if part.at_most is None else part.at_most - 1)}"
+        more = "" if part.at_most == 1 else f"({separator.text} {inner.text}){_more_times(part)}"
         text = f"({inner.text} {more})"
         return _Expression(f"{text}?" if part.at_least == 0 else text, is_terminal=inner.is_terminal)
 
@@ -208,7 +207,9 @@ def _followed(expression: str, texts: Iterable[str | int]) -> str:
     return " ".join([expression, *(_regex(escaped(str(text))) for text in texts)])
 
 
-def _times(least: int, most: int | None) -> str:
-    if most is None:
-        return "*" if least == 0 else f"{{{least},}}"
-    return f"{{{least},{most}}}"
+def _more_times(repeat: Repeat) -> str:
+    """How often the part may come after the first time; Lark knows no range that ends at 0."""
+    least = max(repeat.at_least - 1, 0)
+    if repeat.at_most is None:
+        return f"{{{least},}}" if least else "*"
+    return f"{{{least},{repeat.at_most - 1}}}"

@@ -17,11 +17,16 @@ from runtime.errors import RequestError
 
 
 class TokenTable:
-    """``library`` is what llguidance's matchers take. Blocks while it is built, mostly under the interpreter's lock."""
+    """``library`` is what llguidance's matchers take. Blocks while it is built, mostly under the interpreter's lock.
+
+    ``token_bytes`` and ``end_ids`` are the vocabulary's; ``special_ids`` are the tokens that no text ever becomes.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self._specials = frozenset({*vocabulary.control_ids.values(), *vocabulary.end_ids})
+        self.token_bytes = vocabulary.token_bytes
+        self.end_ids = frozenset(vocabulary.end_ids)
+        self.special_ids = frozenset({*vocabulary.control_ids.values(), *vocabulary.end_ids})
+        self._encode = vocabulary.encode
         self._names = ControlNames(vocabulary.control_ids)
         # The library asks for the attributes of its own wrapper, not for the class.
         wrapper = cast("TokenizerWrapper", _Wrapper(self, vocabulary))
@@ -30,16 +35,20 @@ class TokenTable:
 
     def written(self, text: str) -> list[int]:
         """Token ids of ordinary text, which spell it byte by byte and hold no control token."""
-        if self._vocabulary.encode is None:
+        if self._encode is None:
             return self.library.greedy_tokenize(text)
         try:
-            token_ids = self._vocabulary.encode(text)
+            token_ids = self._encode(text)
         except RequestError:
             return self.library.greedy_tokenize(text)
-        spelled = b"".join([self._vocabulary.token_bytes[token_id] for token_id in token_ids])
-        if spelled != text.encode() or not self._specials.isdisjoint(token_ids):
+        spelled = b"".join([self.token_bytes[token_id] for token_id in token_ids])
+        if spelled != text.encode() or not self.special_ids.isdisjoint(token_ids):
             return self.library.greedy_tokenize(text)
         return token_ids
+
+    def spelled(self, part: bytes) -> list[int]:
+        """Tokens that spell these bytes, which may end amid a character; where no token can, they spell less."""
+        return self.library.tokenize_bytes(part)
 
     def tokens_of(self, text: str) -> list[int]:
         """Token ids of a server's text: the names of control tokens are those tokens."""

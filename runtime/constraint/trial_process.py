@@ -40,10 +40,12 @@ class TrialProcess:
 
         Raises RequestError, without a field, that says which limit was exceeded and by how much.
         """
-        job = msgspec.msgpack.encode(part_to_wire(part))
         try:
+            job = msgspec.msgpack.encode(part_to_wire(part))
             answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
             trial = msgspec.msgpack.decode(answer, type=Trial)
+        except UnicodeEncodeError as error:
+            raise RequestError("the constraint holds half of a surrogate pair, which no UTF-8 text can") from error
         except TimeoutError as error:
             raise RequestError(
                 f"the constraint needs more than the {limits.TRIAL_CPU_S:g} s that compiling may take"

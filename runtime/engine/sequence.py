@@ -70,6 +70,11 @@ class Sequence:
         return len(self.token_ids) - self.num_prompt
 
     @property
+    def num_left(self) -> int:
+        """Tokens that may still be sampled."""
+        return self.request.sampling.max_tokens - self.num_generated
+
+    @property
     def is_copying(self) -> bool:
         """True while rows of its prompt are still to be copied from another slot."""
         return self.num_computed < self.num_cached
@@ -90,7 +95,7 @@ class Sequence:
         """Guesses at the next tokens, never as many as are left to generate; empty when there are none."""
         if self.draft is None:
             return []
-        return self.draft.propose(self.request.sampling.max_tokens - self.num_generated - 1)
+        return self.draft.propose(self.num_left - 1)
 
     def finished(
         self,

@@ -27,10 +27,13 @@ _HIDING = np.where(_BYTE_BITS, np.float32(0), np.float32(-np.inf))
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A matcher's ``mask`` of the next token, and whether the text before it satisfies the constraint."""
+    """A matcher's ``mask`` of the next token, and whether the text before it satisfies the constraint.
+
+    Only a choice with ``stop_token_ids`` needs the latter.
+    """
 
     mask: MaskArray
-    may_end: bool
+    may_end: bool = False
 
 
 class EndTokens:
@@ -64,6 +67,11 @@ def few_allowed(mask: MaskArray, vocab_size: int) -> NDArray[np.int64] | None:
     places = np.unpackbits(mask.take(words).view(np.uint8), bitorder="little").nonzero()[0]
     ids = words.take(places // _WORD_BITS) * _WORD_BITS + places % _WORD_BITS
     return ids[: int(ids.searchsorted(vocab_size))]
+
+
+def is_allowed(mask: MaskArray, token_id: int) -> bool:
+    """Whether a mask holds a token."""
+    return bool(int(mask[token_id // _WORD_BITS]) >> token_id % _WORD_BITS & 1)
 
 
 def hide_others(logits: FloatArray, mask: MaskArray) -> None:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from runtime.events import TokenLogprobs
 from runtime.request import Request
-from runtime.sampling.allowed_tokens import Allowed, EndTokens, few_allowed, hide_others
+from runtime.sampling.allowed_tokens import Allowed, EndTokens, few_allowed, hide_others, is_allowed
 from runtime.sampling.logit_rules import LogitRules
 from runtime.sampling.token_choice import draw, floor_of_top
 from runtime.session.session import FloatArray
+from runtime.token_mask import MaskArray
 
 _LOG = logging.getLogger("powertrain.sampler")
 
@@ -41,6 +42,7 @@ class SamplerState:
         self.params = request.sampling
         self.rules = LogitRules(request)
         self.ends = EndTokens(request)
+        self._takes_largest = self.params.is_greedy and self.rules.is_neutral and self.params.logprobs is None
         self._uniforms: list[float] = []  # the next ones, last first
         self._generator: np.random.Generator | None = None
         if not self.params.is_greedy:
@@ -50,6 +52,10 @@ class SamplerState:
         quiet = Context()
         quiet.run(np.seterr, all="ignore")
         self.run = quiet.run
+
+    def takes(self, best: int, mask: MaskArray) -> bool:
+        """True if of a mask's tokens this choice takes the row's largest, ``best``, whatever the others are."""
+        return self._takes_largest and is_allowed(mask, best)
 
     def uniform(self) -> float:
         """The next number in [0, 1) of this choice's own stream; 0 for a greedy one."""
@@ -108,11 +114,14 @@ def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None
     """Sample from a row [V], which is scratch afterwards. The constraint comes before every other rule."""
     params = state.params
     is_ruled = allowed is not None or not state.rules.is_neutral
-    if is_ruled and _argmax(logits) is None:  # before the rules hide it
+    best = _argmax(logits) if is_ruled else -1
+    if best is None:  # before the rules hide it
         return UNUSABLE
     ids = None
     if allowed is not None:
         mask = state.ends.applied(allowed)
+        if state.takes(best, mask):
+            return Sampled(best, None)
         ids = few_allowed(mask, len(logits))
         if ids is None:
             hide_others(logits, mask)

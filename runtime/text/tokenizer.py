@@ -96,6 +96,10 @@ class Tokenizer:
         self._check_controls(ids, written, add_special_tokens=add_special_tokens)
         return ids
 
+    def names_control_token(self, text: str) -> bool:
+        """True when a control token's name stands in a text."""
+        return self._control_pattern is not None and self._control_pattern.search(text) is not None
+
     def fewest_tokens(self, text: str) -> int:
         """A number of tokens that the text surely has, without encoding it; 0 when its length tells nothing."""
         return self._bound.fewest_tokens(text)

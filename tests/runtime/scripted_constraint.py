@@ -28,13 +28,18 @@ def packed(token_ids: set[int], vocab_size: int) -> MaskArray:
 
 @dataclass
 class ScriptedConstraint:
-    """``late`` says after how many looks the mask of the n-th token of a choice is there; ``fail_at`` names the call,
-    and the number of committed tokens before it, that raises. A text may end where the rule has ``end``.
+    """A rule, and what goes wrong on its way.
+
+    late      after how many looks the mask of the n-th token of a choice is there
+    fail_at   the call that raises, from so many committed tokens on
+    forces    what is forced after the committed tokens; None: as long as the rule leaves no choice
+    end       the end token: a text may end where the rule has it
     """
 
     rule: Rule
     late: Callable[[int], int] = lambda _position: 0
     fail_at: tuple[str, int] | None = None
+    forces: Callable[[tuple[int, ...]], list[int]] | None = None
     end: int = END
     vocab_size: int = 512
     matchers: list[ScriptedMatcher] = field(default_factory=list)
@@ -103,7 +108,12 @@ class ScriptedMatcher:
 
     def forced(self) -> list[int]:
         self._expect("forced", "there")
-        return []
+        if self._constraint.forces is not None:
+            return self._constraint.forces(self.committed)
+        found: list[int] = []
+        while len(found) < 30 and len(next_ones := self._constraint.rule((*self.committed, *found))) == 1:
+            found += next_ones
+        return found
 
     def ends_within(self, token_id: int) -> tuple[int, ...]:
         self._expect("ends_within", "there")
@@ -125,5 +135,6 @@ class ScriptedMatcher:
     def _expect(self, call: str, *states: str) -> None:
         if self.state not in states:
             raise AssertionError(f"{call} while {self.state}, after {self.committed}")
-        if self._constraint.fail_at == (call, len(self.committed)):
+        failing, num_committed = self._constraint.fail_at or ("", 0)
+        if call == failing and len(self.committed) >= num_committed:
             raise ConstraintFailed(f"{call} failed")

@@ -9,7 +9,14 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from runtime.constraint.schema.context import Context, Unfinished
+from runtime.constraint.schema.demands import met
 from runtime.constraint.schema.document import parsed
+from runtime.constraint.schema.failures import failed
+from runtime.constraint.schema.references import References
+from runtime.constraint.schema.regex.language import LanguageTooLarge
+from runtime.constraint.schema.writing import written
+from runtime.errors import SchemaRefused
 
 LLGUIDANCE_OPTIONS: Mapping[str, str | bool | None] = MappingProxyType(
     {
@@ -36,4 +43,15 @@ def rewritten(schema_json: str) -> str:
     Every text that it admits is valid under ``schema_json``; not every valid text is admitted (names come in the
     schema's order, for one). Raises SchemaRefused, which names the keyword, its place, and what is allowed.
     """
-    return json.dumps(parsed(schema_json), ensure_ascii=False, separators=(",", ":"))
+    references = References(parsed(schema_json))
+    context = Context(references, met, failed)
+    root = references.root
+    try:
+        schema = written(context, context.state(root.schema, root.place, root.scope))
+    except Unfinished as error:
+        raise SchemaRefused("$ref", "", "refers to itself without going into a value, which has no meaning") from error
+    except LanguageTooLarge as error:
+        raise SchemaRefused("pattern", "", "the schema's patterns together are too large") from error
+    except RecursionError as error:
+        raise SchemaRefused("schema", "", "goes through too many references at one place") from error
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))

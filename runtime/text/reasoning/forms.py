@@ -27,8 +27,8 @@ class ReasoningForm:
     """One way to mark the section: it begins with one of ``begins`` and ends with ``end``, or one of ``other_ends``.
 
     ``gap`` is what the models write between the end and the answer. ``implied``: the section is there even if nothing
-    opens it. Models may have the marks as control tokens (``control_texts``): then their text must reach the parser
-    although control tokens are otherwise left out. ``end`` is also what a token budget writes to end the section.
+    opens it. An answer that begins with ``skip`` has no section. ``end`` is also what a token budget writes to end the
+    section. Marks that are not one control token each name those that they are made of in ``tokens``.
     """
 
     name: str
@@ -37,11 +37,13 @@ class ReasoningForm:
     other_ends: tuple[str, ...] = ()
     gap: str = "\n\n"
     implied: bool = False
+    skip: str = ""
+    tokens: tuple[str, ...] = ()
 
     @property
     def control_texts(self) -> tuple[str, ...]:
-        """The marks that may be control tokens."""
-        return (*self.begins, self.end, *self.other_ends)
+        """What may be control tokens: their text must reach the parser, although such tokens are left out otherwise."""
+        return self.tokens or (*self.begins, self.end, *self.other_ends)
 
     def section(self, prompt: str, *, prefill: str = "") -> Section:
         """What the end of a prompt says. ``prefill`` is the text of a last message that the answer continues."""
@@ -62,7 +64,8 @@ class ReasoningForm:
             return part
         if section is Section.OPEN:
             return Sequence(rest)
-        return Either((part, *(Sequence((Literal(begin), *rest)) for begin in self.begins)))
+        at_once = Sequence((Literal(self.skip), part)) if self.skip else part
+        return Either((at_once, *(Sequence((Literal(begin), *rest)) for begin in self.begins)))
 
 
 _THINK = ("<think>",)
@@ -75,20 +78,33 @@ GRANITE = ReasoningForm(
     gap="",
 )
 MISTRAL = ReasoningForm("mistral", ("[THINK]",), "[/THINK]", gap="")
-GEMMA4 = ReasoningForm("gemma4", ("<|channel>thought\n",), "<channel|>", gap="")
+GEMMA4 = ReasoningForm("gemma4", ("<|channel>thought\n",), "<channel|>", gap="", tokens=("<|channel>", "<channel|>"))
+GPT_OSS = ReasoningForm(
+    "gpt_oss",
+    ("<|channel|>analysis<|message|>",),
+    "<|end|><|start|>assistant<|channel|>final<|message|>",
+    gap="",
+    skip="<|channel|>final<|message|>",
+    tokens=("<|channel|>", "<|message|>", "<|end|>", "<|start|>"),
+)
 SEED_OSS = ReasoningForm("seed_oss", ("<seed:think>",), "</seed:think>", gap="")
 DEEPSEEK_R1 = ReasoningForm("deepseek_r1", _THINK, "</think>", implied=True)
 
-FORMS = {form.name: form for form in (THINK, DEEPSEEK_R1, GRANITE, MISTRAL, GEMMA4, SEED_OSS)}
+FORMS = {form.name: form for form in (THINK, DEEPSEEK_R1, GRANITE, MISTRAL, GEMMA4, GPT_OSS, SEED_OSS)}
 """The forms by their names here."""
-_ALIASES = dict.fromkeys(
-    ("deepseek_v3", "glm45", "holo2", "mimo", "nemotron_v3", "olmo3", "qwen3", "smollm3", "step3p5"), "think"
-) | dict.fromkeys(("minimax_m2", "qwq", "step3"), "deepseek_r1")
+_ALIASES = (
+    dict.fromkeys(
+        ("deepseek_v3", "glm45", "holo2", "mimo", "nemotron_v3", "olmo3", "qwen3", "smollm3", "step3p5"), "think"
+    )
+    | dict.fromkeys(("minimax_m2", "qwq", "step3"), "deepseek_r1")
+    | {"openai_gptoss": "gpt_oss"}
+)
 """Other names, most of them vLLM's -> the form."""
 NONE = "none"
 _MARKS = (
     ("[THINK]", MISTRAL),
     ("<|channel>thought", GEMMA4),
+    ("<|channel|>analysis<|message|>", GPT_OSS),
     ("<seed:think>", SEED_OSS),
     ("Here is my thought process:", GRANITE),
     ("<think>", THINK),

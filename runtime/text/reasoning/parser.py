@@ -81,6 +81,8 @@ class ReasoningParser:
         cursor, form = self._cursor, self._form
         before = yield from cursor.text(_BLANKS)
         begin = yield from cursor.accepts_any(form.begins)
+        if not begin and form.skip and (yield from cursor.accepts(form.skip)):
+            return
         if not begin and self._section is Section.POSSIBLE:
             self._deltas += self._following.feed(before) if before else []
             return

@@ -8,19 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted
+from runtime.text.tool_calls.parameters import Parameter, parameters
 from runtime.text.tool_calls.tool import Tool
 
 
 class Calls:
     """``count`` calls were found; the last one takes ``arguments``."""
 
-    __slots__ = ("_pieces", "_untold", "count", "tools")
+    __slots__ = ("_declared", "_pieces", "_untold", "count", "tools")
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self.tools = {tool.name: tool for tool in tools}
         self.count = 0
+        self._declared: dict[str, dict[str, Parameter]] = {}
         self._untold: list[AnswerDelta] = []
         self._pieces: list[str] = []  # of the last call's arguments
+
+    def declared(self, name: str) -> dict[str, Parameter]:
+        """A tool's parameters. Its schema is read once, however often it is called."""
+        if name not in self._declared:
+            self._declared[name] = parameters(self.tools[name])
+        return self._declared[name]
 
     def start(self, name: str) -> None:
         """A call of a tool begins."""

@@ -46,7 +46,7 @@ class Wire:
     def offered(self, tools: Sequence[Tool], *, single: bool) -> Part:
         """Free text, with calls that hold their schemas."""
         if self.bare:
-            text = Pattern(rf"\s*[^\s{re.escape(self.bare)}](?s:.*)")
+            text = Pattern(rf"\s*[^\s{re.escape(self.bare)}][\s\S]*")
             return Either((self.demanded(tools, single=single), text))
         tag = Tag(self.begin, self._inside(tools, single=single), self.end, self.trigger)
         return Tagged((tag,), stop_after_first=single)
@@ -87,8 +87,13 @@ def keywords(
         InTurn((part(parameter), *_following(rest[place + 1 :], part, separator)))
         for place, parameter in enumerate(rest)
     )
-    return (Repeat(Either(branches), at_most=1),)
+    return (optional(Either(branches)),)
+
+
+def optional(part: Part) -> Part:
+    """A part that is there or not."""
+    return Either((part, Literal("")))
 
 
 def _following(declared: Sequence[Parameter], part: Callable[[Parameter], Part], separator: str) -> tuple[Part, ...]:
-    return tuple(Repeat(InTurn((Literal(separator), part(parameter))), at_most=1) for parameter in declared)
+    return tuple(optional(InTurn((Literal(separator), part(parameter)))) for parameter in declared)

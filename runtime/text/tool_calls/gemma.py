@@ -27,6 +27,7 @@ _CALL = "call:"
 _NAME = re.compile(r"[^{}<>\s]*")
 _KEY = re.compile(r"[^:{}\[\],<>]*")
 _SCALAR = re.compile(r"[^,{}\[\]<>]*")
+_SCALAR_TYPES = frozenset({"integer", "number", "boolean", "null"})
 _MAX_DEPTH = 64
 
 
@@ -120,13 +121,7 @@ class _Dialect:
         declared = list(parameters(tool).values())
         names = [tool.name, *(parameter.name for parameter in declared)]
         inside = keywords(declared, self._keyword_part, ",")
-        if (
-            inside is None
-            or not is_plain(tool)
-            or not all(name and _KEY.fullmatch(name) and name == name.strip(' \t\r\n"') for name in names)
-            or any(parameter.types - {"integer", "number", "boolean", "null"} or not parameter.types
-                   for parameter in declared if not parameter.is_text and not parameter.choices)
-        ):  # fmt: skip
+        if inside is None or not is_plain(tool) or not all(map(_is_key, names)) or not all(map(_is_flat, declared)):
             return arguments_call(tool)  # what the marks cannot hold stands in a JSON object
         return Sequence((Literal(f"{_CALL}{tool.name}{{"), *inside, Literal("}")))
 
@@ -148,6 +143,17 @@ class _Dialect:
             Wire(self.call_part, begin=self.begin, end=self.end, trigger=self.begin, between=""),
             control_texts=(self.begin, self.end, self.escape),
         )
+
+
+def _is_key(name: str) -> bool:
+    """Whether a name may stand bare and is read as it stands."""
+    return bool(name) and _KEY.fullmatch(name) is not None and name == name.strip(' \t\r\n"')
+
+
+def _is_flat(parameter: Parameter) -> bool:
+    """Whether a parameter's values are strings, or JSON without strings."""
+    scalar = bool(parameter.types) and parameter.types <= _SCALAR_TYPES
+    return scalar or parameter.is_text or bool(parameter.choices)
 
 
 FUNCTION_GEMMA = _Dialect("<start_function_call>", "<end_function_call>", "<escape>").format("functiongemma")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 
-from runtime.constraint.spec import Choice, Json, Literal, Part, Repeat, Sequence, Until
+from runtime.constraint.spec import Choice, Json, Literal, Part, Sequence, Until
 from runtime.text.cursor import Cursor, Marks, Steps, Unparsable
 from runtime.text.tool_calls import hermes
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire
+from runtime.text.tool_calls.enforcement import Wire, optional
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call
 from runtime.text.tool_calls.json_text import json_value
@@ -55,7 +56,7 @@ def _function(cursor: Cursor, calls: Calls) -> Steps[None]:
         raise Unparsable
     calls.start(name)
     calls.arguments("{")
-    declared = parameters(calls.tools[name])
+    declared = calls.declared(name)
     seen: set[str] = set()
     while True:
         yield from cursor.spaces()
@@ -78,10 +79,8 @@ def _value(cursor: Cursor, types: frozenset[str]) -> Steps[str]:
     """A value's text up to its closing tag, which may also stand inside a string of a JSON value."""
     pieces = [(yield from cursor.text(_BLANKS))]
     if types and "string" not in types and (yield from cursor.peek()) in {"{", "["}:
-        try:
+        with suppress(Unparsable):  # what is no JSON is text, up to the tag
             yield from json_value(cursor, pieces.append)
-        except Unparsable:
-            pass  # no JSON: the rest of it is text
     yield from cursor.until(_VALUE_ENDS, pieces.append)
     return "".join(pieces)
 
@@ -110,7 +109,7 @@ def _parameter_part(parameter: Parameter) -> Part | None:
     else:
         return None
     whole = Sequence((Literal(f"{PARAMETER}{parameter.name}>\n"), value))
-    return whole if parameter.required else Repeat(whole, at_most=1)
+    return whole if parameter.required else optional(whole)
 
 
 QWEN3_CODER = ToolCallFormat(

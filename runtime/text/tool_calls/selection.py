@@ -65,8 +65,14 @@ _MARKS: tuple[tuple[tuple[str, ...], str], ...] = (
 """Texts that a template's source holds, all of them -> the format it shows; the first that fits counts."""
 
 
-def by_name(name: str) -> ToolCallFormat:
-    """The format of this name, vLLM's names among them. Raises UnknownParser, with all names."""
+def by_name(name: str, template_source: str = "") -> ToolCallFormat:
+    """The format of this name, vLLM's names among them. Raises UnknownParser, with all names.
+
+    A family whose models differ in form has one name, "mistral": the template shows which form is meant.
+    """
+    shown = detect(template_source)
+    if name == MISTRAL.name and shown is MISTRAL_JSON:
+        return shown
     if (known := FORMATS.get(_ALIASES.get(name, name))) is not None:
         return known
     names = sorted([*FORMATS, *_ALIASES])

@@ -163,8 +163,7 @@ def test_a_format_is_held_whatever_the_model_would_have_said(server: RunningServ
 
 
 def test_a_schema_that_cannot_be_held_is_blamed_by_the_name_it_was_given(tools_server: RunningServer) -> None:
-    schema = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
-    text = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
+    text = {"format": {"type": "json_schema", "name": "n", "schema": {"type": "nothing known"}}}
     for more in ({}, {"stream": True}):
         error = refused(tools_server, {"input": "x", "text": text, **more}, path=PATH)
         assert error["param"] == "text.format.schema"

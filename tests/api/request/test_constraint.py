@@ -43,6 +43,7 @@ def refusal(**body: Any) -> RequestError:
     ("body", "part", "field"),
     [
         ({"response_format": {"type": "json_object"}}, Json('{"type":"object"}'), "response_format"),
+        ({"response_format": {"type": "json_object", "schema": {}}}, Json("{}"), "response_format.schema"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"b": 1, "a": [2.5]}}}},
             Json('{"b":1,"a":[2.5]}'),

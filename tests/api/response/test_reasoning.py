@@ -1,4 +1,4 @@
-"""Reasoning sections: told apart from the answer in plain answers and streams, hidden on request, free of constraints."""
+"""Reasoning sections: told from the answer in plain answers and streams, hidden on request, free of constraints."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def test_operators_choose() -> None:
 
 @pytest.mark.parametrize("field", ["thinking_token_budget", "nvext"])
 def test_a_budget_ends_it(tool_server: RunningServer, field: str) -> None:
-    budget: dict[str, Any] = {field: 9} if field != "nvext" else {"nvext": {"max_thinking_tokens": 9}}
+    budget: dict[str, Any] = {field: 11} if field != "nvext" else {"nvext": {"max_thinking_tokens": 11}}
     assert both(tool_server, f"{THOUGHT}Yes.", **budget)[0] == "So 1 < 2."
     program = "<think>" + "a" * 40 + "</think>Yes."
     reasoning, _, _ = both(tool_server, program, **budget, max_tokens=80)
-    assert reasoning == "a" * 9
+    assert reasoning == "a" * 11
     held = {**budget, "guided_choice": ["yes", "no"], "max_tokens": 80}
-    assert both(tool_server, program, **held)[0] == "a" * 9
+    assert both(tool_server, program, **held)[0] == "a" * 11

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
+from concurrent.futures import Future
 from typing import Any, Literal
 
 import msgspec
@@ -89,12 +92,13 @@ def test_case_077_invalid_demands_are_refused_before_the_stream(
 
 @pytest.mark.parametrize("spelling", ["structured_outputs", "guided", "nvext"])
 def test_case_078_every_spelling_is_held_alike(roomy_server: RunningServer, spelling: str) -> None:
-    for kind, value, program in (
+    cases: tuple[tuple[str, Any, str], ...] = (
         ("choice", ["yes", "no"], "nein"),
         ("regex", "[0-9]{3}", "12ab"),
         ("json", {"enum": ["a", "b"]}, '"bb"'),
         ("grammar", 'start: "ab" | "cd"', "cx"),
-    ):
+    )
+    for kind, value, program in cases:
         spelled = {
             "structured_outputs": {"structured_outputs": {kind: value}},
             "guided": {f"guided_{kind}": value},
@@ -111,6 +115,10 @@ def test_structural_tags_hold_within_free_text(roomy_server: RunningServer) -> N
     wished = {"response_format": {"type": "structural_tag", "structures": [tag], "triggers": ["<n"]}, "temperature": 0}
     assert both(roomy_server, "any <n>99</n> text", **wished)[0].startswith("any <n>12</n>")
     assert both(roomy_server, "none", **wished) == ("none", "stop")
+    forged = {"type": "structural_tag", "structures": [{**tag, "end": "a<|im_end|>"}], "triggers": ["<n"]}
+    assert refused_param(roomy_server, response_format=forged) == "response_format"
+    completion = roomy_server.post({"prompt": "x", "response_format": forged}, "/v1/completions")
+    assert (completion.status_code, completion.json()["error"]["param"]) == (400, "response_format")
 
 
 def test_completions_hold_it_too(roomy_server: RunningServer) -> None:
@@ -212,3 +220,49 @@ def test_echo_stands_before_the_constrained_text(roomy_server: RunningServer) ->
     body = {"messages": [user("no"), {"role": "assistant", "content": "So: "}], "echo": True, "guided_choice": ["no"]}
     answer = roomy_server.post({**body, "continue_final_message": True}).json()["choices"][0]
     assert answer["message"]["content"] == "So: no"
+
+
+def test_a_stop_string_ends_where_the_rest_satisfies(roomy_server: RunningServer) -> None:
+    pattern = {"guided_regex": "a,b,c(,d)?", "temperature": 0}
+    assert both(roomy_server, "a,b,c,d", **pattern, stop=",") == ("a,b,c", "stop")
+    assert roomy_server.chat("a,b,c,d", **pattern, stop=",")["choices"][0]["stop_reason"] == ","
+    assert both(roomy_server, "a,b,c,d", **pattern, stop="b") == ("a,b,c,d", "stop")
+    assert both(roomy_server, "a,b,c,d", **pattern, stop=",", include_stop_str_in_output=True) == ("a,b,c,d", "stop")
+    assert both(roomy_server, '{"a":"}"}', response_format={"type": "json_object"}, stop=["}", '"']) == (
+        '{"a":"}"}',
+        "stop",
+    )
+    ended = roomy_server.chat("abc", guided_regex="ab?c?", temperature=0, stop_token_ids=[ord("b")])["choices"][0]
+    assert (ended["message"]["content"], ended["finish_reason"], ended["stop_reason"]) == ("a", "stop", ord("b"))
+
+
+def test_a_demand_that_turns_out_impossible_ends_the_stream_with_the_client_s_error(
+    roomy_server: RunningServer,
+) -> None:
+    impossible = {"guided_choice": ["ab"], "min_tokens": 5, "temperature": 0}
+    plain = roomy_server.post({"messages": [user("ab")], **impossible})
+    assert (plain.status_code, plain.json()["error"]["param"]) == (400, "guided_choice")
+    streamed = roomy_server.post({"messages": [user("ab")], **impossible, "stream": True})
+    chunks = chunks_of(streamed.content)
+    assert content_of(chunks[:-1]) == "ab"
+    assert chunks[-1]["error"] == plain.json()["error"]
+    assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks[:-1])
+
+
+def test_compiling_is_given_up_with_its_client(roomy_server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: Future[Any] = Future()
+    submitted = threading.Event()
+
+    def submit(_demand: object) -> Future[Any]:
+        submitted.set()
+        return waiting
+
+    monkeypatch.setattr(roomy_server.service.model.compiler, "submit", submit)
+    body = msgspec.json.encode({"messages": [user("x")], "guided_choice": ["a"]})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", roomy_server.port)) as connection:
+        connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
+        assert submitted.wait(20)
+        assert not waiting.cancelled()
+    roomy_server.wait_for(waiting.cancelled)
+    assert roomy_server.service.engine.num_live == 0

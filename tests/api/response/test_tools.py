@@ -35,7 +35,9 @@ def plain(server: RunningServer, program: str, **fields: Any) -> dict[str, Any]:
 
 def joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """A streamed choice as a plain one; each call's id, type and name must stand in its first delta alone."""
-    content, calls, finishes = "", [], []
+    content = ""
+    calls: list[list[str]] = []
+    finishes: list[str] = []
     for chunk in chunks:
         (choice,) = chunk["choices"]
         content += choice["delta"].get("content", "")
@@ -72,9 +74,11 @@ def both(server: RunningServer, program: str, **fields: Any) -> tuple[str | None
 
 
 def test_case_081_choices_of_tools(tool_server: RunningServer) -> None:
-    for fields in ({}, {"tool_choice": None}, {"tool_choice": "auto"}):
+    offered: tuple[dict[str, Any], ...] = ({}, {"tool_choice": None}, {"tool_choice": "auto"})
+    for fields in offered:
         assert both(tool_server, ROME, tools=TOOLS, **fields)[2] == "tool_calls"
-    for fields in ({"tools": []}, {"tools": [], "tool_choice": "none"}, {"tool_choice": "none"}):
+    absent: tuple[dict[str, Any], ...] = ({"tools": []}, {"tools": [], "tool_choice": "none"}, {"tool_choice": "none"})
+    for fields in absent:
         assert both(tool_server, "ab", **fields) == ("ab", [], "stop")
     assert refused_param(tool_server, tool_choice="auto") == "tool_choice"
     assert refused_param(tool_server, tools=TOOLS, tool_choice="bogus") == "tool_choice"

@@ -30,5 +30,5 @@ def test_beginnings_are_written_once_and_never_nest_without_end() -> None:
 def test_an_empty_list_and_a_repeated_text_are_refused() -> None:
     with pytest.raises(RequestError, match="the list of choices is empty"):
         choice_expression([])
-    with pytest.raises(RequestError, match="the choice 'a' is given 2 times"):
+    with pytest.raises(RequestError, match="the choice 'a' is given twice"):
         choice_expression(["a", "b", "a"])

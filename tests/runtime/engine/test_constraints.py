@@ -276,14 +276,53 @@ def test_drafts_are_cut_by_the_constraint_and_change_nothing(late: int, sampling
                 assert token in no_thirteen((*generated[:begin], *call.tokens[1 : 1 + place]))
 
 
-@pytest.mark.parametrize("call", ["num_allowed", "wait"])
+@pytest.mark.parametrize("call", ["num_allowed", "forced", "wait"])
 def test_a_matcher_that_fails_on_a_draft_ends_its_choice(call: str) -> None:
-    constraint = ScriptedConstraint(lambda _: {10, 11, 12, 13, 14}, fail_at=(call, 12))
+    constraint = ScriptedConstraint(lambda _: {10, 11, 12, 13, 14}, fail_at=(call, 9))
     driver = Driver(script=lambda history: 10 + len(history) % 5, config=EngineConfig(max_draft_tokens=8))
     driver.add(request("a", [7, 8, 9], 60, constraint=constraint))
     driver.run()
-    if call == "wait":
-        assert driver.finishes["a", 0].error == "wait failed"
+    finish = driver.finishes["a", 0]
+    assert (finish.error, finish.for_client) == (f"{call} failed", True)
+    assert 9 <= len(driver.tokens["a", 0]) < 30
+    assert constraint.all_closed
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 5}])
+def test_forced_tokens_are_drawn_from_one_call_beside_nobody(sampling: dict[str, Any]) -> None:
+    def flat(history: list[int]) -> np.ndarray:
+        return np.random.default_rng(sum(history)).standard_normal(512).astype(np.float32)
+
+    def keys_and_values(generated: tuple[int, ...]) -> set[int]:
+        place = len(generated) % 12
+        return {100 + place} if place < 10 else set(range(500))
+
+    replies, calls = [], []
+    for limit in (0, 4):
+        driver = Driver(script=flat, config=EngineConfig(max_draft_tokens=limit))
+        constraint = ScriptedConstraint(keys_and_values)
+        driver.add(request("a", PROMPT, 24, constraint=constraint, **sampling))
+        driver.run()
+        assert constraint.all_closed
+        replies.append(driver.tokens)
+        calls.append(driver.session.count("prefill") + driver.session.count("decode"))
+    assert replies[0] == replies[1]
+    assert calls == [24, 8]  # the prompt's token, 5 + 5, one, 5 + 5, one, one
+    assert driver.engine.stats().accepted_tokens == 16
+
+
+def test_where_text_is_forced_the_model_still_chooses_its_tokens() -> None:
+    """The constraint forces a text whose usual tokens are 5 and 6, and the model writes it as 7."""
+    rules: list[set[int]] = [{9}, {5, 7}, {6, END}]
+    constraint = ScriptedConstraint(
+        lambda generated: rules[min(len(generated), 2)],
+        forces=lambda generated: [5, 6] if len(generated) == 1 else [],
+    )
+    driver = Driver(script=lambda history: END if history[-1] == 7 else 7, config=EngineConfig(max_draft_tokens=4))
+    driver.add(request("a", [1, 2], 6, eos=END, constraint=constraint))
+    driver.run()
+    assert driver.session.calls[1].tokens == (9, 5, 6)
+    assert driver.tokens["a", 0] == [9, 7, END]
     assert constraint.all_closed
 
 

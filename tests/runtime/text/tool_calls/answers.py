@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from runtime.text.answer_delta import AnswerDelta, AnswerParser, CallStarted, ContentDelta, ReasoningDelta
@@ -59,7 +60,7 @@ def parsed(name: str, text: str, *, tools: Sequence[Tool] = TOOLS, cut: bool = F
 
 def pieces(text: str, cuts: Iterable[int]) -> list[str]:
     places = [0, *sorted(cuts), len(text)]
-    return [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(places)]
 
 
 def cuts(text: str) -> Iterable[Sequence[int]]:
@@ -113,9 +114,17 @@ SAMPLES: list[tuple[str, str, Answer]] = [
     ("hermes", '<tool_call>{"arguments": {"a": [1]}, "name": "now"}', Answer(calls=[call('{"a": [1]}', "now")])),
     ("hermes", '<tool_call>{"id": "x", "name": "now"}</tool_', Answer(calls=[_NOTHING])),
     ("hermes", '<tool_call>{"name": "now", "arguments": null}</tool_call>', Answer(calls=[_NOTHING])),
-    ("hermes", '<tool_call>{"name": "now", "arguments": "{\\"a\\": 1}"}</tool_call>', Answer(calls=[call('{"a": 1}', "now")])),
+    (
+        "hermes",
+        '<tool_call>{"name": "now", "arguments": "{\\"a\\": 1}"}</tool_call>',
+        Answer(calls=[call('{"a": 1}', "now")]),
+    ),
     ("qwen3_coder", f"{_XML}\n{_XML_NOW}", Answer(calls=[_XML_CALL, _NOTHING])),
-    ("qwen3_coder", "<function=now>\n<parameter=x>\n\n a\n\n</parameter>\n</function>", Answer(calls=[call('{"x": "\\n a\\n"}', "now")])),
+    (
+        "qwen3_coder",
+        "<function=now>\n<parameter=x>\n\n a\n\n</parameter>\n</function>",
+        Answer(calls=[call('{"x": "\\n a\\n"}', "now")]),
+    ),
     ("qwen3_coder", f"hm <tool_call>{_NOW_CALL}</tool_call>", Answer("hm", calls=[_NOTHING])),
     ("llama3_json", f"{_ODD_PARAMETERS}; {_NOW_CALL}", Answer(calls=_BOTH)),
     ("llama3_json", f"Sure: <|python_tag|>{_ODD_PARAMETERS}", Answer("Sure:", calls=_BOTH[:1])),
@@ -125,24 +134,46 @@ SAMPLES: list[tuple[str, str, Answer]] = [
     ("pythonic", f'[{{"name": "now", "parameters": {{}}}}, {_PYTHON[1:]}', Answer(calls=[_NOTHING, *_PYTHON_CALLS])),
     ("llama4_pythonic", f"<|python_start|>{_PYTHON}<|python_end|>", Answer(calls=_PYTHON_CALLS)),
     ("lfm2", f"<|tool_call_start|>{_PYTHON}<|tool_call_end|>ok", Answer("ok", calls=_PYTHON_CALLS)),
-    ("tool_code", "a\n```tool_code\nnow(a=None)\nnow()\n```", Answer("a", calls=[call('{"a": null}', "now"), _NOTHING])),
+    (
+        "tool_code",
+        "a\n```tool_code\nnow(a=None)\nnow()\n```",
+        Answer("a", calls=[call('{"a": null}', "now"), _NOTHING]),
+    ),
     ("mistral", f"[TOOL_CALLS]get_weather[CALL_ID]abc123def[ARGS]{_ODD}[TOOL_CALLS]now[ARGS]{{}}", Answer(calls=_BOTH)),
     ("mistral", f"ok[TOOL_CALLS]now{{}}\n[TOOL_CALLS]get_weather{_ODD}", Answer("ok", calls=_BOTH[::-1])),
-    ("mistral_json", f'[TOOL_CALLS] [{_ODD_CALL}, {{"name": "now", "arguments": {{}}, "id": "abc123deg"}}]', Answer(calls=_BOTH)),
+    (
+        "mistral_json",
+        f'[TOOL_CALLS] [{_ODD_CALL}, {{"name": "now", "arguments": {{}}, "id": "abc123deg"}}]',
+        Answer(calls=_BOTH),
+    ),
     ("granite", f"<|tool_call|>[{_ODD_CALL}, {_NOW_CALL}]", Answer(calls=_BOTH)),
     ("granite", f"<tool_call>[{_NOW_CALL}]</tool_call>", Answer(calls=[_NOTHING])),
     ("phi4_mini_json", f"functools[{_ODD_CALL}, {_NOW_CALL}]", Answer(calls=_BOTH)),
     ("phi4", f"<|tool_call|>[{_ODD_CALL}, {_NOW_CALL}]<|/tool_call|>", Answer(calls=_BOTH)),
-    ("functiongemma", _gemma("<start_function_call>", "<end_function_call>", "<escape>"), Answer(calls=[_GEMMA_CALL, _NOTHING])),
+    (
+        "functiongemma",
+        _gemma("<start_function_call>", "<end_function_call>", "<escape>"),
+        Answer(calls=[_GEMMA_CALL, _NOTHING]),
+    ),
     ("gemma4", _gemma("<|tool_call>", "<tool_call|>", '<|"|>'), Answer(calls=[_GEMMA_CALL, _NOTHING])),
-    ("deepseek_v3", _deepseek(f"function<｜tool▁sep｜>get_weather\n```json\n{_ODD}\n```", "function<｜tool▁sep｜>now\n```json\n{}\n```"), Answer(calls=_BOTH)),
-    ("deepseek_v31", "x" + _deepseek(f"get_weather<｜tool▁sep｜>{_ODD}", "now<｜tool▁sep｜>{}"), Answer("x", calls=_BOTH)),
+    (
+        "deepseek_v3",
+        _deepseek(
+            f"function<｜tool▁sep｜>get_weather\n```json\n{_ODD}\n```", "function<｜tool▁sep｜>now\n```json\n{}\n```"
+        ),
+        Answer(calls=_BOTH),
+    ),
+    (
+        "deepseek_v31",
+        "x" + _deepseek(f"get_weather<｜tool▁sep｜>{_ODD}", "now<｜tool▁sep｜>{}"),
+        Answer("x", calls=_BOTH),
+    ),
     ("generic", f"So:\n```json\n{_ODD_PARAMETERS}\n{_NOW_CALL}\n```\nDone.", Answer("So:\n\nDone.", calls=_BOTH)),
     ("generic", f"```\n[{_NOW_CALL}]```", Answer(calls=[_NOTHING])),
     ("generic", f"[{_ODD_CALL}, {_NOW_CALL}]", Answer(calls=_BOTH)),
     ("generic", f"{_NOW_CALL}", Answer(calls=[_NOTHING])),
     ("generic", f"<tool_call>{_NOW_CALL}</tool_call>", Answer(calls=[_NOTHING])),
-]  # fmt: skip
+]
 """Format, an answer in it, and what is in the answer."""
 
 MALFORMED: list[tuple[str, str]] = [

@@ -217,7 +217,9 @@ def test_the_spelling_is_the_one_that_the_templates_show() -> None:
     assert whole("mistral_json") == '[TOOL_CALLS][{"name": "now", "arguments": {}}]'
     assert whole("granite") == '<|tool_call|>[{"name": "now", "arguments": {}}]'
     assert whole("functiongemma") == "<start_function_call>call:now{}<end_function_call>"
-    assert whole("deepseek_v31") == "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"  # fmt: skip
+    assert whole("deepseek_v31") == (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    )
 
 
 def test_a_schema_that_tags_cannot_hold_is_enforced_as_json_inside_the_marks() -> None:
