@@ -24,7 +24,7 @@ IGNORED = frozenset(
 )  # fmt: skip
 """Accepted without effect and without a word: they concern storage, billing and caches of hosted services."""
 
-_CHAT_ONLY = "only /v1/chat/completions has it"
+_CHAT_ONLY = "only chat completions and responses have it"
 REFUSED: Mapping[str, str] = {
     "audio": "this server generates text only",
     "web_search_options": "this server does not search the web",

@@ -123,6 +123,7 @@ class ResponsesRequest(SamplingFields, kw_only=True):
     prompt_cache_key: ClientId | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     include_reasoning: bool | None = None
+    thinking_token_budget: Annotated[int, Meta(ge=0, description="Most tokens of a reasoning section.")] | None = None
 
     @property
     def wants_logprobs(self) -> bool:

@@ -69,6 +69,7 @@ def _chat_request(fields: ResponsesRequest, messages: tuple[Any, ...]) -> ChatRe
         reasoning_effort=fields.reasoning.effort if fields.reasoning is not None else None,
         chat_template_kwargs=fields.chat_template_kwargs,
         include_reasoning=fields.include_reasoning,
+        thinking_token_budget=fields.thinking_token_budget,
         tools=[_tool(tool) for tool in fields.tools or ()] or None,
         tool_choice=_choice(fields),
         parallel_tool_calls=fields.parallel_tool_calls,

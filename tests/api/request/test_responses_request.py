@@ -112,10 +112,13 @@ def test_fields_have_their_chat_names() -> None:
         stop="x",
         parallel_tool_calls=False,
         chat_template_kwargs={"a": 1},
+        include_reasoning=True,
+        thinking_token_budget=7,
     )
     assert (found.max_completion_tokens, found.logprobs, found.top_logprobs) == (5, True, 2)
     assert (found.reasoning_effort, found.temperature, found.top_k, found.stop) == ("low", 0.5, 3, "x")
     assert (found.parallel_tool_calls, found.chat_template_kwargs) == (False, {"a": 1})
+    assert (found.include_reasoning, found.thinking_token_budget) == (True, 7)
     assert chat(include=["message.output_text.logprobs"]).logprobs is True
     assert chat(include=["reasoning.encrypted_content"], top_logprobs=0).logprobs is None
 
