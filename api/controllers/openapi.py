@@ -20,7 +20,9 @@ from api.controllers.token import DetokenizeBody, DetokenizeRequest, TokenizeBod
 from api.errors import ErrorBody
 from api.request.chat import ChatRequest
 from api.request.completion import CompletionRequest
+from api.request.message_request import MessageRequest
 from api.request.responses import ResponsesRequest
+from api.response.message_types import AnsweredMessage, MessageError, MessageEvent, TokenCount
 from api.response.openai_types import ChatChunk, ChatCompletion, Completion
 from api.response.response_events import StreamEvent
 from api.response.response_types import Response
@@ -51,6 +53,7 @@ class Operation:
     body: Any = None
     chunk: Any = None
     last_event: str = "[DONE]"
+    error_body: Any = ErrorBody
     errors: tuple[int, ...] = (401,)
 
 
@@ -95,6 +98,26 @@ OPERATIONS: tuple[Operation, ...] = (
         last_event="response.completed, response.incomplete or response.failed",
         errors=_GENERATION_ERRORS,
     ),
+    Operation(
+        method="post",
+        path="/v1/messages",
+        summary="Answer a conversation in Anthropic's shapes, as one body or as named server-sent events.",
+        body=MessageRequest,
+        answer=AnsweredMessage,
+        chunk=MessageEvent,
+        last_event="message_stop or error",
+        error_body=MessageError,
+        errors=_GENERATION_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/messages/count_tokens",
+        summary="How long the prompt of such a conversation is, without generating.",
+        body=MessageRequest,
+        answer=TokenCount,
+        error_body=MessageError,
+        errors=_POST_ERRORS,
+    ),
     Operation(method="get", path="/v1/models", summary="The served names.", answer=ModelList),
     Operation(
         method="get", path="/v1/models/{model_id}", summary="One served name.", answer=ModelCard, errors=(401, 404)
@@ -137,7 +160,7 @@ def openapi_document() -> dict[str, Any]:
     """The whole description, OpenAPI 3.1."""
     shown = [ErrorBody]
     for operation in OPERATIONS:
-        kinds = (operation.body, operation.answer, operation.chunk)
+        kinds = (operation.body, operation.answer, operation.chunk, operation.error_body)
         shown += [
             member for kind in kinds if kind is not None and not isinstance(kind, str) for member in _members(kind)
         ]
@@ -178,7 +201,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": {"type": "string", "description": description}}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     for status in operation.errors:
-        error = {"application/json": {"schema": _schema(ErrorBody)}}
+        error = {"application/json": {"schema": _schema(operation.error_body)}}
         responses[str(status)] = {"description": _ERRORS[status], "content": error}
     return {**found, "responses": responses}
 

@@ -17,7 +17,6 @@ from api.controllers.intake import AnyRequest, in_turn, new_id, receive_body
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.chat import ChatRequest
-from api.request.field_names import given_name, named_as_given
 from api.request.json_body import parse_object
 from api.request.responses import ReasoningOptions, TextOptions
 from api.request.responses_to_chat import AskedResponse, validate_response
@@ -67,11 +66,11 @@ class _Found:
 async def _prepare(body: bytes, service: Service) -> _Found:
     limits, size = service.reception.limits, len(body)
     asked = await off_loop(size, lambda: validate_response(parse_object(body, limits), service.rules))
-    with named_as_given(asked.origins):
+    with asked.names.in_errors():
         chat = await prepare_chat(asked.chat, service, size_bytes=size)
     prepared = chat.prepared
     if (demand := prepared.demand) is not None:  # the compiler and the engine blame this field
-        prepared = replace(prepared, demand=replace(demand, field=given_name(demand.field, asked.origins)))
+        prepared = replace(prepared, demand=replace(demand, field=asked.names.given(demand.field)))
     return await off_loop(size, lambda: _found(asked, prepared))
 
 

@@ -54,10 +54,11 @@ class KeyRing:
 
     def holder(self, scope: HTTPScope) -> str | Denial:
         """The name of the key that a request carries, or why it carries none."""
-        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        headers = [(name, value) for name, value in scope["headers"] if name in {b"authorization", b"x-api-key"}]
         if len(headers) != 1:  # none, or an attempt to smuggle a second one
             return Denial.SEVERAL if headers else Denial.MISSING
-        scheme, _, token = headers[0].partition(b" ")
+        (name, value), *_ = headers
+        scheme, _, token = (b"bearer", b"", value) if name == b"x-api-key" else value.partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
         # Every key is compared, and in constant time, so that timing tells nothing about any of them.
         matches = [key.name for key in self._keys if hmac.compare_digest(digest, key.digest)]

@@ -17,6 +17,7 @@ from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController
 from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
+from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
 from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
@@ -26,9 +27,11 @@ from api.edge.cors import Cors
 from api.edge.hosts import host_rule
 from api.edge.keys import key_ring
 from api.errors import ClientGoneError, answer_from
+from api.response.message_types import message_error
+from api.response.sse import encode_json
 
 _LOG = logging.getLogger("powertrain.api")
-_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
+_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -60,6 +63,7 @@ def routed_app(service: Service) -> Litestar:
             ChatController,
             CompletionController,
             ResponsesController,
+            MessageController,
             ModelsController,
             ManagementController,
             TokenController,
@@ -95,7 +99,9 @@ class _ErrorHandler:
             self._count_failure(request)
         else:
             self._service.metrics.observe_refusal(answer.status)
-        return Response(answer.body(), status_code=answer.status, headers=answer.headers, media_type="application/json")
+        is_message = request.scope["path"].startswith("/v1/messages")
+        body = encode_json(message_error(answer)) if is_message else answer.body()
+        return Response(body, status_code=answer.status, headers=answer.headers, media_type="application/json")
 
     def _count_failure(self, request: AnyRequest) -> None:
         already_counted = RECORD_KEY in request.scope["state"]

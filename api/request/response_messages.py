@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from runtime.errors import RequestError
 
+from api.request.field_names import Origin
 from api.request.messages import (
     AssistantMessage,
     DeveloperMessage,
@@ -37,14 +38,6 @@ _ROLES: dict[str, type[UserMessage | SystemMessage | DeveloperMessage]] = {
     "system": SystemMessage,
     "developer": DeveloperMessage,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The places in the request of a message and of each of its calls."""
-
-    message: str
-    calls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from typing import Any
 from runtime.errors import RequestError
 
 from api.request.chat import ChatRequest
-from api.request.field_names import named_as_given
+from api.request.field_names import GivenNames
 from api.request.response_items import with_types
-from api.request.response_messages import Origin, conversation_of
+from api.request.response_messages import conversation_of
 from api.request.responses import (
     NOT_HERE,
     FlatSchemaFormat,
@@ -29,14 +29,23 @@ from api.request.structured import JsonSchemaFormat, NamedSchema, ResponseFormat
 from api.request.tools import FunctionDefinition, NamedFunction, NamedTool, Tool, ToolChoice
 from api.request.validation import RequestRules, Validated, check_chat, check_model, validate_fields
 
+_FIELDS = {
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "logprobs": "include",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    "tool_choice.function": "tool_choice",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class AskedResponse:
-    """A request for a response as it was given, the chat request made of it, and where its messages came from."""
+    """A request for a response as it was given, the chat request made of it, and what its fields are called."""
 
     fields: ResponsesRequest
     chat: Validated[ChatRequest]
-    origins: tuple[Origin, ...]
+    names: GivenNames
 
 
 def validate_response(body: Mapping[str, Any], rules: RequestRules) -> AskedResponse:
@@ -52,9 +61,10 @@ def validate_response(body: Mapping[str, Any], rules: RequestRules) -> AskedResp
         raise RequestError("background: true is not supported: keep the connection open, or stream", "background")
     conversation = conversation_of(fields.instructions, fields.input)
     chat = _chat_request(fields, conversation.messages)
-    with named_as_given(conversation.origins):
+    names = GivenNames(_FIELDS, "input", conversation.origins)
+    with names.in_errors():
         check_chat(chat, rules)
-    return AskedResponse(fields, Validated(chat, asked.model, asked.ignored), conversation.origins)
+    return AskedResponse(fields, Validated(chat, asked.model, asked.ignored), names)
 
 
 def _chat_request(fields: ResponsesRequest, messages: tuple[Any, ...]) -> ChatRequest:

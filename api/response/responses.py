@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
-from runtime.text.answer_delta import ArgumentsDelta, CallStarted
 
 from api.errors import ErrorAnswer
 from api.observe.request_record import RequestRecord
-from api.response.generation import Update
+from api.response.generation import Update, joined_texts
 from api.response.logprobs import chat_logprobs
 from api.response.openai_types import TokenLogprob
 from api.response.renderer import AnswerOptions
@@ -76,7 +74,7 @@ class ResponsesRenderer:
 
     def body(self, updates: Sequence[Update]) -> bytes:
         """The plain answer."""
-        for update in _joined(updates):  # a long answer's thousands of events are of no use here
+        for update in joined_texts(updates):  # a long answer's thousands of events are of no use here
             self._take(update)
         return encode_json(self._whole())
 
@@ -115,24 +113,3 @@ class ResponsesRenderer:
     def _event(self, kind: str, response: Response) -> bytes:
         name = f"response.{kind}"
         return named_event(name, ResponseEvent(type=name, sequence_number=self._number(), response=response))
-
-
-def _joined(updates: Sequence[Update]) -> Iterator[Update]:
-    """The same with neighbours as one whose only delta is more of the same text."""
-    for kind, run in itertools.groupby(updates, _kind_of_text):
-        same = list(run)
-        if kind is None or len(same) == 1:
-            yield from same
-            continue
-        deltas = [delta for update in same for delta in update.deltas if not isinstance(delta, CallStarted)]
-        whole = replace(deltas[0], text="".join(delta.text for delta in deltas))
-        tokens = tuple(token for update in same for token in update.tokens)
-        yield Update(same[0].index, (whole,), tokens, same[-1].num_tokens)
-
-
-def _kind_of_text(update: Update) -> tuple[type, int] | None:
-    """What text an update is, None when it is more or less than text of one kind."""
-    if len(update.deltas) != 1 or update.finish is not None or isinstance(update.deltas[0], CallStarted):
-        return None
-    delta = update.deltas[0]
-    return type(delta), delta.index if isinstance(delta, ArgumentsDelta) else 0

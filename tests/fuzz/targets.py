@@ -20,7 +20,6 @@ import msgspec
 from safetensors import SafetensorError
 
 from api.errors import NotFoundError
-from api.request.field_names import given_name
 from api.request.messages import AssistantMessage
 from api.request.responses_to_chat import validate_response
 from api.request.sampling import sampling_params, text_rules
@@ -141,11 +140,11 @@ def _response(data: bytes) -> None:
         return
     asked = validate_response(body, _RULES)
     messages = asked.chat.fields.messages
-    if len(messages) != len(asked.origins):
-        raise ValueError(f"{len(asked.origins)} origins of {len(messages)} messages")
+    if len(messages) != len(asked.names.origins):
+        raise ValueError(f"{len(asked.names.origins)} origins of {len(messages)} messages")
     for place, message in enumerate(messages):
         for call in range(len(message.tool_calls or ()) if isinstance(message, AssistantMessage) else 0):
-            given_name(f"messages.{place}.tool_calls.{call}.function.arguments", asked.origins)
+            asked.names.given(f"messages.{place}.tool_calls.{call}.function.arguments")
 
 
 def _text_stream(data: bytes) -> None:

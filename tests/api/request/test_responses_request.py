@@ -87,8 +87,8 @@ def test_a_turn_of_the_assistant_is_one_message() -> None:
         ToolMessage("seen", "c1", "look"),
         UserMessage("so?"),
     ]
-    assert [origin.message for origin in found.origins] == ["input.0", "input.1", "input.5", "input.6", "input.7"]
-    assert found.origins[1].calls == ("input.3", "input.4")
+    assert [origin.message for origin in found.names.origins] == ["input.0", "input.1", "input.5", "input.6", "input.7"]
+    assert found.names.origins[1].calls == ("input.3", "input.4")
 
 
 def test_text_after_a_call_stays_in_its_turn() -> None:
