@@ -20,8 +20,9 @@ import msgspec
 from safetensors import SafetensorError
 
 from api.errors import NotFoundError
+from api.request.message_to_chat import AskedMessage, validate_message
 from api.request.messages import AssistantMessage
-from api.request.responses_to_chat import validate_response
+from api.request.responses_to_chat import AskedResponse, validate_response
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
 from api.served_model import GenerationDefaults, ServedModel
@@ -138,7 +139,17 @@ def _response(data: bytes) -> None:
     body: Any = msgspec.json.decode(data)
     if not isinstance(body, dict):
         return
-    asked = validate_response(body, _RULES)
+    _check_names(validate_response(body, _RULES))
+
+
+def _message(data: bytes) -> None:
+    """The same of Anthropic's requests."""
+    body: Any = msgspec.json.decode(data)
+    if isinstance(body, dict):
+        _check_names(validate_message(body, _RULES))
+
+
+def _check_names(asked: AskedResponse | AskedMessage) -> None:
     messages = asked.chat.fields.messages
     if len(messages) != len(asked.names.origins):
         raise ValueError(f"{len(asked.names.origins)} origins of {len(messages)} messages")
@@ -178,6 +189,7 @@ TARGETS = {
     "generation": Target(_generation, ()),
     "chat": Target(_chat, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)),
     "response": Target(_response, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
+    "message": Target(_message, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
     "text_stream": Target(_text_stream, (), 256),
 }
 """Of the bodies', msgspec's and Python's own are the parser's own (``api.request.json_body`` turns them into a 400)."""
