@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runtime.text.chat_template import ChatTemplate
 from runtime.text.reasoning.forms import ReasoningForm, detect_reasoning, reasoning_by_name
 from runtime.text.tokenizer import Tokenizer
 from runtime.text.tool_calls import selection
@@ -41,13 +42,19 @@ class AnswerFormats:
         return uuid.uuid4().hex[:9] if self.tool_calls.name.startswith("mistral") else f"call_{uuid.uuid4().hex}"
 
 
-def answer_formats(settings: Settings, template_source: str, tokenizer: Tokenizer) -> AnswerFormats:
-    """The forms that settings name, else those that the template shows. Raises UnknownParser for an unknown name."""
+def answer_formats(settings: Settings, template: ChatTemplate, tokenizer: Tokenizer) -> AnswerFormats:
+    """The forms that settings name, else those that the template shows. Raises UnknownParser for an unknown name.
+
+    A template that is not given tools has them told in words, which ask for the generic form.
+    """
     named = settings.tool_call_parser
     is_off = named == OFF
-    calls = selection.detect(template_source) if named is None or is_off else selection.by_name(named)
+    if named is not None and not is_off:
+        calls = selection.by_name(named)
+    else:
+        calls = selection.detect(template.source) if template.knows_tools else GENERIC
     if settings.reasoning_parser is None:
-        reasoning = detect_reasoning(template_source)
+        reasoning = detect_reasoning(template.source)
     else:
         reasoning = reasoning_by_name(settings.reasoning_parser)
     marks = (*calls.control_texts, *(reasoning.control_texts if reasoning is not None else ()))

@@ -101,7 +101,7 @@ def served_model_from_package(
         template=template,
         eos_token_ids=eos_token_ids,
         compiler=ConstraintCompiler(tokenizer.vocabulary(eos_token_ids)),
-        answers=answer_formats(settings, source, tokenizer),
+        answers=answer_formats(settings, template, tokenizer),
         special_tokens=manifest.special_tokens,
         defaults=_generation_defaults(package),
         license_name=manifest.source.license,

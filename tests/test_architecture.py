@@ -62,7 +62,8 @@ EDGES = {
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
-    "bench.in_process": "bench bench.metrics bench.report runtime runtime.engine runtime.session",
+    "bench.in_process": "bench bench.metrics bench.report runtime runtime.constraint runtime.engine runtime.package"
+    " runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"

@@ -163,9 +163,9 @@ def _start(
     model, form = service.model, prepared.form
     constrained = prepared.demand is not None
     rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids, constrained=constrained)
-    if form.new_parser is not None:
-        rules = replace(rules, shown_ids=frozenset(model.answers.control_marks.values()))
-    hidden = tuple(model.answers.control_marks) if rules.skip_special_tokens else ()
+    marks = model.answers.control_marks if form.new_parser is not None else {}
+    rules = replace(rules, shown_ids=frozenset(marks.values()))
+    hidden = tuple(marks) if rules.skip_special_tokens else ()
 
     def new_choice() -> ChoiceStream:
         return ChoiceStream(TextStream(model.tokenizer, rules), form, hidden_marks=hidden)

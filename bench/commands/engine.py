@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from runtime.errors import PowertrainError
 from runtime.loading.model_loader import ModelOptions, default_threads, plan_model, session_factory
 from runtime.package.manifest import ORT_GRAPH, load_package
 from runtime.session.session import Session
+from runtime.token_mask import Constraint
 
 from bench.environment import environment
 from bench.errors import BenchError
@@ -27,7 +30,6 @@ from bench.in_process.engine_report import (
     SCHEMA_VERSION,
     Breakdown,
     EngineReport,
-    SpeedTest,
     breakdown_table,
     judge,
     load_engine_report,
@@ -36,6 +38,7 @@ from bench.in_process.engine_report import (
     verdict_table,
 )
 from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.schema_constraint import schema_constraint
 from bench.report.exports import write_whole
 from bench.report.tables import report_console
 
@@ -54,6 +57,7 @@ class _Flags(msgspec.Struct, frozen=True):
     max_model_len: int | None
     breakdown: bool
     breakdown_steps: int
+    schema: bool
     output: Path | None
     baseline: Path | None
     threshold: float
@@ -76,6 +80,7 @@ class _Flags(msgspec.Struct, frozen=True):
 @click.option("--max-model-len", type=click.IntRange(16), help="Tokens per slot; default: what the tests need.")
 @click.option("--breakdown/--no-breakdown", default=True, help="Also take whole engine steps apart.")
 @click.option("--breakdown-steps", type=click.IntRange(5), default=60)
+@click.option("--schema", is_flag=True, help="Also take steps apart whose rows are bound to a JSON schema.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the result as JSON here.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="Compare with this result; exit code 3 if slower.")
 @click.option("--threshold", type=click.FloatRange(0), default=5.0, help="Per cent of change that counts.")
@@ -120,7 +125,9 @@ def _measure(path: Path, flags: _Flags) -> EngineReport:
     session = session_factory(package, kv, options)()
     load_s = time.perf_counter() - begin
     try:
-        speeds, breakdowns = _run(session, plan, flags, graph.weight_bytes, bandwidth)
+        with _progress() as show, schema_constraint(package) if flags.schema else nullcontext() as constraint:
+            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show)
+            breakdowns = _breakdowns(session, plan.batches, flags, constraint, show)
     finally:
         session.close()
     return EngineReport(
@@ -140,24 +147,32 @@ def _measure(path: Path, flags: _Flags) -> EngineReport:
     )
 
 
-def _run(
-    session: Session, plan: SpeedPlan, flags: _Flags, weight_bytes: int, bandwidth: float
-) -> tuple[list[SpeedTest], list[Breakdown]]:
-    """All tests with their names on the terminal while they run."""
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What shows a test's name on the terminal while it runs."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting")
+        yield lambda name: progress.update(task, description=name)
 
-        def show(name: str) -> None:
-            progress.update(task, description=name)
 
-        speeds = measure_speed(session, plan, weight_bytes, bandwidth, show)
-        breakdowns = []
-        for batch in plan.batches if flags.breakdown else ():
-            for sampling in SAMPLINGS:
-                show(f"step of batch {batch}, {sampling}")
-                breakdowns.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps))
-    return speeds, breakdowns
+def _breakdowns(
+    session: Session,
+    batches: tuple[int, ...],
+    flags: _Flags,
+    constraint: Constraint | None,
+    show: Callable[[str], None],
+) -> list[Breakdown]:
+    """Steps of each batch with each sampling; with a constraint those under it come right after those without."""
+    if not flags.breakdown:
+        return []
+    found = []
+    for batch in batches:
+        for sampling in SAMPLINGS:
+            for bound in (None,) if constraint is None else (None, constraint):
+                show(f"step of batch {batch}, {sampling}{', schema' if bound else ''}")
+                found.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps, bound))
+    return found
 
 
 def _slot_tokens(flags: _Flags, plan: SpeedPlan) -> int:

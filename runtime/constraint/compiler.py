@@ -15,12 +15,11 @@ from runtime.constraint import limits
 from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.constraint_cache import ConstraintCache
 from runtime.constraint.grammar import Grammar
-from runtime.constraint.library_call import LIBRARY_CALL
 from runtime.constraint.mask_threads import MaskThreads
 from runtime.constraint.spec import ConstraintSpec, Literal, Part
 from runtime.constraint.spec_size import checked_size
 from runtime.constraint.token_table import TokenTable
-from runtime.constraint.trial import compiled
+from runtime.constraint.trial import checked_mask, compiled
 from runtime.constraint.trial_process import TrialProcess
 from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import ConstraintFailed, EngineUnavailable, Overloaded, RequestError
@@ -108,8 +107,7 @@ class ConstraintCompiler:
 
     def _matcher(self, grammar: Grammar) -> llguidance.LLMatcher:
         matcher = compiled(self._ready_table(), grammar)
-        with LIBRARY_CALL:
-            matcher.compute_bitmask()  # the states that every first mask needs
+        checked_mask(matcher)  # builds the states that every first mask needs
         return matcher
 
     def _renew(self, constraint: CompiledConstraint, grammar: Grammar) -> None:

@@ -58,11 +58,11 @@ class Trials:
         """Raises RequestError where a mask takes too long, and where nothing may follow."""
         drawn = random.Random(0)  # noqa: S311 - any way will do, the same each time
         deadline = time.thread_time() + limits.TRIAL_WALK_S
-        _mask(origin)  # what is built for the first mask belongs to compiling
+        checked_mask(origin)  # what is built for the first mask belongs to compiling
         for _ in range(_WALKS):
             matcher = origin.deep_copy()
             for _ in range(_STEPS):
-                token_id = _some_token(_mask(matcher, limits.MAX_MASK_S), drawn)
+                token_id = _some_token(checked_mask(matcher, limits.MAX_MASK_S), drawn)
                 if token_id in self._end_ids or time.thread_time() > deadline:
                     break
                 with LIBRARY_CALL:
@@ -97,7 +97,8 @@ class _Mallinfo(ctypes.Structure):
     )  # fmt: skip
 
 
-def _mask(matcher: llguidance.LLMatcher, limit_s: float | None = None) -> bytes:
+def checked_mask(matcher: llguidance.LLMatcher, limit_s: float | None = None) -> bytes:
+    """The next mask. Raises RequestError where it, or what is forced there, exceeds a limit; or ConstraintFailed."""
     begin = time.thread_time()
     with LIBRARY_CALL:
         mask = matcher.compute_bitmask()

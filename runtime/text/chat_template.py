@@ -41,17 +41,17 @@ class ChatTemplate:
         allowed = worker.limits.source_chars
         if len(source) > allowed:
             raise TemplateError(f"the chat template has {len(source)} characters, allowed are {allowed}")
-        self._source = source
+        self.source = source
         self._clock = clock
         self.worker = worker
         self.knows_developer = "developer" in source
-        code = "\n".join(_BLOCK.findall(source))
-        self.knows_tools = re.search(r"\btools\b", _TEXT.sub("", code)) is not None
-        self.knows_tool_turns = re.search(r"""tool_calls|'tool'|"tool\"""", code) is not None
+        blocks = _BLOCK.findall(source)
+        self.knows_tools = any(re.search(r"\btools\b", _TEXT.sub("", block)) for block in blocks)
+        self.knows_tool_turns = any(re.search(r"""tool_calls|'tool'|"tool\"""", block) for block in blocks)
 
     def submit_proof(self) -> Future[Rendering]:
         """A future that fails with TemplateError when the template cannot be compiled."""
-        return self.worker.submit(Job(source=self._source, now=self._now()))
+        return self.worker.submit(Job(source=self.source, now=self._now()))
 
     def prove(self) -> None:
         """Raise TemplateError when the template cannot be compiled."""
@@ -78,7 +78,7 @@ class ChatTemplate:
         ``raise_exception``. Raises Overloaded when too many renderings wait.
         """
         job = Job(
-            source=self._source,
+            source=self.source,
             now=self._now(),
             messages=[dict(message) for message in messages],
             tools=None if tools is None else list(tools),

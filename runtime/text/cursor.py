@@ -51,14 +51,15 @@ class Cursor:
         self.position = 0
         self.ended = False
         self._kept: list[str] = []
-        self._mark = 0
+        self._mark: int | None = None
 
     def feed(self, text: str) -> None:
         """Add text; what was read is let go, but for what was read since ``mark``."""
-        if self._mark < self.position:
+        if self._mark is not None:
             self._kept.append(self.buffer[self._mark : self.position])
+            self._mark = 0
         self.buffer = self.buffer[self.position :] + text
-        self.position = self._mark = 0
+        self.position = 0
 
     def mark(self) -> None:
         """From here on what is read is kept for ``since_mark``."""
@@ -66,8 +67,15 @@ class Cursor:
         self._mark = self.position
 
     def since_mark(self) -> str:
-        """The text between ``mark`` and here."""
-        return "".join(self._kept) + self.buffer[self._mark : self.position]
+        """The text between ``mark`` and here, which is no longer kept."""
+        text = "".join(self._kept) + self.buffer[self._mark or 0 : self.position]
+        self.unmark()
+        return text
+
+    def unmark(self) -> None:
+        """What is read need not be kept."""
+        self._kept.clear()
+        self._mark = None
 
     def peek(self) -> Steps[str]:
         """The next character, which stays unread; empty at the end of the text."""

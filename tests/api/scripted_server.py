@@ -297,7 +297,7 @@ def running_server(
         template=chat_template,
         eos_token_ids=frozenset({IM_END}),
         compiler=ConstraintCompiler(tokenizer.vocabulary({IM_END})),
-        answers=answer_formats(chosen, template, tokenizer),
+        answers=answer_formats(chosen, chat_template, tokenizer),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from api.answer_formats import answer_formats
 from api.errors import SettingsError
 from api.process.cli import find_package_folder, serve_command
 from api.process.launch import bind
 from api.server_settings import Settings
 from api.settings import resolve_settings
-from runtime.errors import PackageError
+from runtime.errors import PackageError, UnknownParser
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
+from runtime.text.tokenizer import Tokenizer
+from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -169,3 +174,10 @@ def test_the_only_package_is_found(tmp_path: Path) -> None:
     (tmp_path / "b" / "manifest.json").touch()
     with pytest.raises(PackageError, match="several packages"):
         find_package_folder(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [Settings(tool_call_parser="nobody's"), Settings(reasoning_parser="nobody's")])
+def test_an_unknown_parser_is_refused_at_start(settings: Settings) -> None:
+    tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
+    with pytest.raises(UnknownParser, match="there are: "):
+        answer_formats(settings, ChatTemplate(TEMPLATE, TemplateWorker()), tokenizer)

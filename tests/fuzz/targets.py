@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 from safetensors import SafetensorError
 
+from api.answer_formats import AnswerFormats
+from api.controllers.answer_plan import answer_plan
 from api.errors import NotFoundError
 from api.request.message_to_chat import AskedMessage, validate_message
 from api.request.messages import AssistantMessage
@@ -130,6 +132,7 @@ def _chat(data: bytes) -> None:
     if not isinstance(body, dict):
         return
     fields = validate_chat(body, _RULES).fields
+    answer_plan(fields, AnswerFormats(), "")
     params = sampling_params(fields, _MODEL, max_tokens=16, logprobs=fields.top_logprobs if fields.logprobs else None)
     text_rules(fields, params, _MODEL.eos_token_ids)
 

@@ -50,8 +50,15 @@ class Context:
     _full: Cover = field(default_factory=Cover)
 
     def __post_init__(self) -> None:
-        sets = (Null(), Booleans(), Numbers(), Strings(self.languages.anything), Arrays(), Objects())
-        self._full = {kind: (simple,) for kind, simple in zip(KINDS, sets, strict=True)}
+        sets: tuple[Simple, ...] = (
+            Null(),
+            Booleans(),
+            Numbers(),
+            Strings(self.languages.anything),
+            Arrays(),
+            Objects(),
+        )
+        self._full = dict(zip(KINDS, ((simple,) for simple in sets), strict=True))
 
     def full(self) -> Cover:
         """Every value."""

@@ -9,11 +9,13 @@ union of (name absent) and (name present, and the schema). Knows no text and no 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 from runtime.constraint.schema.arrays import Arrays, Contains, Items
 from runtime.constraint.schema.constants import cover_of_values
 from runtime.constraint.schema.context import Context
 from runtime.constraint.schema.cover import Cover, Simple, sifted, united, untold
+from runtime.constraint.schema.discriminators import marks_of, told_apart
 from runtime.constraint.schema.document import JsonValue, pointer
 from runtime.constraint.schema.keywords import KINDS, keywords
 from runtime.constraint.schema.numbers import numbers_of
@@ -66,7 +68,6 @@ def _own(context: Context, here: Located, words: Words) -> Cover:
     for kind, simple in own:
         if simple is not None:
             cover[kind] = (simple,)
-    cover = context.joined(cover, full)
     return {**cover, "object": (_objects(context, here, words),)} if "object" in kinds else cover
 
 
@@ -162,14 +163,13 @@ def _one_of(context: Context, here: Located, words: Words, cover: Cover) -> Cove
     """Each branch without those that it overlaps: where two are proven disjoint, their complements add nothing."""
     states = _branches(context, here, words, "oneOf")
     covers = [context.joined(cover, context.cover(state)) for state in states]
-    whole = []
-    for i, branch in enumerate(covers):
-        alone = branch
-        for j, other in enumerate(covers):
-            if i != j and context.joined(branch, other):
-                alone = context.joined(alone, _complement(context, states[j]))
-        whole.append(sifted(alone, vital=True))
-    return united(whole)
+    marks = [marks_of(context, cover) for cover in covers]
+    alone = list(covers)
+    for i, j in combinations(range(len(covers)), 2):
+        if not told_apart(marks[i], marks[j]) and context.joined(covers[i], covers[j]):
+            alone[i] = context.joined(alone[i], _complement(context, states[j]))
+            alone[j] = context.joined(alone[j], _complement(context, states[i]))
+    return united(sifted(branch, vital=True) for branch in alone)
 
 
 def _not(context: Context, here: Located, words: Words, cover: Cover) -> Cover:

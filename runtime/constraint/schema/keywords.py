@@ -38,7 +38,7 @@ _SINCE = {
     "$dynamicRef": 2020,
 }
 _COUNTS = "minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains"
-_NUMBERS = "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"
+_NUMBERS = "minimum maximum exclusiveMinimum exclusiveMaximum"
 _SCHEMAS = (
     "items additionalItems additionalProperties contains propertyNames not if then else"
     " unevaluatedItems unevaluatedProperties"
@@ -125,6 +125,10 @@ def _is_number(value: JsonValue) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_positive(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
 def _is_count(value: JsonValue) -> bool:
     return _is_number(value) and value == int(value) and value >= 0  # type: ignore[arg-type]
 
@@ -163,6 +167,7 @@ def _all(value: JsonValue, fits: Callable[[JsonValue], bool]) -> bool:
 _CHECKS: dict[str, tuple[Callable[[JsonValue], bool], str]] = {
     **dict.fromkeys(_COUNTS.split(), (_is_count, "a whole number, 0 or greater")),
     **dict.fromkeys(_NUMBERS.split(), (_is_number, "a number")),
+    "multipleOf": (_is_positive, "a number above 0"),
     **dict.fromkeys(_SCHEMAS.split(), (_is_schema, "a schema: an object, true or false")),
     **{
         key: (

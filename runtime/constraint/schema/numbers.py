@@ -35,18 +35,17 @@ def exact(value: JsonValue) -> Fraction:
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 
-def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> Numbers:
-    """What the numeric keywords of one schema admit."""
+def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> Numbers | None:
+    """What the numeric keywords of one schema admit; None where that is nothing."""
     numbers = Numbers(whole)
-    for key, low, is_open in (("minimum", True, False), ("exclusiveMinimum", True, True)):
+    for key, is_open in (("minimum", False), ("exclusiveMinimum", True)):
         if key in keywords:
-            bound = exact(keywords[key])
-            numbers = _joined(numbers, Numbers(low=bound, low_open=is_open) if low else numbers)
+            numbers = _joined(numbers, Numbers(low=exact(keywords[key]), low_open=is_open))
     for key, is_open in (("maximum", False), ("exclusiveMaximum", True)):
         if key in keywords:
             numbers = _joined(numbers, Numbers(high=exact(keywords[key]), high_open=is_open))
-    step = abs(exact(keywords["multipleOf"])) if "multipleOf" in keywords else None
-    return replace(numbers, step=step or None)
+    step = exact(keywords["multipleOf"]) if "multipleOf" in keywords else None
+    return joined(numbers, Numbers(step=step))
 
 
 def point(value: JsonValue) -> Numbers:

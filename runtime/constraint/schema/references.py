@@ -56,7 +56,7 @@ class References:
 
     root: Located
     _resources: dict[str, Located] = field(default_factory=dict)
-    _anchors: dict[tuple[str, str], list[Located]] = field(default_factory=dict)
+    _anchors: dict[tuple[str, str], Located] = field(default_factory=dict)
     _has_dynamic: bool = False
 
     def __init__(self, document: JsonValue) -> None:
@@ -69,8 +69,8 @@ class References:
 
     def resolve(self, reference: str, keyword: str, place: str, scope: Scope) -> Located:
         """The schema that a reference names. Raises SchemaRefused where it leaves the document or names nothing."""
-        if keyword == "$recursiveRef" and self._has_dynamic:
-            raise SchemaRefused(keyword, place, "with $recursiveAnchor is not supported; use $ref")
+        if self._is_dynamic(reference, keyword):
+            raise SchemaRefused(keyword, place, f"names {reference!r} by what refers to it, which differs; use $ref")
         address, fragment = urldefrag(urljoin(scope.base, reference)) if reference[:1] != "#" else ("", reference[1:])
         if reference[:1] == "#":
             home: Located | None = Located(scope.top, scope.place, scope)
@@ -80,17 +80,21 @@ class References:
             known = "the document's own $id, #, #/pointer and #anchor are allowed; put the schema under $defs"
             raise SchemaRefused(keyword, place, f"names {reference!r}, which is outside the document: {known}")
         fragment = unquote(fragment)
-        found = home if not fragment else self._inside(home, fragment, keyword == "$dynamicRef")
+        found = home if not fragment else self._inside(home, fragment)
         if found is None or not isinstance(found.schema, dict | bool):
             raise SchemaRefused(keyword, place, f"names {reference!r}, where the document has no schema")
         return found
 
-    def _inside(self, home: Located, fragment: str, dynamic: bool) -> Located | None:
+    def _is_dynamic(self, reference: str, keyword: str) -> bool:
+        """Whether the schema that a reference names depends on the way that leads to it: several have its anchor."""
+        if keyword == "$recursiveRef":
+            return self._has_dynamic
+        name = unquote(reference.partition("#")[2])
+        return keyword == "$dynamicRef" and sum(anchor == name for _, anchor in self._anchors) > 1
+
+    def _inside(self, home: Located, fragment: str) -> Located | None:
         if not fragment.startswith("/"):
-            found = self._anchors.get((home.scope.base, fragment), [])
-            if dynamic and sum(len(all_) for (_, name), all_ in self._anchors.items() if name == fragment) > 1:
-                return None
-            return found[0] if found else None
+            return self._anchors.get((home.scope.base, fragment))
         value, place, scope = home.schema, home.place, home.scope
         for escaped in fragment[1:].split("/"):
             step = escaped.replace("~1", "/").replace("~0", "~")
@@ -113,7 +117,7 @@ class References:
                 continue
             scope = within(value, here.place, here.scope)
             if scope is not here.scope:
-                self._resources.setdefault(scope.base.rstrip("#"), Located(value, here.place, scope))
+                self._resources.setdefault(scope.base, Located(value, here.place, scope))
             self._name(value, Located(value, here.place, scope))
             for keyword, part in value.items():
                 if keyword in _ONE or (keyword in _MANY and isinstance(part, list)):
@@ -139,7 +143,7 @@ class References:
             names.append(identifier[1:])
         for name in names:
             if isinstance(name, str):
-                self._anchors.setdefault((base, name), []).append(here)
+                self._anchors.setdefault((base, name), here)
 
 
 def within(value: JsonValue, place: str, scope: Scope) -> Scope:
@@ -152,5 +156,4 @@ def within(value: JsonValue, place: str, scope: Scope) -> Scope:
         return scope
     if not isinstance(identifier, str) or identifier.startswith("#"):
         return scope
-    base = urldefrag(urljoin(scope.base, identifier))[0]
-    return scope if scope.top is value else Scope(base, draft, value, place)
+    return Scope(urldefrag(urljoin(scope.base, identifier))[0], draft, value, place)

@@ -95,6 +95,7 @@ class _Writer:
                     self.uses[part] = self.uses.get(part, 0) + 1
         self.uses[root] = self.uses.get(root, 0)
         schema = self._reference(root) if self.uses[root] else self._schema(root, 0)
+        schema = {} if schema is True else schema
         definitions: dict[str, JsonValue] = {}
         while self.waiting:
             state = self.waiting.pop()

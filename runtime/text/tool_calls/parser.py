@@ -19,7 +19,7 @@ from runtime.text.tool_calls.calls import Calls
 from runtime.text.tool_calls.tool import Tool
 
 Reader = Callable[[Cursor, Calls], Steps[None]]
-"""Reads one block, from its first character on, and puts its calls into ``Calls``. Raises Unparsable."""
+"""Reads one block, its opening mark first, and puts its calls into ``Calls``. Raises Unparsable, after the mark."""
 _BLANK = " \t\r\n"
 _NOT_BLANK = re.compile(rf"[^{_BLANK}]")
 
@@ -63,6 +63,8 @@ class ToolCallParser:
 
     def feed(self, text: str) -> list[AnswerDelta]:
         """What these characters settle."""
+        if self._over:
+            return []
         self._cursor.feed(text)
         return self._advance()
 
@@ -123,6 +125,7 @@ class ToolCallParser:
             next(block)
         except StopIteration:
             self._block = None
+            self._cursor.unmark()
             deltas += self._tell()
             self._over = self._single
             return True
@@ -139,8 +142,6 @@ class ToolCallParser:
             self._over = True
             return
         self._calls.forget(self._before)
-        if not self._cursor.since_mark():
-            self._cursor.position += 1  # what opened a block does not open it again
         self._content(self._cursor.since_mark(), deltas)
 
     def _tell(self) -> list[AnswerDelta]:

@@ -6,7 +6,6 @@ Knows every format's name and marks, and nothing of their insides.
 from __future__ import annotations
 
 import difflib
-import re
 
 from runtime.errors import UnknownParser
 from runtime.text.tool_calls.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
@@ -21,7 +20,6 @@ from runtime.text.tool_calls.phi4 import PHI4, PHI4_FUNCTOOLS
 from runtime.text.tool_calls.pythonic import LFM2, LLAMA4_PYTHONIC, PYTHONIC, TOOL_CODE
 from runtime.text.tool_calls.qwen3_coder import QWEN3_CODER
 
-_TOOLS = re.compile(r"\btools\b")
 FORMATS = {
     format_.name: format_
     for format_ in (
@@ -85,8 +83,3 @@ def detect(template_source: str) -> ToolCallFormat:
     """The format that a chat template writes calls in; the generic one where it has no marks that are known."""
     found = next((name for marks, name in _MARKS if all(mark in template_source for mark in marks)), "generic")
     return FORMATS[found]
-
-
-def takes_tools(template_source: str) -> bool:
-    """Whether a chat template does anything with tools; one that does not needs a prompt that tells of them."""
-    return _TOOLS.search(template_source) is not None

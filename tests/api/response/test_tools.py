@@ -280,6 +280,8 @@ def test_marks_that_are_control_tokens_are_read_and_never_shown() -> None:
         forced = both(server, good, tools=TOOLS, tool_choice="required", max_tokens=40)
         assert forced[1][0][0] == "weather"
         assert both(server, program("a", TOOL_CALLS, "b")) == ("ab", [], "stop")
+        assert both(server, program("xa", TOOL_CALLS, "b"), stop="ab") == ("x", [], "stop")
+        assert both(server, f"spelled {mark}") == (f"spelled {mark}", [], "stop")
 
 
 def program(*parts: str | int) -> str:

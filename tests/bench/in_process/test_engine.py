@@ -177,11 +177,13 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
         "2",
         "--breakdown-steps",
         "5",
+        "--schema",
     ]
     result = CliRunner().invoke(bench_group, [*words, "-o", str(first), "--markdown"])
     assert result.exit_code == 0, result.output
     assert "| pp16 |" in result.stdout
     assert "| b2 top-p |" in result.stdout
+    assert "| b2 top-p, schema |" in result.stdout
 
     saved = load_engine_report(first)
     assert saved.weight_bytes > 100e6

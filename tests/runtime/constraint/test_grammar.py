@@ -87,6 +87,7 @@ def test_a_literal_s_control_token_is_that_token_and_no_text_is_one(compiler: Co
     assert allowed(with_text(constraint, "a")) == [IM_START]
     spelled = compiled(compiler, Pattern(r"a<\|im_start\|>b"))
     assert allowed(with_text(spelled, "a")) == [ord("<")]
+    assert IM_START not in allowed(compiled(compiler, Pattern(r"(<\|im_start\|>)?x*")).matcher())
     free = compiled(compiler, Until("<|im_start|>"))
     assert [token_id for token_id in allowed(free.matcher()) if 256 <= token_id < 260] == [IM_START]
 

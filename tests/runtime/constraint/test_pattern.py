@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import re
+from contextlib import suppress
+from itertools import product
+
 import pytest
 
 from runtime.constraint import limits
@@ -96,3 +101,19 @@ def test_repetitions_count_as_they_would_be_written_out() -> None:
             translated(pattern)
     with pytest.raises(RequestError, match=rf"16385 characters; at most {limits.MAX_PATTERN_CHARS}"):
         translated("a" * 16_385)
+
+
+def test_dropping_anchors_changes_no_match() -> None:
+    """Random expressions of anchors, groups and repetitions, against every short text."""
+    drawn = random.Random(0)
+    texts = ["".join(letters) for length in range(4) for letters in product("ab", repeat=length)]
+    compared = 0
+    for _ in range(6_000):
+        pattern = "".join(drawn.choice("aab^$(()||*?") for _ in range(drawn.randint(1, 8)))
+        with suppress(re.error, RequestError):
+            ours, theirs = re.compile(translated(pattern)), re.compile(pattern)
+            compared += "^" in pattern or "$" in pattern
+            assert [ours.fullmatch(text) is None for text in texts] == [
+                theirs.fullmatch(text) is None for text in texts
+            ]
+    assert compared > 300

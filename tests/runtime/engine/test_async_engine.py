@@ -15,6 +15,7 @@ from runtime.errors import EngineUnavailable, Overloaded
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from tests.fakes import Call, ScriptedSession, adding
 from tests.runtime.engine_driver import adding_reply, request
+from tests.runtime.scripted_constraint import ScriptedConstraint
 
 
 class Gate:
@@ -177,7 +178,7 @@ def test_a_hang_ends_the_waiting_requests_and_shows_as_dead() -> None:
 
 
 def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
-    gate = Gate(free=WARM_UP_CALLS + 3)
+    gate, constraint = Gate(free=WARM_UP_CALLS + 3), ScriptedConstraint(lambda _: set(range(500)))
 
     def die_at_the_gate(call: Call) -> None:
         gate(call)
@@ -185,9 +186,9 @@ def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
             raise ZeroDivisionError("a fault of ours")
 
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
-        seen = engine.submit(request("seen", [1, 2], max_tokens=60))
+        seen = engine.submit(request("seen", [1, 2], max_tokens=60, constraint=constraint))
         await asyncio.to_thread(gate.reached.wait, 60)
-        unseen = engine.submit(request("unseen", [3, 4], n=2))
+        unseen = engine.submit(request("unseen", [3, 4], n=2, constraint=constraint))
         gate.opened.set()
         for stream, count in ((seen, 1), (unseen, 2)):
             ends = [event async for some in stream for event in some if isinstance(event, FinishEvent)]
@@ -195,6 +196,7 @@ def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
             assert {end.error for end in ends} == {"ZeroDivisionError: a fault of ours"}
         assert engine.state is EngineState.DEAD
         assert engine.failure == "ZeroDivisionError: a fault of ours"
+        assert [matcher.state for matcher in constraint.matchers] == ["closed"]
 
     with_engine(body, ScriptedSession(adding, before_call=die_at_the_gate))
 
@@ -233,14 +235,15 @@ def test_drain_aborts_what_is_left_after_the_grace() -> None:
 
 
 def test_close_ends_unfinished_requests() -> None:
-    gate = Gate(free=WARM_UP_CALLS + 2)
+    gate, constraint = Gate(free=WARM_UP_CALLS + 2), ScriptedConstraint(lambda _: set(range(500)))
 
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
-        stream = engine.submit(request("a", [1, 2], max_tokens=200))
+        stream = engine.submit(request("a", [1, 2], max_tokens=200, constraint=constraint))
         await asyncio.to_thread(gate.reached.wait, 60)
         closing = asyncio.create_task(engine.close())
         gate.opened.set()
         await closing
         assert (await collect(stream))[1] == [FinishReason.ABORT]
+        assert [matcher.state for matcher in constraint.matchers] == ["closed"]
 
     with_engine(body, ScriptedSession(adding, before_call=gate))

@@ -137,7 +137,7 @@ def test_no_other_rule_wins_over_the_constraint() -> None:
 
 def test_a_late_mask_holds_its_own_row_only() -> None:
     late = ScriptedConstraint(by_fives, late=lambda position: 3 if position % 2 else 0)
-    driver = Driver()
+    driver = Driver(max_model_len=50)  # the late one fills its slot
     driver.add(request("low", [1, 2], 40), request("late", PROMPT, 10, constraint=late), request("high", [5, 6], 40))
     driver.step()
     while ("late", 0) not in driver.finishes:
@@ -276,12 +276,29 @@ def test_drafts_are_cut_by_the_constraint_and_change_nothing(late: int, sampling
                 assert token in no_thirteen((*generated[:begin], *call.tokens[1 : 1 + place]))
 
 
+def test_a_late_mask_in_a_draft_with_one_token_twice_holds_the_row_there() -> None:
+    driver = Driver(script=lambda history: (10, 10, 10, 11)[len(history) % 4], config=EngineConfig(max_draft_tokens=8))
+    constraint = ScriptedConstraint(lambda _: {10, 11}, late=lambda position: 2 if position % 5 == 0 else 0)
+    driver.add(request("a", [7, 8, 9], 60, constraint=constraint))
+    while driver.engine.has_work:
+        driver.step()
+        for sequence in driver.engine._scheduler.running:
+            assert sequence.num_computed == len(sequence.token_ids) - (not sequence.is_held)
+    assert driver.tokens["a", 0] == [(10, 10, 10, 11)[place % 4] for place in range(3, 63)]
+    assert driver.session.count("decode") + driver.session.count("prefill") < 40
+
+
 @pytest.mark.parametrize("call", ["num_allowed", "forced", "wait"])
 def test_a_matcher_that_fails_on_a_draft_ends_its_choice(call: str) -> None:
     constraint = ScriptedConstraint(lambda _: {10, 11, 12, 13, 14}, fail_at=(call, 9))
     driver = Driver(script=lambda history: 10 + len(history) % 5, config=EngineConfig(max_draft_tokens=8))
     driver.add(request("a", [7, 8, 9], 60, constraint=constraint))
-    driver.run()
+    num_calls = 0
+    while driver.engine.has_work:
+        num_calls = len(driver.session.calls)
+        driver.step()
+    if call != "wait":  # which fails on a drawn token of the draft too
+        assert len(driver.session.calls) == num_calls  # who is over is not computed
     finish = driver.finishes["a", 0]
     assert (finish.error, finish.for_client) == (f"{call} failed", True)
     assert 9 <= len(driver.tokens["a", 0]) < 30
@@ -320,8 +337,13 @@ def test_where_text_is_forced_the_model_still_chooses_its_tokens() -> None:
     )
     driver = Driver(script=lambda history: END if history[-1] == 7 else 7, config=EngineConfig(max_draft_tokens=4))
     driver.add(request("a", [1, 2], 6, eos=END, constraint=constraint))
-    driver.run()
+    for _ in range(2):
+        driver.step()
     assert driver.session.calls[1].tokens == (9, 5, 6)
+    lookup = driver.engine._scheduler.running[0].draft
+    assert lookup is not None
+    assert lookup._pause == 1  # the guess was not its own
+    driver.run()
     assert driver.tokens["a", 0] == [9, 7, END]
     assert constraint.all_closed
 

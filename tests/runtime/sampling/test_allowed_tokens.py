@@ -32,6 +32,10 @@ def test_the_ids_of_a_few_are_found_and_bits_beyond_the_vocabulary_are_no_tokens
     ids = few_allowed(mask, 5000)
     assert ids is not None
     assert ids.tolist() == [0, 31, 71, 4999]
+    mask[100:120] = 1 << 5  # no handful any more
+    more = few_allowed(mask, 5000)
+    assert more is not None
+    assert more.tolist() == [0, 31, 71, *range(3205, 3845, 32), 4999]
     assert few_allowed(np.ones(157, np.uint32), 5000) is None
     nothing = few_allowed(np.zeros(157, np.uint32), 5000)
     assert nothing is not None
@@ -121,6 +125,20 @@ def test_rows_with_and_without_masks_draw_alike_together_and_alone() -> None:
     bare = sample(logits.copy(), [state(place) for place in range(9)])
     assert together[::3] == bare[::3]
     assert all(isinstance(one, Sampled) for one in together)
+
+
+def test_a_seed_draws_alike_whatever_else_is_asked_for() -> None:
+    def drawn(**asked: Any) -> list[int]:
+        state = SamplerState(request("r", [0], temperature=1.0, seed=4, **asked), 0)
+        found = []
+        for step in range(30):
+            allowed = Allowed(packed({7} if step % 3 else MANY_IDS, 5000))
+            token = sample(row("flat", step, 5000)[None], [state], [allowed])[0]
+            assert isinstance(token, Sampled)
+            found.append(token.token_id)
+        return found
+
+    assert drawn() == drawn(logprobs=1) == drawn(bad_words=((8,),)) == drawn(logprobs=0, logit_bias=((8, 1.0),))
 
 
 def test_a_matchers_mask_is_not_written_to() -> None:

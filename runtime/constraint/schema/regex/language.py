@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from runtime.constraint.schema.regex.characters import EVERY, Characters, united
 
-MAX_NODES = 100_000
+MAX_NODES = 60_000
+MAX_WORK = 200_000
+"""Parts looked at while nodes are made: what makes a language costly is not how many nodes it has but how wide."""
 
 
 class LanguageTooLarge(Exception):
@@ -37,6 +39,7 @@ class Languages:
     _numbers: dict[Node, int]
     _nullable: list[bool]
     _after: dict[tuple[int, int], int]
+    _work: int
     nothing: int
     empty: int
     anything: int
@@ -44,7 +47,7 @@ class Languages:
     """Patterns that were read already."""
 
     def __init__(self) -> None:
-        self.read = {}
+        self.read, self._work = {}, 0
         self.nodes, self._numbers, self._nullable, self._after = [], {}, [], {}
         self.nothing = self._number(Node("set"), nullable=False)
         self.empty = self._number(Node("empty"), nullable=True)
@@ -64,8 +67,8 @@ class Languages:
 
     def sequence(self, parts: Iterable[int]) -> int:
         """One after the other. Nests to the right, so that a derivative looks at the first part alone."""
-        result = self.empty
-        for part in reversed(list(parts)):
+        *before, result = [self.empty, *parts]
+        for part in reversed(before):
             result = self._pair(part, result)
         return result
 
@@ -75,6 +78,7 @@ class Languages:
         for part in parts:
             node = self.nodes[part]
             flat.update(node.parts if node.kind == "either" else (part,))
+        self._spend(len(flat))
         sets = {part for part in flat if self.nodes[part].kind == "set"}
         if len(sets) > 1 or self.nothing in sets:
             flat = (flat - sets) | {self.of(united(self.nodes[part].characters for part in sets))} - {self.nothing}
@@ -93,6 +97,7 @@ class Languages:
             node = self.nodes[part]
             flat.update(node.parts if node.kind == "both" else (part,))
         flat.discard(self.anything)
+        self._spend(len(flat))
         if self.nothing in flat:
             return self.nothing
         if len(flat) <= 1:
@@ -183,9 +188,15 @@ class Languages:
                 rest = self._number(Node("sequence", (part, rest)), nullable=nullable)
         return rest
 
+    def _spend(self, parts: int) -> None:
+        self._work += parts
+        if self._work > MAX_WORK:
+            raise LanguageTooLarge
+
     def _number(self, node: Node, *, nullable: bool) -> int:
         number = self._numbers.get(node)
         if number is None:
+            self._spend(1)
             if len(self.nodes) >= MAX_NODES:
                 raise LanguageTooLarge
             number = self._numbers[node] = len(self.nodes)

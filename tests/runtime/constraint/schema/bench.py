@@ -48,9 +48,7 @@ class Result:
 
 def run(path: Path, tokenizer: Path, walks: int) -> Result:
     """One schema, in a worker."""
-    vocabulary = (
-        _held.setdefault(tokenizer, Vocabulary.of_package(tokenizer)) if tokenizer not in _held else _held[tokenizer]
-    )
+    vocabulary = _held.setdefault(tokenizer, Vocabulary.of(tokenizer)) if tokenizer not in _held else _held[tokenizer]
     text = path.read_text(encoding="utf-8")
     schema = json.loads(text)["schema"]
     result = Result(path.name)

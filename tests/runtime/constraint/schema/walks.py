@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from time import thread_time
-from typing import Any
+from typing import Any, cast
 
 import jsonschema_rs
 import numpy as np
@@ -36,8 +36,9 @@ class Vocabulary:
     closing: np.ndarray[Any, np.dtype[np.bool_]]
 
     @classmethod
-    def of_package(cls, tokenizer_json: Path) -> Vocabulary:
-        tokenizer = LLTokenizer(str(tokenizer_json))
+    def of(cls, tokenizer_json: Path | None = None) -> Vocabulary:
+        """The tokens of a tokenizer's file, or every byte as a token."""
+        tokenizer = LLTokenizer(str(tokenizer_json) if tokenizer_json else "byte")
         names = [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]
         closing = np.array([bool(name) and all(byte in b'"]},:0123456789' for byte in name) for name in names])
         return cls(tokenizer, tokenizer.eos_token, closing)
@@ -55,7 +56,8 @@ class Walk:
 
 def compiled(schema_json: str, vocabulary: Vocabulary) -> LLMatcher:
     """A matcher of a rewritten schema. Raises ValueError with the library's reason."""
-    grammar = LLMatcher.grammar_from_json_schema(schema_json, overrides=dict(LLGUIDANCE_OPTIONS))
+    options = cast("Any", dict(LLGUIDANCE_OPTIONS))
+    grammar = LLMatcher.grammar_from_json_schema(schema_json, overrides=options)
     matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0)
     if matcher.is_error():
         raise ValueError(matcher.get_error())
@@ -114,6 +116,6 @@ def is_valid(check: Any, text: str) -> bool:
 
 
 def _number(text: str) -> float | Decimal:
-    """A number of any size is valid JSON, which no double and no Decimal holds: one of over 1,000 digits stands for it."""
+    """A number of any size is valid JSON; one of a thousand digits stands for those that no double holds."""
     value = float(text)
     return value if abs(value) != float("inf") else Decimal("-1E+1000" if value < 0 else "1E+1000")

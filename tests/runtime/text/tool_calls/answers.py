@@ -181,6 +181,7 @@ MALFORMED: list[tuple[str, str]] = [
     ("hermes", 'So <tool_call>\n{"name": "get_weather", "arguments": {"city": Paris}}\n</tool_call> '),
     ("hermes", '<tool_call>{"name": "get_weather", "arguments": {"city": "a"}</tool_call>'),
     ("hermes", '<tool_call>{"name": "get_weather", "arguments": {"days": 01}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "now", "arguments": {"a": "x\ny"}}</tool_call>'),
     ("hermes", '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'),
     ("hermes", '<tool_call>{"name": "now", "arguments": [1]}</tool_call>'),
     ("hermes", '<tool_call>{"name": "now", "arguments": "{"}</tool_call>'),

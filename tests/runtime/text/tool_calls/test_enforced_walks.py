@@ -20,7 +20,6 @@ from tests.runtime.text.tool_calls.answers import Answer, parsed, read
 _SCHEMA = {
     "type": "object",
     "properties": {
-        "note": {"type": "string"},
         "unit": {"enum": ["c", "f"], "type": "string"},
         "days": {"type": "integer", "minimum": 0, "maximum": 9},
         "deep": {"type": "boolean"},
@@ -35,7 +34,18 @@ _WORD = {
     "additionalProperties": False,
 }
 TOOLS = (Tool("search-all", json.dumps(_SCHEMA), strict=True), Tool("say", json.dumps(_WORD), strict=True))
-NAMES = list(FORMATS)
+# Of formats whose blocks are put together alike, one.
+NAMES = (
+    "generic",
+    "qwen3_coder",
+    "llama3_json",
+    "pythonic",
+    "tool_code",
+    "mistral",
+    "granite",
+    "functiongemma",
+    "deepseek_v3",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +62,7 @@ def check(answer: Answer) -> None:
             assert arguments == {"word": "ab"}
             continue
         assert arguments["unit"] in {"c", "f"}
-        assert arguments.keys() <= {"note", "unit", "days", "deep"}
-        assert isinstance(arguments.get("note", ""), str)
+        assert arguments.keys() <= {"unit", "days", "deep"}
         assert arguments.get("days", 0) in range(10)
         assert arguments.get("deep", True) in {True, False}
 
@@ -81,8 +90,8 @@ def text_from(constraint: CompiledConstraint, begin: list[int], seed: int) -> st
 def test_demanded_calls_hold_their_schemas(compiler: ConstraintCompiler, name: str) -> None:
     constraint = compiled(compiler, FORMATS[name].demanded(TOOLS))
     read_calls = 0
-    for seed in range(6):
-        way = walk(constraint, seed, max_tokens=150)
+    for seed in range(3):
+        way = walk(constraint, seed, max_tokens=100)
         try:
             text = way.text
         except UnicodeDecodeError:
@@ -103,7 +112,7 @@ def test_offered_calls_hold_their_schemas_from_where_they_begin(compiler: Constr
     control_id = TOKENIZER.vocabulary(END_IDS).control_ids.get(wire.trigger)  # where it is one, no text spells it
     mark = [control_id] if control_id is not None else list(wire.trigger.encode())
     begin = list(wire.bare.encode()) or [*b"Hi <", *mark]
-    texts = [text for seed in range(4) if (text := text_from(constraint, begin, seed)) is not None]
+    texts = [text for seed in range(2) if (text := text_from(constraint, begin, seed)) is not None]
     for text in texts:
         answer = parsed(name, text, tools=TOOLS, enforced=True)
         assert answer.calls, text

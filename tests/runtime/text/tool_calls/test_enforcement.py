@@ -146,7 +146,7 @@ def test_demanded_calls_are_read_and_nothing_else_is_there(name: str) -> None:
     for single in (False, True):
         part = FORMATS[name].demanded(TOOLS, single=single)
         counts = set()
-        for seed in range(40):
+        for seed in range(20):
             text = Writer(seed).text(part)
             answer = parsed(name, text, tools=TOOLS, enforced=True)
             assert answer.content == "", text
@@ -173,7 +173,7 @@ def test_offered_calls_are_read_beside_free_text(name: str) -> None:
     for single in (False, True):
         part = FORMATS[name].offered(TOOLS, single=single)
         assert part is not None
-        for seed in range(20):
+        for seed in range(12):
             text = Writer(seed).text(part)
             answer = parsed(name, text, tools=TOOLS, enforced=True, single=single)
             assert answer.content in {"Free:", "Free: ", "Just [text] {here}.", ""}, text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta
 from runtime.text.tool_calls.selection import FORMATS
+from runtime.text.tool_calls.tool import Tool
 from tests.runtime.text.tool_calls.answers import (
     MALFORMED,
     NOW,
@@ -97,7 +98,7 @@ _FRAGMENTS = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, derandomize=True, deadline=None, database=None)
+@settings(max_examples=20, derandomize=True, deadline=None, database=None)
 @given(words=st.lists(st.sampled_from(_FRAGMENTS) | st.text(max_size=3), max_size=30), tail=st.booleans())
 def test_any_text_is_read_and_none_is_lost(name: str, words: list[str], tail: bool) -> None:
     text = "".join(words)
@@ -153,6 +154,22 @@ def test_where_a_constraint_holds_only_what_it_holds_is_a_call() -> None:
     fenced = '```json\n{"name": "now", "arguments": {}}\n```'
     assert parsed("generic", fenced, enforced=True) == Answer(fenced, [])
     assert parsed("generic", _NOW, enforced=True).calls == [call('{"a": 1}', "now")]
+
+
+def test_white_space_before_what_is_dropped_at_a_cut_is_dropped() -> None:
+    assert parsed("hermes", "\n<tool_", cut=True) == Answer("", [])
+    assert parsed("hermes", "a \n<tool_", cut=True) == Answer("a", [])
+    assert parsed("hermes", "a \n", cut=True) == Answer("a \n", [])
+
+
+def test_a_closing_tag_inside_a_json_value_closes_nothing() -> None:
+    text = '<function=get_weather><parameter=tags>["</parameter>", "b"]</parameter></function>'
+    assert parsed("qwen3_coder", text) == Answer("", [call('{"tags": ["</parameter>", "b"]}')])
+
+
+def test_a_tool_may_be_named_like_a_kind_of_tools() -> None:
+    text = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    assert parsed("deepseek_v31", text, tools=[Tool("function")]) == Answer("", [call("{}", "function")])
 
 
 def test_a_closing_mark_may_be_missing_at_the_end_but_not_before_other_text() -> None:

@@ -12,7 +12,8 @@ from runtime.text.tool_calls.parser import ToolCallParser
 from runtime.text.tool_calls.selection import FORMATS
 from tests.runtime.text.tool_calls.answers import TOOLS, call, folded
 
-_PIECE = 1024
+_PIECE = 512
+_NOW = '{"name": "now", "arguments": {}}'
 _FILLS = {
     "hermes": ('<tool_call>{"name": "now", "arguments": {"a": "', 'x\\" </tool_', '"}}</tool_call>'),
     "llama3_json": ('{"name": "now", "parameters": {"a": [', '{"b": 1}, ', "0]}}"),
@@ -52,9 +53,20 @@ def test_twice_the_text_is_twice_the_work(name: str) -> None:
     begin, fill, end = _FILLS[name]
     once, twice = (
         work(name, (text[start : start + _PIECE] for start in range(0, len(text), _PIECE)))
-        for text in (begin + fill * (size // len(fill)) + end for size in (32_000, 64_000))
+        for text in (begin + fill * (size // len(fill)) + end for size in (16_000, 32_000))
     )
     assert twice < 2.2 * once
+
+
+@pytest.mark.parametrize("text", [f"<tool_call>{_NOW}</tool_call>", "", f"<tool_call>{_NOW} x "])
+def test_nothing_is_kept_of_text_outside_of_calls(text: str) -> None:
+    parser = FORMATS["hermes"].parser(TOOLS, single=True)
+    assert isinstance(parser, ToolCallParser)
+    for piece in [text, *["some words "] * 50]:
+        parser.feed(piece)
+    cursor = parser._cursor
+    assert len(cursor.buffer) < 100
+    assert cursor._kept == []
 
 
 def test_a_megabyte_of_arguments_arrives_whole() -> None:

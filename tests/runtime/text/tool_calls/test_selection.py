@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import PowertrainError, UnknownParser
+from runtime.text.chat_template import ChatTemplate
 from runtime.text.reasoning.forms import FORMS, detect_reasoning
+from runtime.text.template.process import TemplateWorker
 from runtime.text.tool_calls.generic import call_text, result_text, tools_prompt
-from runtime.text.tool_calls.selection import FORMATS, by_name, detect, takes_tools
+from runtime.text.tool_calls.selection import FORMATS, by_name, detect
 from runtime.text.tool_calls.tool import Tool
 from tests.golden.real_templates.archive import TemplatesUnavailableError, fetch_templates
 from tests.paths import ROOT
@@ -89,7 +91,8 @@ def test_a_published_template_shows_its_format(templates: Path, family: str) -> 
     source = (templates / GOLDEN["files"][family]).read_text("utf-8")
     form = detect_reasoning(source)
     assert (detect(source).name, form and form.name) == (_FORMATS[family], _REASONING[family])
-    assert takes_tools(source) is (family not in {"gemma2", "phi3_5", "smollm3", "deepseek_r1_llama"})
+    template = ChatTemplate(source, TemplateWorker())
+    assert template.knows_tools is (family not in {"gemma2", "phi3_5", "smollm3", "deepseek_r1_llama"})
 
 
 @pytest.mark.parametrize(
