@@ -22,6 +22,10 @@ from api.server_settings import Settings
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,31})=([^=].{7,})")
 
 
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
+"""Where a key may stand: as a bearer token, or by itself as Anthropic's clients send it."""
+
+
 class Denial(StrEnum):
     """Why a request's key does not open the door."""
 
@@ -54,7 +58,7 @@ class KeyRing:
 
     def holder(self, scope: HTTPScope) -> str | Denial:
         """The name of the key that a request carries, or why it carries none."""
-        headers = [(name, value) for name, value in scope["headers"] if name in {b"authorization", b"x-api-key"}]
+        headers = [(name, value) for name, value in scope["headers"] if name in KEY_HEADERS]
         if len(headers) != 1:  # none, or an attempt to smuggle a second one
             return Denial.SEVERAL if headers else Denial.MISSING
         (name, value), *_ = headers
