@@ -178,9 +178,12 @@ def openapi_document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(components),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "plain_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"plain_key": []}],
     }
 
 
