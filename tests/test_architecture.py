@@ -59,8 +59,8 @@ EDGES = {
     "api.edge": "api api.observe",
     "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.constraint runtime.engine"
     " runtime.text runtime.text.reasoning runtime.text.tool_calls",
-    "api.process": "api api.controllers api.edge api.observe api.request runtime runtime.engine runtime.loading"
-    " runtime.commands runtime.package",
+    "api.process": "api api.controllers api.edge api.observe api.request api.response runtime runtime.commands"
+    " runtime.engine runtime.loading runtime.package",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",

@@ -19,7 +19,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from api.edge.failed_keys import FailedKeys
 from api.edge.hosts import HostRule
-from api.edge.keys import Denial, KeyRing
+from api.edge.keys import KEY_HEADERS, Denial, KeyRing
 from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 
@@ -108,7 +108,8 @@ def _is_preflight(scope: HTTPScope) -> bool:
     if scope["method"] != HttpMethod.OPTIONS:
         return False
     names = {name for name, _ in scope["headers"]}
-    return b"origin" in names and b"access-control-request-method" in names and b"authorization" not in names
+    has_key = not names.isdisjoint(KEY_HEADERS)
+    return b"origin" in names and b"access-control-request-method" in names and not has_key
 
 
 def _request_id(scope: HTTPScope) -> str:

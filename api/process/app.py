@@ -18,7 +18,9 @@ from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController
 from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
+from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
+from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
 from api.edge.access import RECORD_KEY, REFUSAL_KEY, REQUEST_ID_KEY, Edge, cut
@@ -29,9 +31,11 @@ from api.error_answer import answer_from
 from api.errors import ClientGoneError
 from api.observe.refusal import refusal_fields
 from api.process.missing_path import explain_missing
+from api.response.message_types import message_error
+from api.response.sse import encode_json
 
 _LOG = logging.getLogger("powertrain.api")
-_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -62,6 +66,8 @@ def routed_app(service: Service) -> Litestar:
         route_handlers=[
             ChatController,
             CompletionController,
+            ResponsesController,
+            MessageController,
             ModelsController,
             ManagementController,
             TokenController,
@@ -101,7 +107,9 @@ class _ErrorHandler:
         else:
             self._service.metrics.observe_refusal(answer.status)
             request.scope["state"][REFUSAL_KEY] = refusal_fields(error, answer)
-        return Response(answer.body(), status_code=answer.status, headers=answer.headers, media_type="application/json")
+        is_message = request.scope["path"].startswith("/v1/messages")
+        body = encode_json(message_error(answer)) if is_message else answer.body()
+        return Response(body, status_code=answer.status, headers=answer.headers, media_type="application/json")
 
     def _count_failure(self, request: AnyRequest) -> None:
         already_counted = RECORD_KEY in request.scope["state"]
