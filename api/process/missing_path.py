@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 _MAX_SHOWN_CHARS = 128
 _ELSEWHERE = (
-    "/v1/embeddings", "/v1/responses/", "/v1/messages/batches", "/v1/audio", "/v1/images", "/v1/moderations", "/v1/files",
-    "/v1/batches", "/v1/fine_tuning", "/v1/assistants", "/v1/threads", "/v1/vector_stores", "/v1/uploads",
+    "/v1/embeddings", "/v1/responses/", "/v1/messages/batches", "/v1/audio", "/v1/images", "/v1/moderations",
+    "/v1/files", "/v1/batches", "/v1/fine_tuning", "/v1/assistants", "/v1/threads", "/v1/vector_stores", "/v1/uploads",
     "/v1/realtime", "/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score", "/pooling", "/classify",
     "/v1/ranking", "/v1/infer", "/generate", "/generate_stream", "/completion", "/infill", "/api/chat",
     "/api/generate", "/api/tags", "/api/embed", "/v2/models", "/v2/health", "/v2/repository", "/invocations",
