@@ -1,6 +1,6 @@
 """`powertrain bench suite`: the short standard measurement of a package; its words and flags.
 
-It is the one that the README's tables come from.
+It is the one that the tables of docs/numbers.md come from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_FOLDER = Path("bench/results")
     "--output", "-o", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True,
     help="Write the results into a new folder in this one.",
 )  # fmt: skip
-@click.option("--markdown", is_flag=True, help="Print the README's tables and nothing else.")
+@click.option("--markdown", is_flag=True, help="Print the tables in Markdown and nothing else.")
 def suite_command(model: Path, output: Path, *, markdown: bool) -> None:
     """Measure MODEL in process and through its own HTTP server; takes about three minutes."""
     from bench.commands.suite_run import run_suite
