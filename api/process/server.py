@@ -24,7 +24,7 @@ from api.edge.connection_table import ConnectionTable
 from api.edge.limits import ConnectionLimits, limits_from
 from api.edge.listener import Listener, SpareDescriptors
 from api.process.app import create_app
-from api.request.turns import text_threads
+from api.process.text_threads import text_threads
 
 _LOG = logging.getLogger("powertrain.server")
 _LAST_WRITES_S = 5

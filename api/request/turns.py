@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from runtime.errors import Overloaded
@@ -24,8 +20,8 @@ INLINE_BYTES = 4096
 """Work on a text of at most this size is cheaper than a change of threads and may run on the event loop."""
 LARGE_BYTES = 64 * 1024
 """Larger work leaves one place to the others."""
-_NUM_PLACES = 2
-_LOWER_PRIORITY = 5  # of 19: a quarter of a core that the model wants too, all of one that nobody else does
+NUM_PLACES = 2
+"""Works on texts at a time."""
 _S_PER_BYTE = 2e-6  # about what tokenization takes; only the order of turns depends on it
 
 Result = TypeVar("Result")
@@ -80,12 +76,12 @@ class Turns:
 
     def _admit(self) -> None:
         held_back = []
-        while self._waiting and self._running < _NUM_PLACES:
+        while self._waiting and self._running < NUM_PLACES:
             entry = heapq.heappop(self._waiting)
             _, _, large, place = entry
             if place.done():  # its client left
                 continue
-            if large and self._running_large == _NUM_PLACES - 1:
+            if large and self._running_large == NUM_PLACES - 1:
                 held_back.append(entry)
                 continue
             self._running += 1
@@ -108,15 +104,3 @@ class Turns:
 async def off_loop(size_bytes: int, work: Callable[[], Result]) -> Result:
     """What ``work`` returns, on one of the event loop's threads unless the text is small. Call it within a turn."""
     return work() if size_bytes <= INLINE_BYTES else await asyncio.to_thread(work)
-
-
-def text_threads() -> ThreadPoolExecutor:
-    """Threads for an event loop whose off-loop work is on texts: one per place and a spare, behind the model's."""
-    return ThreadPoolExecutor(_NUM_PLACES + 1, thread_name_prefix="texts", initializer=_lower_priority)
-
-
-def _lower_priority() -> None:
-    """Lower the calling thread's priority below the rest of its process. Only Linux knows priorities of threads."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _LOWER_PRIORITY)
