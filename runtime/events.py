@@ -1,7 +1,7 @@
 """What the engine says about a request while it runs. Plain values that cross from the engine thread to the server.
 
 Each choice of an accepted request yields zero or more TokenEvents and then exactly one FinishEvent, also when the
-engine dies. Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
+engine dies. Where the prompt's log-probabilities are asked for, one PromptEvent comes before any token of the request. Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,35 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Log-probabilities of one generated token: natural log, floored at -9999.0.
+    """Log-probabilities of one token: natural log, floored at -9999.0.
 
-    They are of the raw logits of the tokens that the request's constraint allows; no other rule of it counts.
+    They are of the raw logits, of a generated token those that the request's constraint allows; no other rule counts.
 
     ``top`` holds (token id, logprob) of the most likely tokens, best first.
     """
 
     logprob: float
     top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokenLogprobs:
+    """Log-probabilities of one token of a prompt, given all before it. ``rank`` 1 is the most likely token."""
+
+    logprobs: TokenLogprobs
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """A prompt was read: what the model thought of each of its tokens but the first, which nothing comes before.
+
+    It is told once for all choices of the request, by its first.
+    """
+
+    request_id: str
+    index: int
+    scores: tuple[PromptTokenLogprobs, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +103,4 @@ class FinishEvent:
     for_client: bool = False
 
 
-Event = TokenEvent | FinishEvent
+Event = PromptEvent | TokenEvent | FinishEvent
