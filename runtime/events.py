@@ -1,7 +1,8 @@
 """What the engine says about a request while it runs. Plain values that cross from the engine thread to the server.
 
 Each choice of an accepted request yields zero or more TokenEvents and then exactly one FinishEvent, also when the
-engine dies. Where the prompt's log-probabilities are asked for, one PromptEvent comes before any token of the request. Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
+engine dies. Where the prompt's log-probabilities are asked for, one PromptEvent comes before any token of the request.
+Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
 """
 
 from __future__ import annotations

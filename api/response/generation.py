@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from runtime.engine.async_engine import AsyncEngine, EventStream
 from runtime.errors import EngineUnavailable, Overloaded, PowertrainError, RequestError
-from runtime.events import Event, FinishEvent, FinishReason, TokenEvent
+from runtime.events import Event, FinishEvent, FinishReason, PromptEvent, PromptTokenLogprobs, TokenEvent
 from runtime.request import Request
 from runtime.text.answer_delta import AnswerDelta, ContentDelta
+from runtime.text.text_stream import TextToken
 
 from api.errors import GenerationFailedError
 from api.response.choice_stream import ChoiceStream, Piece, joined
@@ -36,14 +37,16 @@ class Finish:
 class Update:
     """What one choice brought, the tokens that it accounts for, and its end if this is the last.
 
-    ``num_tokens`` are all tokens of the choice so far.
+    ``num_tokens`` are all tokens of the choice so far. ``scores`` are those of its prompt, in an update of their own
+    before any token.
     """
 
     index: int
     deltas: tuple[AnswerDelta, ...]
-    tokens: tuple[TokenEvent, ...]
+    tokens: tuple[TextToken, ...]
     num_tokens: int
     finish: Finish | None = None
+    scores: tuple[PromptTokenLogprobs, ...] | None = None
 
     @property
     def content(self) -> str:
@@ -132,6 +135,10 @@ class Generation:
         updates: list[Update] = []
         before: Update | None = None  # what the event just before this one brought
         for event in events:
+            if isinstance(event, PromptEvent):
+                first = position * self._num_choices
+                updates += [Update(first + n, (), (), 0, scores=event.scores) for n in range(self._num_choices)]
+                continue
             index = position * self._num_choices + event.index
             choice = self._choices.get(index)
             if choice is None:  # it has ended at a stop string; its later tokens are nobody's

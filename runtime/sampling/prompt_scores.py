@@ -1,4 +1,4 @@
-"""Logits [T, V] of a prompt's tokens -> what the model thought of the token that follows each: log-probability and rank.
+"""Logits [T, V] of a prompt's tokens -> log-probability and rank of the token that follows each.
 
 One row at a time, like drawing (docs/architecture.md). Knows no sequence, no chunk and no text.
 """

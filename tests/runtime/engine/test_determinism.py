@@ -159,7 +159,7 @@ def run(engine: Engine, one: Request) -> tuple[Trace, int]:
         for event in engine.step().events:
             if isinstance(event, FinishEvent):
                 cached = event.num_cached_tokens
-            elif event.logprobs is not None:
+            elif isinstance(event, TokenEvent) and event.logprobs is not None:
                 found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
     return found, cached
 
