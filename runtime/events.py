@@ -62,7 +62,7 @@ class TokenEvent:
     """One generated token of choice ``index``, whose sequence got its slot at ``admitted_ns``.
 
     ``ends`` are the numbers of the token's bytes, 0 to all, after which the choice's text satisfies its constraint;
-    empty unless the request watches them.
+    empty unless the request watches them. ``num_cached_tokens`` are prompt tokens taken from the prefix cache.
     """
 
     request_id: str
@@ -71,6 +71,7 @@ class TokenEvent:
     logprobs: TokenLogprobs | None
     admitted_ns: int = 0
     ends: tuple[int, ...] = ()
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Generation:
         self._pumps: list[asyncio.Task[None]] = []
         self._num_choices = requests[0].n
         self._failure: PowertrainError | None = None  # raised once the tokens before it were handed on
-        self.cached_tokens: int | None = None
+        self._cached: dict[int, int] = {}  # of each prompt, as its first choice found it
         self.admitted_ns = 0
         try:
             for request in requests:
@@ -95,6 +95,14 @@ class Generation:
             self._choices[index] = new_choice()
         if len(requests) > 1:
             self._start_pumps()
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that came from the prefix cache, of the prompts whose first choice has begun; None before any.
+
+        The others read what the first one computed, which is no saving that the request brought along.
+        """
+        return sum(self._cached.values()) if self._cached else None
 
     @property
     def finished(self) -> bool:
@@ -162,6 +170,7 @@ class Generation:
 
     def _push(self, index: int, choice: ChoiceStream, event: TokenEvent) -> Update | None:
         self._on_token(index)
+        self._note_cached(index, event)
         self.admitted_ns = self.admitted_ns or event.admitted_ns
         piece = choice.push(event)
         if piece is None:
@@ -172,8 +181,13 @@ class Generation:
         self._streams[position].abort(within)  # its slot is free within a step; its siblings go on
         return self._end(index, choice, piece, Finish("stop", piece.stop))
 
+    def _note_cached(self, index: int, event: TokenEvent | FinishEvent) -> None:
+        position, within = divmod(index, self._num_choices)
+        if within == 0:
+            self._cached[position] = event.num_cached_tokens
+
     def _finish(self, index: int, choice: ChoiceStream, event: FinishEvent) -> Update:
-        self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
+        self._note_cached(index, event)
         self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
         piece = choice.finish(cut=event.reason is FinishReason.LENGTH)
         reason = Finish(event.reason.value, event.stop_token_id) if piece.stop is None else Finish("stop", piece.stop)

@@ -192,8 +192,8 @@ class Drawing:
         sequence.held_logits = None
         sequence.token_ids.append(token_id)
         sequence.first_token_ns = sequence.first_token_ns or now_ns
-        name, admitted_ns = request.request_id, sequence.admitted_ns
-        self.events.append(TokenEvent(name, sequence.index, token_id, token.logprobs, admitted_ns, ends))
+        told = (request.request_id, sequence.index, token_id, token.logprobs, sequence.admitted_ns, ends)
+        self.events.append(TokenEvent(*told, num_cached_tokens=sequence.num_cached))
         if is_end:
             self.end(sequence, FinishReason.STOP, stop_token_id=token_id if is_stop else None)
         elif sequence.num_generated >= params.max_tokens:

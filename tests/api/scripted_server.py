@@ -243,6 +243,11 @@ def user(content: str) -> dict[str, str]:
     return {"role": "user", "content": content}
 
 
+def token_counts(answer: dict[str, Any]) -> dict[str, int]:
+    """The usage of an answer or chunk but for what the prefix cache had, which depends on who asked before."""
+    return {name: count for name, count in answer["usage"].items() if name != "prompt_tokens_details"}
+
+
 def chunks_of(body: bytes) -> list[dict[str, Any]]:
     """The JSON of a stream's events; every line must be strict UTF-8 and the stream must end with ``[DONE]``."""
     events = [event for event in body.split(b"\n\n") if event and not event.startswith(b":")]
