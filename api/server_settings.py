@@ -9,7 +9,9 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 from runtime.defaults import DEFAULT_SLOTS
+from runtime.package.generation_config import SamplingDefaults
 
 from api.errors import SettingsError
 
@@ -92,6 +94,14 @@ class Settings:
         None, "How reasoning is told from an answer; none: not at all; default: by the template."
     )
     exclude_tools_when_tool_choice_none: bool = _setting(False, "Tell the model of no tools that it may not call.")
+    package_sampling_defaults: bool = _setting(True, "Sample as the package says where a request says nothing.")
+    default_temperature: float | None = _setting(
+        None, "Temperature of requests that name none; default: the package's."
+    )
+    default_top_p: float | None = _setting(None, "The same for top_p.")
+    default_top_k: int | None = _setting(None, "The same for top_k.")
+    default_min_p: float | None = _setting(None, "The same for min_p.")
+    default_repetition_penalty: float | None = _setting(None, "The same for repetition_penalty.")
     trust_request_chat_template: bool = _setting(False, "Run chat templates that requests bring.")
     trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")
     strict_fields: bool = _setting(False, "Refuse unknown request fields instead of ignoring them.")
@@ -113,6 +123,18 @@ class Settings:
     otel: bool = _setting(False, "Export OpenTelemetry traces (extra otel).", "NIM_ENABLE_OTEL")
     otel_endpoint: str | None = _setting(None, "OTLP/HTTP collector of traces.", "NIM_OTEL_EXPORTER_OTLP_ENDPOINT")
     otel_service_name: str = _setting("powertrain", "Service name in traces.", "NIM_OTEL_SERVICE_NAME")
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        """The operator's own defaults of requests. Raises SettingsError for one out of range."""
+        names = SamplingDefaults.__struct_fields__
+        values = {name: getattr(self, f"default_{name}") for name in names}
+        for name, value in values.items():
+            try:
+                msgspec.convert({name: value}, SamplingDefaults)
+            except msgspec.ValidationError as error:
+                raise SettingsError(f"default_{name}: {value} is out of range: {error}") from error
+        return SamplingDefaults(**values)
 
     def check(self) -> None:
         """Raise SettingsError for a value out of range or two settings that contradict each other."""
@@ -136,6 +158,7 @@ class Settings:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
+        self.sampling_defaults  # noqa: B018 - raises for a value out of range
         self._check_access()
 
     def _check_access(self) -> None:

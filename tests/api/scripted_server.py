@@ -40,6 +40,7 @@ from api.server_settings import Settings
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import DeviceError
+from runtime.package.generation_config import GenerationConfig
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import TemplateLimits
@@ -270,6 +271,7 @@ def running_server(
     max_model_len: int = MAX_MODEL_LEN,
     template: str = TEMPLATE,
     load_error: str | None = None,
+    defaults: GenerationConfig | None = None,
     template_limits: TemplateLimits | None = None,
     guest_limits: TemplateLimits | None = None,
     **settings: Any,
@@ -303,6 +305,7 @@ def running_server(
         eos_token_ids=frozenset({IM_END}),
         compiler=ConstraintCompiler(tokenizer.vocabulary({IM_END})),
         answers=answer_formats(chosen, chat_template, tokenizer),
+        defaults=defaults or GenerationConfig(),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),

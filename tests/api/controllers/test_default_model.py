@@ -73,19 +73,26 @@ def test_case_052_greedy_is_repeatable(client: openai.OpenAI) -> None:
 
 
 def test_case_053_seed_alone_and_in_a_crowd(client: openai.OpenAI) -> None:
-    alone = texts(answer(client, temperature=1, seed=7))
-    assert texts(answer(client, temperature=1, seed=8)) != alone
+    alone = texts(answer(client, temperature=1, top_p=1, seed=7))
+    assert texts(answer(client, temperature=1, top_p=1, seed=8)) != alone
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        crowd = [pool.submit(answer, client, temperature=1) for _ in range(8)]
-        assert texts(answer(client, temperature=1, seed=7)) == alone
+        crowd = [pool.submit(answer, client, temperature=1, top_p=1) for _ in range(8)]
+        assert texts(answer(client, temperature=1, top_p=1, seed=7)) == alone
         for other in crowd:
             other.result()
 
 
 def test_case_054_choices_differ(client: openai.OpenAI) -> None:
-    completion = answer(client, temperature=1, n=3, seed=1)
+    completion = answer(client, temperature=1, top_p=1, n=3, seed=1)
     assert [choice.index for choice in completion.choices] == [0, 1, 2]
     assert len(set(texts(completion))) > 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_by_default_three_rivers_are_rivers(client: openai.OpenAI, seed: int) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Name three rivers."}]
+    completion = client.chat.completions.create(model="", messages=asked, max_tokens=48, seed=seed)
+    assert any(river in texts(completion)[0] for river in ("Nile", "Amazon", "Euphrates", "Mississippi"))
 
 
 def test_stream_equals_plain_with_logprobs(client: openai.OpenAI) -> None:
