@@ -219,7 +219,6 @@ def _check_positions(tokens: list[_Token]) -> None:
         elif token.kind == "repeat":
             times = max(token.least, token.most or 1, 1)
             levels[-1] += last * (times - 1)
-            last *= times
         if levels[-1] > limits.MAX_PATTERN_POSITIONS:
             raise RequestError(
                 f"the pattern is {levels[-1]} characters long with its repetitions written out; "

@@ -70,7 +70,7 @@ class Context:
         for _ in range(100):
             if isinstance(located.schema, dict) and isinstance(located.schema.get("$ref"), str):
                 others = located.schema.keys() - {"$ref", "title", "description", "$comment", "default", "examples"}
-                if not others or located.scope.draft <= 7:
+                if not others:
                     reference = str(located.schema["$ref"])
                     located = self.references.resolve(reference, "$ref", located.place, located.scope)
                     continue
@@ -110,10 +110,7 @@ class Context:
             if left is full or right is full:
                 met[kind] = right if left is full else left
                 continue
-            self._pairs += len(left) * len(right)
-            if self._pairs > MAX_PAIRS:
-                problem = f"combines its alternatives in over {MAX_PAIRS:,} ways; use fewer anyOf, oneOf and if at once"
-                raise SchemaRefused("schema", "", problem)
+            self._spend(len(left) * len(right))
             pairs = (self._pair(a, b) for a in left for b in right)
             found = tuple(dict.fromkeys(pair for pair in pairs if pair is not None))
             if len(found) > MAX_ALTERNATIVES:
@@ -137,6 +134,12 @@ class Context:
         finally:
             self._asked.discard(state)
         return self._impossible[state]
+
+    def _spend(self, pairs: int) -> None:
+        self._pairs += pairs
+        if self._pairs > MAX_PAIRS:
+            problem = f"combines its alternatives in over {MAX_PAIRS:,} ways; use fewer anyOf, oneOf and if at once"
+            raise SchemaRefused("schema", "", problem)
 
     def _number(self, key: int | str, located: Located) -> int:
         number = self._numbers.get(key)
@@ -167,6 +170,7 @@ class Context:
 
     def _can_be(self, one: Simple) -> bool:
         if isinstance(one, Objects):
+            self._spend(len(one.required) * len(one.members) // 4)
             return not any(self.impossible(one.at(name, self.languages)) for name in one.required)
         if isinstance(one, Arrays):
             needed = range(min(one.least, one.prefix_length() + 1))

@@ -9,13 +9,12 @@ union of (name absent) and (name present, and the schema). Knows no text and no 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 
 from runtime.constraint.schema.arrays import Arrays, Contains, Items
 from runtime.constraint.schema.constants import cover_of_values
 from runtime.constraint.schema.context import Context
 from runtime.constraint.schema.cover import Cover, Simple, sifted, united, untold
-from runtime.constraint.schema.discriminators import marks_of, told_apart
+from runtime.constraint.schema.discriminators import marks_of, unmarked_pairs
 from runtime.constraint.schema.document import JsonValue, pointer
 from runtime.constraint.schema.keywords import KINDS, keywords
 from runtime.constraint.schema.numbers import numbers_of
@@ -165,8 +164,8 @@ def _one_of(context: Context, here: Located, words: Words, cover: Cover) -> Cove
     covers = [context.joined(cover, context.cover(state)) for state in states]
     marks = [marks_of(context, cover) for cover in covers]
     alone = list(covers)
-    for i, j in combinations(range(len(covers)), 2):
-        if not told_apart(marks[i], marks[j]) and context.joined(covers[i], covers[j]):
+    for i, j in sorted(unmarked_pairs(marks)):
+        if context.joined(covers[i], covers[j]):
             alone[i] = context.joined(alone[i], _complement(context, states[j]))
             alone[j] = context.joined(alone[j], _complement(context, states[i]))
     return united(sifted(branch, vital=True) for branch in alone)

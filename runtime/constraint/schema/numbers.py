@@ -14,6 +14,7 @@ from runtime.constraint.schema.lost import Lost
 
 LARGEST = 2**53
 """Bounds beyond it are drawn in to it: a double holds every whole number up to there, and so does the library."""
+_LARGEST_DOUBLE = 10**308
 _MOST_STEP = 2**32 - 1
 
 
@@ -121,6 +122,8 @@ def the_only(numbers: Numbers) -> int | float | None:
         return None
     if value.denominator == 1 and abs(value) <= LARGEST:
         return int(value)
+    if abs(value) > _LARGEST_DOUBLE:
+        return None
     number = float(value)
     return number if Fraction(repr(number)) == value else None
 
@@ -183,6 +186,8 @@ def _number(value: Fraction) -> int | float:
 
 def _multiple(step: Fraction) -> int | float | None:
     """The step as the library must read it: it multiplies a double by ten until nothing is behind the point."""
+    if step > _MOST_STEP:
+        return None
     value = _number(step)
     scaled, digits = float(value), 0
     while scaled % 1 and digits < 12:

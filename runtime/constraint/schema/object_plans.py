@@ -49,13 +49,13 @@ def object_plans(context: Context, one: Objects, place: str) -> list[ObjectPlan]
 
 
 def _fields(context: Context, one: Objects) -> tuple[list[Field], list[str]]:
-    fields, absent = [], []
+    fields, absent, required = [], [], set(one.required)
     for name in one.names():
         state = one.at(name, context.languages)
         if context.impossible(state):
             absent.append(name)
         else:
-            fields.append(Field(name, state, name in one.required))
+            fields.append(Field(name, state, name in required))
     return fields, absent
 
 

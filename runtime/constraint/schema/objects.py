@@ -11,6 +11,8 @@ from runtime.constraint.schema.lost import Lost
 from runtime.constraint.schema.regex.language import Languages
 from runtime.constraint.schema.state import ANYTHING, NOTHING, State, both
 
+_MANY = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Members:
@@ -63,7 +65,7 @@ def joined(one: Objects, other: Objects) -> Objects | None:
     """Objects in both sets; None where their sizes alone contradict each other."""
     most = other.most if one.most is None else one.most if other.most is None else min(one.most, other.most)
     objects = Objects(
-        tuple(dict.fromkeys(one.members + other.members)),
+        _compact(tuple(dict.fromkeys(one.members + other.members))),
         tuple(dict.fromkeys(one.required + other.required)),
         max(one.least, other.least),
         most,
@@ -71,6 +73,22 @@ def joined(one: Objects, other: Objects) -> Objects | None:
     )
     too_few = most is not None and most < max(objects.least, len(objects.required))
     return None if too_few else objects
+
+
+def _compact(members: tuple[Members, ...]) -> tuple[Members, ...]:
+    """Fewer members that say the same: those that only speak of listed names become one, so that chains stay short."""
+    if len(members) <= _MANY:
+        return members
+    kept = [one for one in members if one.patterns or one.rest != ANYTHING or one.all_told]
+    for told in (True, False):
+        names: dict[str, State] = {}
+        for one in members:
+            if one.told == told and one not in kept:
+                for name, state in one.names:
+                    names[name] = both(names.get(name, ANYTHING), state)
+        if names:
+            kept.append(Members(tuple(names.items()), told=told))
+    return tuple(kept)
 
 
 def present(name: str, state: State = ANYTHING) -> Objects:

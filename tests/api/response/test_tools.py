@@ -126,6 +126,8 @@ def test_case_083_forced_whatever_the_model_wants(roomy_server: RunningServer) -
         assert (content, len(calls), finish) == ("", 1, reason)
         assert calls[0][0] in names
         assert msgspec.json.decode(calls[0][1])["city"] in {"Rom", "Ulm"}
+    _, [(name, _)], _ = both(roomy_server, ROME, tools=TOOLS, tool_choice=NAMED, max_tokens=200)
+    assert name == "time"
 
 
 def test_case_084_parallel_calls(tool_server: RunningServer) -> None:

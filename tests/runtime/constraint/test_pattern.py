@@ -30,6 +30,9 @@ from runtime.errors import RequestError
         ("(?i)a", "(?i)a"),
         (r"\d\w\s", r"[0-9][0-9A-Za-z_][ \t\n\r\f\v]"),
         (r"\D", r"[^\d]"),
+        (r"\S", r"[^\s\x1c-\x1f\x{feff}]"),  # Python calls the former spaces, JavaScript the latter
+        (r"\W", r"[^\w\p{N}]"),  # Python calls all numerals letters
+        (r"[^\s]", r"[^\s\x1c-\x1f\x{feff}]"),
         (r"[\d_]", "[0-9_]"),
         (r"[^\d]", r"[^\d]"),
         (r"[^\D]", "[^[^0-9]]"),

@@ -53,6 +53,7 @@ def test_what_computes_for_too_long_is_killed(compiler: ConstraintCompiler, monk
     compiled(compiler, Literal("before"))
     first = compiler._trials.pid
     monkeypatch.setattr(limits, "TRIAL_CPU_S", 0.05)
+    monkeypatch.setattr(limits, "TRIAL_DEADLINE_S", 60.0)
     with pytest.raises(RequestError, match=r"needs more than the 0\.05 s that compiling may take"):
         compiled(compiler, SLOW)
     assert compiler._trials.pid != first

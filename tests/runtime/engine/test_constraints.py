@@ -278,7 +278,7 @@ def test_drafts_are_cut_by_the_constraint_and_change_nothing(late: int, sampling
 
 def test_a_late_mask_in_a_draft_with_one_token_twice_holds_the_row_there() -> None:
     driver = Driver(script=lambda history: (10, 10, 10, 11)[len(history) % 4], config=EngineConfig(max_draft_tokens=8))
-    constraint = ScriptedConstraint(lambda _: {10, 11}, late=lambda position: 2 if position % 5 == 0 else 0)
+    constraint = ScriptedConstraint(lambda _: {10, 11}, late=lambda position: 2 if position % 7 == 3 else 0)
     driver.add(request("a", [7, 8, 9], 60, constraint=constraint))
     while driver.engine.has_work:
         driver.step()

@@ -20,7 +20,7 @@ FREE_BYTES = 100_000
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(model_loader, "available_memory_bytes", lambda: FREE_BYTES)
-    graph = GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, weight_bytes=0, external_bytes=1)
+    graph = GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, weight_bytes=0, num_nodes=1)
     return load_package(make_package(tmp_path / "tiny", graphs={"ort": graph}))
 
 

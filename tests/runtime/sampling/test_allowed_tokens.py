@@ -59,16 +59,19 @@ def test_the_largest_allowed_is_taken_and_the_lower_of_two(ids: set[int], rules:
     drawn = only(logits, ids, **rules)
     assert isinstance(drawn, Sampled)
     assert drawn.token_id == expected
+    assert (drawn.logprobs is not None) == ("logprobs" in rules)
     logits[4999] = 95.0  # now the largest of all is allowed
     best = only(logits, ids, **rules)
     assert isinstance(best, Sampled)
     assert best.token_id == 4999
+    assert (best.logprobs is not None) == ("logprobs" in rules)
 
 
 @pytest.mark.parametrize("ids", [FEW_IDS, MANY_IDS], ids=["few", "many"])
-def test_each_allowed_token_comes_with_its_share_of_what_is_allowed(ids: set[int]) -> None:
+@pytest.mark.parametrize("forbidden", [0.25, 7.0])  # below and above the likeliest that is allowed
+def test_each_allowed_token_comes_with_its_share_of_what_is_allowed(ids: set[int], forbidden: float) -> None:
     logits = np.full(5000, -60.0, np.float32)
-    logits[[3, 65, 4999, 2, 66]] = np.log([0.1, 0.2, 0.3, 5.0, 7.0])  # the last two are not allowed
+    logits[[3, 65, 4999, 2, 66]] = np.log([0.1, 0.2, 0.3, 0.05, forbidden])  # the last two are not allowed
     state = SamplerState(request("r", [0], temperature=1.0, seed=1), 0)
     counts = dict.fromkeys((3, 65, 4999), 0)
     for step in range(600):

@@ -143,6 +143,8 @@ def test_under_a_constraint_a_stop_string_cuts_only_what_satisfies_it(length: in
 def test_a_refused_stop_string_is_shown_at_once_but_for_the_beginning_of_another() -> None:
     pieces = constrained(b"abxba", set(), TextRules(stops=("ab", "bxc"), constrained=True))
     assert [piece.text for piece in pieces] == ["a", "bx", "b", "a"]
+    pieces = constrained(b"abc", set(), TextRules(stops=("ab", "xyz"), constrained=True))
+    assert [piece.text for piece in pieces] == ["ab", "c", ""]
 
 
 def test_a_stop_string_may_begin_inside_a_token_where_the_text_satisfies_its_constraint() -> None:
@@ -181,3 +183,10 @@ def test_end_tokens_never_show_under_a_constraint() -> None:
             include_stop=True, end_token_ids=rules.end_token_ids, skip_special_tokens=False, constrained=True
         )
         assert text_of(run([ord("a"), end], hiding)) == "a"
+
+
+def test_the_second_of_two_stop_strings_in_one_token_ends_where_the_first_must_not() -> None:
+    stream = TextStream(TOKENIZER, TextRules(stops=("e",), constrained=True))
+    delta = stream.push(TokenEvent("r", 0, PIECE_IDS["unteer"], None, 0, (4,)))
+    assert delta is not None
+    assert (delta.text, delta.stop) == ("unte", "e")

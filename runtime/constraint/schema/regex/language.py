@@ -13,7 +13,7 @@ from typing import NamedTuple
 from runtime.constraint.schema.regex.characters import EVERY, Characters, united
 
 MAX_NODES = 60_000
-MAX_WORK = 200_000
+MAX_WORK = 120_000
 """Parts looked at while nodes are made: what makes a language costly is not how many nodes it has but how wide."""
 
 

@@ -101,6 +101,19 @@ OWN_CASES: dict[str, list[Any]] = {
             ],
         )
     ],
+    "draft 7": [
+        (
+            "what stands beside $ref says nothing",
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "properties": {"a": {"$ref": "#/definitions/text", "maxLength": 1}},
+                "required": ["a"],
+                "type": "object",
+                "definitions": {"text": {"type": "string", "minLength": 2}},
+            },
+            [({"a": "ab"}, True), ({"a": "a"}, False)],
+        )
+    ],
     "names and their escapes": [
         (
             "an additional name is not a listed one",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from runtime.constraint.schema.rewriting import rewritten
 from tests.paths import ROOT
 from tests.runtime.constraint.schema.conformance import Row, judged, suite, table
 from tests.runtime.constraint.schema.own_cases import OWN_CASES
-from tests.runtime.constraint.schema.walks import Vocabulary
+from tests.runtime.constraint.schema.walks import Vocabulary, admits, compiled
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def own_rows(vocabulary: Vocabulary) -> dict[str, Row]:
 
 def test_no_text_of_the_suite_is_wrong(rows: dict[str, Row]) -> None:
     assert not [wrong for row in rows.values() for wrong in row.wrong]
-    assert sum(row.kept_out for row in rows.values()) > 900
+    assert sum(row.kept_out for row in rows.values()) > 800
 
 
 def test_our_cases_are_all_supported_and_exact(own_rows: dict[str, Row]) -> None:
@@ -35,6 +38,19 @@ def test_our_cases_are_all_supported_and_exact(own_rows: dict[str, Row]) -> None
         assert not row.wrong, name
         assert not row.refused, name
         assert not row.stricter, name
+
+
+@pytest.mark.parametrize("text", ['{"\\u0061":"c"}', '{"\\u0078-1":"c"}', '{"a":1,"a":2}', '{ "a":1}', '{"a":1.0}'])
+def test_no_other_spelling_slips_past(vocabulary: Vocabulary, text: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "patternProperties": {"^x-": {"type": "integer"}},
+        "additionalProperties": {"type": "string"},
+    }
+    matcher = compiled(rewritten(json.dumps(schema)), vocabulary)
+    assert admits(matcher, vocabulary, '{"a":1,"x-1":2,"y":"c"}')
+    assert not admits(matcher, vocabulary, text)
 
 
 def test_the_document_shows_the_table(rows: dict[str, Row], own_rows: dict[str, Row]) -> None:
