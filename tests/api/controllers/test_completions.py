@@ -98,6 +98,13 @@ def test_refusals(server: RunningServer, fields: dict[str, Any], param: str) -> 
     assert response.json()["error"]["param"] == param
 
 
+def test_no_tools_are_no_fault(server: RunningServer) -> None:
+    nothing = {"tools": [], "tool_choice": "none", "functions": [], "function_call": "none"}
+    assert complete(server, "abc\n", **nothing)["choices"][0]["text"] == "abc"
+    for name, value in (("tools", [{}]), ("tool_choice", "auto"), ("functions", [{}]), ("function_call", "auto")):
+        assert complete(server, "abc\n", status=400, **{name: value})["error"]["param"] == name
+
+
 def test_echo(server: RunningServer) -> None:
     assert complete(server, "abc\n", echo=True)["choices"][0]["text"] == "abc\nabc"
 
