@@ -39,7 +39,7 @@ REFUSED: Mapping[str, str] = {
 }
 """Field -> why. Ignoring one of these would change what the client gets."""
 
-_ASKS_NOTHING: Mapping[str, object] = {"tools": [], "tool_choice": "none", "functions": [], "function_call": "none"}
+_ASKS_NOTHING: Mapping[str, object] = {"tools": [], "tool_choice": "none"}
 """Values of refused fields that change nothing: clients that always send the field send them."""
 
 _NVEXT_NAMES = {"max_thinking_tokens": "thinking_token_budget"}
