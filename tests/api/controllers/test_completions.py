@@ -99,7 +99,7 @@ def test_refusals(server: RunningServer, fields: dict[str, Any], param: str) -> 
 
 
 def test_no_tools_are_no_fault(server: RunningServer) -> None:
-    nothing = {"tools": [], "tool_choice": "none"}
+    nothing: dict[str, Any] = {"tools": [], "tool_choice": "none"}
     assert complete(server, "abc\n", **nothing)["choices"][0]["text"] == "abc"
     for name, value in (("tools", [{}]), ("tool_choice", "auto")):
         assert complete(server, "abc\n", status=400, **{name: value})["error"]["param"] == name

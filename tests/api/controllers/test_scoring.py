@@ -121,6 +121,12 @@ def test_streams_echo_the_same(server: RunningServer, fields: dict[str, Any]) ->
     assert streamed(server, **asked) == [{"token_ids": [], **choice} for choice in plain]
 
 
+def test_an_interval_delays_neither_the_prompt_nor_the_first_token(server: RunningServer) -> None:
+    body = {"prompt": PROMPT, "echo": True, "logprobs": 0, "stream": True, "stream_interval": 3}
+    chunks = chunks_of(server.post(body, "/v1/completions").content)
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == [PROMPT, "a", "aab", ""]
+
+
 @pytest.mark.parametrize(
     ("prompt", "fields"),
     [
