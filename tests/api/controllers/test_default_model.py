@@ -110,9 +110,9 @@ def test_choices_are_scored_as_the_runtime_scores_them(client: openai.OpenAI, de
     )
     options = ModelOptions(num_slots=1, max_model_len=32)
     session = session_factory(default_package, plan_model(default_package, options), options)()
-    sums = []
+    sums: list[float] = []
     for choice, ids in zip(answered.choices, prompts, strict=True):
-        values = choice.logprobs.token_logprobs if choice.logprobs else None
+        values: list[Any] | None = choice.logprobs and choice.logprobs.token_logprobs
         assert values is not None
         direct = log_softmax(session.prefill(0, np.array(ids), 0, len(ids))[:-1])[range(len(ids) - 1), ids[1:]]
         assert values[0] is None
