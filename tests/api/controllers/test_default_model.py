@@ -112,8 +112,8 @@ def test_choices_are_scored_as_the_runtime_scores_them(client: openai.OpenAI, de
     session = session_factory(default_package, plan_model(default_package, options), options)()
     sums: list[float] = []
     for choice, ids in zip(answered.choices, prompts, strict=True):
-        values: list[Any] | None = choice.logprobs and choice.logprobs.token_logprobs
-        assert values is not None
+        found: Any = choice.logprobs
+        values = found.token_logprobs
         direct = log_softmax(session.prefill(0, np.array(ids), 0, len(ids))[:-1])[range(len(ids) - 1), ids[1:]]
         assert values[0] is None
         assert values[1:-1] == pytest.approx(direct.tolist(), abs=1e-4)
