@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engine.admission import Admission
 from runtime.engine.config import EngineConfig
 from runtime.errors import DeviceError
-from runtime.events import FinishReason
+from runtime.events import FinishReason, PromptEvent
 from runtime.session.session import FloatArray, Int64Array
 from tests.fakes import CHOSEN_LOGIT, Call, adding
 from tests.runtime.engine_driver import Driver, adding_reply, request
@@ -183,3 +184,13 @@ def test_a_row_without_usable_numbers_is_an_error(value: float) -> None:
     finish = driver.finishes["a", 0]
     assert (finish.reason, finish.for_client) == (FinishReason.ERROR, False)
     assert ("a", 0) not in driver.tokens
+
+
+def test_a_scored_prompt_tells_the_pace_of_prompts() -> None:
+    admission = Admission(EngineConfig(), clock=lambda: 0)
+    admission.num_slots = 4
+    for name in ("a", "b"):
+        admission.accept(request(name, list(range(10)), 0, prompt_logprobs=0))
+    admission.note_step(10, 1_000_000_000)
+    admission.note_events([PromptEvent("a", 0, ())])
+    assert admission.predicted_wait_s() == pytest.approx(1.0)  # ten tokens of "b", at ten a second
