@@ -60,9 +60,10 @@ $(VENV)/.tensorrt-rtx: requirements/tensorrt-rtx.txt $(VENV)/.cpu
 	@touch $@
 
 model: setup ## Build the package of MODEL if it is missing
-	@$(BIN)/powertrain export models/$(MODEL).toml
+	@$(BIN)/powertrain export $(MODEL)
 
 serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
+	@echo 'The command itself, for this terminal: export PATH="$(CURDIR)/$(BIN):$$PATH", then: powertrain --help'
 	@$(BIN)/powertrain serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
 test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)
@@ -105,7 +106,7 @@ audit: setup-dev ## Compare pinned packages with known advisories: the committed
 	@$(BIN)/python requirements/audit.py $$(ls .venv-audit/*.json 2>/dev/null)
 
 bench: model ## Measure MODEL in process and over HTTP; results in bench/results/
-	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
+	@$(BIN)/powertrain bench suite models/$(MODEL) --output bench/results $(ARGS)
 
 bench-schemas: setup-dev model ## Hold JSONSchemaBench's schemas to their masks (a checkout's folder in ARGS, else fetched)
 	@$(BIN)/python -m tests.runtime.constraint.schema.bench $(ARGS)

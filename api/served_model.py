@@ -18,6 +18,10 @@ from runtime.text.tokenizer import Tokenizer
 from api.answer_formats import AnswerFormats, answer_formats
 from api.server_settings import Settings
 
+NO_TEMPLATE = """{{ raise_exception('this model has no chat template, so it continues text but answers no chat: \
+use /v1/completions, or give it a template with powertrain serve --chat-template FILE or, for good, with powertrain \
+export --chat-template FILE') }}"""
+"""The template of a base model: it refuses every conversation and says what to do."""
 _MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 
 
@@ -71,7 +75,8 @@ def served_model_from_package(
     UnknownParser when settings name a parser that there is not."""
     manifest = package.manifest
     names, eos_token_ids = settings.served_model_name, frozenset(manifest.stop_token_ids)
-    source = template_source if template_source is not None else package.read_text(CHAT_TEMPLATE_FILE)
+    has_own = CHAT_TEMPLATE_FILE in manifest.files
+    source = template_source or (package.read_text(CHAT_TEMPLATE_FILE) if has_own else NO_TEMPLATE)
     template = ChatTemplate(source, TemplateWorker("template"))
     proof = template.submit_proof()
     tokenizer = Tokenizer.from_package(package)  # while the template's process starts

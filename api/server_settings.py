@@ -20,11 +20,22 @@ def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) 
     return field(default=default, metadata={"help": meaning, "nim": nim_names, "secret": secret})
 
 
+GROUPS = {
+    "model": "Model",
+    "host": "Address and access",
+    "max_connections": "Connections",
+    "backend": "Engine",
+    "chat_template": "Requests and answers",
+    "vllm_metrics": "Logs, metrics and traces",
+}
+"""The setting that a group begins with, and the group's name; it goes on to where the next begins."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The server's settings. Each is a flag, a ``POWERTRAIN_*`` variable and a key of the TOML file, by one name."""
 
-    model: str | None = _setting(None, "Folder of the model package.", "NIM_MODEL_PATH")
+    model: str | None = _setting(None, "A package, by folder or name, or what one is built from.", "NIM_MODEL_PATH")
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )

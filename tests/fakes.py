@@ -22,9 +22,9 @@ CHOSEN_LOGIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a session: ``kind`` is prefill, decode, copy or swap; ``slots`` and ``tokens`` as given.
+    """One call of a session: ``kind`` is prefill, decode or copy; ``slots`` and ``tokens`` as given.
 
-    ``start`` is where a prefill begins, or how many rows are copied or swapped.
+    ``start`` is where a prefill begins, or how many rows are copied.
     """
 
     kind: str
@@ -91,10 +91,6 @@ class ScriptedSession:
         if self.rows[target][:start] != self.rows[source][:start]:
             raise ValueError(f"slots {source} and {target} differ in their first {start} rows")
         self.rows[target][start:] = self.rows[source][start:num_tokens]
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        self.calls.append(Call("swap", (first, second), (), num_tokens))
-        self.rows[first], self.rows[second] = self.rows[second][:num_tokens], self.rows[first][:num_tokens]
 
     def close(self) -> None:
         self.closed = True

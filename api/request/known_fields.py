@@ -24,7 +24,7 @@ IGNORED = frozenset(
 )  # fmt: skip
 """Accepted without effect and without a word: they concern storage, billing and caches of hosted services."""
 
-_CHAT_ONLY = "only /v1/chat/completions has it"
+_CHAT_ONLY = "only chat completions and responses have it"
 REFUSED: Mapping[str, str] = {
     "audio": "this server generates text only",
     "web_search_options": "this server does not search the web",
@@ -58,15 +58,20 @@ class SortedFields:
     positions: dict[str, int]
 
 
-def sort_fields(fields: Mapping[str, Any], known_names: frozenset[str], *, strict: bool) -> SortedFields:
-    """Sort top-level fields; null means absent. ``strict`` refuses unknown names instead of ignoring them."""
+def sort_fields(
+    fields: Mapping[str, Any], known_names: frozenset[str], *, strict: bool, refused: Mapping[str, str] = REFUSED
+) -> SortedFields:
+    """Sort top-level fields; null means absent. ``strict`` refuses unknown names instead of ignoring them.
+
+    A known name is neither ignored nor refused.
+    """
     flat, unknown_extensions = _without_nvext(fields, known_names)
     known: dict[str, Any] = {}
     ignored: list[str] = []
     refusals: list[tuple[int, RequestError]] = []
     positions = {name: position for position, name in enumerate(flat)}
     for name, value in flat.items():
-        if value is None or name in IGNORED:
+        if value is None or (name in IGNORED and name not in known_names):
             continue
         if name == "modalities":
             if value != ["text"]:
@@ -74,9 +79,9 @@ def sort_fields(fields: Mapping[str, Any], known_names: frozenset[str], *, stric
                 refusals.append((positions[name], RequestError(message, name)))
         elif name in known_names:
             known[name] = _integral(value)
-        elif name in REFUSED:
+        elif name in refused:
             if value != _ASKS_NOTHING.get(name):
-                refusals.append((positions[name], RequestError(f"{name}: {REFUSED[name]}", name)))
+                refusals.append((positions[name], RequestError(f"{name}: {refused[name]}", name)))
         elif strict:
             error = RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
             refusals.append((positions[name], error))

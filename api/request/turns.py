@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from runtime.errors import Overloaded
@@ -21,6 +25,7 @@ INLINE_BYTES = 4096
 LARGE_BYTES = 64 * 1024
 """Larger work leaves one place to the others."""
 _NUM_PLACES = 2
+_LOWER_PRIORITY = 5  # of 19: a quarter of a core that the model wants too, all of one that nobody else does
 _S_PER_BYTE = 2e-6  # about what tokenization takes; only the order of turns depends on it
 
 Result = TypeVar("Result")
@@ -101,5 +106,17 @@ class Turns:
 
 
 async def off_loop(size_bytes: int, work: Callable[[], Result]) -> Result:
-    """What ``work`` returns, on a thread unless the text is small. Call it within a turn."""
+    """What ``work`` returns, on one of the event loop's threads unless the text is small. Call it within a turn."""
     return work() if size_bytes <= INLINE_BYTES else await asyncio.to_thread(work)
+
+
+def text_threads() -> ThreadPoolExecutor:
+    """Threads for an event loop whose off-loop work is on texts: one per place and a spare, behind the model's."""
+    return ThreadPoolExecutor(_NUM_PLACES + 1, thread_name_prefix="texts", initializer=_lower_priority)
+
+
+def _lower_priority() -> None:
+    """Lower the calling thread's priority below the rest of its process. Only Linux knows priorities of threads."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _LOWER_PRIORITY)

@@ -21,7 +21,7 @@ from api.request.constraint import asked_constraint
 from api.request.field_errors import convert, describe
 from api.request.json_body import nests_deeper
 from api.request.json_scan import structure_of
-from api.request.known_fields import sort_fields
+from api.request.known_fields import REFUSED, sort_fields
 from api.request.messages import AssistantMessage, Message
 from api.request.sampling_fields import SamplingFields, StreamOptions
 from api.request.tools import check_tools
@@ -51,7 +51,7 @@ class Validated(Generic[Fields]):
 
 def validate_chat(body: Mapping[str, Any], rules: RequestRules) -> Validated[ChatRequest]:
     """A chat request. Raises NotFoundError for the model, else RequestError for the first fault."""
-    validated = _validate(body, ChatRequest, rules)
+    validated = validate_fields(body, ChatRequest, rules)
     check_chat(validated.fields, rules)
     return validated
 
@@ -64,7 +64,7 @@ def check_chat(fields: ChatRequest, rules: RequestRules) -> None:
 
 def validate_completion(body: Mapping[str, Any], rules: RequestRules) -> Validated[CompletionRequest]:
     """A text completion request. Raises NotFoundError for the model, else RequestError for the first fault."""
-    validated = _validate(body, CompletionRequest, rules)
+    validated = validate_fields(body, CompletionRequest, rules)
     fields = validated.fields
     _check_common(fields, rules)
     if fields.max_tokens == 0 and fields.scored is None and not fields.echo:
@@ -85,9 +85,17 @@ def check_model(model: object, rules: RequestRules) -> str:
     return model
 
 
-def _validate(body: Mapping[str, Any], to: type[Fields], rules: RequestRules) -> Validated[Fields]:
+def validate_fields(
+    body: Mapping[str, Any], to: type[Fields], rules: RequestRules, not_here: Mapping[str, str] | None = None
+) -> Validated[Fields]:
+    """The fields of a body, each by itself. Raises NotFoundError for the model, else RequestError for the first fault.
+
+    ``not_here`` are fields of other endpoints that would change the answer, and why this one refuses them.
+    """
     model = check_model(body.get("model"), rules)
-    found = sort_fields(body, frozenset(to.__struct_fields__), strict=rules.strict_fields)
+    not_here = not_here or {}
+    known_names = frozenset(to.__struct_fields__) - not_here.keys()
+    found = sort_fields(body, known_names, strict=rules.strict_fields, refused={**REFUSED, **not_here})
     try:
         fields = convert(found.known, to)
     except RequestError as error:

@@ -18,7 +18,8 @@ from litestar.types import Receive, Scope, Send
 from runtime.errors import PowertrainError, RequestError
 
 from api.client_gone import unless_gone
-from api.errors import FAULT, ClientGoneError, answer_from
+from api.error_answer import FAULT, ErrorAnswer, answer_from
+from api.errors import ClientGoneError
 from api.observe.request_record import Outcome, RequestRecord
 from api.response.generation import Generation, Update, merged
 from api.response.renderer import Renderer
@@ -111,7 +112,8 @@ class Answer:
     async def _write_stream(self, send: Send) -> Outcome:
         started = False
         outcome = Outcome.FAILURE
-        tail = self.renderer.failed(FAULT)  # unless it turns out otherwise
+        tail: list[bytes] = []
+        failure: ErrorAnswer | None = FAULT  # unless it turns out otherwise
         try:
             while not self.generation.finished:
                 updates = await self._next_or_silence()
@@ -124,7 +126,7 @@ class Answer:
                 if events:
                     await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
             tail = self.renderer.closing()
-            outcome = Outcome.SUCCESS
+            failure, outcome = None, Outcome.SUCCESS
         except asyncio.CancelledError:
             started = False  # nobody reads what would follow
             raise
@@ -132,10 +134,11 @@ class Answer:
             if not started:
                 raise
             _LOG.error("request %s failed after its stream began: %s", self.record.request_id, error)
-            tail = self.renderer.failed(answer_from(error))
+            failure = answer_from(error)
         finally:
             # After the status line only an event can tell the client, also of a fault of ours, which goes on from here.
             if started:
+                tail = tail if failure is None else self.renderer.failed(failure)
                 await send({"type": "http.response.body", "body": b"".join(tail), "more_body": False})
         return outcome
 

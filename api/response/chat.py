@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
 from runtime.text.text_stream import TextToken
 
-from api.errors import ErrorAnswer
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Update
 from api.response.logprobs import chat_logprobs

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from runtime.events import PromptTokenLogprobs
 from runtime.text.text_stream import TextToken
 
-from api.errors import ErrorAnswer
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Update
 from api.response.logprobs import completion_logprobs

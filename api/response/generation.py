@@ -8,14 +8,15 @@ they cannot differ. Knows no JSON and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from runtime.engine.async_engine import AsyncEngine, EventStream
 from runtime.errors import EngineUnavailable, Overloaded, PowertrainError, RequestError
 from runtime.events import Event, FinishEvent, FinishReason, PromptEvent, PromptTokenLogprobs, TokenEvent
 from runtime.request import Request
-from runtime.text.answer_delta import AnswerDelta, ContentDelta
+from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta
 from runtime.text.text_stream import TextToken
 
 from api.errors import GenerationFailedError
@@ -58,6 +59,27 @@ def merged(first: Update, second: Update) -> Update:
     """Two consecutive updates of one choice as one."""
     tokens = first.tokens + second.tokens
     return Update(first.index, tuple(joined(first.deltas + second.deltas)), tokens, second.num_tokens, second.finish)
+
+
+def joined_texts(updates: Sequence[Update]) -> Iterator[Update]:
+    """The updates of one choice, with neighbours as one whose only delta is more of the same text."""
+    for kind, run in itertools.groupby(updates, _kind_of_text):
+        same = list(run)
+        if kind is None or len(same) == 1:
+            yield from same
+            continue
+        deltas = [delta for update in same for delta in update.deltas if not isinstance(delta, CallStarted)]
+        whole = replace(deltas[0], text="".join(delta.text for delta in deltas))
+        tokens = tuple(token for update in same for token in update.tokens)
+        yield Update(same[0].index, (whole,), tokens, same[-1].num_tokens)
+
+
+def _kind_of_text(update: Update) -> tuple[type, int] | None:
+    """What text an update is, None when it is more or less than text of one kind."""
+    if len(update.deltas) != 1 or update.finish is not None or isinstance(update.deltas[0], CallStarted):
+        return None
+    delta = update.deltas[0]
+    return type(delta), delta.index if isinstance(delta, ArgumentsDelta) else 0
 
 
 class Generation:

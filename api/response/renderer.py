@@ -11,7 +11,7 @@ from runtime.events import PromptTokenLogprobs
 from runtime.text.answer_delta import ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
 from runtime.text.text_stream import TextToken
 
-from api.errors import ErrorAnswer
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Finish, Update
 from api.response.logprobs import TokenNames

@@ -24,12 +24,13 @@ from export.graph.writer import GRAPH_FILE
 from export.package.builder import (
     DEFAULT_MAX_MODEL_LEN,
     BuildResult,
-    put_in_place,
     recorded_files,
     up_to_date,
     workspace,
     write_text_files,
 )
+from export.package.chat_template import with_chosen_template
+from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE
@@ -64,7 +65,7 @@ def build_optimum_package(
         graph_folder = partial / package.OPTIMUM_GRAPH
         with reporter.stage("Exporting with Optimum", 1):
             _run_optimum(interpreter, folder, graph_folder)
-        text = _text_files(folder, graph_folder)
+        text = with_chosen_template(_text_files(folder, graph_folder), recipe, base)
         graph, shape = _read_graph(graph_folder)
         check_text_files(text, shape.vocab_size)
         write_text_files(partial, text)

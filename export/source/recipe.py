@@ -76,7 +76,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
     tables and a server's cache grow with it. ``kv_cache`` int8 holds four times the tokens of float32. ``block`` None
-    takes 64 columns per scale at 8 bits and 32 at 4.
+    takes 64 columns per scale at 8 bits and 32 at 4. ``chat_template`` is a file with one in place of the checkpoint's;
+    a relative path counts from the recipe.
     """
 
     name: str
@@ -90,10 +91,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     quality: QualityLimits | None = msgspec.field(default_factory=QualityLimits)
     generation: GenerationValues = msgspec.field(default_factory=GenerationValues)
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
+    chat_template: str | None = None
 
     def digest(self, fingerprint: str = "") -> str:
         """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""
-        content = msgspec.json.encode((self, fingerprint), order="deterministic")
+        fields = msgspec.structs.asdict(self)
+        if self.chat_template is None:  # came later: packages without one keep the digest that they were built with
+            del fields["chat_template"]
+        content = msgspec.json.encode((fields, fingerprint))
         return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from runtime.engine.drawing import ALONE_WAIT_S, Draft, Drawing
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
-from runtime.engine.step_plan import CopyKind, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
 from runtime.errors import DeviceError
 from runtime.session.session import FloatArray, Int64Array, Session
@@ -46,7 +46,7 @@ class Step:
         planned = self._clock()
         admitted = self._note_admissions(plan, planned)
         for copy in plan.copies:
-            self._copy(copy)
+            self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
         for sequence in admitted:
             self.drawing.begin(sequence)
         copied = self._clock()
@@ -78,12 +78,6 @@ class Step:
                 self._totals.prefix_query_tokens += chunk.sequence.num_prompt
                 self._totals.prefix_hit_tokens += chunk.sequence.num_cached
         return admitted
-
-    def _copy(self, copy: SlotCopy) -> None:
-        if copy.kind is CopyKind.COPY:
-            self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
-        else:
-            self._session.swap_slots(copy.source, copy.target, copy.num_tokens)
 
     def _decode(self, plan: StepPlan) -> int:
         """Run the plan's decode call; returns how many tokens were drawn."""

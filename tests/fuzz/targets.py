@@ -22,6 +22,9 @@ from safetensors import SafetensorError
 from api.answer_formats import AnswerFormats
 from api.controllers.answer_plan import answer_plan
 from api.errors import NotFoundError
+from api.request.message_to_chat import AskedMessage, validate_message
+from api.request.messages import AssistantMessage
+from api.request.responses_to_chat import AskedResponse, validate_response
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
 from api.served_model import ServedModel
@@ -135,6 +138,30 @@ def _chat(data: bytes) -> None:
     text_rules(fields, params, _MODEL.eos_token_ids)
 
 
+def _response(data: bytes) -> None:
+    """A request that is taken has an origin for each of its messages, and each fault a name."""
+    body: Any = msgspec.json.decode(data)
+    if not isinstance(body, dict):
+        return
+    _check_names(validate_response(body, _RULES))
+
+
+def _message(data: bytes) -> None:
+    """The same of Anthropic's requests."""
+    body: Any = msgspec.json.decode(data)
+    if isinstance(body, dict):
+        _check_names(validate_message(body, _RULES))
+
+
+def _check_names(asked: AskedResponse | AskedMessage) -> None:
+    messages = asked.chat.fields.messages
+    if len(messages) != len(asked.names.origins):
+        raise ValueError(f"{len(asked.names.origins)} origins of {len(messages)} messages")
+    for place, message in enumerate(messages):
+        for call in range(len(message.tool_calls or ()) if isinstance(message, AssistantMessage) else 0):
+            asked.names.given(f"messages.{place}.tool_calls.{call}.function.arguments")
+
+
 def _text_stream(data: bytes) -> None:
     """The pieces of any tokens joined are the text of their bytes, cut at the first stop string."""
     if len(data) < 3:
@@ -165,9 +192,11 @@ TARGETS = {
     "sidecar": Target(_sidecar, (PlanError,)),
     "generation": Target(_generation, ()),
     "chat": Target(_chat, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)),
+    "response": Target(_response, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
+    "message": Target(_message, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
     "text_stream": Target(_text_stream, (), 256),
 }
-"""Of the chat body's, the last three are the parser's own (``api.request.json_body`` turns them into a 400)."""
+"""Of the bodies', msgspec's and Python's own are the parser's own (``api.request.json_body`` turns them into a 400)."""
 
 
 def inputs(name: str) -> list[bytes]:

@@ -153,7 +153,7 @@ def test_two_demands_name_both_fields() -> None:
 
 
 def test_completions_have_no_tools() -> None:
-    with pytest.raises(RequestError, match="only /v1/chat/completions has it"):
+    with pytest.raises(RequestError, match="only chat completions and responses have it"):
         validate_completion({"prompt": "x", "tools": [TOOL]}, RULES)
 
 

@@ -143,6 +143,30 @@ def test_a_load_failure_is_told_and_nothing_is_accepted() -> None:
     asyncio.run(body())
 
 
+def test_closing_does_not_wait_for_a_model_that_loads() -> None:
+    loading, may_load = threading.Event(), threading.Event()
+    session = ScriptedSession(adding)
+
+    def load_slowly() -> ScriptedSession:
+        loading.set()
+        assert may_load.wait(30)
+        return session
+
+    async def body() -> AsyncEngine:
+        engine = AsyncEngine(load_slowly, EngineConfig())
+        engine.start()
+        assert await asyncio.to_thread(loading.wait, 30)
+        await engine.close()
+        assert engine.is_loading
+        return engine
+
+    engine = asyncio.run(body())
+    may_load.set()
+    engine._worker._thread.join(30)
+    assert session.closed
+    assert not session.calls  # what was loaded in vain is not warmed up
+
+
 def test_the_engine_is_ready_only_after_a_real_generation() -> None:
     gate = Gate(free=1)
     session = ScriptedSession(adding, before_call=gate)

@@ -34,6 +34,18 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def wait_until_busy(pid: int) -> None:
+    """Return once a process has computed for three ticks of its clock, which an idle one never does."""
+
+    def ticks() -> int:
+        return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[11])
+
+    first, deadline = ticks(), time.monotonic() + 30
+    while ticks() < first + 3:
+        assert time.monotonic() < deadline, "the process does nothing"
+        time.sleep(0.01)
+
+
 def wait_until_ended(pid: int) -> None:
     deadline = time.monotonic() + 30
     while is_running(pid):
@@ -102,6 +114,7 @@ def test_a_killed_process_costs_one_job_and_close_leaves_none() -> None:
     first = worker.pid
     assert first is not None
     running = worker.submit(job(ENDLESS))
+    wait_until_busy(first)  # a process that is gone before its job is handed over costs nobody one
     os.kill(first, signal.SIGKILL)
     with pytest.raises(TemplateError, match="crashed the process that renders it"):
         running.result()
