@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError
-from runtime.package.limits import TokenId, decode_document
+from runtime.package.generation_config import GenerationConfig
+from runtime.package.limits import decode_document
 from runtime.package.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
@@ -26,29 +25,14 @@ export --chat-template FILE') }}"""
 _MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 
 
-class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
-    """Sampling defaults from the package's ``generation_config.json``; requests override each one.
-
-    The ranges are a request's own. ``eos_token_id`` is checked only: the manifest says which tokens end an answer.
-    """
-
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
-    max_new_tokens: Annotated[int, Meta(ge=1)] | None = None
-    eos_token_id: TokenId | list[TokenId] | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
     """One model as requests see it. ``names[0]`` is the base name; the others are aliases.
 
     ``special_tokens`` (``bos_token``, ...) are handed to the template. Templates that requests bring are rendered by
     ``guest_worker``, which delays nobody who uses the model's own. ``answers`` says how its answers are read,
-    ``compiler`` makes constraints on them. ``license_text`` and ``manifest`` are what the
-    management endpoints show.
+    ``compiler`` makes constraints on them. ``defaults`` count where a request names no value. ``license_text`` and
+    ``manifest`` are what the management endpoints show.
     """
 
     names: tuple[str, ...]
@@ -58,7 +42,7 @@ class ServedModel:
     template: ChatTemplate
     eos_token_ids: frozenset[int]
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    defaults: GenerationConfig = field(default_factory=GenerationConfig)
     license_name: str = ""
     license_text: str = ""
     manifest: Manifest | None = None
@@ -108,19 +92,27 @@ def served_model_from_package(
         compiler=ConstraintCompiler(tokenizer.vocabulary(eos_token_ids)),
         answers=answer_formats(settings, template, tokenizer),
         special_tokens=manifest.special_tokens,
-        defaults=_generation_defaults(package),
+        defaults=_defaults(package, settings),
         license_name=manifest.source.license,
         license_text=license_text,
         manifest=manifest,
     )
 
 
-def _generation_defaults(package: Package) -> GenerationDefaults:
+def _defaults(package: Package, settings: Settings) -> GenerationConfig:
+    """The operator's values before the package's, which the operator may leave aside."""
+    config = _generation_config(package)
+    if not settings.package_sampling_defaults:
+        config = GenerationConfig(max_new_tokens=config.max_new_tokens)
+    return msgspec.structs.replace(config, **settings.sampling_defaults.given())
+
+
+def _generation_config(package: Package) -> GenerationConfig:
     if GENERATION_CONFIG_FILE not in package.manifest.files:
-        return GenerationDefaults()
+        return GenerationConfig()
     what = f"{package.manifest.name}: {GENERATION_CONFIG_FILE}"
     try:
-        defaults = decode_document(package.read_bytes(GENERATION_CONFIG_FILE), GenerationDefaults)
+        defaults = decode_document(package.read_bytes(GENERATION_CONFIG_FILE), GenerationConfig)
     except ValueError as error:
         raise PackageError(f"{what} is not readable ({error})") from error
     given, size = defaults.eos_token_id, package.manifest.shape.vocab_size

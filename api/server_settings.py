@@ -9,7 +9,9 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 from runtime.defaults import DEFAULT_SLOTS
+from runtime.package.generation_config import SamplingDefaults
 
 from api.errors import SettingsError
 
@@ -65,17 +67,27 @@ class Settings:
     )
     self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
-    num_slots: int = _setting(DEFAULT_SLOTS, "Choices generated at once.", "NIM_MAX_NUM_SEQS", "NIM_MAX_BATCH_SIZE")
+    num_slots: int | None = _setting(
+        None,
+        f"Choices generated at once; default: {DEFAULT_SLOTS}, or as many as fit.",
+        "NIM_MAX_NUM_SEQS",
+        "NIM_MAX_BATCH_SIZE",
+    )
     max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
     max_predicted_wait_s: float = _setting(
         3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
     )
     max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")
-    kv_cache_share: float = _setting(0.4, "That share, on the CPU: above 0, at most 1.")
+    kv_cache_share: float | None = _setting(
+        None, "That share, above 0, at most 1; default: 0.4 of the machine's, or 0.8 of the GPU's."
+    )
     threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
     prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
+    prefix_cache_salt: Literal["optional", "required"] = _setting(
+        "optional", "Whether requests without a cache_salt share cached prefixes: with required, with nobody."
+    )
     share_prefix_cache: bool = _setting(False, "Let clients with different API keys share cached prefixes.")
     deterministic: bool = _setting(
         False,
@@ -93,6 +105,14 @@ class Settings:
         None, "How reasoning is told from an answer; none: not at all; default: by the template."
     )
     exclude_tools_when_tool_choice_none: bool = _setting(False, "Tell the model of no tools that it may not call.")
+    package_sampling_defaults: bool = _setting(True, "Sample as the package says where a request says nothing.")
+    default_temperature: float | None = _setting(
+        None, "Temperature of requests that name none; default: the package's."
+    )
+    default_top_p: float | None = _setting(None, "The same for top_p.")
+    default_top_k: int | None = _setting(None, "The same for top_k.")
+    default_min_p: float | None = _setting(None, "The same for min_p.")
+    default_repetition_penalty: float | None = _setting(None, "The same for repetition_penalty.")
     trust_request_chat_template: bool = _setting(False, "Run chat templates that requests bring.")
     trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")
     strict_fields: bool = _setting(False, "Refuse unknown request fields instead of ignoring them.")
@@ -101,7 +121,7 @@ class Settings:
     max_in_flight_bytes: int | None = _setting(None, "Bodies and prompts in memory; default: 64 largest bodies.")
     id_prefix: str = _setting("chat-", "Start of chat answers' ids; NIM 2.x uses chatcmpl-.")
     force_include_usage: bool = _setting(False, "End every stream with usage.")
-    prompt_tokens_details: bool = _setting(False, "Report cached prompt tokens in usage.")
+    prompt_tokens_details: bool = _setting(True, "Report cached prompt tokens in usage.")
     per_request_stats: bool = _setting(False, "Add stats to plain answers.", "NIM_PER_REQ_METRICS_ENABLE")
     keep_alive_s: float = _setting(15.0, "Silence after which a stream sends a comment; 0 for never.")
     drain_timeout_s: float = _setting(30.0, "Time for running answers to end at shutdown.")
@@ -114,6 +134,18 @@ class Settings:
     otel: bool = _setting(False, "Export OpenTelemetry traces (extra otel).", "NIM_ENABLE_OTEL")
     otel_endpoint: str | None = _setting(None, "OTLP/HTTP collector of traces.", "NIM_OTEL_EXPORTER_OTLP_ENDPOINT")
     otel_service_name: str = _setting("powertrain", "Service name in traces.", "NIM_OTEL_SERVICE_NAME")
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        """The operator's own defaults of requests. Raises SettingsError for one out of range."""
+        names = SamplingDefaults.__struct_fields__
+        values = {name: getattr(self, f"default_{name}") for name in names}
+        for name, value in values.items():
+            try:
+                msgspec.convert({name: value}, SamplingDefaults)
+            except msgspec.ValidationError as error:
+                raise SettingsError(f"default_{name}: {value} is out of range: {error}") from error
+        return SamplingDefaults(**values)
 
     def check(self) -> None:
         """Raise SettingsError for a value out of range or two settings that contradict each other."""
@@ -130,13 +162,14 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not bound <= value < float("inf"):
                 raise SettingsError(f"{name}: {value} is below {bound} or not finite")
-        if not 0 < self.kv_cache_share <= 1:
+        if self.kv_cache_share is not None and not 0 < self.kv_cache_share <= 1:
             raise SettingsError(f"kv_cache_share: {self.kv_cache_share} is not above 0 and at most 1")
         for name in ("port", "management_port"):
             if (getattr(self, name) or 0) > 65535:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
+        self.sampling_defaults  # noqa: B018 - raises for a value out of range
         self._check_access()
 
     def _check_access(self) -> None:

@@ -1,7 +1,8 @@
 """What the engine says about a request while it runs. Plain values that cross from the engine thread to the server.
 
 Each choice of an accepted request yields zero or more TokenEvents and then exactly one FinishEvent, also when the
-engine dies. Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
+engine dies. Where the prompt's log-probabilities are asked for, one PromptEvent comes before any token of the request.
+Knows token ids and times; knows no text and no HTTP. Times are ``time.perf_counter_ns()``.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Log-probabilities of one generated token: natural log, floored at -9999.0.
+    """Log-probabilities of one token: natural log, floored at -9999.0.
 
-    They are of the raw logits of the tokens that the request's constraint allows; no other rule of it counts.
+    They are of the raw logits, of a generated token those that the request's constraint allows; no other rule counts.
 
     ``top`` holds (token id, logprob) of the most likely tokens, best first.
     """
@@ -37,11 +38,31 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptTokenLogprobs:
+    """Log-probabilities of one token of a prompt, given all before it. ``rank`` 1 is the most likely token."""
+
+    logprobs: TokenLogprobs
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """A prompt was read: what the model thought of each of its tokens but the first, which nothing comes before.
+
+    It is told once for all choices of the request, by its first.
+    """
+
+    request_id: str
+    index: int
+    scores: tuple[PromptTokenLogprobs, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One generated token of choice ``index``, whose sequence got its slot at ``admitted_ns``.
 
     ``ends`` are the numbers of the token's bytes, 0 to all, after which the choice's text satisfies its constraint;
-    empty unless the request watches them.
+    empty unless the request watches them. ``num_cached_tokens`` are prompt tokens taken from the prefix cache.
     """
 
     request_id: str
@@ -50,6 +71,7 @@ class TokenEvent:
     logprobs: TokenLogprobs | None
     admitted_ns: int = 0
     ends: tuple[int, ...] = ()
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +105,4 @@ class FinishEvent:
     for_client: bool = False
 
 
-Event = TokenEvent | FinishEvent
+Event = PromptEvent | TokenEvent | FinishEvent

@@ -53,6 +53,8 @@ class Request:
     ``request_id`` is unique among live requests. ``eos_token_ids`` are the model's own end tokens.
     ``arrival_ns`` is ``time.perf_counter_ns()`` when the request reached the server.
     ``cache_salt`` separates prefix caches: requests reuse the rows of requests with the same salt only.
+    ``prompt_logprobs`` is None when the log-probabilities of the prompt's tokens are not asked for, else the number of
+    alternatives beside each. With ``sampling.max_tokens`` 0 the prompt is read, and nothing drawn.
     ``constraint`` is what every choice's text must satisfy; None where anything may come. With ``watch_ends`` each
     token tells where in it the text satisfies the constraint, which is what stop strings ask.
     """
@@ -64,6 +66,7 @@ class Request:
     n: int = 1
     arrival_ns: int = 0
     cache_salt: str = ""
+    prompt_logprobs: int | None = None
     constraint: Constraint | None = None
     watch_ends: bool = False
 

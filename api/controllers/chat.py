@@ -20,6 +20,7 @@ from api.request.turns import off_loop
 from api.request.validation import validate_chat
 from api.response.chat import ChatRenderer, ChatShape
 from api.response.json_answer import JsonAnswer
+from api.response.prompt_part import AskedPrompt
 
 
 class RenderedPrompt(msgspec.Struct, frozen=True):
@@ -71,4 +72,9 @@ def _shape(chat: PreparedChat, service: Service) -> ChatShape:
     fields: ChatRequest = chat.prepared.asked.fields
     last = fields.messages[-1]
     echo = text_of(last.content) if fields.echo and isinstance(last, AssistantMessage) else ""
-    return ChatShape(new_call_id=service.model.answers.new_call_id, echo=echo, calls_only=chat.prepared.form.calls_only)
+    return ChatShape(
+        new_call_id=service.model.answers.new_call_id,
+        prompt=AskedPrompt(chat.prepared.prompts[0], service.model.tokenizer, fields.prompt_logprobs or 0),
+        echo=echo,
+        calls_only=chat.prepared.form.calls_only,
+    )

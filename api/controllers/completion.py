@@ -12,6 +12,7 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from runtime.errors import RequestError
 from runtime.request import SamplingParams, resolve_max_tokens
+from runtime.text.tokenizer import Tokenizer
 
 from api.controllers.generating import Prepared, answer
 from api.controllers.intake import AnyRequest, in_turn, receive_body
@@ -23,9 +24,11 @@ from api.request.field_errors import describe
 from api.request.json_body import parse_object
 from api.request.sampling import sampling_params, truncate_prompt
 from api.request.sampling_fields import MAX_CHOICES
+from api.request.scoring import Scoring, scoring_of
 from api.request.turns import off_loop
 from api.request.validation import validate_completion
-from api.response.completion import CompletionRenderer
+from api.response.completion import CompletionRenderer, CompletionShape
+from api.response.prompt_part import AskedPrompt, echo_of
 from api.served_model import ServedModel
 
 DEFAULT_MAX_TOKENS = 16
@@ -50,16 +53,16 @@ class CompletionController(Controller):
             found.prepared,
             arrival_ns=arrival_ns,
             id_prefix="cmpl-",
-            new_renderer=lambda record, options: CompletionRenderer(record, options, found.echoes),
+            new_renderer=lambda record, options: CompletionRenderer(record, options, found.shape),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A request that fits the model, and per prompt the text that the answer repeats."""
+    """A request that fits the model, and what its answer looks like."""
 
     prepared: Prepared[CompletionRequest]
-    echoes: tuple[str, ...]
+    shape: CompletionShape
 
 
 async def _prepare(body: bytes, service: Service) -> _Found:
@@ -78,8 +81,9 @@ def _fitted(body: bytes, service: Service) -> _Found:
     sampling = _shared_sampling(fields, prompts, model)
     demand = asked_constraint(fields)
     check_marks(demand, model.tokenizer.names_control_token)
-    prepared = Prepared(asked=asked, prompts=prompts, sampling=sampling, demand=demand)
-    return _Found(prepared, _echoes(fields, prompts, model))
+    scoring = _scoring(fields, prompts)
+    prepared = Prepared(asked=asked, prompts=prompts, sampling=sampling, scoring=scoring, demand=demand)
+    return _Found(prepared, _shape(fields, prompts, model.tokenizer))
 
 
 def prompt_ids_of(fields: CompletionRequest, model: ServedModel, *, trusted: bool) -> list[tuple[int, ...]]:
@@ -130,7 +134,19 @@ def _asked_tokens(fields: CompletionRequest) -> int:
     return fields.max_tokens if fields.max_tokens is not None else DEFAULT_MAX_TOKENS
 
 
-def _echoes(fields: CompletionRequest, prompts: Sequence[tuple[int, ...]], model: ServedModel) -> tuple[str, ...]:
-    if not fields.echo:
-        return ("",) * len(prompts)
-    return tuple(model.tokenizer.decode(ids) for ids in prompts)
+def _scoring(fields: CompletionRequest, prompts: Sequence[tuple[int, ...]]) -> Scoring | None:
+    """Each choice tells of its prompt."""
+    if fields.scored is None:
+        return None
+    name, num_top = fields.scored
+    return scoring_of(name, num_top, sum(map(len, prompts)) * fields.num_choices)
+
+
+def _shape(fields: CompletionRequest, prompts: Sequence[tuple[int, ...]], tokenizer: Tokenizer) -> CompletionShape:
+    top = fields.prompt_logprobs
+    return CompletionShape(
+        num_prompts=len(prompts),
+        echoes=tuple(echo_of(ids, tokenizer) for ids in prompts) if fields.echo else None,
+        asked=None if top is None else tuple(AskedPrompt(ids, tokenizer, top) for ids in prompts),
+        num_top=fields.logprobs or 0,
+    )

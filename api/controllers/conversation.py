@@ -19,6 +19,7 @@ from api.request.constraint import asked_constraint, check_marks
 from api.request.early_length import check_length
 from api.request.prompt import Prompt, build_prompt
 from api.request.sampling import sampling_params, truncate_prompt
+from api.request.scoring import scoring_of
 from api.request.turns import off_loop
 from api.request.validation import Validated
 from api.served_model import ServedModel
@@ -54,10 +55,12 @@ def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -
     sampling = sampling_params(fields, model, max_tokens=max_tokens, logprobs=logprobs)
     check_marks(asked_constraint(fields), model.tokenizer.names_control_token)
     plan = answer_plan(fields, model.answers, prompt.text)
+    top = fields.prompt_logprobs
     prepared = Prepared(
         asked=asked,
         prompts=(prompt_ids,),
         sampling=sampling,
+        scoring=None if top is None else scoring_of("prompt_logprobs", top, len(prompt_ids)),
         form=plan.form,
         demand=plan.demand,
         budget=plan.budget,

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -29,6 +28,7 @@ from api.observe.request_record import RequestRecord
 from api.request.byte_budget import Hold
 from api.request.sampling import text_rules
 from api.request.sampling_fields import SamplingFields
+from api.request.scoring import Scoring
 from api.request.validation import Fields, Validated
 from api.response.answering import Answer
 from api.response.choice_stream import AnswerForm, ChoiceStream
@@ -37,6 +37,7 @@ from api.response.logprobs import TokenNames
 from api.response.renderer import AnswerOptions, Renderer
 
 _BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
+_BYTES_PER_SCORE = 160  # an id and a float in a tuple, with a share of what holds them
 _MAX_HEADER_CHARS = 1024
 
 Result = TypeVar("Result")
@@ -46,11 +47,12 @@ NewRenderer = Callable[[RequestRecord, AnswerOptions], Renderer]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Generic[Fields]):
     """A request that fits the model: its prompts, how it is sampled, what its text must satisfy (None: nothing) and how
-    it is read."""
+    it is read. ``scoring`` is None where the prompts' own log-probabilities are not asked for."""
 
     asked: Validated[Fields]
     prompts: Sequence[tuple[int, ...]]
     sampling: SamplingParams
+    scoring: Scoring | None = None
     form: AnswerForm = field(default_factory=AnswerForm)
     demand: ConstraintSpec | None = None
     budget: ThinkingBudget | None = None
@@ -75,7 +77,7 @@ async def answer(
     record = _record(request, prepared, arrival_ns)
     renderer = new_renderer(record, _options(service, prepared, new_id(id_prefix)))
     hold: Hold = request.scope["state"][HOLD_KEY]
-    hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN)
+    hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN + _scores_bytes(prepared.scoring))
     requests = _engine_requests(service, prepared, constraint, arrival_ns, cache_salt_of(request, service, fields))
     generation = _start(service, prepared, requests, record)
     state: dict[str, Any] = request.scope["state"]
@@ -90,7 +92,12 @@ async def answer(
         headers=_ignored_header(prepared.asked.ignored),
         on_end=service.note_end,
         interval=fields.stream_interval or 1,
+        is_large=prepared.scoring is not None,
     )
+
+
+def _scores_bytes(scoring: Scoring | None) -> int:
+    return 0 if scoring is None else scoring.num_scores * _BYTES_PER_SCORE
 
 
 async def _compiled(request: AnyRequest, service: Service, prepared: Prepared[Any]) -> Constraint | None:
@@ -134,7 +141,7 @@ def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> Answe
         continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
         cached_tokens=settings.prompt_tokens_details,
         stats=settings.per_request_stats,
-        prompt_ids=tuple(chain.from_iterable(prepared.prompts)) if fields.return_token_ids else None,
+        prompts=tuple(prepared.prompts) if fields.return_token_ids else None,
     )
 
 
@@ -150,6 +157,7 @@ def _engine_requests(
             n=prepared.asked.fields.num_choices,
             arrival_ns=arrival_ns,
             cache_salt=cache_salt,
+            prompt_logprobs=None if prepared.scoring is None else prepared.scoring.num_top,
             constraint=constraint,
             watch_ends=constraint is not None and bool(prepared.asked.fields.stop),
         )

@@ -66,8 +66,11 @@ def request_id_of(request: AnyRequest) -> str:
 def cache_salt_of(request: AnyRequest, service: Service, fields: SamplingFields) -> str:
     """What separates this request's cached prefixes from others': the key it came with and its own ``cache_salt``.
 
-    Without keys, or when the operator lets keys share, the salt alone. No two pairs give the same text.
+    Without keys, or when the operator lets keys share, the salt alone. No two pairs give the same text. Where a salt is
+    required for sharing, a request without one gets a fresh one that nobody else has.
     """
+    if service.settings.prefix_cache_salt == "required" and not fields.cache_salt:
+        return new_id("unshared:")
     shares = service.settings.share_prefix_cache
     domain = "" if shares else str(request.scope["state"].get(API_KEY_NAME_KEY, ""))
     return f"{domain}:{fields.cache_salt or ''}" if domain or fields.cache_salt else ""

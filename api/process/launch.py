@@ -11,6 +11,7 @@ from runtime.engine.config import EngineConfig
 from runtime.errors import TemplateError
 from runtime.loading.backend import choose_backend
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
 
 from api.controllers.service import Service
@@ -45,6 +46,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         max_model_len=kv_plan.slot_tokens,
         template_source=_template_source(settings),
     )
+    _LOG.info("%s", _explain(model.defaults))
     engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
     return Service(
@@ -55,6 +57,12 @@ def build_service(settings: Settings, package: Package) -> Service:
         reception=new_reception(settings, model.max_model_len),
         tracer=tracer_from_settings(settings),
     )
+
+
+def _explain(defaults: SamplingDefaults) -> str:
+    """One line for the log: what requests get that name no values of their own."""
+    given = ", ".join(f"{name} {value:g}" for name, value in defaults.given().items())
+    return f"sampling defaults: {given or 'temperature 1, no other rule'}"
 
 
 def warm_up_ids(model: ServedModel) -> tuple[int, ...]:

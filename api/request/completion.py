@@ -18,5 +18,22 @@ class CompletionRequest(SamplingFields, kw_only=True):
     prompt: Annotated[
         str | list[Any], Meta(description="A string, a list of strings, token ids, or a list of lists of token ids.")
     ]
-    echo: Annotated[bool, Meta(description="Repeat the prompt before the answer; not with stream.")] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
+    max_tokens: (
+        Annotated[int, Meta(ge=0, description="Most tokens to generate per choice. 0 only scores the prompt.")] | None
+    ) = None
+    echo: Annotated[bool, Meta(description="Repeat the prompt before the answer.")] | None = None
+    logprobs: (
+        Annotated[int, Meta(ge=0, le=MAX_COMPLETION_LOGPROBS, description="With echo, of the prompt's tokens too.")]
+        | None
+    ) = None
+
+    @property
+    def echoed_logprobs(self) -> int | None:
+        """Alternatives beside each token of a prompt that is repeated with its log-probabilities; None for none."""
+        return self.logprobs if self.echo else None
+
+    @property
+    def scored(self) -> tuple[str, int] | None:
+        """The field that asks most of the prompt's log-probabilities, and how many alternatives; None if none does."""
+        asked = (("logprobs", self.echoed_logprobs), ("prompt_logprobs", self.prompt_logprobs))
+        return max(((name, top) for name, top in asked if top is not None), key=lambda one: one[1], default=None)

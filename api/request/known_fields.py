@@ -39,6 +39,9 @@ REFUSED: Mapping[str, str] = {
 }
 """Field -> why. Ignoring one of these would change what the client gets."""
 
+_ASKS_NOTHING: Mapping[str, object] = {"tools": [], "tool_choice": "none"}
+"""Values of refused fields that change nothing: clients that always send the field send them."""
+
 _NVEXT_NAMES = {"max_thinking_tokens": "thinking_token_budget"}
 
 
@@ -77,7 +80,8 @@ def sort_fields(
         elif name in known_names:
             known[name] = _integral(value)
         elif name in refused:
-            refusals.append((positions[name], RequestError(f"{name}: {refused[name]}", name)))
+            if value != _ASKS_NOTHING.get(name):
+                refusals.append((positions[name], RequestError(f"{name}: {refused[name]}", name)))
         elif strict:
             error = RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
             refusals.append((positions[name], error))

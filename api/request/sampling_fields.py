@@ -79,7 +79,10 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     length_penalty: float | None = None
     use_beam_search: bool | None = None
     best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
-    prompt_logprobs: Annotated[int, Meta(ge=0)] | None = None
+    prompt_logprobs: (
+        Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS, description="Likeliest tokens beside each of the prompt's.")]
+        | None
+    ) = None
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1, description="Keep this many prompt tokens.")] | None = None
     truncation_side: Literal["left", "right"] | None = None
     add_special_tokens: bool | None = None

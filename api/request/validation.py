@@ -23,7 +23,7 @@ from api.request.json_body import nests_deeper
 from api.request.json_scan import structure_of
 from api.request.known_fields import REFUSED, sort_fields
 from api.request.messages import AssistantMessage, Message
-from api.request.sampling_fields import SamplingFields
+from api.request.sampling_fields import SamplingFields, StreamOptions
 from api.request.tools import check_tools
 
 Fields = TypeVar("Fields", bound=SamplingFields)
@@ -67,8 +67,9 @@ def validate_completion(body: Mapping[str, Any], rules: RequestRules) -> Validat
     validated = validate_fields(body, CompletionRequest, rules)
     fields = validated.fields
     _check_common(fields, rules)
-    if fields.echo and fields.stream:
-        raise RequestError("echo cannot be combined with stream", "echo")
+    if fields.max_tokens == 0 and fields.scored is None and not fields.echo:
+        message = "max_tokens: 0 generates nothing; it is allowed only with echo or prompt_logprobs"
+        raise RequestError(message, "max_tokens")
     return validated
 
 
@@ -152,14 +153,15 @@ def _is_too_deep(json_text: str) -> bool:
 
 
 def _check_common(fields: SamplingFields, rules: RequestRules) -> None:
-    if fields.stream_options is not None and not fields.stream:
+    if fields.stream_options not in {None, StreamOptions()} and not fields.stream:
         raise RequestError("stream_options is only allowed when stream is true", "stream_options")
+    if fields.prompt_logprobs is not None and fields.stream:
+        raise RequestError("prompt_logprobs cannot be combined with stream", "prompt_logprobs")
     _check_stop(fields.stop, rules.max_stop_strings)
     unsupported = (
         ("use_beam_search", bool(fields.use_beam_search), "beam search is not supported"),
         ("length_penalty", fields.length_penalty not in {None, 1.0}, "only 1 is supported, without beam search"),
         ("best_of", fields.best_of not in {None, fields.num_choices}, "only the value of n is supported"),
-        ("prompt_logprobs", fields.prompt_logprobs is not None, "not supported for the prompt"),
         ("priority", fields.priority not in {None, 0}, "only 0 is supported, without priority scheduling"),
         ("truncate_prompt_tokens", fields.truncate_prompt_tokens == 0, "expected -1 or an integer >= 1, got 0"),
     )

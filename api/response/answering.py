@@ -38,7 +38,7 @@ _STREAM_HEADERS = (
 class Answer:
     """One accepted request on its way out. ``keep_alive_s`` 0 sends no comments; ``interval`` is tokens per chunk.
 
-    ``on_end`` is called once with the finished record, however it ended.
+    ``on_end`` is called once with the finished record, however it ended. What ``is_large`` is rendered on a thread.
     """
 
     generation: Generation
@@ -49,6 +49,7 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...]
     on_end: Callable[[RequestRecord], None]
     interval: int = 1
+    is_large: bool = False
     _held: dict[int, Update] = field(default_factory=dict)
     _held_tokens: dict[int, int] = field(default_factory=dict)
 
@@ -98,12 +99,12 @@ class Answer:
         updates: list[Update] = []
         while not self.generation.finished:
             updates += await self._next()
-        return self.renderer.body(updates)
+        return await asyncio.to_thread(self.renderer.body, updates) if self.is_large else self.renderer.body(updates)
 
     async def _write_whole(self, send: Send) -> Outcome:
         events = self.renderer.opening()
         while not self.generation.finished:
-            events += self._chunks(await self._next())
+            events += await self._chunks(await self._next())
         body = b"".join([*events, *self.renderer.closing()])
         await _send_whole(send, _STREAM_HEADERS + self.headers, body)
         return Outcome.SUCCESS
@@ -121,7 +122,7 @@ class Answer:
                     await _start(send, _STREAM_HEADERS + self.headers)
                     started = True
                     events = self.renderer.opening()
-                events += [KEEP_ALIVE] if updates is None else self._chunks(updates)
+                events += [KEEP_ALIVE] if updates is None else await self._chunks(updates)
                 if events:
                     await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
             tail = self.renderer.closing()
@@ -149,15 +150,20 @@ class Answer:
         except TimeoutError:
             return None
 
-    def _chunks(self, updates: list[Update]) -> list[bytes]:
-        return [chunk for update in updates for due in self._spaced(update) for chunk in self.renderer.chunks(due)]
+    async def _chunks(self, updates: list[Update]) -> list[bytes]:
+        """The events of updates. Those of a whole prompt's log-probabilities are made on a thread."""
+        chunks: list[bytes] = []
+        for due in (due for update in updates for due in self._spaced(update)):
+            is_large = due.scores is not None
+            chunks += await asyncio.to_thread(self.renderer.chunks, due) if is_large else self.renderer.chunks(due)
+        return chunks
 
     def _spaced(self, update: Update) -> list[Update]:
         """``update`` when its chunk is due, joined with what was held back before it.
 
         With an interval, a chunk is due when that many tokens came since the last one; first and last at once.
         """
-        if self.interval == 1:
+        if self.interval == 1 or update.scores is not None:
             return [update]
         index = update.index
         held = self._held.pop(index, None)

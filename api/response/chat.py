@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
-from runtime.events import TokenEvent
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
+from runtime.text.text_stream import TextToken
 
 from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
@@ -24,8 +24,10 @@ from api.response.openai_types import (
     ChoiceLogprobs,
     ChunkChoice,
     Delta,
+    PromptLogprobs,
     Usage,
 )
+from api.response.prompt_part import AskedPrompt
 from api.response.renderer import AnswerOptions, WholeChoice, error_events, stats_of, usage_of, whole_choices
 from api.response.sse import DONE, encode_json, event
 from api.response.stream_counts import StreamCounts
@@ -37,9 +39,11 @@ class ChatShape:
 
     ``echo`` is repeated before each choice's own content. ``calls_only``: calls were forced, so content is an empty
     text beside them; otherwise it is null beside calls when there is none. ``new_call_id`` makes the calls' ids.
+    ``prompt`` is what the answer tells of the prompt.
     """
 
     new_call_id: Callable[[], str]
+    prompt: AskedPrompt
     echo: str = ""
     calls_only: bool = False
 
@@ -71,7 +75,7 @@ class ChatRenderer:
         """
         self._counts.note(update.index, update.num_tokens)
         logprobs = self._logprobs(update.tokens)
-        token_ids = _ids(update.tokens, wanted=self._options.prompt_ids is not None)
+        token_ids = _ids(update.tokens, wanted=self._options.shows_ids)
         finish = update.finish
         if not update.deltas and finish is None and logprobs is None and not token_ids:
             return []
@@ -113,10 +117,15 @@ class ChatRenderer:
                 model=self._record.model,
                 choices=[self._choice(choice) for choice in choices],
                 usage=usage_of(self._record, options, num_generated),
-                prompt_token_ids=UNSET if options.prompt_ids is None else list(options.prompt_ids),
+                prompt_token_ids=options.prompt_ids,
+                prompt_logprobs=self._prompt_logprobs(choices),
                 stats=stats_of(self._record, num_generated) if options.stats else UNSET,
             )
         )
+
+    def _prompt_logprobs(self, choices: Sequence[WholeChoice]) -> PromptLogprobs | UnsetType:
+        scores = next((choice.scores for choice in choices if choice.scores is not None), None)
+        return UNSET if scores is None else self._shape.prompt.logprobs(scores)
 
     def _choice(self, choice: WholeChoice) -> ChatChoice:
         return ChatChoice(
@@ -125,7 +134,7 @@ class ChatRenderer:
             logprobs=self._logprobs(choice.tokens),
             finish_reason=choice.finish.reason,
             stop_reason=choice.finish.stop_reason,
-            token_ids=_ids(choice.tokens, wanted=self._options.prompt_ids is not None),
+            token_ids=_ids(choice.tokens, wanted=self._options.shows_ids),
         )
 
     def _message(self, choice: WholeChoice) -> AnswerMessage:
@@ -176,10 +185,10 @@ class ChatRenderer:
             prompt_token_ids=prompt_ids,
         )
 
-    def _logprobs(self, tokens: Sequence[TokenEvent]) -> ChoiceLogprobs | None:
+    def _logprobs(self, tokens: Sequence[TextToken]) -> ChoiceLogprobs | None:
         names = self._options.names
         return None if names is None or not tokens else chat_logprobs(tokens, names)
 
 
-def _ids(tokens: Sequence[TokenEvent], *, wanted: bool) -> list[int] | UnsetType:
+def _ids(tokens: Sequence[TextToken], *, wanted: bool) -> list[int] | UnsetType:
     return [token.token_id for token in tokens] if wanted else UNSET

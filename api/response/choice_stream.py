@@ -18,7 +18,7 @@ from runtime.text.answer_delta import (
     ContentDelta,
     ReasoningDelta,
 )
-from runtime.text.text_stream import TextDelta, TextStream
+from runtime.text.text_stream import TextDelta, TextStream, TextToken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Piece:
     """What some tokens settled. ``stop`` is the stop string that ended the choice."""
 
     deltas: tuple[AnswerDelta, ...]
-    tokens: tuple[TokenEvent, ...]
+    tokens: tuple[TextToken, ...]
     stop: str | None = None
 
 
@@ -56,7 +56,7 @@ class ChoiceStream:
         self._text = text
         self._form = form
         self._parser = form.new_parser() if form.new_parser is not None else None
-        self._held: tuple[TokenEvent, ...] = ()
+        self._held: tuple[TextToken, ...] = ()
         self._num_calls = 0
 
     @property

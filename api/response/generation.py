@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 from runtime.engine.async_engine import AsyncEngine, EventStream
 from runtime.errors import EngineUnavailable, Overloaded, PowertrainError, RequestError
-from runtime.events import Event, FinishEvent, FinishReason, TokenEvent
+from runtime.events import Event, FinishEvent, FinishReason, PromptEvent, PromptTokenLogprobs, TokenEvent
 from runtime.request import Request
 from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta
+from runtime.text.text_stream import TextToken
 
 from api.errors import GenerationFailedError
 from api.response.choice_stream import ChoiceStream, Piece, joined
@@ -37,14 +38,16 @@ class Finish:
 class Update:
     """What one choice brought, the tokens that it accounts for, and its end if this is the last.
 
-    ``num_tokens`` are all tokens of the choice so far.
+    ``num_tokens`` are all tokens of the choice so far. ``scores`` are those of its prompt, in an update of their own
+    before any token.
     """
 
     index: int
     deltas: tuple[AnswerDelta, ...]
-    tokens: tuple[TokenEvent, ...]
+    tokens: tuple[TextToken, ...]
     num_tokens: int
     finish: Finish | None = None
+    scores: tuple[PromptTokenLogprobs, ...] | None = None
 
     @property
     def content(self) -> str:
@@ -102,7 +105,7 @@ class Generation:
         self._pumps: list[asyncio.Task[None]] = []
         self._num_choices = requests[0].n
         self._failure: PowertrainError | None = None  # raised once the tokens before it were handed on
-        self.cached_tokens: int | None = None
+        self._cached: dict[int, int] = {}  # of each prompt, as its first choice found it
         self.admitted_ns = 0
         try:
             for request in requests:
@@ -114,6 +117,14 @@ class Generation:
             self._choices[index] = new_choice()
         if len(requests) > 1:
             self._start_pumps()
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that came from the prefix cache, of the prompts whose first choice has begun; None before any.
+
+        The others read what the first one computed, which is no saving that the request brought along.
+        """
+        return sum(self._cached.values()) if self._cached else None
 
     @property
     def finished(self) -> bool:
@@ -154,6 +165,10 @@ class Generation:
         updates: list[Update] = []
         before: Update | None = None  # what the event just before this one brought
         for event in events:
+            if isinstance(event, PromptEvent):
+                first = position * self._num_choices
+                updates += [Update(first + n, (), (), 0, scores=event.scores) for n in range(self._num_choices)]
+                continue
             index = position * self._num_choices + event.index
             choice = self._choices.get(index)
             if choice is None:  # it has ended at a stop string; its later tokens are nobody's
@@ -177,6 +192,7 @@ class Generation:
 
     def _push(self, index: int, choice: ChoiceStream, event: TokenEvent) -> Update | None:
         self._on_token(index)
+        self._note_cached(index, event)
         self.admitted_ns = self.admitted_ns or event.admitted_ns
         piece = choice.push(event)
         if piece is None:
@@ -187,8 +203,13 @@ class Generation:
         self._streams[position].abort(within)  # its slot is free within a step; its siblings go on
         return self._end(index, choice, piece, Finish("stop", piece.stop))
 
+    def _note_cached(self, index: int, event: TokenEvent | FinishEvent) -> None:
+        position, within = divmod(index, self._num_choices)
+        if within == 0:
+            self._cached[position] = event.num_cached_tokens
+
     def _finish(self, index: int, choice: ChoiceStream, event: FinishEvent) -> Update:
-        self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
+        self._note_cached(index, event)
         self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
         piece = choice.finish(cut=event.reason is FinishReason.LENGTH)
         reason = Finish(event.reason.value, event.stop_token_id) if piece.stop is None else Finish("stop", piece.stop)

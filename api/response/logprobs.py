@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.events import TokenEvent
+from runtime.events import TokenLogprobs
+from runtime.text.text_stream import TextToken
 from runtime.text.tokenizer import Tokenizer
 
 from api.response.openai_types import ChoiceLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
@@ -27,27 +28,38 @@ class TokenNames:
         return list(self.tokenizer.token_bytes(token_id))
 
 
-def chat_logprobs(tokens: Sequence[TokenEvent], names: TokenNames) -> ChoiceLogprobs:
+def chat_logprobs(tokens: Sequence[TextToken], names: TokenNames) -> ChoiceLogprobs:
     """Entries of a chat choice, one per token."""
     return ChoiceLogprobs([_entry(event, names) for event in tokens])
 
 
-def completion_logprobs(tokens: Sequence[TokenEvent], names: TokenNames, text_start: int) -> CompletionLogprobs:
-    """Entries of a text completion; offsets count characters from ``text_start``, where the first token's text is.
+def completion_logprobs(tokens: Sequence[TextToken], names: TokenNames, num_top: int) -> CompletionLogprobs:
+    """Entries of a text completion.
 
-    A token that ends inside a character is placed where the character begins.
+    The ``num_top`` likeliest tokens stand beside each token, and the token itself.
     """
-    offsets, values, tops = [], [], []
-    decoded = b""
-    for event in tokens:
-        offsets.append(text_start + len(decoded.decode("utf-8", errors="ignore")))
-        decoded += names.tokenizer.token_bytes(event.token_id)
-        values.append(event.logprobs.logprob if event.logprobs else None)
-        tops.append({names.name(token_id): value for token_id, value in event.logprobs.top} if event.logprobs else None)
-    return CompletionLogprobs([names.name(event.token_id) for event in tokens], list(values), list(tops), offsets)
+    values, tops = [], []
+    for token in tokens:
+        found = token.logprobs
+        values.append(None if found is None else found.logprob)
+        tops.append(None if found is None else _with_own(token.token_id, found, names, num_top))
+    return CompletionLogprobs(
+        tokens=[names.name(token.token_id) for token in tokens],
+        token_logprobs=list(values),
+        top_logprobs=list(tops),
+        text_offset=[token.place for token in tokens],
+    )
 
 
-def _entry(event: TokenEvent, names: TokenNames) -> TokenLogprob:
+def _with_own(token_id: int, found: TokenLogprobs, names: TokenNames, num_top: int) -> dict[str, float]:
+    """Best first. Of tokens with one name, such as parts of characters, the likeliest stands for all."""
+    shown: dict[str, float] = {}
+    for shown_id, value in (*found.top[:num_top], (token_id, found.logprob)):
+        shown.setdefault(names.name(shown_id), value)
+    return shown
+
+
+def _entry(event: TextToken, names: TokenNames) -> TokenLogprob:
     found = event.logprobs
     top = [
         TopLogprob(names.name(token_id), value, names.raw(token_id)) for token_id, value in (found.top if found else ())

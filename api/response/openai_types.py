@@ -115,7 +115,20 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
     stats: Stats | UnsetType = UNSET
+
+
+class PromptLogprob(msgspec.Struct, frozen=True):
+    """What the model thought of a token at one place of the prompt. Rank 1 is the most likely token."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+"""Per token of the prompt, by token id: the token itself, then the likeliest; nothing comes before the first: null."""
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +174,7 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """One choice of a text completion, plain or streamed."""
+    """One choice of a text completion, plain or streamed. In a stream its first chunk alone tells of the prompt."""
 
     index: int
     text: str
@@ -169,6 +182,8 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None
     stop_reason: StopReason
     token_ids: list[int] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtime.events import TokenEvent
+from msgspec import UNSET, UnsetType
+from runtime.events import PromptTokenLogprobs
 from runtime.text.answer_delta import ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
+from runtime.text.text_stream import TextToken
 
 from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
@@ -21,7 +23,8 @@ from api.response.sse import DONE, event
 class AnswerOptions:
     """What the client and the operator chose about the shape of an answer.
 
-    ``names`` is None without log-probabilities, ``prompt_ids`` without token ids.
+    ``names`` is None without log-probabilities. ``prompts`` are the token ids of each prompt, None where no ids are
+    asked for.
     """
 
     answer_id: str
@@ -31,7 +34,17 @@ class AnswerOptions:
     continuous_usage: bool = False
     cached_tokens: bool = False
     stats: bool = False
-    prompt_ids: tuple[int, ...] | None = None
+    prompts: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def shows_ids(self) -> bool:
+        """True when the answer tells token ids."""
+        return self.prompts is not None
+
+    @property
+    def prompt_ids(self) -> list[int] | UnsetType:
+        """The token ids of the prompt of the whole answer; left out where there are several."""
+        return list(self.prompts[0]) if self.prompts is not None and len(self.prompts) == 1 else UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +57,16 @@ class WholeCall:
 
 @dataclass(frozen=True, slots=True)
 class WholeChoice:
-    """All of one choice."""
+    """All of one choice. ``scores`` are its prompt's, None where they are not asked for."""
 
     index: int
     content: str
     reasoning: str
     calls: tuple[WholeCall, ...]
-    tokens: tuple[TokenEvent, ...]
+    tokens: tuple[TextToken, ...]
     num_tokens: int
     finish: Finish
+    scores: tuple[PromptTokenLogprobs, ...] | None = None
 
 
 class Renderer(Protocol):
@@ -131,4 +145,6 @@ def _whole(index: int, updates: list[Update]) -> WholeChoice:
                 arguments.setdefault(call, []).append(text)
     calls = tuple(WholeCall(name, "".join(arguments.get(call, ()))) for call, name in enumerate(names))
     tokens = tuple(token for update in updates for token in update.tokens)
-    return WholeChoice(index, "".join(content), "".join(reasoning), calls, tokens, updates[-1].num_tokens, finish)
+    scores = next((update.scores for update in updates if update.scores is not None), None)
+    num_tokens = updates[-1].num_tokens
+    return WholeChoice(index, "".join(content), "".join(reasoning), calls, tokens, num_tokens, finish, scores)

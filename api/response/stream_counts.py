@@ -38,4 +38,4 @@ class StreamCounts:
     def prompt_ids(self) -> list[int] | UnsetType:
         """The prompt's token ids, for the first chunk alone and when they were asked for."""
         first, self._told_prompt = not self._told_prompt, True
-        return list(self._options.prompt_ids) if first and self._options.prompt_ids is not None else UNSET
+        return self._options.prompt_ids if first else UNSET

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from runtime.errors import PackageError
 from runtime.package import manifest as package
+from runtime.package.generation_config import SamplingDefaults
 from runtime.package.plan_sidecar import TRT_GRAPH
 
 from export.checkpoint.checkpoint import TextFiles, check_shapes
@@ -131,7 +132,7 @@ def _fill(
         )
         scratch_bytes = way.scratch_bytes
     _check_space(partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch_bytes))
-    write_text_files(partial, text)
+    write_text_files(partial, text, recipe.generation)
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
         choice = gauge.choose(reporter)
@@ -173,13 +174,17 @@ def recorded_files(partial: Path) -> dict[str, package.FileInfo]:
     return {path.relative_to(partial).as_posix(): package.file_info(path) for path in paths}
 
 
-def write_text_files(partial: Path, text: TextFiles) -> None:
-    """tokenizer.json, generation_config.json and, if the model has one, chat_template.jinja."""
+def write_text_files(partial: Path, text: TextFiles, generation: SamplingDefaults | None = None) -> None:
+    """tokenizer.json, generation_config.json and, if the model has one, chat_template.jinja.
+
+    Values of ``generation`` go before the checkpoint's own.
+    """
     (partial / package.TOKENIZER_FILE).write_text(text.tokenizer_json, encoding="utf-8")
     if text.chat_template is not None:
         (partial / package.CHAT_TEMPLATE_FILE).write_text(text.chat_template, encoding="utf-8")
-    generation = {**text.generation, "eos_token_id": list(text.stop_token_ids)}
-    (partial / package.GENERATION_CONFIG_FILE).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    chosen = {} if generation is None else generation.given()
+    values = {**text.generation, **chosen, "eos_token_id": list(text.stop_token_ids)}
+    (partial / package.GENERATION_CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _manifest(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from runtime.package.generation_config import SamplingDefaults
 
 from export.errors import RecipeError
 
@@ -66,6 +67,10 @@ class QualityLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_mean_kl: float = 0.05
 
 
+class GenerationValues(SamplingDefaults, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How answers are sampled where a request does not say; each goes before the source's own."""
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that decides a package's content.
 
@@ -84,6 +89,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     kv_cache: Literal["float", "int8"] = "float"
     max_model_len: int | None = None
     quality: QualityLimits | None = msgspec.field(default_factory=QualityLimits)
+    generation: GenerationValues = msgspec.field(default_factory=GenerationValues)
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
     chat_template: str | None = None
 

@@ -91,12 +91,13 @@ class Admission:
     def note_events(self, events: Iterable[Event]) -> None:
         """Learn from what a step brought."""
         for event in events:
+            if isinstance(event, FinishEvent):
+                self._note_choice_end(event)
+                continue
             if isinstance(event, TokenEvent):
                 self._admitted_ns.setdefault((event.request_id, event.index), event.admitted_ns)
-                if event.request_id in self._prompts:
-                    self._note_prompt_end(event.request_id, complete=True)
-            else:
-                self._note_choice_end(event)
+            if event.request_id in self._prompts:
+                self._note_prompt_end(event.request_id, complete=True)
 
     def _note_prompt_end(self, request_id: str, *, complete: bool) -> None:
         num_tokens = self._prompts[request_id]

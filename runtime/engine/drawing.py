@@ -15,9 +15,10 @@ import numpy as np
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
 from runtime.errors import ConstraintFailed
-from runtime.events import Event, FinishReason, TokenEvent
+from runtime.events import Event, FinishReason, PromptEvent, TokenEvent
 from runtime.sampling.allowed_tokens import Allowed
-from runtime.sampling.sampler import NoToken, Sampled, SamplerState, sample
+from runtime.sampling.prompt_scores import prompt_scores
+from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, sample
 from runtime.session.session import FloatArray
 
 ALONE_WAIT_S = 0.002
@@ -68,6 +69,33 @@ class Drawing:
             sequence.matcher.start()
         except ConstraintFailed as error:
             self._refuse(sequence, error)
+
+    def score(self, logits: FloatArray, sequence: Sequence, start: int) -> bool:
+        """Note what the model thought of the prompt's tokens ``start + 1`` on, given ``logits`` [T, V] of ``start`` on.
+
+        The logits stay as they are. False if they hold no usable number, which ends the sequence.
+        """
+        begin = self._clock()
+        following = sequence.token_ids[start + 1 : start + 1 + len(logits)]
+        scores = prompt_scores(logits[: len(following)], following, sequence.request.prompt_logprobs or 0)
+        sequence.scores += scores or ()
+        self.sample_ns += self._clock() - begin
+        if scores is None:
+            self._take(sequence, UNUSABLE, begin)
+        return scores is not None
+
+    def first(self, logits: FloatArray, sequence: Sequence) -> None:
+        """Go on from a prompt that was read, given the ``logits`` [1, V] of its last token: tell its scores, and draw.
+
+        Where nothing is to be drawn the sequence ends.
+        """
+        if sequence.is_scored:
+            told = PromptEvent(sequence.request.request_id, sequence.index, tuple(sequence.scores))
+            self.events.append(told)
+        if sequence.num_left:
+            self.draw(logits, [sequence])
+        else:
+            self.end(sequence, FinishReason.LENGTH)
 
     def draft(self, sequence: Sequence) -> Draft:
         """Guesses at the next tokens, as far as the sequence's constraint allows them. May end the sequence.
@@ -164,8 +192,8 @@ class Drawing:
         sequence.held_logits = None
         sequence.token_ids.append(token_id)
         sequence.first_token_ns = sequence.first_token_ns or now_ns
-        name, admitted_ns = request.request_id, sequence.admitted_ns
-        self.events.append(TokenEvent(name, sequence.index, token_id, token.logprobs, admitted_ns, ends))
+        told = (request.request_id, sequence.index, token_id, token.logprobs, sequence.admitted_ns, ends)
+        self.events.append(TokenEvent(*told, num_cached_tokens=sequence.num_cached))
         if is_end:
             self.end(sequence, FinishReason.STOP, stop_token_id=token_id if is_stop else None)
         elif sequence.num_generated >= params.max_tokens:

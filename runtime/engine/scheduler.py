@@ -170,7 +170,12 @@ class Scheduler:
         )
 
     def _reusable_prefix(self, sequence: Sequence) -> tuple[int, int]:
-        """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute."""
+        """Slot and number of rows to start from; (-1, 0) for none. At least two tokens are left to compute.
+
+        What is to be scored starts from nothing: a cached row has no logits any more.
+        """
+        if sequence.is_scored:
+            return -1, 0
         prompt = _prefix(sequence, sequence.num_prompt)
         matches = self.slots.longest_prefix(prompt)
         for other in self.running:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from runtime.engine.ngram_draft import NgramDraft
-from runtime.events import FinishEvent, FinishReason, Timing
+from runtime.events import FinishEvent, FinishReason, PromptTokenLogprobs, Timing
 from runtime.request import Request
 from runtime.sampling.sampler import SamplerState
 from runtime.session.session import FloatArray
@@ -37,6 +37,7 @@ class Sequence:
     however the prompt was cut. The first ``num_cached`` rows come from another slot: while ``num_computed`` is below,
     they are still being copied. ``draft`` is None where nothing is drafted. ``matcher`` is None without a constraint,
     and before the sequence got its slot. ``held_logits`` [V] are those of the next token while its mask is not there.
+    ``scores`` are those of the prompt's tokens so far, from the second on; only a scored sequence has any.
     """
 
     request: Request
@@ -47,6 +48,7 @@ class Sequence:
     draft: NgramDraft | None = None
     matcher: Matcher | None = None
     held_logits: FloatArray | None = None
+    scores: list[PromptTokenLogprobs] = field(default_factory=list)
     phase: Phase = Phase.WAITING
     slot: int = -1
     num_computed: int = 0
@@ -75,6 +77,11 @@ class Sequence:
         return self.request.sampling.max_tokens - self.num_generated
 
     @property
+    def is_scored(self) -> bool:
+        """True when the log-probabilities of its prompt are wanted: those of one choice do for all of a request."""
+        return self.index == 0 and self.request.prompt_logprobs is not None
+
+    @property
     def is_copying(self) -> bool:
         """True while rows of its prompt are still to be copied from another slot."""
         return self.num_computed < self.num_cached
@@ -87,6 +94,7 @@ class Sequence:
     def close(self) -> None:
         """Give back what it holds beside its slot."""
         self.held_logits = None
+        self.scores = []
         if self.matcher is not None:
             self.matcher.close()
             self.matcher = None

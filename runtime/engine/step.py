@@ -18,6 +18,8 @@ from runtime.engine.step_report import StepResult, StepTimes, Totals
 from runtime.errors import DeviceError
 from runtime.session.session import FloatArray, Int64Array, Session
 
+SCORED_ROWS = 32
+"""Most rows of logits that exist at once where a prompt is scored: 6 MB of a vocabulary of 49,152 tokens."""
 _BACKEND_FAILURES = (DeviceError, MemoryError)
 
 
@@ -135,14 +137,28 @@ class Step:
         sequence = chunk.sequence
         if sequence.phase is Phase.FINISHED:
             return 0
-        token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
-        logits = self._appended(sequence, token_ids, chunk.start, 1 if chunk.is_last else 0)
+        if sequence.is_scored:
+            logits = self._scored(chunk)
+        else:
+            token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
+            logits = self._appended(sequence, token_ids, chunk.start, 1 if chunk.is_last else 0)
         if logits is None:
             return 0
         self._scheduler.commit_prefill(chunk)
         if chunk.is_last:
-            self.drawing.draw(logits, [sequence])
+            self.drawing.first(logits, sequence)
         return chunk.stop - chunk.start
+
+    def _scored(self, chunk: PrefillChunk) -> FloatArray | None:
+        """Compute a chunk in pieces and score each at once; the last token's logits [1, V], None if that failed."""
+        sequence = chunk.sequence
+        rows: FloatArray | None = None
+        for start, stop in chunk.pieces(SCORED_ROWS):
+            token_ids = np.array(sequence.token_ids[start:stop], np.int64)  # [T]
+            rows = self._appended(sequence, token_ids, start, stop - start)
+            if rows is None or not self.drawing.score(rows, sequence, start):
+                return None
+        return None if rows is None else rows[-1:]
 
     def _appended(self, sequence: Sequence, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray | None:
         """Logits [num_logits, V] of a prefill call; None if the backend failed, which ends the sequence."""

@@ -5,6 +5,7 @@ Order of execution: ``copies``, then the decode call, then ``prefills`` in order
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runtime.engine.sequence import Sequence
@@ -40,6 +41,15 @@ class PrefillChunk:
     def is_last(self) -> bool:
         """True when the prompt is complete after this chunk."""
         return self.stop == len(self.sequence.token_ids)
+
+    def pieces(self, most: int) -> Iterator[tuple[int, int]]:
+        """The chunk as (start, stop) of at most ``most`` > 2 tokens each; none has one token unless the chunk has."""
+        start = self.start
+        while (left := self.stop - start) > 0:
+            size = min(left, most)
+            size -= left - size == 1
+            yield start, start + size
+            start += size
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ choice was probed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from runtime.errors import BackendError
 from runtime.loading.backend import Backend, BackendChoice
@@ -20,7 +21,7 @@ from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, 
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.trt.session import open_trt_session
-from runtime.session.kv_budget import KVPlan, kv_bytes_per_token, plan_kv_cache
+from runtime.session.kv_budget import KVPlan, KVWishes, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
 _PREFILL_TOKENS = 512
@@ -30,26 +31,47 @@ _KV_SHARE = 0.8
 
 
 def plan_gpu_cache(
-    package: Package, choice: BackendChoice, *, num_slots: int, max_model_len: int | None, kv_cache_bytes: int | None
+    package: Package,
+    choice: BackendChoice,
+    wishes: KVWishes,
+    *,
+    kv_cache_bytes: int | None = None,
+    kv_cache_share: float | None = None,
 ) -> KVPlan:
-    """The KV cache that fits the GPU. A plan's slot length is fixed; CUDA's can be chosen. Raises KVBudgetError."""
-    slots, length, slot_tokens = num_slots, package.manifest.max_model_len, max_model_len
+    """The KV cache that fits the GPU. A plan's slot length is fixed; CUDA's can be chosen.
+
+    Raises KVBudgetError, or BackendError for what the plan was not built for.
+    """
+    length = package.manifest.max_model_len
     graph = package.manifest.graphs[_graph_key(choice.backend)]
     weight_bytes = graph.weight_bytes
     if choice.plan is not None:
-        slots, weight_bytes = min(num_slots, choice.plan.sidecar.key.max_slots), choice.plan.sidecar.plan_bytes
+        weight_bytes = choice.plan.sidecar.plan_bytes
+        _check_slots(wishes.num_slots, choice.plan.sidecar.key.max_slots)
     if choice.backend is not Backend.CUDA:
-        length = slot_tokens = fixed_capacity(package.manifest.max_model_len)
-        if max_model_len not in {None, length}:
+        length = fixed_capacity(package.manifest.max_model_len)
+        if wishes.slot_tokens not in {None, length}:
             raise BackendError(
-                f"the plan's slots have {length} tokens, {max_model_len} were asked for; "
-                f"export with --max-model-len {max_model_len} and build the plan again"
+                f"the plan's slots have {length} tokens, {wishes.slot_tokens} were asked for; "
+                f"export with --max-model-len {wishes.slot_tokens} and build the plan again"
             )
+        wishes = replace(wishes, slot_tokens=length)
     budget = kv_cache_bytes
     if budget is None:
-        budget = int(max(0, _gpu(choice).free_bytes - weight_bytes) * _KV_SHARE)
+        budget = int(max(0, _gpu(choice).free_bytes - weight_bytes) * (kv_cache_share or _KV_SHARE))
     per_token = kv_bytes_per_token(package.manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize)
-    return plan_kv_cache(per_token, budget, wanted_slots=slots, model_len=length, slot_tokens=slot_tokens)
+    planned = plan_kv_cache(per_token, budget, wishes, model_len=length)
+    most = planned.num_slots if choice.plan is None else choice.plan.sidecar.key.max_slots
+    return replace(planned, num_slots=min(planned.num_slots, most))
+
+
+def _check_slots(num_slots: int | None, most: int) -> None:
+    """Raise BackendError for more slots than a plan was built for."""
+    if num_slots is not None and num_slots > most:
+        raise BackendError(
+            f"num_slots {num_slots} were asked for, the plan was built for {most}; build the plan again with "
+            f"--max-slots {num_slots}, or ask for {most} at most"
+        )
 
 
 def gpu_session_factory(

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PackageError
 from runtime.loading.backend import ON_CPU, BackendChoice
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
@@ -18,7 +17,7 @@ from runtime.package import dtypes
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.kv_budget import KVPlan, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
+from runtime.session.kv_budget import KVPlan, KVWishes, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
 DEFAULT_KV_SHARE = 0.4
@@ -29,20 +28,29 @@ DEFAULT_KV_SHARE = 0.4
 class ModelOptions:
     """What the operator may choose. None takes the value derived from the machine or the package.
 
-    ``kv_cache_share`` is the share of the memory available at start (on the CPU) for the KV cache, when its bytes are
-    not given.
+    ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
+    the machine's, or of the GPU's.
     ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with the
     CPU's before anyone is served.
     """
 
-    num_slots: int = DEFAULT_SLOTS
+    num_slots: int | None = None
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
-    kv_cache_share: float = DEFAULT_KV_SHARE
+    kv_cache_share: float | None = None
     threads: int | None = None
     spin_us: int | None = None
     backend: BackendChoice = ON_CPU
     self_test: bool = True
+
+    @property
+    def kv_wishes(self) -> KVWishes:
+        """What is asked of the KV cache, whatever runs the model."""
+        return KVWishes(
+            num_slots=self.num_slots,
+            slot_tokens=self.max_model_len,
+            budget_is_asked=self.kv_cache_bytes is not None or self.kv_cache_share is not None,
+        )
 
 
 def plan_model(package: Package, options: ModelOptions) -> KVPlan:
@@ -51,21 +59,22 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
         return plan_gpu_cache(
             package,
             options.backend,
-            num_slots=options.num_slots,
-            max_model_len=options.max_model_len,
+            options.kv_wishes,
             kv_cache_bytes=options.kv_cache_bytes,
+            kv_cache_share=options.kv_cache_share,
         )
     graph = _ort_graph(package)
     manifest = package.manifest
     budget = options.kv_cache_bytes
     if budget is None:
-        budget = int(max(0, available_memory_bytes() - graph.weight_bytes) * options.kv_cache_share)
+        budget = int(
+            max(0, available_memory_bytes() - graph.weight_bytes) * (options.kv_cache_share or DEFAULT_KV_SHARE)
+        )
     return plan_kv_cache(
         kv_bytes_per_token(manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize),
         budget,
-        wanted_slots=options.num_slots,
+        options.kv_wishes,
         model_len=manifest.max_model_len,
-        slot_tokens=options.max_model_len,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import KVBudgetError
 from runtime.package.manifest import ModelShape
 
@@ -42,29 +43,50 @@ def kv_bytes_per_token(shape: ModelShape, itemsize: int) -> int:
     return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * itemsize
 
 
-def plan_kv_cache(
-    bytes_per_token: int, budget_bytes: int, *, wanted_slots: int, model_len: int, slot_tokens: int | None = None
-) -> KVPlan:
-    """Fit slots into the budget: first the wanted number at full length, else fewer slots, at last a shorter slot.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVWishes:
+    """What the operator asked of the cache; None where nothing was. What was asked for is granted or refused.
 
-    ``slot_tokens`` given by the operator is kept or refused, never shortened. Raises KVBudgetError with the numbers.
+    ``budget_is_asked``: the budget is the operator's own number, not this machine's free memory.
     """
-    if slot_tokens is not None and not MIN_SLOT_TOKENS <= slot_tokens <= model_len:
+
+    num_slots: int | None = None
+    slot_tokens: int | None = None
+    budget_is_asked: bool = False
+
+
+def plan_kv_cache(bytes_per_token: int, budget_bytes: int, wishes: KVWishes, *, model_len: int) -> KVPlan:
+    """Fit slots into the budget: the wanted number at full length, by default as many as fit of ``DEFAULT_SLOTS``.
+
+    Only where nothing at all was asked for, a machine that is short of memory gets one slot of less than ``model_len``.
+    Raises KVBudgetError with the numbers.
+    """
+    asked = wishes.slot_tokens
+    if asked is not None and not MIN_SLOT_TOKENS <= asked <= model_len:
         raise KVBudgetError(
-            f"max_model_len {slot_tokens} is not between {MIN_SLOT_TOKENS} and the {model_len} tokens that the model "
-            "supports"
+            f"max_model_len {asked} is not between {MIN_SLOT_TOKENS} and the {model_len} tokens that the model supports"
         )
-    length = slot_tokens or model_len
-    slots = min(wanted_slots, budget_bytes // (bytes_per_token * length))
-    if slots < 1 and slot_tokens is None:
+    length = asked or model_len
+    fitting = budget_bytes // (bytes_per_token * length)
+    slots = wishes.num_slots or min(DEFAULT_SLOTS, fitting)
+    if wishes == KVWishes() and not slots:
         slots, length = 1, budget_bytes // bytes_per_token
-    if slots < 1 or length < MIN_SLOT_TOKENS:
-        raise KVBudgetError(
-            f"a kv cache of one slot of {slot_tokens or MIN_SLOT_TOKENS} tokens needs "
-            f"{(slot_tokens or MIN_SLOT_TOKENS) * bytes_per_token:,} bytes, the budget is {budget_bytes:,}; "
-            "raise the budget or lower max_model_len"
-        )
+    if not 1 <= slots <= budget_bytes // (bytes_per_token * max(1, length)) or length < MIN_SLOT_TOKENS:
+        raise KVBudgetError(_refusal(bytes_per_token, budget_bytes, max(1, slots), max(length, MIN_SLOT_TOKENS)))
     return KVPlan(num_slots=slots, slot_tokens=length, bytes_per_token=bytes_per_token, budget_bytes=budget_bytes)
+
+
+def _refusal(bytes_per_token: int, budget_bytes: int, num_slots: int, slot_tokens: int) -> str:
+    """The arithmetic of what does not fit, and what would."""
+    needed = num_slots * slot_tokens * bytes_per_token
+    fitting, shorter = budget_bytes // (bytes_per_token * slot_tokens), budget_bytes // (bytes_per_token * num_slots)
+    ways = [f"num_slots {fitting}"] if fitting else []
+    ways += [f"max_model_len {shorter}"] if shorter >= MIN_SLOT_TOKENS else []
+    fits = f"; {' or '.join(ways)} would fit" if ways else ""
+    return (
+        f"a kv cache of {num_slots} slots x {slot_tokens} tokens x {bytes_per_token:,} bytes/token needs {needed:,} "
+        f"bytes, the budget is {budget_bytes:,}{fits}; or raise the budget with kv_cache_bytes"
+    )
 
 
 def available_memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

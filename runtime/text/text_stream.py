@@ -3,8 +3,7 @@
 Owns the way from TokenEvents to text pieces. A piece carries the tokens it accounts for, so log-probabilities travel
 with the text they belong to. Knows no HTTP, no engine and no other choice.
 
-Text is the UTF-8 of the tokens' bytes. An incomplete character waits for the tokens that complete it; bytes that no
-token can complete become U+FFFD, one for each maximal ill-formed part as the Unicode standard recommends (3.9, D93b).
+Text is the UTF-8 of the tokens' bytes (``runtime.text.utf8_text``).
 
 Under a constraint a stop string ends the choice only where what is left of the text satisfies the constraint, which
 the tokens tell (``TokenEvent.ends``); elsewhere it is text like any other.
@@ -12,12 +11,12 @@ the tokens tell (``TokenEvent.ends``); elsewhere it is text like any other.
 
 from __future__ import annotations
 
-import codecs
 from dataclasses import dataclass, field
 
-from runtime.events import TokenEvent
+from runtime.events import TokenEvent, TokenLogprobs
 from runtime.text.stop_matcher import StopMatcher
 from runtime.text.tokenizer import Tokenizer
+from runtime.text.utf8_text import Utf8Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,24 @@ class TextRules:
 
 
 @dataclass(frozen=True, slots=True)
+class TextToken:
+    """A token of a choice, and where its text begins: the number of characters of the choice's text before it.
+
+    A token that begins inside a character is placed where the character begins. Stop strings cut the text, not the
+    count, so the tokens of what was cut away lie at or beyond its end.
+    """
+
+    token_id: int
+    logprobs: TokenLogprobs | None
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """New text of a choice and the tokens it accounts for. ``stop`` is the stop string that ended the choice."""
 
     text: str
-    tokens: tuple[TokenEvent, ...]
+    tokens: tuple[TextToken, ...]
     stop: str | None = None
 
 
@@ -60,17 +72,16 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
         self._tokenizer = tokenizer
         self._rules = rules
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder = Utf8Text()
         self._matcher = StopMatcher(rules.stops, keeps_stop=rules.include_stop) if rules.stops else None
         self._unshown = ""
         self._cuts: set[int] | None = set() if rules.constrained and rules.stops else None
-        self._pending: list[TokenEvent] = []  # tokens that no piece accounts for yet
+        self._pending: list[TextToken] = []  # tokens that no piece accounts for yet
         self.num_tokens = 0
 
     def push(self, event: TokenEvent) -> TextDelta | None:
         """Add one token. Returns the text that may now be shown, or None while everything is held back."""
         self.num_tokens += 1
-        self._pending.append(event)
         self._decode(event)
         held = 0
         if matcher := self._active_matcher():
@@ -85,13 +96,14 @@ class TextStream:
 
         What becomes of an incomplete character may itself complete a stop string.
         """
-        self._unshown += self._decoder.decode(b"", final=True)
+        self._unshown += self._decoder.finish()
         matcher = self._active_matcher()
         return (matcher and self._cut(matcher)) or self._release(len(self._unshown))
 
     def _decode(self, event: TokenEvent) -> None:
         """Add a token's text, and note at which places of the unshown text the text satisfies its constraint."""
         visible = self._visible_bytes(event.token_id)
+        self._pending.append(TextToken(event.token_id, event.logprobs, self._decoder.place_of(visible)))
         done = 0
         if self._cuts is not None:
             ends = event.ends
@@ -99,11 +111,11 @@ class TextStream:
                 self._cuts.discard(len(self._unshown))
                 ends = (0,) if len(self._tokenizer.token_bytes(event.token_id)) in ends else ()
             for end in ends:
-                self._unshown += self._decoder.decode(visible[done:end])
+                self._unshown += self._decoder.add(visible[done:end])
                 done = end
-                if not self._decoder.getstate()[0]:  # not inside a character
+                if not self._decoder.is_inside:
                     self._cuts.add(len(self._unshown))
-        self._unshown += self._decoder.decode(visible[done:])
+        self._unshown += self._decoder.add(visible[done:])
 
     def _active_matcher(self) -> StopMatcher | None:
         return self._matcher if self.num_tokens > self._rules.min_tokens else None

@@ -40,6 +40,7 @@ from api.server_settings import Settings
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import DeviceError
+from runtime.package.generation_config import GenerationConfig
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import TemplateLimits
@@ -243,6 +244,11 @@ def user(content: str) -> dict[str, str]:
     return {"role": "user", "content": content}
 
 
+def token_counts(answer: dict[str, Any]) -> dict[str, int]:
+    """The usage of an answer or chunk but for what the prefix cache had, which depends on who asked before."""
+    return {name: count for name, count in answer["usage"].items() if name != "prompt_tokens_details"}
+
+
 def chunks_of(body: bytes) -> list[dict[str, Any]]:
     """The JSON of a stream's events; every line must be strict UTF-8 and the stream must end with ``[DONE]``."""
     events = [event for event in body.split(b"\n\n") if event and not event.startswith(b":")]
@@ -265,6 +271,7 @@ def running_server(
     max_model_len: int = MAX_MODEL_LEN,
     template: str = TEMPLATE,
     load_error: str | None = None,
+    defaults: GenerationConfig | None = None,
     template_limits: TemplateLimits | None = None,
     guest_limits: TemplateLimits | None = None,
     **settings: Any,
@@ -298,6 +305,7 @@ def running_server(
         eos_token_ids=frozenset({IM_END}),
         compiler=ConstraintCompiler(tokenizer.vocabulary({IM_END})),
         answers=answer_formats(chosen, chat_template, tokenizer),
+        defaults=defaults or GenerationConfig(),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),

@@ -27,13 +27,14 @@ from api.request.messages import AssistantMessage
 from api.request.responses_to_chat import AskedResponse, validate_response
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
-from api.served_model import GenerationDefaults, ServedModel
+from api.served_model import ServedModel
 from export.errors import ExportError
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.safetensors_file import open_file, stored_array
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError, PlanError, RequestError
 from runtime.events import TokenEvent
+from runtime.package.generation_config import GenerationConfig
 from runtime.package.limits import decode_document
 from runtime.package.manifest import MANIFEST_FILE, load_package
 from runtime.package.plan_sidecar import plan_path, read_sidecar, sidecar_path
@@ -124,7 +125,7 @@ def _sidecar(data: bytes) -> None:
 
 def _generation(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        decode_document(data, GenerationDefaults)
+        decode_document(data, GenerationConfig)
 
 
 def _chat(data: bytes) -> None:

@@ -25,6 +25,7 @@ from runtime.loading.gpu import find_gpus
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.loading.self_test import MAX_MEAN_KL, MAX_ROW_KL, check_against_cpu
 from runtime.package.manifest import Package, load_package
+from runtime.session.kv_budget import KVWishes
 from tests.paths import MODELS
 
 REPORT = find_gpus()
@@ -58,7 +59,7 @@ def test_the_gpu_computes_what_the_cpu_computes(package: Package, backend: Backe
         (target,) = parse_targets("current", "tensorrt" if backend is Backend.TENSORRT else "tensorrt_rtx")
         ensure_plan(package.root, target, PlanSettings(), lambda _: nullcontext[OnFraction](lambda _fraction: None))
     choice = choose_backend(package, backend)
-    kv = plan_gpu_cache(package, choice, num_slots=16, max_model_len=None, kv_cache_bytes=2**31)
+    kv = plan_gpu_cache(package, choice, KVWishes(), kv_cache_bytes=2**31)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=2)()
     agreement = check_against_cpu(session, package, 2)
     print(f"{backend} {package.manifest.graphs['trt'].precision}: {agreement.explain()}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
-from runtime.events import FinishEvent, TokenEvent
+from runtime.events import FinishEvent, PromptEvent, PromptTokenLogprobs, TokenEvent
 from runtime.request import Request, SamplingParams
 from runtime.token_mask import Constraint
 from tests.fakes import Script, ScriptedSession, adding
@@ -23,6 +23,7 @@ def request(
     eos: int = -1,
     constraint: Constraint | None = None,
     watch_ends: bool = False,
+    prompt_logprobs: int | None = None,
     **sampling: Any,
 ) -> Request:
     """A greedy request unless ``sampling`` says otherwise."""
@@ -35,6 +36,7 @@ def request(
         n=n,
         constraint=constraint,
         watch_ends=watch_ends,
+        prompt_logprobs=prompt_logprobs,
     )
 
 
@@ -52,6 +54,7 @@ class Driver:
         self.session = ScriptedSession(self.script, self.num_slots, self.max_model_len)
         self.engine = Engine(self.session, self.config, self.clock)
         self.tokens: dict[tuple[str, int], list[int]] = {}
+        self.scores: dict[str, tuple[PromptTokenLogprobs, ...]] = {}
         self.finishes: dict[tuple[str, int], FinishEvent] = {}
         self.max_batch = 0
 
@@ -74,6 +77,10 @@ class Driver:
                 raise AssertionError(f"{key} spoke after its end: {event}")
             if isinstance(event, TokenEvent):
                 self.tokens.setdefault(key, []).append(event.token_id)
+            elif isinstance(event, PromptEvent):
+                if event.request_id in self.scores or any(name == event.request_id for name, _ in self.tokens):
+                    raise AssertionError(f"{event.request_id}: a prompt's scores come once, and first")
+                self.scores[event.request_id] = event.scores
             else:
                 self.finishes[key] = event
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from runtime.errors import PackageError
 from runtime.package.manifest import FileInfo, ModelShape, file_info, load_package, read_manifest, write_manifest
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.kv_budget import plan_kv_cache
+from runtime.session.kv_budget import KVWishes, plan_kv_cache
 from tests.runtime.package.test_manifest import make_package
 
 SECRET = np.arange(4, dtype=np.float32).tobytes()
@@ -127,7 +127,7 @@ def test_external_data_that_leaves_the_package(tmp_path: Path, kind: str) -> Non
     external_graph(root, location)
     files = {name: file_info(root / name) for name in ("tokenizer.json", "ort/model.onnx")}
     package = load_package(make_manifest(root, files))
-    kv = plan_kv_cache(64, 2**20, wanted_slots=1, model_len=32, slot_tokens=32)
+    kv = plan_kv_cache(64, 2**20, KVWishes(num_slots=1, slot_tokens=32), model_len=32)
     shape = ModelShape(num_layers=1, num_kv_heads=1, head_dim=8, vocab_size=16)
     with pytest.raises(PackageError, match=r"tiny: ONNX Runtime cannot load model\.onnx") as caught:
         OrtSession(package.path("ort/model.onnx"), shape, kv, OrtOptions(intra_op_threads=1), "float32")

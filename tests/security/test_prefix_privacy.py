@@ -127,27 +127,36 @@ def cached_tokens(server: RunningServer, path: str = "chat", key: str = "", **fi
 
 @pytest.mark.parametrize("path", ["chat", "completions"])
 def test_cache_salt_separates_over_http(path: str) -> None:
-    with running_server(prompt_tokens_details=True) as server:
+    with running_server() as server:
         salts: list[dict[str, Any]] = [{}, {}, {"cache_salt": "x"}, {"cache_salt": "x"}, {"cache_salt": "None"}, {}]
         hits = [cached_tokens(server, path, **fields) > 0 for fields in salts]
     assert hits == [False, True, False, True, False, True]
 
 
+def test_without_a_required_salt_nobody_shares() -> None:
+    with running_server(prefix_cache_salt="required") as server:
+        salts: list[dict[str, Any]] = [{}, {}, {"cache_salt": "x"}, {"cache_salt": "x"}, {}, {"cache_salt": "x"}]
+        assert [cached_tokens(server, **fields) > 0 for fields in salts] == [False, False, False, True, False, True]
+    with running_server(prefix_cache_salt="required", share_prefix_cache=True, api_key=KEYS) as server:
+        assert [cached_tokens(server, key=KEYS[which]) for which in (0, 0, 1)] == [0, 0, 0]
+        assert [cached_tokens(server, key=KEYS[which], cache_salt="x") > 0 for which in (0, 1)] == [False, True]
+
+
 def test_keys_are_separate_unless_the_operator_lets_them_share() -> None:
-    with running_server(prompt_tokens_details=True, api_key=KEYS) as server:
+    with running_server(api_key=KEYS) as server:
         hits = [cached_tokens(server, key=KEYS[which]) > 0 for which in (0, 1, 0, 1)]
         assert hits == [False, False, True, True]
         assert cached_tokens(server, key=KEYS[0], cache_salt="x") == 0
         assert cached_tokens(server, key=KEYS[0], cache_salt="None") == 0
         assert cached_tokens(server, key=KEYS[1], cache_salt="x") == 0
-    with running_server(prompt_tokens_details=True, api_key=KEYS, share_prefix_cache=True) as server:
+    with running_server(api_key=KEYS, share_prefix_cache=True) as server:
         assert [cached_tokens(server, key=KEYS[which]) > 0 for which in (0, 1)] == [False, True]
         assert cached_tokens(server, key=KEYS[1], cache_salt="x") == 0
     assert Settings().share_prefix_cache is False
 
 
 def test_an_authorization_header_that_nobody_asked_for_separates_nothing() -> None:
-    with running_server(prompt_tokens_details=True) as server:
+    with running_server() as server:
         assert [cached_tokens(server, key=key) > 0 for key in ("one", "two")] == [False, True]
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.api.scripted_server import NAMES, RunningServer, user
+from tests.api.scripted_server import NAMES, RunningServer, token_counts, user
 
 
 def test_case_001_seed_request(server: RunningServer) -> None:
@@ -35,7 +35,7 @@ def test_case_001_seed_request(server: RunningServer) -> None:
             "stop_reason": None,
         }
     ]
-    assert list(answer["usage"]) == ["prompt_tokens", "total_tokens", "completion_tokens"]
+    assert list(answer["usage"]) == ["prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_case_002_identity(server: RunningServer) -> None:
 
 def test_case_003_usage(server: RunningServer) -> None:
     # One byte is one token; four control tokens, "user\n", "abc", two line feeds and "assistant\n" make the prompt.
-    usage = server.chat("abc")["usage"]
+    usage = token_counts(server.chat("abc"))
     assert usage == {"prompt_tokens": 3 + 5 + 3 + 1 + 10, "completion_tokens": 3 + 1, "total_tokens": 22 + 4}
 
 

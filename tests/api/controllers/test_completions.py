@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.api.scripted_server import IM_END, NAMES, VOCAB_SIZE, RunningServer, chunks_of
+from tests.api.scripted_server import IM_END, NAMES, VOCAB_SIZE, RunningServer, chunks_of, running_server, token_counts
 
 
 def complete(server: RunningServer, prompt: Any, status: int = 200, **fields: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def test_one_prompt(server: RunningServer) -> None:
     assert answer["object"] == "text_completion"
     choice = {"index": 0, "text": "abc", "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     assert answer["choices"] == [choice]
-    assert answer["usage"] == {"prompt_tokens": 4, "total_tokens": 8, "completion_tokens": 4}
+    assert token_counts(answer) == {"prompt_tokens": 4, "total_tokens": 8, "completion_tokens": 4}
 
 
 def test_sixteen_tokens_by_default(server: RunningServer) -> None:
@@ -31,12 +31,36 @@ def test_sixteen_tokens_by_default(server: RunningServer) -> None:
     assert answer["choices"][0]["finish_reason"] == "length"
 
 
+def test_cached_tokens_are_those_that_prompts_found() -> None:
+    """Not what a second choice, or a choice that a stop string ended, reads of the first one's work."""
+
+    def cached(**fields: Any) -> int:
+        usage = complete(server, **fields)["usage"]
+        server.wait_idle()
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    first, second = "a" * 40 + "\n", "b" * 50 + "\n"
+    with running_server() as server:
+        assert cached(prompt=first, n=3) == 0
+        assert cached(prompt=first, n=3) == 39
+        assert cached(prompt=first, stop="aa") == 39
+        assert cached(prompt=[first, second]) == 39
+        assert cached(prompt=[first, second]) == 39 + 49
+        assert cached(prompt=first, echo=True, max_tokens=0) == 39
+        chunks = chunks_of(
+            server.post(
+                {"prompt": first, "stream": True, "stream_options": {"include_usage": True}}, "/v1/completions"
+            ).content
+        )
+        assert chunks[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 39}
+
+
 def test_several_prompts_are_grouped(server: RunningServer) -> None:
     answer = complete(server, ["abc\n", "xy\n"], n=2)
     assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [
         (0, "abc"), (1, "abc"), (2, "xy"), (3, "xy"),
     ]  # fmt: skip
-    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7 + 14, "completion_tokens": 14}
+    assert token_counts(answer) == {"prompt_tokens": 7, "total_tokens": 7 + 14, "completion_tokens": 14}
 
 
 def test_token_ids_as_prompts(server: RunningServer) -> None:
@@ -60,7 +84,9 @@ def test_token_ids_as_prompts(server: RunningServer) -> None:
         ({}, "prompt"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "logprobs": 6}, "logprobs"),
-        ({"prompt": "a", "echo": True, "stream": True}, "echo"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "a", "prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"prompt": "a", "prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
         ({"prompt": "a", "best_of": 2}, "best_of"),
         ({"prompt": ["a"] * 100, "n": 2}, "n"),
         ({"prompt": "a", "max_tokens": 1000}, "input_tokens"),
@@ -72,10 +98,15 @@ def test_refusals(server: RunningServer, fields: dict[str, Any], param: str) -> 
     assert response.json()["error"]["param"] == param
 
 
+def test_no_tools_are_no_fault(server: RunningServer) -> None:
+    nothing: dict[str, Any] = {"tools": [], "tool_choice": "none"}
+    assert complete(server, "abc\n", **nothing)["choices"][0]["text"] == "abc"
+    for name, value in (("tools", [{}]), ("tool_choice", "auto")):
+        assert complete(server, "abc\n", status=400, **{name: value})["error"]["param"] == name
+
+
 def test_echo(server: RunningServer) -> None:
-    choice = complete(server, "abc\n", echo=True, logprobs=0)["choices"][0]
-    assert choice["text"] == "abc\nabc"
-    assert choice["logprobs"]["text_offset"] == [4, 5, 6, 7]
+    assert complete(server, "abc\n", echo=True)["choices"][0]["text"] == "abc\nabc"
 
 
 def test_logprobs(server: RunningServer) -> None:

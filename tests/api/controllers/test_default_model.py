@@ -8,13 +8,17 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 
 from api.process.launch import bind, build_service
 from api.process.server import Server
 from api.server_settings import Settings
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package
+from runtime.session.distribution import log_softmax
+from runtime.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.model
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -74,19 +78,48 @@ def test_case_052_greedy_is_repeatable(client: openai.OpenAI) -> None:
 
 
 def test_case_053_seed_alone_and_in_a_crowd(client: openai.OpenAI) -> None:
-    alone = texts(answer(client, temperature=1, seed=7))
-    assert texts(answer(client, temperature=1, seed=8)) != alone
+    alone = texts(answer(client, temperature=1, top_p=1, seed=7))
+    assert texts(answer(client, temperature=1, top_p=1, seed=8)) != alone
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        crowd = [pool.submit(answer, client, temperature=1) for _ in range(8)]
-        assert texts(answer(client, temperature=1, seed=7)) == alone
+        crowd = [pool.submit(answer, client, temperature=1, top_p=1) for _ in range(8)]
+        assert texts(answer(client, temperature=1, top_p=1, seed=7)) == alone
         for other in crowd:
             other.result()
 
 
 def test_case_054_choices_differ(client: openai.OpenAI) -> None:
-    completion = answer(client, temperature=1, n=3, seed=1)
+    completion = answer(client, temperature=1, top_p=1, n=3, seed=1)
     assert [choice.index for choice in completion.choices] == [0, 1, 2]
     assert len(set(texts(completion))) > 1
+
+
+def test_by_default_three_rivers_are_rivers(client: openai.OpenAI) -> None:
+    asked: list[Any] = [{"role": "user", "content": "Name three rivers."}]
+    completion = client.chat.completions.create(model="", messages=asked, max_tokens=20, seed=1, n=4)
+    named = [any(river in text for river in ("Nile", "Amazon", "Euphrates")) for text in texts(completion)]
+    assert sum(named) >= 3
+
+
+def test_choices_are_scored_as_the_runtime_scores_them(client: openai.OpenAI, default_package: Package) -> None:
+    """The request of lm-eval's ``local-completions``, whose answer it sums from the end of the context on."""
+    tokenizer = Tokenizer.from_package(default_package)
+    context = tokenizer.encode("The capital of France is")
+    prompts = [context + tokenizer.encode(ending) for ending in (" London", " Paris", " Rome", " Madrid")]
+    answered = client.completions.create(
+        model="", prompt=prompts, temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True
+    )
+    options = ModelOptions(num_slots=1, max_model_len=32)
+    session = session_factory(default_package, plan_model(default_package, options), options)()
+    sums: list[float] = []
+    for choice, ids in zip(answered.choices, prompts, strict=True):
+        found: Any = choice.logprobs
+        values = found.token_logprobs
+        direct = log_softmax(session.prefill(0, np.array(ids), 0, len(ids))[:-1])[range(len(ids) - 1), ids[1:]]
+        assert values[0] is None
+        assert values[1:-1] == pytest.approx(direct.tolist(), abs=1e-4)
+        sums.append(sum(value or 0 for value in values[len(context) : -1]))
+    session.close()
+    assert sums.index(max(sums)) == 1
 
 
 def test_stream_equals_plain_with_logprobs(client: openai.OpenAI) -> None:

@@ -82,7 +82,9 @@ def folded(events: list[dict[str, Any]]) -> dict[str, Any]:
 def comparable(message: dict[str, Any]) -> dict[str, Any]:
     """A message without what two answers to the same request never share."""
     blocks = [{name: value for name, value in block.items() if name != "id"} for block in message["content"]]
-    return {**message, "id": None, "content": blocks}
+    usage = dict(message["usage"])
+    usage["input_tokens"] += usage.pop("cache_read_input_tokens")  # the second finds the first one's prompt
+    return {**message, "id": None, "content": blocks, "usage": usage}
 
 
 def refused(server: RunningServer, status: int = 400, **fields: Any) -> dict[str, Any]:

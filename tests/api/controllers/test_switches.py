@@ -32,7 +32,7 @@ def test_control_tokens_in_content_when_trusted() -> None:
 
 
 def test_ids_stats_and_cache_details() -> None:
-    with running_server(id_prefix="chatcmpl-", per_request_stats=True, prompt_tokens_details=True) as server:
+    with running_server(id_prefix="chatcmpl-", per_request_stats=True) as server:
         answer = server.chat("abc")
         assert answer["id"].startswith("chatcmpl-")
         assert answer["stats"]["llm_input_token_length"] == answer["usage"]["prompt_tokens"]
@@ -42,6 +42,8 @@ def test_ids_stats_and_cache_details() -> None:
         # All but the last two tokens come from the cache: a chunk holds at least two, so that it computes alike.
         assert again["prompt_tokens_details"] == {"cached_tokens": again["prompt_tokens"] - 2}
         assert all("stats" not in chunk for chunk in server.stream("abc"))
+    with running_server(prompt_tokens_details=False) as server:
+        assert "prompt_tokens_details" not in server.chat("abc")["usage"]
 
 
 def test_served_names() -> None:

@@ -22,7 +22,7 @@ from export.measure import gauge
 from export.measure.memory import layerwise_way
 from export.package.builder import build_package
 from export.progress import Advance, SilentReporter
-from export.source.recipe import FileSource, FolderSource, QualityLimits, Recipe, load_recipe
+from export.source.recipe import FileSource, FolderSource, GenerationValues, QualityLimits, Recipe, load_recipe
 from runtime.package.manifest import load_package
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 from tests.paths import ROOT
@@ -70,6 +70,16 @@ def test_a_package_is_whole_verified_and_measured(checkpoint: Path, tmp_path: Pa
     assert 0 < manifest.quality.mean_kl < 0.05
     assert manifest.quality.top1_agreement > 0.8
     assert leftovers(tmp_path / "models") == ["tiny"]
+
+
+def test_the_recipes_sampling_values_go_before_the_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
+    own = {"temperature": 0.6, "top_k": 40, "eos_token_id": 2}
+    (checkpoint / "generation_config.json").write_text(json.dumps(own))
+    recipe = recipe_of(checkpoint, quality=None, generation=GenerationValues(temperature=0.2, top_p=0.9))
+    root = build(recipe, tmp_path)
+    found = json.loads((root / "generation_config.json").read_text())
+    assert found == {"temperature": 0.2, "top_k": 40, "top_p": 0.9, "eos_token_id": [2]}
+    assert recipe.digest() != recipe_of(checkpoint, quality=None).digest()
 
 
 def test_a_second_build_does_nothing_until_something_changes(checkpoint: Path, tmp_path: Path) -> None:
@@ -295,6 +305,8 @@ def test_a_folder_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: 
         ('name = "../x"\n[source]\nkind = "file"\npath = "a"', "cannot be a folder"),
         ('name = "x"\nmax_model_len = 0\n[source]\nkind = "file"\npath = "a"', "max_model_len is 0"),
         ('name = "x"\ndialects = ["trt"]\n[source]\nkind = "file"\npath = "a"', "choose 'ort'"),
+        ('name = "x"\n[generation]\ntemperature = 3\n[source]\nkind = "file"\npath = "a"', "<= 2.0"),
+        ('name = "x"\n[generation]\nheat = 1\n[source]\nkind = "file"\npath = "a"', "unknown field `heat`"),
         ("name = [", "Invalid"),
     ],
 )

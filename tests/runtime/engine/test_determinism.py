@@ -14,10 +14,11 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
-from runtime.events import FinishEvent, TokenEvent
+from runtime.events import FinishEvent, PromptEvent, PromptTokenLogprobs, TokenEvent
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package
 from runtime.request import Request
+from runtime.session.distribution import log_softmax
 from runtime.session.session import Session
 from tests.runtime.engine_driver import request
 from tests.runtime.scripted_constraint import ScriptedConstraint
@@ -62,6 +63,8 @@ def trace(session: Session, requests: list[Request], abort: tuple[str, ...] = ()
                 engine.abort(name)
         for event in events:
             if event.request_id != "subject":
+                continue
+            if isinstance(event, PromptEvent):
                 continue
             if isinstance(event, TokenEvent):
                 assert event.logprobs is not None
@@ -159,7 +162,7 @@ def run(engine: Engine, one: Request) -> tuple[Trace, int]:
         for event in engine.step().events:
             if isinstance(event, FinishEvent):
                 cached = event.num_cached_tokens
-            elif event.logprobs is not None:
+            elif isinstance(event, TokenEvent) and event.logprobs is not None:
                 found.append((event.token_id, event.logprobs.logprob, event.logprobs.top))
     return found, cached
 
@@ -175,3 +178,31 @@ def test_a_conversation_reuses_prefilled_rows_bit_by_bit(session: Session) -> No
     engine = Engine(session, EngineConfig(deterministic=True))
     run(engine, subject())
     assert run(engine, follow_up) == (trace(session, [follow_up], prefix_cache=False), 70)
+
+
+def scores(engine: Engine, one: Request, others: list[Request]) -> tuple[PromptTokenLogprobs, ...]:
+    for each in (*others, one):
+        engine.add(each)
+    found: list[tuple[PromptTokenLogprobs, ...]] = []
+    while engine.has_work:
+        found += [event.scores for event in engine.step().events if isinstance(event, PromptEvent)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_prompts_scores_are_the_models_own(session: Session) -> None:
+    ids = prompt(5, 70)
+    logits = session.prefill(0, np.array(ids), 0, len(ids)).copy()
+    direct = log_softmax(logits[:-1])
+    scored = request("subject", ids, max_tokens=2, prompt_logprobs=2)
+    engine = Engine(session, EngineConfig(idle_prefill_chunk_tokens=48))
+    alone = scores(engine, scored, [])
+    assert [one.logprobs.logprob for one in alone] == pytest.approx(direct[range(69), ids[1:]], abs=1e-4)
+    best = [[token for token, _ in one.logprobs.top] for one in alone]
+    assert best == np.argsort(-logits[:-1], axis=1, kind="stable")[:, :2].tolist()
+    assert scores(engine, scored, []) == alone  # its prefix lies in the cache by now
+    assert scores(engine, scored, [request("other", ids, max_tokens=3), *crowd(3)]) == alone
+
+
+def test_scoring_a_prompt_changes_no_answer(session: Session, alone: Trace) -> None:
+    assert trace(session, [replace(subject(), prompt_logprobs=1)]) == alone

@@ -14,6 +14,7 @@ from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.manifest import Package, sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar, graph_digests, write_sidecar
+from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
 
 ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
@@ -146,12 +147,17 @@ def test_every_probe_answers_on_a_machine_without_a_gpu(backend: Backend) -> Non
 def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> None:
     add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
     choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
-    plan = plan_gpu_cache(package, choice, num_slots=16, max_model_len=None, kv_cache_bytes=None)
+    plan = plan_gpu_cache(package, choice, KVWishes())
     assert (plan.num_slots, plan.slot_tokens, plan.bytes_per_token) == (4, 64, 2 * 2 * 2 * 16 * 2)
     with pytest.raises(BackendError, match="the plan's slots have 64 tokens, 32 were asked for"):
-        plan_gpu_cache(package, choice, num_slots=16, max_model_len=32, kv_cache_bytes=None)
+        plan_gpu_cache(package, choice, KVWishes(slot_tokens=32))
     with pytest.raises(KVBudgetError, match="needs 16,384 bytes, the budget is 1,000"):
-        plan_gpu_cache(package, choice, num_slots=16, max_model_len=None, kv_cache_bytes=1000)
+        plan_gpu_cache(package, choice, KVWishes(budget_is_asked=True), kv_cache_bytes=1000)
+    with pytest.raises(BackendError, match="num_slots 5 were asked for, the plan was built for 4"):
+        plan_gpu_cache(package, choice, KVWishes(num_slots=5))
+    shared = plan_gpu_cache(package, choice, KVWishes(num_slots=3, budget_is_asked=True), kv_cache_share=0.5)
+    free = ADA.free_bytes - (choice.plan.sidecar.plan_bytes if choice.plan else 0)
+    assert (shared.num_slots, shared.budget_bytes) == (3, free // 2)
 
 
 def fake_tool(folder: Path, script: str) -> str:

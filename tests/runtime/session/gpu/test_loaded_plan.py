@@ -19,6 +19,7 @@ from runtime.loading.self_test import check_against_cpu
 from runtime.package.manifest import Package
 from runtime.package.plan_sidecar import PlanFile, read_sidecar
 from runtime.session.gpu.trt.session import open_trt_session
+from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
 from tests.host_tensorrt import HostContext, HostCudaEngine, HostDevice, HostError
 from tests.runtime.loading.test_backend import add_plan
@@ -196,7 +197,7 @@ def test_a_plan_of_other_weights_never_serves(tmp_path: Path, monkeypatch: pytes
     )
     gpu = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
     choice = BackendChoice(Backend.TENSORRT_RTX, (), gpu, read_sidecar(package.root, "sm89"))
-    kv = plan_gpu_cache(package, choice, num_slots=16, max_model_len=None, kv_cache_bytes=None)
+    kv = plan_gpu_cache(package, choice, KVWishes())
     build = gpu_session_factory(package, choice, kv, self_test=True, threads=1)
     if seed == 0:
         session = build()

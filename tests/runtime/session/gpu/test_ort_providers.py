@@ -23,7 +23,7 @@ from runtime.session.gpu.ort.providers import cuda_provider, profile_options, te
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.runner import Call
 from runtime.session.gpu.static_session import StaticSession
-from runtime.session.kv_budget import KVPlan
+from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.export.tiny_package import write_package
 from tests.host_cuda_session import HostBinding, HostCudaSession
@@ -165,7 +165,7 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "runtime.session.gpu.cuda_device", memory)
     monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
     choice = BackendChoice(Backend.CUDA, ("asked for",), Gpu(0, "RTX 4090", "8.9", 2**34, 2**34, "595.10"))
-    kv = plan_gpu_cache(package, choice, num_slots=4, max_model_len=None, kv_cache_bytes=2**24)
+    kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
     assert made[0].graph_ids == [-1] * 3 + [1] * 6 + [2]  # the script: two chunks, a prompt, six steps, a moved slot

@@ -1,0 +1,77 @@
+"""Which value counts where a request names none: the operator's, the package's, OpenAI's; and that named ones win."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.served_model import served_model_from_package
+from api.server_settings import Settings
+from runtime.package.generation_config import GenerationConfig
+from runtime.package.manifest import load_package
+from tests.api.scripted_server import RunningServer, running_server, tokenizer_json, user
+from tests.runtime.package.test_manifest import make_package
+from tests.security.test_d_packages import edit_manifest
+
+PACKAGE = {"temperature": 0.6, "top_p": 0.95, "top_k": 50, "max_new_tokens": 77, "eos_token_id": 2}
+
+
+def resolved(tmp_path: Path, **settings: Any) -> GenerationConfig:
+    """The defaults of a served package that holds ``PACKAGE``."""
+    root = make_package(tmp_path / "tiny")
+    (root / "tokenizer.json").write_bytes(tokenizer_json())
+    (root / "chat_template.jinja").write_text("x")
+    (root / "generation_config.json").write_text(json.dumps(PACKAGE))
+    names = ("tokenizer.json", "ort/model.onnx", "chat_template.jinja", "generation_config.json")
+    edit_manifest(root, "files", {one: {"size": (root / one).stat().st_size, "sha256": "0" * 64} for one in names})
+    edit_manifest(root, "shape.vocab_size", 512)
+    chosen = Settings(**settings)
+    chosen.check()
+    model = served_model_from_package(load_package(root, verify_digests=False), settings=chosen, max_model_len=32)
+    model.close()
+    return model.defaults
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"temperature": 0.6, "top_p": 0.95, "top_k": 50}),
+        (
+            {"default_temperature": 0.0, "default_min_p": 0.1},
+            {"temperature": 0.0, "top_p": 0.95, "top_k": 50, "min_p": 0.1},
+        ),
+        ({"package_sampling_defaults": False}, {}),
+        ({"package_sampling_defaults": False, "default_top_p": 0.5}, {"top_p": 0.5}),
+    ],
+)
+def test_the_operator_then_the_package(tmp_path: Path, settings: dict[str, Any], expected: dict[str, float]) -> None:
+    found = resolved(tmp_path, **settings)
+    assert found.given() == expected
+    assert found.max_new_tokens == 77
+
+
+def letters(server: RunningServer, path: str, **fields: Any) -> set[str]:
+    """Of an answer drawn from letters that are all equally likely: the first of them is the most likely."""
+    asked: dict[str, Any] = {"prompt": "?\n"}
+    if path != "/v1/completions":
+        asked = {"messages": [user("?")]}
+    choice = server.post({**asked, "max_tokens": 40, "seed": 4, **fields}, path).json()["choices"][0]
+    return set(choice["text"] if "text" in choice else choice["message"]["content"])
+
+
+@pytest.fixture(scope="module")
+def cold_server() -> Iterator[RunningServer]:
+    with running_server(defaults=GenerationConfig(temperature=0.0, top_k=2)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_requests_win_value_by_value(cold_server: RunningServer, path: str) -> None:
+    assert letters(cold_server, path) == {"a"}
+    assert letters(cold_server, path, temperature=None) == {"a"}
+    assert letters(cold_server, path, temperature=1) == {"a", "b"}
+    assert len(letters(cold_server, path, temperature=1, top_k=0)) > 5

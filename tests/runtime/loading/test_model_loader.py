@@ -1,0 +1,53 @@
+"""What the operator asks of the KV cache reaches the plan as asked, or is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import KVBudgetError
+from runtime.loading import model_loader
+from runtime.loading.model_loader import ModelOptions, plan_model
+from runtime.package.manifest import GraphInfo, load_package
+from tests.runtime.package.test_manifest import make_package
+
+# 2 x 1 layer x 1 head x 8 x 4 bytes = 64 bytes a token, 2,048 a slot of 32 tokens.
+FREE_BYTES = 100_000
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(model_loader, "available_memory_bytes", lambda: FREE_BYTES)
+    graph = GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, weight_bytes=0, num_nodes=1)
+    return load_package(make_package(tmp_path / "tiny", graphs={"ort": graph}))
+
+
+@pytest.mark.parametrize(
+    ("options", "num_slots", "slot_tokens"),
+    [
+        ({}, 16, 32),  # 0.4 of 100,000 bytes would hold 19
+        ({"num_slots": 19}, 19, 32),
+        ({"kv_cache_share": 0.1}, 4, 32),
+        ({"kv_cache_bytes": 6_200}, 3, 32),
+        ({"num_slots": 30, "max_model_len": 20}, 30, 20),
+    ],
+)
+def test_granted(package: Any, options: dict[str, Any], num_slots: int, slot_tokens: int) -> None:
+    plan = plan_model(package, ModelOptions(**options))
+    assert (plan.num_slots, plan.slot_tokens) == (num_slots, slot_tokens)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_slots": 20}, "20 slots x 32 tokens x 64 bytes/token needs 40,960 bytes, the budget is 40,000"),
+        ({"kv_cache_bytes": 2_000}, "needs 2,048 bytes, the budget is 2,000; max_model_len 31 would fit"),
+        ({"kv_cache_share": 0.01}, "needs 2,048 bytes, the budget is 1,000"),
+        ({"kv_cache_bytes": 4_000, "num_slots": 2}, "num_slots 1 or max_model_len 31 would fit"),
+    ],
+)
+def test_refused(package: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(KVBudgetError, match=words):
+        plan_model(package, ModelOptions(**options))
