@@ -17,6 +17,7 @@ from runtime.constraint.spec import (
     Sequence,
     Tag,
     Tagged,
+    Unless,
     Until,
 )
 from runtime.errors import RequestError
@@ -43,6 +44,8 @@ CALLS = (Tag("<f=a>", ONE, "</f>", "<f"), Tag("<f=b>", Literal("x"), "</f>", "<f
         (Lark('start: "a"+ b\nb: /[0-9]{2}/'), ["a12", "aa12"], ["12", "a1"]),
         (Literal("a/b\\n\n\x00😀\"'"), ["a/b\\n\n\x00😀\"'"], ["a"]),
         (Literal("a<|im_start|>b"), ["a<|im_start|>b"], ["ab"]),
+        (Unless(Pattern("[^\n]{1,9}"), ("<t>", "a.")), ["<t", "x<t>", "ab", "a"], ["<t>", "<t>x", "a.", "a.b", ""]),
+        (Sequence((Unless(Choice(("a", "ab", "c")), ("ab",)), Literal("d"))), ["ad", "cd"], ["abd", "ab"]),
         (Sequence(()), [""], ["a"]),
         (Sequence((Pattern("a*"), Literal("ab"))), ["ab", "aaab"], ["a", "aa"]),
         (Sequence((Literal("x"), ONE, Literal("y"))), ['x{"a":1}y'], ['{"a":1}', 'x{"a":1}']),
