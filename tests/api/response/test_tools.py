@@ -284,6 +284,8 @@ def test_marks_that_are_control_tokens_are_read_and_never_shown() -> None:
         assert both(server, program("a", TOOL_CALLS, "b")) == ("ab", [], "stop")
         assert both(server, program("xa", TOOL_CALLS, "b"), stop="ab") == ("x", [], "stop")
         assert both(server, f"spelled {mark}") == (f"spelled {mark}", [], "stop")
+        for text in (f"x{mark}y", f"{mark}y", f"x{mark}weather{{}}"):  # what a demand holds is shown to the character
+            assert both(server, text, tools=TOOLS, guided_choice=[text]) == (text, [], "stop")
 
 
 def program(*parts: str | int) -> str:
