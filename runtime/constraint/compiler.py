@@ -75,7 +75,7 @@ class ConstraintCompiler:
             self._cache.resize(part, future, future.result().num_bytes)
 
     def prepare(self) -> None:
-        """Build the table of tokens before there is work: it holds up every thread for up to 0.7 s. Blocks meanwhile."""
+        """Build the table of tokens before there is work: it holds up every thread for up to 0.7 s. Blocks."""
         with contextlib.suppress(RuntimeError, CancelledError):  # closed meanwhile
             self._executor.submit(self._ready_table).result()
 
