@@ -129,6 +129,14 @@ def test_what_a_demand_holds_is_never_read_as_reasoning(tool_server: RunningServ
     assert both(tool_server, "<think>a", **{**fields, "stop": "a"})[1] == "length"
 
 
+def test_a_continued_message_s_reasoning_goes_on(tool_server: RunningServer) -> None:
+    said = "<think>so "
+    messages = [user(f"{said}hm</think>\n\nyes"), {"role": "assistant", "content": said}]
+    body = {"messages": messages, "continue_final_message": True, "guided_choice": ["yes", "no"], "temperature": 0}
+    message = tool_server.post(body).json()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("hm", "yes")
+
+
 def test_completions_hold_it_too(roomy_server: RunningServer) -> None:
     body = {"prompt": "nein\n", "guided_choice": ["yes", "no"], "temperature": 0}
     answer = roomy_server.post(body, "/v1/completions").json()["choices"][0]

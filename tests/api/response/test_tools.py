@@ -237,6 +237,10 @@ def test_a_demand_holds_the_text_that_is_no_call(roomy_server: RunningServer) ->
     fields = {"tools": TOOLS, "response_format": {"type": "json_object"}}
     assert both(roomy_server, '{"a":1}', **fields) == ('{"a":1}', [], "stop")
     assert both(roomy_server, ROME, **fields) == (None, [("weather", '{"city":"Rom"}')], "tool_calls")
+    bonn = call("weather", '{"city":"Bonn"}')
+    assert both(roomy_server, bonn, **fields)[1] == [("weather", '{"city":"Bonn"}')]
+    calls = both(roomy_server, bonn, **{**fields, "tools": [tool("weather", strict=True)]})[1]
+    assert {arguments for _, arguments in calls} <= {'{"city":"Rom"}', '{"city":"Ulm"}'}
     error = refused(roomy_server, {"messages": [user("x")], **fields, "tool_choice": "required"})
     assert error["param"] == "response_format"
 
