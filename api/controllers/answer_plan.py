@@ -83,14 +83,15 @@ def _demanded(tools: list[Tool], formats: AnswerFormats, *, single: bool, call_f
 
 def _offered(tools: list[Tool], formats: AnswerFormats, demand: ConstraintSpec | None, *, single: bool) -> AnswerPlan:
     """Calls where the model begins one. Strict tools are held to their schemas; a demand holds text that is no call."""
-    calls = formats.tool_calls
+    calls, leading = formats.tool_calls, demand is not None
     if demand is not None:
         held = [tool if tool.strict else replace(tool, parameters=ANY_OBJECT) for tool in tools]
         demand = replace(demand, part=Either((calls.demanded(held, single=single), demand.part)))
     elif (part := calls.offered(tools, single=single)) is not None:
         demand = ConstraintSpec(part, "tools")
     enforced = demand is not None
-    return AnswerPlan(AnswerForm(new_parser=lambda: calls.parser(tools, single=single, enforced=enforced)), demand)
+    form = AnswerForm(new_parser=lambda: calls.parser(tools, single=single, enforced=enforced, leading=leading))
+    return AnswerPlan(form, demand)
 
 
 def _after_reasoning(plan: AnswerPlan, reasoning: ReasoningForm, section: Section) -> AnswerPlan:

@@ -173,7 +173,8 @@ def _start(
     rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids, constrained=constrained)
     marks = model.answers.control_marks if form.new_parser is not None else {}
     rules = replace(rules, shown_ids=frozenset(marks.values()))
-    hidden = tuple(marks) if rules.skip_special_tokens else ()
+    # Where a constraint holds, marks stand in calls and around reasoning alone: in content their names are text.
+    hidden = tuple(marks) if rules.skip_special_tokens and not constrained else ()
 
     def new_choice() -> ChoiceStream:
         return ChoiceStream(TextStream(model.tokenizer, rules), form, hidden_marks=hidden)

@@ -126,6 +126,7 @@ class Server(uvicorn.Server):
         started = time.perf_counter()
         try:
             await _apart(self._service.model.tokenizer.prepare)
+            await _apart(self._service.model.compiler.prepare)  # while the weights load
             await self._service.engine.wait_ready()
         except EngineUnavailable as error:
             if self._drain_task is None:

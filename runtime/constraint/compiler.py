@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import llguidance
 
@@ -16,7 +16,7 @@ from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.constraint_cache import ConstraintCache
 from runtime.constraint.grammar import Grammar
 from runtime.constraint.mask_threads import MaskThreads
-from runtime.constraint.spec import ConstraintSpec, Literal, Part
+from runtime.constraint.spec import ConstraintSpec, Part
 from runtime.constraint.spec_size import checked_size
 from runtime.constraint.token_table import TokenTable
 from runtime.constraint.trial import checked_mask, compiled
@@ -26,7 +26,7 @@ from runtime.errors import ConstraintFailed, EngineUnavailable, Overloaded, Requ
 
 
 class ConstraintCompiler:
-    """Compiles for one model. Safe on any thread. The token table is built with the first constraint."""
+    """Compiles for one model. Safe on any thread. The process for trials starts with the first constraint."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -75,8 +75,9 @@ class ConstraintCompiler:
             self._cache.resize(part, future, future.result().num_bytes)
 
     def prepare(self) -> None:
-        """Build now what the first constraint would otherwise wait for. Blocks for a second."""
-        self._executor.submit(lambda: self._compile(Literal("a"))).result()
+        """Build the table of tokens before there is work: it holds up every thread for up to 0.7 s. Blocks."""
+        with contextlib.suppress(RuntimeError, CancelledError):  # closed meanwhile
+            self._executor.submit(self._ready_table).result()
 
     def close(self) -> None:
         """End the threads; what waits to be compiled is cancelled. No matcher may be used afterwards."""
@@ -86,11 +87,11 @@ class ConstraintCompiler:
 
     def _ready_table(self) -> TokenTable:
         if self._table is None:
-            self._trials.start()  # it gets ready while the table is built
             self._table = TokenTable(self._vocabulary)
         return self._table
 
     def _compile(self, part: Part) -> CompiledConstraint:
+        self._trials.start()  # the first time it gets ready while the table is built
         table = self._ready_table()
         grammar, num_bytes = self._trials.run(part)
         try:

@@ -15,7 +15,7 @@ import llguidance
 from runtime.constraint import limits
 from runtime.constraint.library_call import LIBRARY_CALL
 from runtime.constraint.mask_threads import MaskThreads
-from runtime.constraint.matcher import GrammarMatcher, satisfied
+from runtime.constraint.matcher import GrammarMatcher
 from runtime.constraint.token_table import TokenTable
 from runtime.errors import ConstraintFailed
 
@@ -48,13 +48,6 @@ class CompiledConstraint:
     def matcher(self) -> GrammarMatcher:
         """A way from the start of the text. Raises ConstraintFailed."""
         return GrammarMatcher(self._copy(), table=self._table, threads=self._threads, on_close=self._account)
-
-    def accepts_text(self, text: str) -> bool:
-        """Whether this text, as a whole, satisfies the constraint. Linear in its length; raises ConstraintFailed."""
-        matcher = self._copy()
-        token_ids = self._table.tokens_of(text)
-        with LIBRARY_CALL:
-            return matcher.try_consume_tokens(token_ids) == len(token_ids) and satisfied(matcher)
 
     def refresh(self, origin: llguidance.LLMatcher) -> None:
         """Take copies of this matcher from now on."""

@@ -30,6 +30,7 @@ from runtime.constraint.spec import (
     Sequence,
     Tag,
     Tagged,
+    Unless,
     Until,
 )
 from runtime.errors import RequestError
@@ -73,6 +74,7 @@ class _Writer:
             Until: self._until,
             Sequence: self._sequence,
             Either: self._either,
+            Unless: self._unless,
             Repeat: self._repeat,
             Tagged: self._tagged,
         }
@@ -146,6 +148,10 @@ class _Writer:
             texts = [expression.text for expression in expressions]
             return _Expression(f"({joint.join(texts)})" if texts else '""', is_terminal=True)
         return _Expression(f"({joint.join(map(self._as_rule, expressions))})", is_terminal=False)
+
+    def _unless(self, part: Unless) -> _Expression:
+        begun = "|".join(map(escaped, part.begins))
+        return _Expression(f"({self._write(part.part).text} & ~/(?s:({begun}).*)/)", is_terminal=True)
 
     def _repeat(self, part: Repeat) -> _Expression:
         inner, separator = self._write(part.part), self._literal(Literal(part.separator))

@@ -20,11 +20,13 @@ from runtime.constraint.spec import (
     Sequence,
     Tag,
     Tagged,
+    Unless,
     Until,
 )
 
 _KINDS = {
-    kind.__name__: kind for kind in (Json, Pattern, Choice, Lark, Literal, Until, Sequence, Either, Repeat, Tag, Tagged)
+    kind.__name__: kind
+    for kind in (Json, Pattern, Choice, Lark, Literal, Until, Sequence, Either, Unless, Repeat, Tag, Tagged)
 }
 
 

@@ -66,6 +66,14 @@ class Either:
 
 
 @dataclass(frozen=True, slots=True)
+class Unless:
+    """A pattern or a choice, without the texts that begin with one of ``begins``."""
+
+    part: Pattern | Choice
+    begins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Repeat:
     """A part ``at_least`` to ``at_most`` times (None: any number), ``separator`` (a Literal's text) between them."""
 
@@ -100,7 +108,7 @@ class Tagged:
     stop_after_first: bool = False
 
 
-Part = Json | Pattern | Choice | Lark | Literal | Until | Sequence | Either | Repeat | Tagged
+Part = Json | Pattern | Choice | Lark | Literal | Until | Sequence | Either | Unless | Repeat | Tagged
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from runtime.constraint.spec import (
     Repeat,
     Sequence,
     Tagged,
+    Unless,
     Until,
 )
 from runtime.errors import RequestError
@@ -49,6 +50,8 @@ def _content(part: Part) -> tuple[tuple[str, ...], tuple[Part, ...]]:
             return texts, ()
         case Sequence(parts) | Either(parts):
             return (), parts
+        case Unless(inner, begins):
+            return begins, (inner,)
         case Repeat(inner, separator=separator):
             return (separator,), (inner,)
         case Tagged(tags):

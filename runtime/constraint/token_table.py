@@ -11,7 +11,6 @@ from typing import cast
 import llguidance
 from llguidance import TokenizerWrapper
 
-from runtime.constraint.control_names import ControlNames
 from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import RequestError
 
@@ -27,7 +26,6 @@ class TokenTable:
         self.end_ids = frozenset(vocabulary.end_ids)
         self.special_ids = frozenset({*vocabulary.control_ids.values(), *vocabulary.end_ids})
         self._encode = vocabulary.encode
-        self._names = ControlNames(vocabulary.control_ids)
         # The library asks for the attributes of its own wrapper, not for the class.
         wrapper = cast("TokenizerWrapper", _Wrapper(self, vocabulary))
         self.library = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.end_ids))
@@ -49,12 +47,6 @@ class TokenTable:
     def spelled(self, part: bytes) -> list[int]:
         """Tokens that spell these bytes, which may end amid a character; where no token can, they spell less."""
         return self.library.tokenize_bytes(part)
-
-    def tokens_of(self, text: str) -> list[int]:
-        """Token ids of a server's text: the names of control tokens are those tokens."""
-        segments = self._names.segments(text)
-        lists = [[segment] if isinstance(segment, int) else self.written(segment) for segment in segments]
-        return [token_id for token_ids in lists for token_id in token_ids]
 
 
 class _Wrapper:

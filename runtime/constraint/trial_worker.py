@@ -12,7 +12,20 @@ import msgspec
 
 from runtime.constraint import limits
 from runtime.constraint.part_wire import part_from_wire
-from runtime.constraint.spec import Choice, Either, Json, Lark, Literal, Pattern, Repeat, Sequence, Tag, Tagged, Until
+from runtime.constraint.spec import (
+    Choice,
+    Either,
+    Json,
+    Lark,
+    Literal,
+    Pattern,
+    Repeat,
+    Sequence,
+    Tag,
+    Tagged,
+    Unless,
+    Until,
+)
 from runtime.constraint.trial import Trials
 from runtime.constraint.vocabulary import Vocabulary
 from runtime.sealed.serving import serve
@@ -21,7 +34,8 @@ _ASSUMED_BYTES = 512 * 1024 * 1024
 # One of each kind: what they import or build with their first use, they do before no file can be opened.
 _EVERY_KIND = Sequence((
     Until("b"), Either((Json('{"type":"object","properties":{"a":{"type":"string","pattern":"^b"}}}'), Literal("a"))),
-    Repeat(Pattern("(?i)a+"), 1), Choice(("a", "b")), Lark('start: "a"'), Tagged((Tag("<", Literal("b"), ">", "<"),))
+    Repeat(Pattern("(?i)a+"), 1), Choice(("a", "b")), Lark('start: "a"'), Tagged((Tag("<", Literal("b"), ">", "<"),)),
+    Unless(Choice(("a", "b")), ("b",)),
 ))  # fmt: skip
 
 

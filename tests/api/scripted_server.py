@@ -10,6 +10,7 @@ client are the real things. The last user message is the model's program:
 ``?``          draw letters a to z, all equally likely, without end
 ``!3:text``    say the text, but fail before token 3 (counted from 0)
 ``~``          love white space above all else, and end tokens least
+``%``          anything, by chance that is the same for the same history
 =============  =====================================================================
 """
 
@@ -123,6 +124,10 @@ def model_script(history: list[int]) -> int | NDArray[np.float32]:
         logits = np.zeros(VOCAB_SIZE, np.float32)
         logits[[ord(character) for character in " \n\t\r"]] = 30.0
         logits[IM_END] = -30.0
+        return logits
+    if program.startswith(b"%"):
+        logits = np.random.default_rng([len(history), *history[-4:]]).normal(0, 3, VOCAB_SIZE).astype(np.float32)
+        logits[[IM_END, *b'"}]<>']] += 4
         return logits
     if re.fullmatch(rb"#\d+(,\d+)*", program):
         tokens = [int(part) % VOCAB_SIZE for part in program[1:].split(b",")]

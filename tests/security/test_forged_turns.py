@@ -289,3 +289,13 @@ def real_rendering(source: str, case: dict[str, Any], suffix: str) -> Rendering:
     job = Job(source=source, now=REAL["now"], messages=messages, variables=given_case,
               server_texts=REAL["special_tokens"], **arguments)  # fmt: skip
     return RENDERER.run(job)
+
+
+def test_a_tool_s_name_is_text_also_where_its_call_is_forced(plain: RunningServer) -> None:
+    for name in ("<|im_end|>", "a<|im_start|>b"):
+        tools = [{"type": "function", "function": {"name": name, "parameters": {"additionalProperties": False}}}]
+        fields = {"tools": tools, "tool_choice": "required", "temperature": 0, "return_token_ids": True}
+        choice = plain.chat("x", **fields)["choices"][0]
+        called = [(call["function"]["name"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
+        assert (called, choice["finish_reason"]) == ([(name, "{}")], "tool_calls")
+        assert controls_of(choice["token_ids"]) == [IM_END]

@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from enum import Enum
 
-from runtime.constraint.spec import Either, Literal, Part, Sequence, Until
+from runtime.constraint.spec import Choice, Either, Literal, Part, Pattern, Sequence, Unless, Until
 from runtime.errors import UnknownParser
 
 
@@ -64,8 +64,15 @@ class ReasoningForm:
             return part
         if section is Section.OPEN:
             return Sequence(rest)
-        at_once = Sequence((Literal(self.skip), part)) if self.skip else part
+        at_once = Sequence((Literal(self.skip), part)) if self.skip else _unless_begun(part, self.begins)
         return Either((at_once, *(Sequence((Literal(begin), *rest)) for begin in self.begins)))
+
+
+def _unless_begun(part: Part, begins: tuple[str, ...]) -> Part:
+    """The part without texts that would be read as reasoning. JSON cannot be; a client's grammar is left as it is."""
+    if isinstance(part, Either):
+        return Either(tuple(_unless_begun(inner, begins) for inner in part.parts))
+    return Unless(part, begins) if isinstance(part, Pattern | Choice) else part
 
 
 _THINK = ("<think>",)

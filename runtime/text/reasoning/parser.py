@@ -33,9 +33,11 @@ class ContentParser:
 class ReasoningParser:
     """An AnswerParser: a reasoning section first, if there is one, and ``following`` for what comes after it.
 
-    White space around the reasoning is no part of it, and line feeds before the answer are no content. ``exact`` keeps
-    them, but for the form's gap: for an answer that a constraint holds to the character. Text without a section is all
-    the answer's; a section that does not end is all reasoning.
+    White space around the reasoning is no part of it, and line feeds before the answer are no content. Text without a
+    section is all the answer's; a section that does not end is all reasoning.
+
+    ``exact`` is for an answer that a constraint holds to the character: it reads what ``ReasoningForm.before`` lets a
+    model write, no other marks and no white space but the form's gap.
     """
 
     __slots__ = ("_cursor", "_deltas", "_exact", "_following", "_form", "_section", "_space", "_steps")
@@ -79,7 +81,7 @@ class ReasoningParser:
 
     def _read(self) -> Steps[None]:
         cursor, form = self._cursor, self._form
-        before = yield from cursor.text(_BLANKS)
+        before = "" if self._exact else (yield from cursor.text(_BLANKS))
         begin = yield from cursor.accepts_any(form.begins)
         if not begin and form.skip and (yield from cursor.accepts(form.skip)):
             return
@@ -87,7 +89,7 @@ class ReasoningParser:
             self._deltas += self._following.feed(before) if before else []
             return
         yield from cursor.spaces()
-        yield from cursor.until(Marks((form.end, *form.other_ends)), self._reason)
+        yield from cursor.until(Marks((form.end, *(() if self._exact else form.other_ends))), self._reason)
         if self._exact:
             yield from cursor.accepts(form.gap)
         else:

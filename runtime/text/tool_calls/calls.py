@@ -13,12 +13,13 @@ from runtime.text.tool_calls.tool import Tool
 
 
 class Calls:
-    """``count`` calls were found; the last one takes ``arguments``."""
+    """``count`` calls were found; the last one takes ``arguments``. ``names`` are the tools', the longest first."""
 
-    __slots__ = ("_declared", "_pieces", "_untold", "count", "tools")
+    __slots__ = ("_declared", "_pieces", "_untold", "count", "names", "tools")
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self.tools = {tool.name: tool for tool in tools}
+        self.names = tuple(sorted(self.tools, key=len, reverse=True))
         self.count = 0
         self._declared: dict[str, dict[str, Parameter]] = {}
         self._untold: list[AnswerDelta] = []

@@ -6,12 +6,10 @@ V3.1 writes ``name<｜tool▁sep｜>`` and the arguments as they are. One reader
 
 from __future__ import annotations
 
-import re
-
 from runtime.constraint.spec import Json, Literal, Part, Sequence
 from runtime.text.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire
+from runtime.text.tool_calls.enforcement import Wire, around
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_arguments
 from runtime.text.tool_calls.parser import Opening
@@ -24,7 +22,6 @@ CALL_END = "<｜tool▁call▁end｜>"
 SEPARATOR = "<｜tool▁sep｜>"
 _FENCE = "```"
 _KIND = "function"
-_NAME = re.compile(r"[^<\s]*")
 
 
 def read(cursor: Cursor, calls: Calls) -> Steps[None]:
@@ -42,15 +39,18 @@ def read(cursor: Cursor, calls: Calls) -> Steps[None]:
 
 
 def _call(cursor: Cursor, calls: Calls) -> Steps[None]:
-    name = yield from cursor.text(_NAME)
-    yield from cursor.expect(SEPARATOR)
+    has_kind = yield from cursor.accepts(f"{_KIND}{SEPARATOR}")
+    name = yield from cursor.accepts_any(calls.names)
     fenced = False
-    if name == _KIND and name not in calls.tools:
-        name = yield from cursor.text(_NAME)
+    if not has_kind:
+        yield from cursor.expect(SEPARATOR)
+    elif name:
         yield from cursor.spaces()
         fenced = yield from cursor.accepts(_FENCE)
         if fenced:
             yield from cursor.accepts("json")
+    else:
+        name = _KIND  # what stood there was the name
     if name not in calls.tools:
         raise Unparsable
     yield from cursor.spaces()
@@ -62,12 +62,12 @@ def _call(cursor: Cursor, calls: Calls) -> Steps[None]:
 
 
 def _fenced_call(tool: Tool) -> Part:
-    head = f"{CALL_BEGIN}{_KIND}{SEPARATOR}{tool.name}\n{_FENCE}json\n"
-    return Sequence((Literal(head), Json(tool.parameters), Literal(f"\n{_FENCE}{CALL_END}")))
+    head = around(f"{CALL_BEGIN}{_KIND}{SEPARATOR}", tool.name, f"\n{_FENCE}json\n")
+    return Sequence((head, Json(tool.parameters), Literal(f"\n{_FENCE}{CALL_END}")))
 
 
 def _plain_call(tool: Tool) -> Part:
-    return Sequence((Literal(f"{CALL_BEGIN}{tool.name}{SEPARATOR}"), Json(tool.parameters), Literal(CALL_END)))
+    return Sequence((around(CALL_BEGIN, tool.name, SEPARATOR), Json(tool.parameters), Literal(CALL_END)))
 
 
 _CONTROL_TEXTS = (BEGIN, END, CALL_BEGIN, CALL_END, SEPARATOR)

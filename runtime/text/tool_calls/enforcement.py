@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from runtime.constraint.spec import Either, Literal, Part, Pattern, Repeat, Tag, Tagged
+from runtime.constraint.spec import Choice, Either, Literal, Part, Pattern, Repeat, Tag, Tagged
 from runtime.constraint.spec import Sequence as InTurn
 from runtime.text.tool_calls.parameters import Parameter
 from runtime.text.tool_calls.tool import Tool
@@ -64,6 +64,11 @@ class Wire:
         if self.within is None or single:
             return one
         return Repeat(one, at_least=1, separator=self.within)
+
+
+def around(before: str, name: str, after: str) -> Part:
+    """A client's ``name`` between a format's own marks: in it, a control token's name is ordinary text."""
+    return InTurn((Literal(before), Choice((name,)), Literal(after)))
 
 
 def keywords(

@@ -33,10 +33,15 @@ class ToolCallFormat:
     control_texts: tuple[str, ...] = ()
     enforced: Opening | None = None
 
-    def parser(self, tools: Sequence[Tool], *, single: bool = False, enforced: bool = False) -> AnswerParser:
-        """Reads one choice. ``enforced``: the text is held to ``part``, so calls are told while they are written."""
+    def parser(
+        self, tools: Sequence[Tool], *, single: bool = False, enforced: bool = False, leading: bool = False
+    ) -> AnswerParser:
+        """Reads one choice. ``enforced``: a constraint holds the text, so calls are told while they are written.
+
+        ``leading``: only before any content, for a text that is held to calls or else to something that is no call.
+        """
         opening = (enforced and self.enforced) or self.opening
-        return ToolCallParser(opening, self.reader, tools, single=single, eager=enforced)
+        return ToolCallParser(opening, self.reader, tools, single=single, eager=enforced, leading=leading)
 
     def demanded(self, tools: Sequence[Tool], *, single: bool = False) -> Part:
         """``tool_choice`` "required", or of one named function (then with that tool alone and ``single``).

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from runtime.constraint.spec import Choice, Json, Literal, Part, Sequence, Until
 from runtime.text.cursor import Cursor, Marks, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire, keywords
+from runtime.text.tool_calls.enforcement import Wire, around, keywords
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call
 from runtime.text.tool_calls.json_wire import arguments_call
@@ -121,9 +121,15 @@ class _Dialect:
         declared = list(parameters(tool).values())
         names = [tool.name, *(parameter.name for parameter in declared)]
         inside = keywords(declared, self._keyword_part, ",")
-        if inside is None or not is_plain(tool) or not all(map(_is_key, names)) or not all(map(_is_flat, declared)):
+        if (
+            inside is None
+            or not is_plain(tool)
+            or not _NAME.fullmatch(tool.name)
+            or not all(map(_is_key, names))
+            or not all(map(_is_flat, declared))
+        ):
             return arguments_call(tool)  # what the marks cannot hold stands in a JSON object
-        return Sequence((Literal(f"{_CALL}{tool.name}{{"), *inside, Literal("}")))
+        return Sequence((around(_CALL, tool.name, "{"), *inside, Literal("}")))
 
     def _keyword_part(self, parameter: Parameter) -> Part:
         if parameter.is_text:
@@ -132,7 +138,7 @@ class _Dialect:
             value = (Literal(self.escape), Choice(parameter.choices), Literal(self.escape))
         else:
             value = (Json(parameter.schema),)
-        return Sequence((Literal(f"{parameter.name}:"), *value))
+        return Sequence((around("", parameter.name, ":"), *value))
 
     def format(self, name: str) -> ToolCallFormat:
         """The format of this name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from runtime.constraint.spec import Json, Literal, Part, Sequence
+from runtime.text.tool_calls.enforcement import around
 from runtime.text.tool_calls.tool import Tool
 
 
@@ -22,5 +23,5 @@ def parameters_call(tool: Tool) -> Part:
 
 
 def _call(tool: Tool, key: str) -> Part:
-    head = f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}, "{key}": '
-    return Sequence((Literal(head), Json(tool.parameters), Literal("}")))
+    head = around('{"name": ', json.dumps(tool.name, ensure_ascii=False), f', "{key}": ')
+    return Sequence((head, Json(tool.parameters), Literal("}")))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from runtime.constraint.spec import Json, Literal, Part, Sequence
+from runtime.constraint.spec import Json, Part, Sequence
 from runtime.text.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire
+from runtime.text.tool_calls.enforcement import Wire, around
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_arguments, json_call, json_calls
 from runtime.text.tool_calls.json_wire import arguments_call
@@ -20,7 +20,7 @@ from runtime.text.tool_calls.tool import Tool
 BEGIN = "[TOOL_CALLS]"
 ARGS = "[ARGS]"
 CALL_ID = "[CALL_ID]"
-_NAME = re.compile(r"[^\[{\s]*")
+_BARE_NAME = re.compile(r"[^\[{\s]")
 _ID = re.compile(r"[^\[\s]*")
 
 
@@ -38,8 +38,8 @@ def read(cursor: Cursor, calls: Calls) -> Steps[None]:
 
 
 def _named(cursor: Cursor, calls: Calls) -> Steps[None]:
-    name = yield from cursor.text(_NAME)
-    if name not in calls.tools:
+    name = yield from cursor.accepts_any(calls.names)
+    if not name:
         raise Unparsable
     yield from cursor.spaces()
     if (yield from cursor.accepts(CALL_ID)):
@@ -50,7 +50,9 @@ def _named(cursor: Cursor, calls: Calls) -> Steps[None]:
 
 
 def _named_call(tool: Tool) -> Part:
-    return Sequence((Literal(f"{tool.name}{ARGS}"), Json(tool.parameters)))
+    if not _BARE_NAME.match(tool.name):
+        return arguments_call(tool)
+    return Sequence((around("", tool.name, ARGS), Json(tool.parameters)))
 
 
 MISTRAL = ToolCallFormat(

@@ -38,19 +38,28 @@ class ToolCallParser:
     ``eager`` tells a call as soon as it is settled and its arguments as they come: for text that cannot break, since a
     constraint enforces it. What is settled stays told; if the text breaks all the same, the rest of it is dropped. A
     parser that is not eager tells a block when it is complete. ``single`` tells the first call and nothing after it.
+    ``leading``: a call stands before all content or is none, for an answer that is calls or else held to something.
     """
 
     __slots__ = (
-        "_bare", "_before", "_block", "_calls", "_cursor", "_eager", "_has_content", "_marks", "_over", "_reader",
-        "_single", "_space",
+        "_bare", "_before", "_block", "_calls", "_cursor", "_eager", "_has_content", "_leading", "_marks", "_over",
+        "_reader", "_single", "_space",
     )  # fmt: skip
 
     def __init__(
-        self, opening: Opening, reader: Reader, tools: Sequence[Tool], *, single: bool = False, eager: bool = False
+        self,
+        opening: Opening,
+        reader: Reader,
+        tools: Sequence[Tool],
+        *,
+        single: bool = False,
+        eager: bool = False,
+        leading: bool = False,
     ) -> None:
         self._reader = reader
         self._single = single
         self._eager = eager
+        self._leading = leading
         self._bare = opening.bare
         self._marks = Marks(opening.marks)
         self._calls = Calls(tools)
@@ -112,11 +121,12 @@ class ToolCallParser:
 
     def _next_opening(self) -> int | None:
         cursor = self._cursor
-        if self._bare and not self._has_content:
-            first = _NOT_BLANK.search(cursor.buffer, cursor.position)
-            if first and first.group() in self._bare:
-                return first.start()
+        first = None if self._has_content else _NOT_BLANK.search(cursor.buffer, cursor.position)
+        if first and first.group() in self._bare:
+            return first.start()
         found = self._marks.find(cursor.buffer, cursor.position)
+        if found and self._leading and (first is None or first.start() != found.start()):
+            return None
         return found.start() if found else None
 
     def _read(self, block: Steps[None], deltas: list[AnswerDelta]) -> bool:

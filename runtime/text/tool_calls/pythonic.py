@@ -12,7 +12,7 @@ import re
 from runtime.constraint.spec import Json, Literal, Part, Sequence
 from runtime.text.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire, keywords
+from runtime.text.tool_calls.enforcement import Wire, around, keywords
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call
 from runtime.text.tool_calls.json_wire import parameters_call
@@ -105,11 +105,11 @@ def _call_part(tool: Tool) -> Part:
     inside = keywords(list(declared.values()), _keyword_part, ", ")
     if inside is None or not is_plain(tool) or not all(map(_IDENTIFIER.fullmatch, [tool.name, *declared])):
         return parameters_call(tool)  # what a keyword cannot say stands in a JSON object
-    return Sequence((Literal(f"{tool.name}("), *inside, Literal(")")))
+    return Sequence((around("", tool.name, "("), *inside, Literal(")")))
 
 
 def _keyword_part(parameter: Parameter) -> Part:
-    return Sequence((Literal(f"{parameter.name}="), Json(parameter.schema)))
+    return Sequence((around("", parameter.name, "="), Json(parameter.schema)))
 
 
 _OPENING = Opening(tuple(_ENDS), bare="[")

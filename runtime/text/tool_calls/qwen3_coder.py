@@ -15,7 +15,7 @@ from runtime.constraint.spec import Choice, Json, Literal, Part, Sequence, Until
 from runtime.text.cursor import Cursor, Marks, Steps, Unparsable
 from runtime.text.tool_calls import hermes
 from runtime.text.tool_calls.calls import Calls
-from runtime.text.tool_calls.enforcement import Wire, optional
+from runtime.text.tool_calls.enforcement import Wire, around, optional
 from runtime.text.tool_calls.format import ToolCallFormat
 from runtime.text.tool_calls.json_call import json_call
 from runtime.text.tool_calls.json_text import json_value
@@ -94,7 +94,7 @@ def _call_part(tool: Tool) -> Part:
     if not all(inside):
         return arguments_call(tool)  # what a tag's text cannot be held to stands in a JSON object
     parts = [part for part in inside if part is not None]
-    return Sequence((Literal(f"{FUNCTION}{tool.name}>\n"), *parts, Literal(FUNCTION_END)))
+    return Sequence((around(FUNCTION, tool.name, ">\n"), *parts, Literal(FUNCTION_END)))
 
 
 def _parameter_part(parameter: Parameter) -> Part | None:
@@ -108,7 +108,7 @@ def _parameter_part(parameter: Parameter) -> Part | None:
         value = Sequence((Json(parameter.schema), Literal(end)))
     else:
         return None
-    whole = Sequence((Literal(f"{PARAMETER}{parameter.name}>\n"), value))
+    whole = Sequence((around(PARAMETER, parameter.name, ">\n"), value))
     return whole if parameter.required else optional(whole)
 
 

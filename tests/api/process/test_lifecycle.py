@@ -26,6 +26,8 @@ def test_case_088_probes_while_loading() -> None:
         chat = server.post({"messages": [user("x")]})
         assert (chat.status_code, chat.json()["error"]["code"]) == (503, 503)
         assert server.get("/v1/models").status_code == 200
+        # What would hold up every stream when the first constraint comes is built meanwhile.
+        server.wait_for(lambda: server.service.model.compiler._table is not None)
         server.gate.open.set()
         server.wait_for(lambda: server.get("/v1/health/ready").status_code == 200)
         ready = server.get("/v1/health/ready/")

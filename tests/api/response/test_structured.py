@@ -121,6 +121,22 @@ def test_structural_tags_hold_within_free_text(roomy_server: RunningServer) -> N
     assert (completion.status_code, completion.json()["error"]["param"]) == (400, "response_format")
 
 
+def test_what_a_demand_holds_is_never_read_as_reasoning(tool_server: RunningServer) -> None:
+    fields = {"guided_regex": "[^\\n]{1,20}", "temperature": 0, "max_tokens": 60}
+    assert both(tool_server, " <think>a</think>b", **fields) == (" <think>a</think>b", "stop")
+    assert both(tool_server, "<think>hm</think>\n\n<think>a", **fields) == ("<think>a", "stop")
+    assert both(tool_server, "<think>abc", **fields) == ("", "length")  # reasoning, of which the model sees no end
+    assert both(tool_server, "<think>a", **{**fields, "stop": "a"})[1] == "length"
+
+
+def test_a_continued_message_s_reasoning_goes_on(tool_server: RunningServer) -> None:
+    said = "<think>so "
+    messages = [user(f"{said}hm</think>\n\nyes"), {"role": "assistant", "content": said}]
+    body = {"messages": messages, "continue_final_message": True, "guided_choice": ["yes", "no"], "temperature": 0}
+    message = tool_server.post(body).json()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("hm", "yes")
+
+
 def test_completions_hold_it_too(roomy_server: RunningServer) -> None:
     body = {"prompt": "nein\n", "guided_choice": ["yes", "no"], "temperature": 0}
     answer = roomy_server.post(body, "/v1/completions").json()["choices"][0]

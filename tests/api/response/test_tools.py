@@ -237,6 +237,10 @@ def test_a_demand_holds_the_text_that_is_no_call(roomy_server: RunningServer) ->
     fields = {"tools": TOOLS, "response_format": {"type": "json_object"}}
     assert both(roomy_server, '{"a":1}', **fields) == ('{"a":1}', [], "stop")
     assert both(roomy_server, ROME, **fields) == (None, [("weather", '{"city":"Rom"}')], "tool_calls")
+    bonn = call("weather", '{"city":"Bonn"}')
+    assert both(roomy_server, bonn, **fields)[1] == [("weather", '{"city":"Bonn"}')]
+    calls = both(roomy_server, bonn, **{**fields, "tools": [tool("weather", strict=True)]})[1]
+    assert {arguments for _, arguments in calls} <= {'{"city":"Rom"}', '{"city":"Ulm"}'}
     error = refused(roomy_server, {"messages": [user("x")], **fields, "tool_choice": "required"})
     assert error["param"] == "response_format"
 
@@ -284,6 +288,8 @@ def test_marks_that_are_control_tokens_are_read_and_never_shown() -> None:
         assert both(server, program("a", TOOL_CALLS, "b")) == ("ab", [], "stop")
         assert both(server, program("xa", TOOL_CALLS, "b"), stop="ab") == ("x", [], "stop")
         assert both(server, f"spelled {mark}") == (f"spelled {mark}", [], "stop")
+        for text in (f"x{mark}y", f"{mark}y", f"x{mark}weather{{}}"):  # what a demand holds is shown to the character
+            assert both(server, text, tools=TOOLS, guided_choice=[text]) == (text, [], "stop")
 
 
 def program(*parts: str | int) -> str:

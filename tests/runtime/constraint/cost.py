@@ -173,7 +173,7 @@ def main() -> None:
     end_ids = package.manifest.stop_token_ids
     compiler = ConstraintCompiler(tokenizer.vocabulary(end_ids))
     with timed(f"ready, {tokenizer.vocab_size:,} tokens"):
-        compiler.prepare()
+        compiler.submit(ConstraintSpec(Literal("a"), "first")).result()
     print(f"the process for trials: {resident_mib(compiler._trials.pid):.0f} MiB")
     print("our own constraints")
     cost_of_compiling(compiler, Walker(tokenizer, frozenset(end_ids)), list(OURS.values()))

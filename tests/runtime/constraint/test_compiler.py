@@ -147,10 +147,12 @@ def test_the_least_recently_used_go_when_the_rest_do_not_fit() -> None:
 def test_after_close_nothing_is_compiled() -> None:
     compiler = ConstraintCompiler(TOKENIZER.vocabulary(END_IDS))
     compiler.prepare()
-    pid = compiler._trials.pid
-    assert pid is not None
+    assert compiler._table is not None
+    before = compiler._trials.pid
     constraint = compiled(compiler, Literal("before"))
+    assert (before, compiler._trials.pid is None) == (None, False)
     compiler.close()
+    compiler.prepare()
     assert compiler._trials.pid is None
     with pytest.raises(EngineUnavailable):
         compiler.submit(ConstraintSpec(Literal("after"), "f"))

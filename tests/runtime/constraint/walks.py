@@ -9,13 +9,15 @@ import numpy as np
 
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.constraint.constraint import CompiledConstraint
-from runtime.constraint.matcher import GrammarMatcher
+from runtime.constraint.control_names import ControlNames
+from runtime.constraint.matcher import GrammarMatcher, satisfied
 from runtime.constraint.spec import ConstraintSpec, Part
 from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import CONTROL, IM_END, IM_START, VOCAB_SIZE, tokenizer_json
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 END_IDS = (IM_END, CONTROL)
+CONTROL_IDS = TOKENIZER.vocabulary(END_IDS).control_ids
 FIELD = "structured_outputs"
 
 
@@ -34,6 +36,16 @@ class Walk:
 
 def compiled(compiler: ConstraintCompiler, part: Part) -> CompiledConstraint:
     return compiler.submit(ConstraintSpec(part, FIELD)).result(timeout=60)
+
+
+def accepts_text(constraint: CompiledConstraint, text: str) -> bool:
+    """Whether this text, as a whole, satisfies the constraint; the names of control tokens in it are those tokens."""
+    written = constraint._table.written
+    segments = ControlNames(CONTROL_IDS).segments(text)
+    lists = [[segment] if isinstance(segment, int) else written(segment) for segment in segments]
+    token_ids = [token_id for token_ids in lists for token_id in token_ids]
+    matcher = constraint._copy()
+    return matcher.try_consume_tokens(token_ids) == len(token_ids) and satisfied(matcher)
 
 
 def allowed(matcher: GrammarMatcher) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.constraint.spec import Choice, Either, Literal, Sequence, Until
+from runtime.constraint.spec import Choice, Either, Json, Literal, Pattern, Sequence, Unless, Until
 from runtime.errors import UnknownParser
 from runtime.text.answer_delta import ContentDelta, ReasoningDelta
 from runtime.text.reasoning.forms import FORMS, Section, detect_reasoning, reasoning_by_name
@@ -89,6 +89,14 @@ def test_any_text_is_read_the_same_in_one_piece(words: list[str], section: Secti
     assert read(parser("think", section, exact=exact), text) == whole
 
 
+def test_an_answer_held_by_a_constraint_is_read_by_the_marks_of_its_constraint() -> None:
+    text = "Here is my thought process:a Here's my response:b Here is my response:{}"
+    exact = ReasoningParser(FORMS["granite"], POSSIBLE, ContentParser(), exact=True)
+    assert read(exact, text) == answer("a Here's my response:b", "{}")
+    exact = ReasoningParser(FORMS["think"], POSSIBLE, ContentParser(), exact=True)
+    assert read(exact, " <think>a</think>") == answer("", " <think>a</think>")
+
+
 def test_reasoning_streams() -> None:
     reader = ReasoningParser(FORMS["think"], POSSIBLE, ContentParser())
     assert reader.feed("<think>\nLet me") == [ReasoningDelta("Let me")]
@@ -136,7 +144,7 @@ def test_an_answer_that_goes_on_goes_on_where_its_text_stands() -> None:
 
 
 def test_a_constraint_begins_after_the_reasoning() -> None:
-    part = Choice(("a",))
+    part = Json("{}")
     think = FORMS["think"]
     rest = (Until("</think>"), Literal("\n\n"), part)
     assert think.before(part, CLOSED) == part
@@ -147,6 +155,13 @@ def test_a_constraint_begins_after_the_reasoning() -> None:
     assert either.parts[0] == Sequence((Literal("<|channel|>final<|message|>"), part))
     assert len(either.parts) == 2
     assert FORMS["mistral"].before(part, OPEN) == Sequence((Until("[/THINK]"), part))
+
+
+def test_what_would_be_read_as_reasoning_is_no_answer_without_it() -> None:
+    choice, pattern, begins = Choice(("a",)), Pattern("b"), ("<think>",)
+    either = FORMS["think"].before(Either((Json("{}"), choice, Either((pattern,)))), POSSIBLE)
+    assert isinstance(either, Either)
+    assert either.parts[0] == Either((Json("{}"), Unless(choice, begins), Either((Unless(pattern, begins),))))
 
 
 def test_marks_made_of_several_control_tokens_name_each() -> None:

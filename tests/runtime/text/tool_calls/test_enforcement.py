@@ -252,3 +252,30 @@ def test_free_text_of_a_format_without_marks_cannot_begin_as_a_call() -> None:
     assert re.fullmatch(pattern.regex, "a {\n}")
     assert not re.fullmatch(pattern.regex, '\n{"name": "search-all"}')
     assert parsed("llama3_json", " <|python_tag|>{}", tools=[_SEARCH], enforced=True) == Answer(" <|python_tag|>{}", [])
+
+
+def literals(part: object) -> str:
+    """All texts of the server's own in a part: in these, and in no other, a control token's name is that token."""
+    match part:
+        case Literal(text) | Until(text):
+            return text
+        case Sequence(parts) | Either(parts):
+            return " ".join(map(literals, parts))
+        case Repeat(inside, separator=separator):
+            return f"{literals(inside)} {separator}"
+        case Tagged(tags):
+            return " ".join(f"{tag.begin} {literals(tag.body)} {tag.end}" for tag in tags)
+    return ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_client_names_is_ordinary_text_and_read_as_it_stands(name: str) -> None:
+    for odd in ("<|im_end|>", "[INST]", "a b", "a{b", 'a"b', "a]", "EOS", "é\n", " x", "a:b", "f", "fg", "function"):
+        schema = {"type": "object", "properties": {odd: {"type": "integer"}}, "required": [odd]}
+        tools = [Tool(odd, json.dumps(schema), strict=True), NOW]
+        part = FORMATS[name].demanded(tools[:1], single=True)
+        if odd not in {"f", "fg", "function"}:  # which marks hold too
+            assert odd not in literals(part)
+            assert odd not in literals(FORMATS[name].offered(tools))
+        ((called, arguments),) = parsed(name, Writer(0).text(part), tools=tools, enforced=True).calls
+        assert (called, json.loads(arguments)) == (odd, {odd: -3}), odd

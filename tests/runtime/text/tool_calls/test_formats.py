@@ -156,6 +156,21 @@ def test_where_a_constraint_holds_only_what_it_holds_is_a_call() -> None:
     assert parsed("generic", _NOW, enforced=True).calls == [call('{"a": 1}', "now")]
 
 
+def test_a_call_that_must_lead_is_none_after_content() -> None:
+    text = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+    for name, before, calls in (
+        ("hermes", " \n", 2),
+        ("generic", "", 2),
+        ("hermes", '{"a": "', 0),
+        ("generic", "x", 0),
+    ):
+        whole = f"{before}{text}\n{text}"
+        expected = Answer("" if calls else whole, [call("{}", "now")] * calls)
+        for places in ((), *cuts(whole)):
+            parser = FORMATS[name].parser(TOOLS, enforced=True, leading=True)
+            assert read(parser, pieces(whole, places)) == expected, places
+
+
 def test_white_space_before_what_is_dropped_at_a_cut_is_dropped() -> None:
     assert parsed("hermes", "\n<tool_", cut=True) == Answer("", [])
     assert parsed("hermes", "a \n<tool_", cut=True) == Answer("a", [])
