@@ -33,6 +33,7 @@ from export.package.builder import (
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE
+from export.source.hf.folder_file import inside
 from export.source.hf.json_object import JsonObject, read_json_object
 from export.source.hf.text import text_files_from_folder
 from export.source.opener import folder_digest, source_folder, stat_fingerprint
@@ -68,7 +69,7 @@ def build_optimum_package(
         graph, shape = _read_graph(graph_folder)
         check_text_files(text, shape.vocab_size)
         write_text_files(partial, text)
-        config = read_json_object(folder / "config.json")
+        config = read_json_object(inside(folder, "config.json"))
         manifest = package.Manifest(
             schema_version=package.SCHEMA_VERSION,
             name=recipe.name,
@@ -114,7 +115,9 @@ def _run_optimum(python: str, folder: Path, target: Path) -> None:
     """``optimum-cli export onnx``; only the graph and its data stay in ``target``."""
     if not (folder / SINGLE_FILE).is_file() and not (folder / INDEX_FILE).is_file():
         raise SourceError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there; pickled weights are not loaded")
-    refuse_foreign_code(read_json_object(folder / "config.json").values)
+    for path in _source_files(folder):
+        inside(folder, path.name)
+    refuse_foreign_code(read_json_object(inside(folder, "config.json")).values)
     command = [python, "-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", str(folder)]
     command += ["--task", "text-generation-with-past", "--device", "cpu", "--dtype", "fp32", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed list, no shell

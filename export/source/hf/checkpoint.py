@@ -15,6 +15,7 @@ from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.lazy_tensor import F32, LazyTensor
 from export.checkpoint.spec import DecoderSpec
 from export.errors import SourceError, UnsupportedError
+from export.source.hf.folder_file import inside, inside_if_there
 from export.source.hf.json_object import read_json_object
 from export.source.hf.quantized import layout_from_config, packed_matrix
 from export.source.hf.safetensors_file import FLOAT_KINDS, StoredArray, open_file, stored_array
@@ -72,8 +73,8 @@ class HfCheckpoint:
             "generation_config.json",
             "chat_template.jinja",
         )
-        present = [self.folder / name for name in texts if (self.folder / name).is_file()]
-        return [*present, *(self.folder / name for name in sorted(self._files))]
+        present = (inside_if_there(self.folder, name) for name in texts)
+        return [*(path for path in present if path is not None), *(self.folder / name for name in sorted(self._files))]
 
     def tensor(self, name: str) -> LazyTensor:
         """A tensor by canonical name. Raises SourceError if the folder lacks it."""
@@ -149,19 +150,6 @@ def _tensor_places(files: dict[str, Path]) -> dict[str, str]:
         with open_file(path) as file:
             place |= dict.fromkeys(file.keys(), name)
     return place
-
-
-def inside(folder: Path, name: str) -> Path:
-    """``folder / name`` if that stays in the folder, or in the blobs that a hub cache links to. Raises SourceError."""
-    if Path(name).name != name or name in {"", ".", ".."} or "\\" in name or "\0" in name:
-        raise SourceError(
-            f"{folder.name}: {name!r} is not a plain file name; a checkpoint may not name files elsewhere"
-        )
-    path = folder / name
-    real, home = path.resolve(), folder.resolve()
-    if real.parent != home and real.parent != home.parent.parent / "blobs":
-        raise SourceError(f"{folder.name}: {name!r} is a link out of the folder; copy the file into it")
-    return path
 
 
 def _shards(folder: Path) -> dict[str, Path]:

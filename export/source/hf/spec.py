@@ -120,7 +120,7 @@ def _mistral(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 
 
 def _qwen2(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
-    first = config.values.get("max_window_layers") or 0
+    first = config.number("max_window_layers", 0.0)
     sliding = config.flag("use_sliding_window", default=False)
     layers = _windows(config, spec, lambda layer: layer >= first) if sliding else spec.layers
     return replace(spec, qkv_bias=True, layers=layers)
@@ -135,7 +135,7 @@ def _qwen3(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 def _smollm3(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
     interval = config.size("no_rope_layer_interval", 4)
     uses_rope = config.values.get("no_rope_layers") or [int((i + 1) % interval != 0) for i in range(spec.num_layers)]
-    if not isinstance(uses_rope, list) or len(uses_rope) != spec.num_layers:
+    if not isinstance(uses_rope, list) or len(uses_rope) != spec.num_layers or not all(u in (0, 1) for u in uses_rope):
         raise config.error("no_rope_layers", f"a list of {spec.num_layers} zeros and ones")
     sliding = config.flag("use_sliding_window", default=False)
     layers = _windows(config, spec, lambda _layer: False) if sliding else spec.layers
@@ -148,7 +148,7 @@ def _smollm3(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 def _granite(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
     return replace(
         _biased(config, spec),
-        attention_scale=config.number("attention_multiplier", 1.0),
+        attention_scale=config.positive("attention_multiplier", 1.0),
         embedding_multiplier=config.number("embedding_multiplier", 1.0),
         residual_multiplier=config.number("residual_multiplier", 1.0),
         logits_multiplier=1.0 / config.positive("logits_scaling", 1.0),

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.stop_tokens import end_of_turn_ids
 from export.errors import SourceError
+from export.source.hf.folder_file import inside, inside_if_there
 from export.source.hf.json_object import JsonObject, read_json_object
 
 _TEMPLATE_MAX_BYTES = 2**20
@@ -21,12 +22,12 @@ _RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", 
 
 
 def text_files_from_folder(folder: Path) -> TextFiles:
-    """Raises SourceError if the tokenizer is missing or a file is unreadable."""
+    """Raises SourceError if the tokenizer is missing, or a file is unreadable or a link out of the folder."""
     text, tokenizer = _tokenizer(folder)
-    config = _optional(folder / "tokenizer_config.json")
-    fallback = _optional(folder / "special_tokens_map.json")
-    generation = _optional(folder / "generation_config.json")
-    model = read_json_object(folder / "config.json")
+    config = _optional(folder, "tokenizer_config.json")
+    fallback = _optional(folder, "special_tokens_map.json")
+    generation = _optional(folder, "generation_config.json")
+    model = read_json_object(inside(folder, "config.json"))
     template = _template(folder, config)
     special = {
         key: token for key in _SPECIAL if (token := _token_text(config, key) or _token_text(fallback, key)) is not None
@@ -44,13 +45,14 @@ def text_files_from_folder(folder: Path) -> TextFiles:
     )
 
 
-def _optional(path: Path) -> JsonObject:
-    return read_json_object(path) if path.is_file() else JsonObject(path.name, {})
+def _optional(folder: Path, name: str) -> JsonObject:
+    path = inside_if_there(folder, name)
+    return JsonObject(name, {}) if path is None else read_json_object(path)
 
 
 def _tokenizer(folder: Path) -> tuple[str, Tokenizer]:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    path = inside_if_there(folder, "tokenizer.json")
+    if path is None:
         raise SourceError(
             f"tokenizer.json is missing in {folder}; write one with "
             "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
@@ -64,12 +66,15 @@ def _tokenizer(folder: Path) -> tuple[str, Tokenizer]:
 
 def _template(folder: Path, config: JsonObject) -> str | None:
     """``chat_template.jinja``, else the config's text, else its entry called ``default``."""
-    path = folder / "chat_template.jinja"
+    path = inside_if_there(folder, "chat_template.jinja")
     template: Any = None
-    if path.is_file():
+    if path is not None:
         if path.stat().st_size > _TEMPLATE_MAX_BYTES:
             raise SourceError(f"chat_template.jinja is larger than {_TEMPLATE_MAX_BYTES} bytes")
-        template = path.read_text(encoding="utf-8")
+        try:
+            template = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"chat_template.jinja cannot be read ({error})") from error
     elif isinstance(config.values.get("chat_template"), list):
         entries = [entry for entry in config.values["chat_template"] if isinstance(entry, dict)]
         template = next((entry.get("template") for entry in entries if entry.get("name") == "default"), None)
