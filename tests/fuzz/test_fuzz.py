@@ -6,12 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutate import lines_run, mutated
+from tests.fuzz.mutate import lines_run
 from tests.fuzz.targets import SEEDS, TARGETS, Target, inputs
 
 MAIN_SEEDS = {
     "gguf": "llama", "safetensors": "two", "manifest": "tiny", "sidecar": "sm89", "generation": "usual", "chat": "full",
-    "text_stream": "umlauts",
+    "text_stream": "umlauts", "config": "llama-3.1", "metadata": "granite",
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def test_seeds_and_former_findings(name: str) -> None:
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_edited_seeds(name: str, data: st.DataObject) -> None:
-    TARGETS[name](data.draw(mutated(inputs(name))))
+    TARGETS[name](data.draw(TARGETS[name].generated(inputs(name))))
 
 
 @pytest.mark.parametrize("name", TARGETS)
