@@ -56,8 +56,11 @@ def changed_objects(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
     keys = sorted({key for each in objects for key in each})
     whole = json.loads(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(0, 4))):
-        place, key = whole, draw(st.sampled_from(sorted(whole))) if draw(st.booleans()) else draw(st.sampled_from(keys))
-        while (inner := _members(place, key)) and draw(st.booleans()):
+        place: Any = whole
+        key: Any = draw(st.sampled_from(sorted(whole))) if draw(st.booleans()) else draw(st.sampled_from(keys))
+        while inner := _members(place, key):
+            if draw(st.booleans()):
+                break
             place, key = place[key], draw(st.sampled_from(inner))
         if draw(st.booleans()):
             place[key] = deepcopy(draw(st.sampled_from(_ODD)))

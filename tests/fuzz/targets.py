@@ -122,7 +122,7 @@ def _config(data: bytes) -> None:
     config = read_json_object(folder / CONFIG_FILE)
     _check_spec(spec_from_config(config))
     layout_from_config(config)
-    text_files_from_folder(folder)
+    text_files_from_folder(folder, 300)
 
 
 def _metadata(data: bytes) -> None:

@@ -41,6 +41,11 @@ _LAYER_NAMES = {
     "attention_norm": "input_layernorm",
     "mlp_norm": "post_attention_layernorm",
 }
+_OTHER_NAMES = {"granitemoehybrid": {"down": "shared_mlp.output_linear"}}
+_FUSED_NAMES = {
+    "granitemoehybrid": dict.fromkeys(("gate", "up"), "shared_mlp.input_linear"),
+    "phi3": dict.fromkeys(("q", "k", "v"), "self_attn.qkv_proj") | dict.fromkeys(("gate", "up"), "mlp.gate_up_proj"),
+}
 _SANDWICH_NAMES = {"mlp_norm": "pre_feedforward_layernorm"}
 _AFTER_NAMES = {"attention_post_norm": "post_attention_layernorm", "mlp_post_norm": "post_feedforward_layernorm"}
 
@@ -72,6 +77,7 @@ class HfCheckpoint:
             "tokenizer_config.json",
             "generation_config.json",
             "chat_template.jinja",
+            "chat_template.json",
         )
         present = (inside_if_there(self.folder, name) for name in texts)
         return [*(path for path in present if path is not None), *(self.folder / name for name in sorted(self._files))]
@@ -91,15 +97,17 @@ class HfCheckpoint:
         if match is None:
             raise UnsupportedError(f"no tensor {name!r} in Hugging Face folders")
         prefix, role, suffix = f"{self._root}layers.{match[1]}.", match[2], ".bias" if match[3] else ".weight"
-        if self._spec.architecture == "phi3" and role in {"q", "k", "v", "gate", "up"}:
-            return self._part_of_fused(prefix, role, suffix)
+        fused = _FUSED_NAMES.get(self._spec.architecture, {})
+        if role in fused:
+            return self._part_of_fused(prefix + fused[role] + suffix, role)
         if role.endswith("norm"):
             return self._norm(prefix + self._norm_name(role) + suffix)
-        return self._read(prefix + _LAYER_NAMES[role] + suffix)
+        names = _LAYER_NAMES | _OTHER_NAMES.get(self._spec.architecture, {})
+        return self._read(prefix + names[role] + suffix)
 
     def text_files(self) -> TextFiles:
         """Tokenizer, template and stop tokens."""
-        return text_files_from_folder(self.folder)
+        return text_files_from_folder(self.folder, self._spec.vocab_size)
 
     def _norm_name(self, role: str) -> str:
         if role in _AFTER_NAMES:
@@ -113,13 +121,11 @@ class HfCheckpoint:
         tensor = self._read(key)
         return tensor.map(lambda band: band + 1.0) if self._spec.architecture.startswith("gemma") else tensor
 
-    def _part_of_fused(self, prefix: str, role: str, suffix: str) -> LazyTensor:
-        spec = self._spec
+    def _part_of_fused(self, key: str, role: str) -> LazyTensor:
+        spec, tensor = self._spec, self._read(key)
         if role in {"gate", "up"}:
-            tensor = self._read(f"{prefix}mlp.gate_up_proj{suffix}")
             return tensor.slice_rows(0 if role == "gate" else spec.intermediate_size, spec.intermediate_size)
         starts = {"q": 0, "k": spec.q_size, "v": spec.q_size + spec.kv_size}
-        tensor = self._read(f"{prefix}self_attn.qkv_proj{suffix}")
         return tensor.slice_rows(starts[role], spec.q_size if role == "q" else spec.kv_size)
 
     def _read(self, key: str) -> LazyTensor:

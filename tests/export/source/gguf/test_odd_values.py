@@ -130,10 +130,10 @@ def fresh_count() -> Iterator[None]:
 def test_the_work_for_merges_grows_as_the_vocabulary_does() -> None:
     """A token of a million characters would cost a million slices of half a million; it is never merged."""
 
-    def copied(tokens: list[str], added: list[str]) -> int:
+    def copied(tokens: list[Counted], added: list[Counted]) -> int:
         before = Counted.copied
         values = {"tokenizer.ggml.scores": [0.0] * len(tokens)}
-        spm_tokenizer_json("t", values, tokens, [{"content": token} for token in added])
+        spm_tokenizer_json("t", values, [*tokens], [{"content": token} for token in added])
         return Counted.copied - before
 
     long = Counted("x" * 10**6)

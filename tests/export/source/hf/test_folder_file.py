@@ -10,9 +10,10 @@ import pytest
 from export.errors import SourceError
 from export.package.optimum import build_optimum_package
 from export.progress import SilentReporter
+from export.source.hf.text import text_files_from_folder
 from export.source.opener import OpenedSource, open_source
 from export.source.recipe import FolderSource, Recipe
-from tests.export.tiny_models import write_tiny_folder
+from tests.export.tiny_models import VOCAB, write_tiny_folder
 
 TEXTS = {
     "config.json": "{}",
@@ -47,6 +48,9 @@ def test_a_text_file_that_is_a_link_is_refused_and_the_hub_cache_is_not(name: st
     link(folder, name, tmp_path / "elsewhere")
     with pytest.raises(SourceError, match=rf"'{name}' is a link out of the folder"):
         opened(folder)
+    if not name.startswith("LICENSE"):
+        with pytest.raises(SourceError, match=rf"'{name}' is a link out of the folder"):
+            text_files_from_folder(folder, VOCAB)
     (tmp_path / "repo" / "blobs").mkdir()
     link(folder, name, tmp_path / "repo" / "blobs" / "0123")
     source = opened(folder)
