@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--served-model-name", help="Names that a server answers to, separated by commas.")
 @click.option("--license", "license_name", help="SPDX name of the weights' licence, for the manifest.")
 @click.option("--revision", default="main", help="Branch, tag or commit of a hub repository.")
+@click.option("--remeasure", is_flag=True, help="Search anew for what auto or w8a8 chooses; print what pins it.")
 @click.option("--via", type=click.Choice(["native", "optimum"]), default="native", help="Who writes the graph.")
 @click.option("--optimum-python", help="Python that has Optimum installed [default: this one].")
 @click.option("--explain", "explain_only", is_flag=True, help="Print spec, sizes and memory needs; build nothing.")
@@ -57,10 +58,12 @@ def export_command(source: str, output: Path | None, revision: str, **options: A
         if options["via"] == "optimum":
             result = build_optimum_package(recipe, base, root, reporter, options["optimum_python"])
         else:
-            result = build_package(recipe, base, root, reporter)
+            result = build_package(recipe, base, root, reporter, remeasure=options["remeasure"])
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     reporter.say(_closing_line(result))
+    if options["remeasure"] and result.pin_text:
+        click.echo(result.pin_text)
 
 
 def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:

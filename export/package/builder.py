@@ -21,7 +21,7 @@ from runtime.errors import PackageError
 from runtime.package import manifest as package
 from runtime.package.plan_sidecar import TRT_GRAPH
 
-from export.checkpoint.checkpoint import Checkpoint, TextFiles, check_shapes
+from export.checkpoint.checkpoint import TextFiles, check_shapes
 from export.checkpoint.explain import estimate, trt_graph_bytes
 from export.checkpoint.precision import PrecisionPlan
 from export.checkpoint.precision_policy import MEASURED, check_precision, is_measured, is_reported, plan_keeping
@@ -45,37 +45,47 @@ _SCRATCH_FOLDER = "scratch"
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """The package's folder and manifest, and whether it was there already."""
+    """The package's folder and manifest, whether it was there already, and what would pin a choice that was made."""
 
     root: Path
     manifest: package.Manifest
     was_up_to_date: bool
+    pin_text: str = ""
 
 
 def build_package(
-    recipe: Recipe, base: Path, root: Path, reporter: Reporter, available_bytes: int | None = None
+    recipe: Recipe,
+    base: Path,
+    root: Path,
+    reporter: Reporter,
+    available_bytes: int | None = None,
+    *,
+    remeasure: bool = False,
 ) -> BuildResult:
     """Build ``recipe`` into ``root`` unless an equal package is there. ``base`` is what relative paths count from.
 
-    ``available_bytes`` of memory decide how quality is measured; None: ask Linux. Raises ExportError; whatever stood at
-    ``root`` before then still stands.
+    ``available_bytes`` of memory decide how quality is measured; None: ask Linux. ``remeasure`` builds in any case and
+    passes over what the recipe pins. Raises ExportError; whatever stood at ``root`` before then still stands.
     """
     digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
-    if existing is not None:
+    if existing is not None and not remeasure:
         return BuildResult(root, existing, was_up_to_date=True)
     check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
+    if remeasure and recipe.precision not in MEASURED:
+        raise ExportError(f"precision {recipe.precision!r} chooses nothing by measurement; {' and '.join(MEASURED)} do")
     started = time.perf_counter()
     with workspace(root) as partial:
         source = open_source(recipe, base, reporter)
-        info = _fill(recipe, source.checkpoint, partial, reporter, available_bytes)
+        asked = msgspec.structs.replace(recipe, pinned=None) if remeasure else recipe
+        info = _fill(asked, source, partial, reporter, available_bytes)
         if source.license_text is not None:
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
-    return BuildResult(root, manifest, was_up_to_date=False)
+    return BuildResult(root, manifest, was_up_to_date=False, pin_text=info.pin_text)
 
 
 def up_to_date(root: Path, digest: str) -> package.Manifest | None:
@@ -93,6 +103,7 @@ class _Filled:
     text: TextFiles
     quality: package.Quality | None
     max_model_len: int
+    pin_text: str
 
 
 def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
@@ -104,9 +115,10 @@ def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
 
 
 def _fill(
-    recipe: Recipe, checkpoint: Checkpoint, partial: Path, reporter: Reporter, available_bytes: int | None
+    recipe: Recipe, source: OpenedSource, partial: Path, reporter: Reporter, available_bytes: int | None
 ) -> _Filled:
     """Everything but the manifest. What can be refused is refused before anything is written."""
+    checkpoint = source.checkpoint
     check_shapes(checkpoint)
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     text = checkpoint.text_files()
@@ -132,7 +144,7 @@ def _fill(
     write_text_files(partial, text)
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
-        choice = gauge.choose(reporter)
+        choice = gauge.choose(source.info.sha256, reporter)
     kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
     folder = partial / package.ORT_GRAPH
     graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
@@ -143,7 +155,7 @@ def _fill(
     graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
         graphs[TRT_GRAPH] = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
-    return _Filled(graphs, text, quality, max_model_len)
+    return _Filled(graphs, text, quality, max_model_len, choice.pin_text)
 
 
 def _needed_bytes(recipe: Recipe, spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, scratch: int) -> int:

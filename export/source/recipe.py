@@ -66,12 +66,22 @@ class QualityLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_mean_kl: float = 0.05
 
 
+class PinnedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a measured precision chose once: projections over layers, and the nats that each cost alone.
+
+    ``digest`` says for which weights, settings and code it was measured; with others the build measures anew.
+    """
+
+    digest: Sha256
+    units: dict[str, float]
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that decides a package's content.
 
     ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
     tables and a server's cache grow with it. ``kv_cache`` int8 holds four times the tokens of float32. ``block`` None
-    takes 64 columns per scale at 8 bits and 32 at 4.
+    takes 64 columns per scale at 8 bits and 32 at 4. ``pinned`` is for ``auto`` and ``w8a8``.
     """
 
     name: str
@@ -84,6 +94,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_model_len: int | None = None
     quality: QualityLimits | None = msgspec.field(default_factory=QualityLimits)
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
+    pinned: PinnedChoice | None = None
 
     def digest(self, fingerprint: str = "") -> str:
         """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""

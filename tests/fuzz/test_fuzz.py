@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutate import lines_run
+from tests.fuzz.mutate import changed_objects, lines_run
 from tests.fuzz.targets import SEEDS, TARGETS, Target, inputs
 
 MAIN_SEEDS = {
@@ -27,6 +27,13 @@ def test_seeds_and_former_findings(name: str) -> None:
 @given(data=st.data())
 def test_edited_seeds(name: str, data: st.DataObject) -> None:
     TARGETS[name](data.draw(TARGETS[name].generated(inputs(name))))
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.generated is changed_objects])
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_more_of_what_is_quick(name: str, data: st.DataObject) -> None:
+    TARGETS[name](data.draw(changed_objects(inputs(name))))
 
 
 @pytest.mark.parametrize("name", TARGETS)
