@@ -30,7 +30,7 @@ def test_edited_seeds(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.generated is changed_objects])
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_more_of_what_is_quick(name: str, data: st.DataObject) -> None:
     TARGETS[name](data.draw(changed_objects(inputs(name))))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +17,7 @@ from export.commands.export import export_command
 from export.errors import QualityError, RecipeError
 from export.measure import gauge
 from export.measure.pinned import choice_digest, pin_text
+from export.measure.quality import text_windows
 from export.measure.sensitivity import Unit
 from export.package.builder import build_package
 from export.progress import SilentReporter
@@ -49,6 +53,14 @@ class Searched:
     def recipe(self, **changes: object) -> Recipe:
         """The recipe that pins the choice, with ``changes`` of the pin."""
         return msgspec.structs.replace(SEARCHED, pinned=msgspec.structs.replace(self.pinned, **changes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_texts() -> Iterator[None]:
+    """A search runs each graph over all texts; four windows are enough to see what is done with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gauge, "text_windows", lambda *arguments: islice(text_windows(*arguments), 4))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +102,7 @@ def test_a_pin_for_something_else_is_measured_anew(
     changed: str, searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid_search(monkeypatch)
-    recipe = searched.recipe(**({"digest": "0" * 64} if changed == "digest" else {}))
+    recipe = searched.recipe(digest="0" * 64) if changed == "digest" else searched.recipe()
     if changed == "limit":
         recipe = msgspec.structs.replace(recipe, quality=QualityLimits(max_mean_kl=0.4))
     reporter = Listening()
@@ -101,7 +113,8 @@ def test_a_pin_for_something_else_is_measured_anew(
 
 def test_what_a_digest_covers(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = choice_digest(SEARCHED, "a")
-    others = [{"precision": "auto"}, {"block": 32}, {"max_model_len": 32}, {"quality": QualityLimits(max_mean_kl=0.4)}]
+    others: list[dict[str, Any]] = [{"precision": "auto"}, {"block": 32}, {"max_model_len": 32}]
+    others += [{"quality": QualityLimits(max_mean_kl=0.4)}]
     digests = [choice_digest(msgspec.structs.replace(SEARCHED, **change), "a") for change in others]
     digests += [digest, choice_digest(SEARCHED, "b")]
     for file in ("measure/quality.py", "checkpoint/quantize.py"):  # other code in place of what decides
