@@ -23,8 +23,8 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check audit bench engine \
-    fuzz soak chaos clean
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check audit bench bench-schemas \
+    engine fuzz soak chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,9 +60,10 @@ $(VENV)/.tensorrt-rtx: requirements/tensorrt-rtx.txt $(VENV)/.cpu
 	@touch $@
 
 model: setup ## Build the package of MODEL if it is missing
-	@$(BIN)/powertrain export models/$(MODEL).toml
+	@$(BIN)/powertrain export $(MODEL)
 
 serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
+	@echo 'The command itself, for this terminal: export PATH="$(CURDIR)/$(BIN):$$PATH", then: powertrain --help'
 	@$(BIN)/powertrain serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
 test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)
@@ -105,7 +106,10 @@ audit: setup-dev ## Compare pinned packages with known advisories: the committed
 	@$(BIN)/python requirements/audit.py $$(ls .venv-audit/*.json 2>/dev/null)
 
 bench: model ## Measure MODEL in process and over HTTP; results in bench/results/
-	@$(BIN)/powertrain bench suite models/$(MODEL) --output-dir bench/results $(ARGS)
+	@$(BIN)/powertrain bench suite models/$(MODEL) --output bench/results $(ARGS)
+
+bench-schemas: setup-dev model ## Hold JSONSchemaBench's schemas to their masks (a checkout's folder in ARGS, else fetched)
+	@$(BIN)/python -m tests.runtime.constraint.schema.bench $(ARGS)
 
 engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GPU
 	@$(BIN)/powertrain export models/$(MODEL).toml --precision int8 --dialect ort,trt --output models/$(MODEL)-trt

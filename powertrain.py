@@ -1,42 +1,94 @@
-"""The command line: maps each word to its room and imports the room when the word is called. Knows nothing else."""
+"""The command line: maps each word to its room, and puts together what needs two of them.
+
+A room is imported when its word is called. That is also where a server may come before its package: ``serve`` builds
+what is missing by running ``export`` as a process of its own, whose memory is free again when the model is loaded.
+"""
 
 from __future__ import annotations
 
-import importlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
 
 import rich_click as click
 
+from runtime.commands.help_text import examples
+from runtime.commands.lazy_group import LazyGroup
+from runtime.commands.surroundings import Surroundings
+
 _COMMANDS = {
-    "export": ("export.commands.export", "export_command", "Turn a checkpoint into a model package."),
-    "inspect": ("export.commands.inspect", "inspect_command", "Show what a model package holds."),
-    "engine": ("export.commands.engine", "engine_command", "Compile TensorRT plans into a package."),
-    "serve": ("api.process.cli", "serve_command", "Serve a model package over HTTP."),
-    "bench": ("bench.commands.bench", "bench_group", "Measure an endpoint or the runtime."),
-    "doctor": ("runtime.loading.doctor_cli", "doctor_command", "Say what this machine can run and what is missing."),
+    "serve": ("api.process.cli", "serve_command"),
+    "export": ("export.commands.export", "export_command"),
+    "inspect": ("export.commands.inspect", "inspect_command"),
+    "engine": ("export.commands.engine", "engine_command"),
+    "bench": ("bench.commands.bench", "bench_group"),
+    "doctor": ("runtime.commands.doctor", "doctor_command"),
 }
 
 
-class _LazyGroup(click.RichGroup):
-    """A command group that imports a command's module only when it is used."""
+def _home() -> Path:
+    """The folder of packages, as the environment or the installation says."""
+    from api.settings import models_home
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute, _ = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{module}.{attribute} is not a command")
-        return command
+    return models_home()
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def _build(model: str) -> Path:
+    """The folder of the package that ``model`` names, exported first where it is missing. Raises PowertrainError."""
+    from export.errors import RecipeError
+    from export.source.argument import recipe_from_argument
+    from runtime.errors import PackageError
+    from runtime.package.home import find_package, nearest_package
+
+    home = _home()
+    try:
+        return find_package(model, home)
+    except PackageError:
+        pass
+    try:
+        recipe, base = recipe_from_argument(model, home)
+    except RecipeError as error:
+        near = nearest_package(model, home)
+        raise PackageError(f"{error}; did you mean {near}?" if near else str(error)) from error
+    folder = base / recipe.name
+    _run_export(model, folder)
+    return folder
+
+
+def _run_export(model: str, folder: Path) -> None:
+    """Export in a process of its own, which ends with this one. Raises PackageError when it fails; it said why."""
+    from runtime.errors import PackageError
+
+    # By the path of this file: a folder named like one of our rooms in the current folder must not come first.
+    command = [sys.executable, __file__, "export", "--output", str(folder), "--", model]
+    process = subprocess.Popen(command)  # noqa: S603 - our own interpreter and our own code
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        status = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        process.terminate()
+        process.wait()
+    if status != 0:
+        raise PackageError(f"{model} could not be built; the reason is above")
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+@click.group(
+    cls=LazyGroup,
+    table=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "obj": Surroundings(_home, _build)},
+    epilog=examples("powertrain serve smollm2-135m-instruct", "powertrain export ~/Downloads/model.gguf"),
+)
 @click.version_option(package_name="powertrain")
 def main() -> None:
     """Checkpoint to ONNX graph, TensorRT plan and chat endpoint, measured at every step."""
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="powertrain")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError
 from runtime.package.limits import TokenId, decode_document
 from runtime.package.manifest import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE, LICENSE_FILE, Manifest, Package
@@ -15,6 +16,13 @@ from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
 
+from api.answer_formats import AnswerFormats, answer_formats
+from api.server_settings import Settings
+
+NO_TEMPLATE = """{{ raise_exception('this model has no chat template, so it continues text but answers no chat: \
+use /v1/completions, or give it a template with powertrain serve --chat-template FILE or, for good, with powertrain \
+export --chat-template FILE') }}"""
+"""The template of a base model: it refuses every conversation and says what to do."""
 _MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 
 
@@ -38,7 +46,8 @@ class ServedModel:
     """One model as requests see it. ``names[0]`` is the base name; the others are aliases.
 
     ``special_tokens`` (``bos_token``, ...) are handed to the template. Templates that requests bring are rendered by
-    ``guest_worker``, which delays nobody who uses the model's own. ``license_text`` and ``manifest`` are what the
+    ``guest_worker``, which delays nobody who uses the model's own. ``answers`` says how its answers are read,
+    ``compiler`` makes constraints on them. ``license_text`` and ``manifest`` are what the
     management endpoints show.
     """
 
@@ -53,12 +62,15 @@ class ServedModel:
     license_name: str = ""
     license_text: str = ""
     manifest: Manifest | None = None
+    compiler: ConstraintCompiler
+    answers: AnswerFormats = field(default_factory=AnswerFormats)
     guest_worker: TemplateWorker = field(
         default_factory=lambda: TemplateWorker("guest-templates", queue=_MAX_GUEST_RENDERINGS)
     )
 
     def close(self) -> None:
-        """End the processes that render templates; they start again when needed."""
+        """End the threads that compile constraints, for good, and the processes that render templates."""
+        self.compiler.close()
         self.template.worker.close()
         self.guest_worker.close()
 
@@ -69,11 +81,18 @@ class ServedModel:
 
 
 def served_model_from_package(
-    package: Package, *, names: tuple[str, ...], max_model_len: int, template_source: str | None = None
+    package: Package,
+    *,
+    settings: Settings,
+    max_model_len: int,
+    template_source: str | None = None,
 ) -> ServedModel:
-    """The model of a verified package. Raises PackageError or TemplateError when a text file of it is unusable."""
+    """The model of a verified package. Raises PackageError or TemplateError when a text file of it is unusable,
+    UnknownParser when settings name a parser that there is not."""
     manifest = package.manifest
-    source = template_source if template_source is not None else package.read_text(CHAT_TEMPLATE_FILE)
+    names, eos_token_ids = settings.served_model_name, frozenset(manifest.stop_token_ids)
+    has_own = CHAT_TEMPLATE_FILE in manifest.files
+    source = template_source or (package.read_text(CHAT_TEMPLATE_FILE) if has_own else NO_TEMPLATE)
     template = ChatTemplate(source, TemplateWorker("template"))
     proof = template.submit_proof()
     tokenizer = Tokenizer.from_package(package)  # while the template's process starts
@@ -85,7 +104,9 @@ def served_model_from_package(
         max_model_len=max_model_len,
         tokenizer=tokenizer,
         template=template,
-        eos_token_ids=frozenset(manifest.stop_token_ids),
+        eos_token_ids=eos_token_ids,
+        compiler=ConstraintCompiler(tokenizer.vocabulary(eos_token_ids)),
+        answers=answer_formats(settings, template, tokenizer),
         special_tokens=manifest.special_tokens,
         defaults=_generation_defaults(package),
         license_name=manifest.source.license,

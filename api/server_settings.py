@@ -18,11 +18,22 @@ def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) 
     return field(default=default, metadata={"help": meaning, "nim": nim_names, "secret": secret})
 
 
+GROUPS = {
+    "model": "Model",
+    "host": "Address and access",
+    "max_connections": "Connections",
+    "backend": "Engine",
+    "chat_template": "Requests and answers",
+    "vllm_metrics": "Logs, metrics and traces",
+}
+"""The setting that a group begins with, and the group's name; it goes on to where the next begins."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The server's settings. Each is a flag, a ``POWERTRAIN_*`` variable and a key of the TOML file, by one name."""
 
-    model: str | None = _setting(None, "Folder of the model package.", "NIM_MODEL_PATH")
+    model: str | None = _setting(None, "A package, by folder or name, or what one is built from.", "NIM_MODEL_PATH")
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )
@@ -75,6 +86,13 @@ class Settings:
     watchdog_s: float = _setting(120.0, "Seconds without progress after which the engine counts as hung.")
 
     chat_template: str | None = _setting(None, "File with a chat template instead of the model's.", "NIM_CHAT_TEMPLATE")
+    tool_call_parser: str | None = _setting(
+        None, "How calls of tools are read; none: not at all; default: by the template.", "NIM_TOOL_CALL_PARSER"
+    )
+    reasoning_parser: str | None = _setting(
+        None, "How reasoning is told from an answer; none: not at all; default: by the template."
+    )
+    exclude_tools_when_tool_choice_none: bool = _setting(False, "Tell the model of no tools that it may not call.")
     trust_request_chat_template: bool = _setting(False, "Run chat templates that requests bring.")
     trust_special_tokens_in_content: bool = _setting(False, "Let message text make control tokens.")
     strict_fields: bool = _setting(False, "Refuse unknown request fields instead of ignoring them.")

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
+from runtime.did_you_mean import did_you_mean
+from runtime.package.home import default_home
 
 from api.errors import SettingsError
-from api.server_settings import Settings
+from api.server_settings import GROUPS, Settings
 
 ENV_PREFIX = "POWERTRAIN_"
 CONFIG_VARIABLE = "POWERTRAIN_CONFIG"
+HOME_VARIABLE = "POWERTRAIN_HOME"
 
 # NIM's values that differ from ours.
 _NIM_VALUES = {"NIM_JSONL_LOGGING": {"1": "json", "true": "json", "0": "text", "false": "text"}}
@@ -37,14 +40,30 @@ class ResolvedSettings:
     unused_nim_names: tuple[str, ...] = ()  # NIM's variables that are set and have no meaning here
 
     def lines(self) -> list[str]:
-        """One ``name = value  # origin`` per setting, as TOML; secrets are hidden."""
-        lines = []
+        """A TOML file that gives these settings: each one's meaning, and ``name = value  # origin``.
+
+        What has no value, and secrets, stand there as comments.
+        """
+        lines: list[str] = []
         for item in dataclasses.fields(Settings):
+            if item.name in GROUPS:
+                lines += [*([""] if lines else []), f"## {GROUPS[item.name]}"]
             value = getattr(self.settings, item.name)
-            shown = "<hidden>" if item.metadata["secret"] and value else value
-            text = "(none)" if shown is None else msgspec.json.encode(shown).decode()
-            lines.append(f"{item.name} = {text}  # {self.origins[item.name]}")
+            is_hidden = item.metadata["secret"] and bool(value)
+            text = '"<hidden>"' if is_hidden else "" if value is None else msgspec.json.encode(value).decode()
+            mark = "# " if is_hidden or value is None else ""
+            setting = f"{mark}{item.name} = {text}".rstrip() + f"  # {self.origins[item.name]}"
+            lines += ["", f"# {item.metadata['help']}", setting]
         return lines
+
+
+def models_home(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of packages: ``POWERTRAIN_HOME``, else the checkout's ``models/``, else one in the user's cache."""
+    environment = os.environ if environ is None else environ
+    if named := environment.get(HOME_VARIABLE):
+        return Path(named).expanduser()
+    cache = environment.get("XDG_CACHE_HOME")
+    return default_home(Path(cache) if cache else None)
 
 
 def resolve_settings(
@@ -84,7 +103,8 @@ def _from_file(path: Path | None) -> dict[str, tuple[str, Any]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"the settings file {path} is not readable: {error}") from error
     if unknown := sorted(set(values) - set(_fields())):
-        raise SettingsError(f"the settings file {path} has unknown settings: {', '.join(unknown)}")
+        near = did_you_mean(unknown[0], _fields())
+        raise SettingsError(f"the settings file {path} has unknown settings: {', '.join(unknown)}.{near}")
     return {name: (path.name, value) for name, value in values.items()}
 
 
@@ -101,8 +121,9 @@ def _from_nim(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
     known = {ENV_PREFIX + name.upper(): name for name in _fields()}
     mine = {variable: value for variable, value in environment.items() if variable.startswith(ENV_PREFIX)}
-    if unknown := sorted(set(mine) - set(known) - {CONFIG_VARIABLE}):
-        raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}")
+    if unknown := sorted(set(mine) - set(known) - {CONFIG_VARIABLE, HOME_VARIABLE}):
+        near = did_you_mean(unknown[0], [*known, CONFIG_VARIABLE, HOME_VARIABLE])
+        raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}.{near}")
     return {known[variable]: (variable, value) for variable, value in mine.items() if variable in known}
 
 

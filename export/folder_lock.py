@@ -19,24 +19,37 @@ def exclusive_folder(folder: Path, purpose: str) -> Iterator[Path]:
 
     Raises ExportError if another process holds it, or if it cannot be made.
     """
-    path = folder.with_name(folder.name + ".lock")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    except BlockingIOError as error:
-        raise ExportError(f"another export is {purpose} right now; wait for it") from error
-    except OSError as error:
-        raise ExportError(
-            f"{folder.parent}: cannot be written to ({error.strerror}); choose another folder with -o"
-        ) from error
-    with lock:
+    with exclusive(folder.with_name(folder.name + ".lock"), purpose):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        except OSError as error:
+            raise _unwritable(folder, error, "choose another folder with -o") from error
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(path: Path, purpose: str, way_out: str = "choose another folder with -o") -> Iterator[None]:
+    """The lock file ``path``, for this block alone. Raises ExportError if another process holds it or it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(path)
+    except BlockingIOError as error:
+        raise ExportError(f"another powertrain is {purpose} right now; wait for it") from error
+    except OSError as error:
+        raise _unwritable(path, error, way_out) from error
+    with lock:
+        try:
+            yield
+        finally:
             path.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError, way_out: str) -> ExportError:
+    return ExportError(f"{path.parent}: cannot be written to ({error.strerror}); {way_out}")
 
 
 def _acquire(path: Path) -> BinaryIO:

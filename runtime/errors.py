@@ -7,8 +7,10 @@ PowertrainError                an expected failure; its text is one line for a p
 ├── KVBudgetError              the KV cache does not fit the memory given to it
 ├── DeviceError                the device, or the library that runs graphs on it, refused memory, a copy or a run
 ├── RequestError               a request cannot be served as it stands; carries the field at fault
-│   └── ContextLengthError     prompt and answer do not fit the model's context
+│   ├── ContextLengthError     prompt and answer do not fit the model's context
+│   └── SchemaRefused          a JSON schema asks for what no answer can be held to; carries the keyword and its place
 ├── ConstraintFailed           a compiled constraint cannot go on: its budget is spent, or its library failed
+├── UnknownParser              no parser of tool calls or reasoning has the given name
 ├── TemplateError              a chat template refused or failed to render the messages
 ├── Overloaded                 the bounded queue is full; carries when to try again
 └── EngineUnavailable          the engine is loading, draining or dead
@@ -55,8 +57,21 @@ class ContextLengthError(RequestError):
     """Prompt and requested answer exceed the model's context length."""
 
 
+class SchemaRefused(RequestError):
+    """A JSON schema cannot be enforced. ``keyword`` is at fault; ``place`` is a JSON pointer to the schema with it."""
+
+    def __init__(self, keyword: str, place: str, problem: str) -> None:
+        super().__init__(f"{keyword} at {place or 'the top of the schema'}: {problem}")
+        self.keyword = keyword
+        self.place = place
+
+
 class ConstraintFailed(PowertrainError):
     """A compiled constraint cannot go on: its budget is spent, no token is left, or its library failed."""
+
+
+class UnknownParser(PowertrainError):
+    """No parser of tool calls or of reasoning has this name; the text names those that there are."""
 
 
 class TemplateError(PowertrainError):

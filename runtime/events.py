@@ -25,7 +25,9 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Log-probabilities of one generated token: natural log, of the raw logits, floored at -9999.0.
+    """Log-probabilities of one generated token: natural log, floored at -9999.0.
+
+    They are of the raw logits of the tokens that the request's constraint allows; no other rule of it counts.
 
     ``top`` holds (token id, logprob) of the most likely tokens, best first.
     """
@@ -36,13 +38,18 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One generated token of choice ``index``, whose sequence got its slot at ``admitted_ns``."""
+    """One generated token of choice ``index``, whose sequence got its slot at ``admitted_ns``.
+
+    ``ends`` are the numbers of the token's bytes, 0 to all, after which the choice's text satisfies its constraint;
+    empty unless the request watches them.
+    """
 
     request_id: str
     index: int
     token_id: int
     logprobs: TokenLogprobs | None
     admitted_ns: int = 0
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,8 @@ class FinishEvent:
 
     ``stop_token_id`` is the token that ended it when that is one of the request's ``stop_token_ids``; None for the
     model's own end token. ``num_cached_tokens`` are prompt tokens taken from the prefix cache. ``error`` is set
-    with ``ERROR`` only and is fit for a log, not for a client.
+    with ``ERROR`` only and is fit for a log; for a client too with ``for_client``: then it follows from the request
+    itself, and to ask again is of no use.
     """
 
     request_id: str
@@ -72,6 +80,7 @@ class FinishEvent:
     num_cached_tokens: int
     timing: Timing
     error: str | None = None
+    for_client: bool = False
 
 
 Event = TokenEvent | FinishEvent

@@ -53,7 +53,8 @@ class Request:
     ``request_id`` is unique among live requests. ``eos_token_ids`` are the model's own end tokens.
     ``arrival_ns`` is ``time.perf_counter_ns()`` when the request reached the server.
     ``cache_salt`` separates prefix caches: requests reuse the rows of requests with the same salt only.
-    ``constraint`` is what every choice's text must satisfy; None where anything may come.
+    ``constraint`` is what every choice's text must satisfy; None where anything may come. With ``watch_ends`` each
+    token tells where in it the text satisfies the constraint, which is what stop strings ask.
     """
 
     request_id: str
@@ -64,6 +65,7 @@ class Request:
     arrival_ns: int = 0
     cache_salt: str = ""
     constraint: Constraint | None = None
+    watch_ends: bool = False
 
 
 def resolve_max_tokens(

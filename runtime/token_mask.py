@@ -17,10 +17,12 @@ MaskArray = NDArray[np.uint32]
 
 
 class Matcher(Protocol):
-    """One choice's way through its constraint. Used by one thread; each call may raise ConstraintFailed.
+    """One choice's way through its constraint. Used by one thread; each call but ``close`` may raise ConstraintFailed.
 
-    The way is: ``start``, then for each token ``mask`` and ``commit``, and at the end ``close``. A mask never holds
-    an end token unless the text satisfies the constraint there, and holds end tokens alone where it cannot go on.
+    The way is: ``start``, ``wait`` until it is True, ``mask`` and ``commit``, and so on for each token; at the end
+    ``close``. Between ``start`` and a ``wait`` that is True nothing else but ``close`` is called: the other thread has
+    the state to itself. A mask never holds an end token unless the text satisfies the constraint there, and holds end
+    tokens alone where it cannot go on. The token that ends a choice is not committed.
     """
 
     def start(self) -> None:
@@ -28,15 +30,18 @@ class Matcher(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for that mask; False if it is not there in time. 0 asks without waiting."""
+        """Wait for that mask; False if it is not there in time. 0 asks without waiting.
+
+        Raises ConstraintFailed once the mask has cost more than its budget: no caller counts its time.
+        """
         ...
 
     def mask(self) -> MaskArray:
-        """The mask of the next token, valid until ``commit``. Only after ``wait`` was True."""
+        """The mask of the next token, valid until ``commit`` and not to be written to."""
         ...
 
     def commit(self, token_id: int) -> None:
-        """Go on by a token of the mask; an end token ends the way."""
+        """Go on by a token of the mask."""
         ...
 
     def num_allowed(self, token_ids: Sequence[int]) -> int:
@@ -47,13 +52,17 @@ class Matcher(Protocol):
         """Tokens of which each is the only one that may come; empty where there is a choice. Moves nothing."""
         ...
 
+    def ends_within(self, token_id: int) -> tuple[int, ...]:
+        """After how many bytes of a token of the mask the text satisfies the constraint, 0 to all. Moves nothing."""
+        ...
+
     @property
     def may_end(self) -> bool:
         """True where the text so far satisfies the constraint."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds; nothing else is called afterwards. Idempotent, never raises."""
+        """Give back what it holds, at any moment; nothing else is called afterwards. Idempotent, never raises."""
         ...
 
 

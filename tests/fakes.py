@@ -22,9 +22,9 @@ CHOSEN_LOGIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a session: ``kind`` is prefill, decode, copy or swap; ``slots`` and ``tokens`` as given.
+    """One call of a session: ``kind`` is prefill, decode or copy; ``slots`` and ``tokens`` as given.
 
-    ``start`` is where a prefill begins, or how many rows are copied or swapped.
+    ``start`` is where a prefill begins, or how many rows are copied.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class ScriptedSession:
     def __post_init__(self) -> None:
         self.rows: list[list[int]] = [[] for _ in range(self.num_slots)]
         self.run_ns = 0
+        self._lent = np.empty(0, np.float32)
 
     @property
     def info(self) -> SessionInfo:
@@ -65,9 +66,10 @@ class ScriptedSession:
             raise ValueError(f"slot {slot} holds {len(rows)} rows, a chunk starts at {start}")
         rows[start:] = token_ids.tolist()
         self._check_capacity(slot)
-        return np.stack(
+        self._lent = np.stack(
             [self._logits(rows[: len(rows) - back]) for back in reversed(range(num_logits))] or [self._void]
         )
+        return self._lent
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         slots = tuple(range(first_slot, first_slot + len(token_ids)))
@@ -79,7 +81,8 @@ class ScriptedSession:
             self.rows[slot][position:] = [token_id]
             self._check_capacity(slot)
             logits.append(self._logits(self.rows[slot]))
-        return np.stack(logits)
+        self._lent = np.stack(logits)
+        return self._lent
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         self.calls.append(Call("copy", (source, target), (), num_tokens - start))
@@ -88,10 +91,6 @@ class ScriptedSession:
         if self.rows[target][:start] != self.rows[source][:start]:
             raise ValueError(f"slots {source} and {target} differ in their first {start} rows")
         self.rows[target][start:] = self.rows[source][start:num_tokens]
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        self.calls.append(Call("swap", (first, second), (), num_tokens))
-        self.rows[first], self.rows[second] = self.rows[second][:num_tokens], self.rows[first][:num_tokens]
 
     def close(self) -> None:
         self.closed = True
@@ -106,6 +105,7 @@ class ScriptedSession:
 
     def _note(self, call: Call) -> None:
         self.calls.append(call)
+        self._lent.fill(np.nan)  # what was returned is valid until the next call
         self.before_call(call)
 
     def _check_capacity(self, slot: int) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.lib.stride_tricks import as_strided
 
 from runtime.package import dtypes, graph_io
 from runtime.session.device import ALIGNMENT_BYTES, Bytes
@@ -129,9 +130,12 @@ class HostDevice:
             raise HostError(f"rows of {row_bytes} bytes do not fit a pitch of {pitch_bytes}")
         if abs(target - source) < pitch_bytes * num_rows:
             raise HostError("rows are copied over themselves")
-        into = self.view(target, pitch_bytes * num_rows).reshape(num_rows, pitch_bytes)
-        out_of = self.view(source, pitch_bytes * num_rows).reshape(num_rows, pitch_bytes)
-        self.push(lambda: lambda: into.__setitem__((slice(None), slice(row_bytes)), out_of[:, :row_bytes]))
+        num_bytes = pitch_bytes * (num_rows - 1) + row_bytes  # nothing after the last row is touched
+        into, out_of = (
+            as_strided(self.view(address, num_bytes), (num_rows, row_bytes), (pitch_bytes, 1))
+            for address in (target, source)
+        )
+        self.push(lambda: lambda: into.__setitem__(slice(None), out_of))
 
     def record(self, work: Callable[[], None]) -> HostRecording:
         self._check_usable("a recording was begun")

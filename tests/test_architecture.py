@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Collection
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -17,7 +18,7 @@ ROOMS = ("export", "runtime", "api", "bench")
 EDGES = {
     "export": "runtime",
     "export.checkpoint": "export runtime.package",
-    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime.package",
+    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",
     "export.graph": "export export.checkpoint runtime.package",
@@ -27,8 +28,9 @@ EDGES = {
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
-    "export.plan": "runtime runtime.loading runtime.package runtime.session",
-    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.package",
+    "export.plan": "export runtime runtime.loading runtime.package runtime.session",
+    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.commands"
+    " runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
     "runtime.session": "runtime runtime.package",
@@ -37,29 +39,38 @@ EDGES = {
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.sampling": "runtime runtime.session",
-    "runtime.constraint": "",
+    "runtime.constraint": "runtime runtime.constraint.schema runtime.sealed",
+    "runtime.constraint.schema": "runtime runtime.constraint.schema.regex",
+    "runtime.constraint.schema.regex": "",
     "runtime.engine": "runtime runtime.sampling runtime.session",
-    "runtime.text": "runtime runtime.package runtime.text.template",
-    "runtime.text.template": "runtime",
+    "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
+    "runtime.sealed": "",
+    "runtime.text.reasoning": "runtime runtime.constraint runtime.text",
+    "runtime.text.template": "runtime runtime.sealed",
+    "runtime.commands": "runtime runtime.loading runtime.package",
+    "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
     "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
-    "api": "runtime runtime.package runtime.text runtime.text.template",
-    "api.request": "api runtime runtime.text runtime.text.template",
-    "api.observe": "api runtime.engine",
+    "api": "runtime runtime.constraint runtime.package runtime.text runtime.text.reasoning runtime.text.template"
+    " runtime.text.tool_calls",
+    "api.request": "api runtime runtime.constraint runtime.text runtime.text.template runtime.text.tool_calls",
+    "api.observe": "api runtime runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
-    "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.engine runtime.text",
-    "api.process": "api api.controllers api.edge api.observe api.request runtime runtime.engine runtime.loading"
-    " runtime.package",
+    "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.constraint runtime.engine"
+    " runtime.text runtime.text.reasoning runtime.text.tool_calls",
+    "api.process": "api api.controllers api.edge api.observe api.request api.response runtime runtime.commands"
+    " runtime.engine runtime.loading runtime.package",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
-    "bench.in_process": "bench bench.metrics bench.report runtime runtime.engine runtime.session",
+    "bench.in_process": "bench bench.metrics bench.report runtime runtime.constraint runtime.engine runtime.package"
+    " runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"
-    " runtime.loading runtime.package runtime.session",
+    " runtime.commands runtime.loading runtime.package runtime.session",
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {
@@ -80,13 +91,24 @@ def modules() -> dict[str, Path]:
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a module's syntax, in no order that matters."""
+    return tuple(ast.walk(tree(path)))
+
+
 def folder_of(name: str, path: Path) -> str:
     return name if path.name == "__init__.py" else name.rpartition(".")[0]
 
 
 def imports(path: Path, known: Collection[str]) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -132,7 +154,7 @@ def test_heavy_packages_stay_where_they_belong() -> None:
 def test_expected_failures_are_defined_in_their_rooms_error_module() -> None:
     bases: dict[str, tuple[str, set[str]]] = {}
     for module, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 bases[f"{module}.{node.name}"] = node.name, {ast.unparse(base).split(".")[-1] for base in node.bases}
     expected = {"PowertrainError"}
@@ -153,7 +175,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 def test_every_module_says_what_it_owns() -> None:
     for path in [ROOT / "powertrain.py", *(file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py")))]:
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+        assert ast.get_docstring(tree(path)), path
 
 
 def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
@@ -172,8 +194,11 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("powertrain-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        tops = {name.split("/")[0] for name in archive.namelist()}
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
+    recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}
+    assert {name for name in names if name.startswith("export/recipes/")} == recipes != set()
 
 
 def test_no_other_distribution_owns_our_names() -> None:

@@ -5,39 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from runtime.errors import RequestError
-from runtime.request import Request as EngineRequest
 from runtime.request import SamplingParams, resolve_max_tokens
 
-from api.controllers.intake import (
-    AnyRequest,
-    cache_salt_of,
-    frame_answer,
-    in_turn,
-    new_id,
-    receive_body,
-    request_id_of,
-    start_generation,
-)
+from api.controllers.generating import Prepared, answer
+from api.controllers.intake import AnyRequest, in_turn, receive_body
 from api.controllers.service import Service
-from api.observe.request_record import RequestRecord
 from api.request.completion import MAX_PROMPTS, CompletionRequest
+from api.request.constraint import asked_constraint, check_marks
 from api.request.early_length import check_text
 from api.request.field_errors import describe
 from api.request.json_body import parse_object
-from api.request.sampling import sampling_params, text_rules, truncate_prompt
+from api.request.sampling import sampling_params, truncate_prompt
 from api.request.sampling_fields import MAX_CHOICES
 from api.request.turns import off_loop
-from api.request.validation import Validated, validate_completion
+from api.request.validation import validate_completion
 from api.response.completion import CompletionRenderer
-from api.response.logprobs import TokenNames
-from api.response.renderer import AnswerOptions
 from api.served_model import ServedModel
 
 DEFAULT_MAX_TOKENS = 16
@@ -55,52 +43,31 @@ class CompletionController(Controller):
         arrival_ns = time.perf_counter_ns()
         body = await receive_body(request, service)
         service.require_room()
-        prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
-        asked, prompts, sampling = prepared.asked, prepared.prompts, prepared.sampling
-        fields, model = asked.fields, service.model
-        record = RequestRecord(
-            request_id=request_id_of(request),
-            model=asked.model,
-            num_prompt_tokens=sum(len(ids) for ids in prompts),
-            num_choices=len(prompts) * fields.num_choices,
-            max_tokens=sampling.max_tokens,
-            stream=bool(fields.stream),
-            arrival_ns=arrival_ns,
-        )
-        renderer = CompletionRenderer(record, _options(prepared, service), prepared.echoes)
-        rules = text_rules(fields, sampling, model.eos_token_ids)
-        salt = cache_salt_of(request, service, fields)
-        engine_requests = [
-            _engine_request(ids, sampling, fields, model, arrival_ns=arrival_ns, cache_salt=salt) for ids in prompts
-        ]
-        generation = start_generation(request, service, engine_requests, rules, record)
-        return frame_answer(
+        found = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        return await answer(
             request,
             service,
-            fields=fields,
-            ignored=asked.ignored,
-            record=record,
-            generation=generation,
-            renderer=renderer,
+            found.prepared,
+            arrival_ns=arrival_ns,
+            id_prefix="cmpl-",
+            new_renderer=lambda record, options: CompletionRenderer(record, options, found.echoes),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A request that fits the model: its prompts, the texts that the answer repeats, the sampling rules."""
+class _Found:
+    """A request that fits the model, and per prompt the text that the answer repeats."""
 
-    asked: Validated[CompletionRequest]
-    prompts: list[tuple[int, ...]]
+    prepared: Prepared[CompletionRequest]
     echoes: tuple[str, ...]
-    sampling: SamplingParams
 
 
-async def _prepare(body: bytes, service: Service) -> _Prepared:
+async def _prepare(body: bytes, service: Service) -> _Found:
     """Everything between the body and the engine; raises for the first fault and for what does not fit the model."""
     return await off_loop(len(body), lambda: _fitted(body, service))
 
 
-def _fitted(body: bytes, service: Service) -> _Prepared:
+def _fitted(body: bytes, service: Service) -> _Found:
     model = service.model
     asked = validate_completion(parse_object(body, service.reception.limits), service.rules)
     fields = asked.fields
@@ -109,27 +76,10 @@ def _fitted(body: bytes, service: Service) -> _Prepared:
         message = f"n: {len(prompts)} prompts times {fields.num_choices} choices is more than {MAX_CHOICES}"
         raise RequestError(message, "n")
     sampling = _shared_sampling(fields, prompts, model)
-    return _Prepared(asked, prompts, _echoes(fields, prompts, model), sampling)
-
-
-def _engine_request(
-    prompt_ids: tuple[int, ...],
-    sampling: SamplingParams,
-    fields: CompletionRequest,
-    model: ServedModel,
-    *,
-    arrival_ns: int,
-    cache_salt: str,
-) -> EngineRequest:
-    return EngineRequest(
-        request_id=new_id(""),
-        prompt_ids=prompt_ids,
-        sampling=sampling,
-        eos_token_ids=model.eos_token_ids,
-        n=fields.num_choices,
-        arrival_ns=arrival_ns,
-        cache_salt=cache_salt,
-    )
+    demand = asked_constraint(fields)
+    check_marks(demand, model.tokenizer.names_control_token)
+    prepared = Prepared(asked=asked, prompts=prompts, sampling=sampling, demand=demand)
+    return _Found(prepared, _echoes(fields, prompts, model))
 
 
 def prompt_ids_of(fields: CompletionRequest, model: ServedModel, *, trusted: bool) -> list[tuple[int, ...]]:
@@ -178,21 +128,6 @@ def _shared_sampling(
 
 def _asked_tokens(fields: CompletionRequest) -> int:
     return fields.max_tokens if fields.max_tokens is not None else DEFAULT_MAX_TOKENS
-
-
-def _options(prepared: _Prepared, service: Service) -> AnswerOptions:
-    fields, settings = prepared.asked.fields, service.settings
-    names = TokenNames(service.model.tokenizer, as_ids=bool(fields.return_tokens_as_token_ids))
-    return AnswerOptions(
-        answer_id=new_id("cmpl-"),
-        created_unix=int(time.time()),
-        names=names if fields.logprobs is not None else None,
-        include_usage=fields.wants_usage_chunk or settings.force_include_usage,
-        continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
-        cached_tokens=settings.prompt_tokens_details,
-        stats=settings.per_request_stats,
-        prompt_ids=tuple(chain.from_iterable(prepared.prompts)) if fields.return_token_ids else None,
-    )
 
 
 def _echoes(fields: CompletionRequest, prompts: Sequence[tuple[int, ...]], model: ServedModel) -> tuple[str, ...]:

@@ -17,10 +17,15 @@ from api.controllers.chat import RenderedPrompt
 from api.controllers.management import HealthBody, LicenseInfo, ManifestBody, Metadata, VersionBody
 from api.controllers.models import ModelCard, ModelList
 from api.controllers.token import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
-from api.errors import ErrorBody
+from api.error_answer import ErrorBody
 from api.request.chat import ChatRequest
 from api.request.completion import CompletionRequest
+from api.request.message_request import MessageRequest
+from api.request.responses import ResponsesRequest
+from api.response.message_types import AnsweredMessage, MessageError, MessageEvent, TokenCount
 from api.response.openai_types import ChatChunk, ChatCompletion, Completion
+from api.response.response_events import StreamEvent
+from api.response.response_types import Response
 
 _REF = "#/components/schemas/{name}"
 _ERRORS: Mapping[int, str] = {
@@ -36,7 +41,10 @@ _ERRORS: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One route and method. ``answer`` is a struct type, or a media type of text; ``errors`` are its statuses."""
+    """One route and method. ``answer`` is a struct type, or a media type of text; ``errors`` are its statuses.
+
+    ``chunk`` is what a stream's events hold and ``last_event`` how a stream ends.
+    """
 
     method: str
     path: str
@@ -44,6 +52,8 @@ class Operation:
     answer: Any
     body: Any = None
     chunk: Any = None
+    last_event: str = "[DONE]"
+    error_body: Any = ErrorBody
     errors: tuple[int, ...] = (401,)
 
 
@@ -77,6 +87,36 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=Completion,
         chunk=Completion,
         errors=_GENERATION_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/responses",
+        summary="Answer a conversation of items, as one body or as named server-sent events. Nothing is stored.",
+        body=ResponsesRequest,
+        answer=Response,
+        chunk=StreamEvent,
+        last_event="response.completed, response.incomplete or response.failed",
+        errors=_GENERATION_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/messages",
+        summary="Answer a conversation in Anthropic's shapes, as one body or as named server-sent events.",
+        body=MessageRequest,
+        answer=AnsweredMessage,
+        chunk=MessageEvent,
+        last_event="message_stop or error",
+        error_body=MessageError,
+        errors=_GENERATION_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/messages/count_tokens",
+        summary="How long the prompt of such a conversation is, without generating.",
+        body=MessageRequest,
+        answer=TokenCount,
+        error_body=MessageError,
+        errors=_POST_ERRORS,
     ),
     Operation(method="get", path="/v1/models", summary="The served names.", answer=ModelList),
     Operation(
@@ -118,10 +158,12 @@ OPERATIONS: tuple[Operation, ...] = (
 
 def openapi_document() -> dict[str, Any]:
     """The whole description, OpenAPI 3.1."""
-    types = [ErrorBody]
+    shown = [ErrorBody]
     for operation in OPERATIONS:
-        types += [kind for kind in (operation.body, operation.answer, operation.chunk) if not isinstance(kind, str)]
-    shown = [kind for kind in types if kind is not None and not _is_union(kind)]
+        kinds = (operation.body, operation.answer, operation.chunk, operation.error_body)
+        shown += [
+            member for kind in kinds if kind is not None and not isinstance(kind, str) for member in _members(kind)
+        ]
     _, components = msgspec.json.schema_components(shown, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
@@ -136,9 +178,12 @@ def openapi_document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(components),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "plain_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"plain_key": []}],
     }
 
 
@@ -154,15 +199,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
     else:
         content = {"application/json": {"schema": _schema(operation.answer)}}
     if operation.chunk is not None:
-        content["text/event-stream"] = {
-            "schema": {
-                "type": "string",
-                "description": f"Events whose data is a {operation.chunk.__name__}, then [DONE].",
-            }
-        }
+        names = " or ".join(kind.__name__ for kind in _members(operation.chunk))
+        description = f"Events whose data is a {names}; the last is {operation.last_event}."
+        content["text/event-stream"] = {"schema": {"type": "string", "description": description}}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     for status in operation.errors:
-        error = {"application/json": {"schema": _schema(ErrorBody)}}
+        error = {"application/json": {"schema": _schema(operation.error_body)}}
         responses[str(status)] = {"description": _ERRORS[status], "content": error}
     return {**found, "responses": responses}
 
@@ -172,11 +214,11 @@ def _operation_id(operation: Operation) -> str:
     return "_".join([operation.method, *words])
 
 
-def _is_union(kind: Any) -> bool:  # noqa: ANN401 - a type
-    return not isinstance(kind, type)
+def _members(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
+    """The types of a union, or the type itself."""
+    return (kind,) if isinstance(kind, type) else kind.__args__
 
 
 def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type
-    if _is_union(kind):
-        return {"anyOf": [_schema(member) for member in kind.__args__]}
-    return {"$ref": _REF.format(name=kind.__name__)}
+    schemas = [{"$ref": _REF.format(name=member.__name__)} for member in _members(kind)]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}

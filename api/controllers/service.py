@@ -34,6 +34,7 @@ class Service:
             served_names=self.model.names,
             strict_fields=self.settings.strict_fields,
             max_stop_strings=self.settings.max_stop_strings,
+            parses_tools=self.model.answers.parses_tools,
             trust_chat_template=self.settings.trust_request_chat_template,
         )
 

@@ -19,14 +19,15 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from api.edge.failed_keys import FailedKeys
 from api.edge.hosts import HostRule
-from api.edge.keys import Denial, KeyRing
-from api.errors import ErrorAnswer
+from api.edge.keys import KEY_HEADERS, Denial, KeyRing
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 
 REQUEST_ID_KEY = "powertrain_request_id"
 API_KEY_NAME_KEY = "powertrain_api_key_name"
 RECORD_KEY = "powertrain_record"
 IGNORED_KEY = "powertrain_ignored_fields"
+REFUSAL_KEY = "powertrain_refusal"
 
 OPEN_PATHS = frozenset({"/v1/health/live", "/v1/health/live/", "/v1/health/ready", "/v1/health/ready/"})
 _QUIET_PATHS = OPEN_PATHS | {"/v1/metrics", "/metrics"}
@@ -107,7 +108,8 @@ def _is_preflight(scope: HTTPScope) -> bool:
     if scope["method"] != HttpMethod.OPTIONS:
         return False
     names = {name for name, _ in scope["headers"]}
-    return b"origin" in names and b"access-control-request-method" in names and b"authorization" not in names
+    has_key = not names.isdisjoint(KEY_HEADERS)
+    return b"origin" in names and b"access-control-request-method" in names and not has_key
 
 
 def _request_id(scope: HTTPScope) -> str:
@@ -153,6 +155,7 @@ def _log(scope: HTTPScope, audit: dict[str, object], status: int, started_ns: in
             "ttft_ms": None if record.ttft_s is None else round(record.ttft_s * 1e3, 2),
             "finish": ",".join(record.finish_reasons[index] for index in sorted(record.finish_reasons)),
         }
+    fields |= state.get(REFUSAL_KEY, {})
     if ignored := state.get(IGNORED_KEY):
         fields["ignored_fields"] = cut(",".join(ignored))
     _LOG.log(level, "request", extra={"fields": fields})

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from api.edge.connection_table import ConnectionTable
 from api.edge.limits import PROBE_PATHS, ConnectionLimits
-from api.errors import ErrorAnswer
+from api.error_answer import ErrorAnswer
 
 _LOG = logging.getLogger("powertrain.requests")
 _RETRY_S = "1"

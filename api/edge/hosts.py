@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from litestar.types import HTTPScope
 
-from api.errors import ErrorAnswer
+from api.error_answer import ErrorAnswer
 from api.server_settings import Settings
 
 ANY = "*"

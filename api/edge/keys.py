@@ -22,6 +22,10 @@ from api.server_settings import Settings
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,31})=([^=].{7,})")
 
 
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
+"""Where a key may stand: as a bearer token, or by itself as Anthropic's clients send it."""
+
+
 class Denial(StrEnum):
     """Why a request's key does not open the door."""
 
@@ -54,10 +58,11 @@ class KeyRing:
 
     def holder(self, scope: HTTPScope) -> str | Denial:
         """The name of the key that a request carries, or why it carries none."""
-        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        headers = [(name, value) for name, value in scope["headers"] if name in KEY_HEADERS]
         if len(headers) != 1:  # none, or an attempt to smuggle a second one
             return Denial.SEVERAL if headers else Denial.MISSING
-        scheme, _, token = headers[0].partition(b" ")
+        (name, value), *_ = headers
+        scheme, _, token = (b"bearer", b"", value) if name == b"x-api-key" else value.partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
         # Every key is compared, and in constant time, so that timing tells nothing about any of them.
         matches = [key.name for key in self._keys if hmac.compare_digest(digest, key.digest)]

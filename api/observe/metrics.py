@@ -111,7 +111,7 @@ class _RequestFamilies:
             self.failure.inc()
         elif record.outcome is Outcome.ABORT:
             self._disconnected.inc()
-        else:
+        elif record.outcome is Outcome.SUCCESS:
             self._observe_success(record)
 
     def _observe_success(self, record: RequestRecord) -> None:

@@ -12,9 +12,13 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a request ended: answered, failed with a 5xx or an error event, or dropped because the client left."""
+    """How a request ended: answered, failed with a 5xx or an error event, or dropped because the client left.
+
+    ``REFUSED``: what it asks for turned out to be impossible while it ran, and nothing had been sent.
+    """
 
     SUCCESS = "success"
+    REFUSED = "refused"
     FAILURE = "failure"
     ABORT = "abort"
 

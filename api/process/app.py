@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,17 +18,24 @@ from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController
 from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
+from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
+from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
-from api.edge.access import RECORD_KEY, REQUEST_ID_KEY, Edge, cut
+from api.edge.access import RECORD_KEY, REFUSAL_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
 from api.edge.keys import key_ring
-from api.errors import ClientGoneError, answer_from
+from api.error_answer import answer_from
+from api.errors import ClientGoneError
+from api.observe.refusal import refusal_fields
+from api.process.missing_path import explain_missing
+from api.response.message_types import message_error
+from api.response.sse import encode_json
 
 _LOG = logging.getLogger("powertrain.api")
-_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -58,6 +66,8 @@ def routed_app(service: Service) -> Litestar:
         route_handlers=[
             ChatController,
             CompletionController,
+            ResponsesController,
+            MessageController,
             ModelsController,
             ManagementController,
             TokenController,
@@ -86,6 +96,9 @@ class _ErrorHandler:
         if isinstance(error, ClientGoneError):
             return Response(b"", status_code=499, media_type="application/json")
         answer = answer_from(error)
+        if answer.status == 404 and isinstance(error, HTTPException):
+            paths = {route.path for route in request.app.routes}
+            answer = dataclasses.replace(answer, message=explain_missing(request.scope["path"], paths))
         if answer.status == 500:
             fields = {"id": request.scope["state"][REQUEST_ID_KEY], "path": cut(request.scope["path"])}
             _LOG.error("request failed", exc_info=error, extra={"fields": fields})
@@ -93,7 +106,10 @@ class _ErrorHandler:
             self._count_failure(request)
         else:
             self._service.metrics.observe_refusal(answer.status)
-        return Response(answer.body(), status_code=answer.status, headers=answer.headers, media_type="application/json")
+            request.scope["state"][REFUSAL_KEY] = refusal_fields(error, answer)
+        is_message = request.scope["path"].startswith("/v1/messages")
+        body = encode_json(message_error(answer)) if is_message else answer.body()
+        return Response(body, status_code=answer.status, headers=answer.headers, media_type="application/json")
 
     def _count_failure(self, request: AnyRequest) -> None:
         already_counted = RECORD_KEY in request.scope["state"]

@@ -1,54 +1,55 @@
-"""``powertrain serve``: flags to settings, settings to a served package. Flags are made from ``Settings`` itself."""
+"""``powertrain serve``: flags to settings. Flags are made from ``Settings`` itself; serving is ``serving``'s."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import rich_click as click
-from rich.console import Console
-from runtime.errors import PackageError, PowertrainError
-from runtime.package.manifest import MANIFEST_FILE, Package, load_package
+from runtime.commands.help_text import examples
+from runtime.commands.model_argument import MODEL_WORD
+from runtime.commands.surroundings import surroundings
+from runtime.errors import PowertrainError
 
-from api.edge.keys import key_ring
-from api.errors import SettingsError
-from api.observe.logs import configure_logging
-from api.process.launch import bind, build_service
-from api.process.server import Server
-from api.server_settings import Settings
-from api.settings import ResolvedSettings, resolve_settings
+from api.server_settings import GROUPS, Settings
 
-MODELS_FOLDER = Path("models")
-_LOG = logging.getLogger("powertrain.server")
 _Command = Callable[..., None]
 
 
 def _settings_options(command: _Command) -> _Command:
     """One option per setting; an option that is not given leaves the value to the other sources."""
     hints = get_type_hints(Settings)
-    for item in reversed(dataclasses.fields(Settings)):
+    group, options = "", []
+    for item in dataclasses.fields(Settings):
+        group = GROUPS.get(item.name, group)
         if item.name != "model":
-            command = _option(item, hints[item.name])(command)
+            options.append(_option(item, hints[item.name], group))
+    for option in reversed(options):
+        command = option(command)
     return command
 
 
-def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - a type
+def _option(item: dataclasses.Field[Any], hint: Any, group: str) -> Callable[[_Command], _Command]:  # noqa: ANN401
     flag = "--" + item.name.replace("_", "-")
-    default = "" if item.default in {None, (), False} or item.metadata["secret"] else f" [default: {item.default}]"
-    text = item.metadata["help"] + default
+    more: dict[str, Any] = {"panel": group, "default": None, "help": item.metadata["help"] + _shown_default(item)}
     if hint is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", item.name, default=None, help=text)
+        return click.option(f"{flag}/--no-{flag[2:]}", item.name, **more)
     if get_origin(hint) is Literal:
-        return click.option(flag, item.name, type=click.Choice(get_args(hint)), default=None, help=text)
+        return click.option(flag, item.name, type=click.Choice(get_args(hint)), **more)
     if get_origin(hint) is tuple:
-        return click.option(flag, item.name, multiple=True, default=None, callback=_joined, help=text)
+        return click.option(flag, item.name, multiple=True, callback=_joined, **more)
     kinds = {int: int, float: float}
     kind = next((kinds[part] for part in (hint, *get_args(hint)) if part in kinds), str)
-    return click.option(flag, item.name, type=kind, default=None, help=text)
+    return click.option(flag, item.name, type=kind, **more)
+
+
+def _shown_default(item: dataclasses.Field[Any]) -> str:
+    if item.default in {None, ()} or item.metadata["secret"]:
+        return ""
+    shown = ("off", "on")[item.default] if isinstance(item.default, bool) else item.default
+    return f" [default: {shown}]"
 
 
 def _joined(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> str | None:
@@ -56,16 +57,38 @@ def _joined(_context: click.Context, _option: click.Parameter, values: tuple[str
     return ",".join(values) if values else None
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model", required=False, type=click.Path(path_type=str))
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings.")
-@click.option("--print-config", is_flag=True, help="Show every setting with its origin and exit.")
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "powertrain serve smollm2-135m-instruct",
+        "powertrain serve ~/Downloads/model.gguf --port 9000",
+        "powertrain serve models/mine --host 0.0.0.0 --api-key team=SECRET",
+        "powertrain serve --print-config > serve.toml; powertrain serve --config serve.toml",
+    ),
+)
+@click.argument("model", required=False, type=MODEL_WORD)
+@click.option("--config", "config_file", panel="Model", type=click.Path(path_type=Path), help="TOML file of settings.")
+@click.option("--print-config", panel="Model", is_flag=True, help="Print every setting as such a file and exit.")
 @_settings_options
-def serve_command(model: str | None, config_file: Path | None, print_config: bool, **flags: Any) -> None:  # noqa: ANN401
-    """Serve the model package MODEL over HTTP, compatible with OpenAI's clients and NVIDIA NIM.
+@click.pass_context
+def serve_command(
+    context: click.Context,
+    /,
+    model: str | None,
+    config_file: Path | None,
+    *,
+    print_config: bool,
+    **flags: Any,  # noqa: ANN401
+) -> None:
+    """Serve MODEL over HTTP, compatible with OpenAI's clients and NVIDIA NIM.
 
-    Without MODEL, the only package under models/ is served.
+    MODEL is a package (its folder or name) or what one is built from: a recipe (its file or name), a GGUF file, a
+    Hugging Face folder or a hub id (owner/name). What is missing is built first. Without MODEL, the only package
+    that there is.
     """
+    from api.process.serving import serve
+    from api.settings import resolve_settings
+
     given = {name: value for name, value in flags.items() if value is not None}
     if model is not None:
         given["model"] = model
@@ -74,51 +97,6 @@ def serve_command(model: str | None, config_file: Path | None, print_config: boo
         if print_config:
             click.echo("\n".join(resolved.lines()))
             return
-        _serve(resolved)
+        serve(resolved, surroundings(context))
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
-
-
-def find_package_folder(models: Path) -> Path:
-    """The only package in a folder of packages. Raises PackageError naming the choices, or how to build one."""
-    folders = sorted(path.parent for path in models.glob(f"*/{MANIFEST_FILE}"))
-    if len(folders) == 1:
-        return folders[0]
-    if not folders:
-        raise PackageError(f"no model package under {models}/; build one with 'powertrain export models/NAME.toml'")
-    raise PackageError(f"several packages under {models}/: say which one: {', '.join(map(str, folders))}")
-
-
-def _serve(resolved: ResolvedSettings) -> None:
-    settings = resolved.settings
-    configure_logging(settings)
-    if resolved.unused_nim_names:
-        _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
-    if names := key_ring(settings).names:
-        _LOG.info("a key is needed; the keys are %s", ", ".join(names))
-    # The ports first: a second server on them should fail before it reads gigabytes.
-    with ExitStack() as stack:
-        sock = stack.enter_context(bind(settings.host, settings.port))
-        sockets = [sock]
-        if settings.management_port is not None:
-            sockets.append(stack.enter_context(bind(settings.host, settings.management_port, "--management-port")))
-            _LOG.info("health and metrics have a port of their own: %d", sockets[-1].getsockname()[1])
-        package = _load(settings)
-        service = build_service(settings, package)
-        host, port = sock.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{service.model.base_name}[/bold] at http://{shown}:{port}/v1 (docs at /docs)",
-            soft_wrap=True,
-        )
-        server = Server(service)
-        server.run(sockets=sockets)
-    if service.engine.failure is not None:
-        raise PackageError(f"the engine failed: {service.engine.failure}")
-
-
-def _load(settings: Settings) -> Package:
-    folder = Path(settings.model) if settings.model is not None else find_package_folder(MODELS_FOLDER)
-    if not folder.is_dir():
-        raise SettingsError(f"there is no package at {folder}; build one with 'powertrain export'")
-    return load_package(folder)

@@ -41,7 +41,7 @@ def build_service(settings: Settings, package: Package) -> Service:
     _LOG.info("%s", kv_plan.explain())
     model = served_model_from_package(
         package,
-        names=settings.served_model_name,
+        settings=settings,
         max_model_len=kv_plan.slot_tokens,
         template_source=_template_source(settings),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import logging
 import resource
 import socket
+import sys
+import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -20,9 +24,13 @@ from api.edge.connection_table import ConnectionTable
 from api.edge.limits import ConnectionLimits, limits_from
 from api.edge.listener import Listener, SpareDescriptors
 from api.process.app import create_app
+from api.process.text_threads import text_threads
 
 _LOG = logging.getLogger("powertrain.server")
 _LAST_WRITES_S = 5
+# The engine waits for Python's lock several times in a step, and as long each time as another thread may keep it:
+# with Python's own 5 ms a large body that is read meanwhile doubles a step.
+_SWITCH_INTERVAL_S = 0.0005
 _OWN_DESCRIPTORS = 128  # files, libraries and the event loop, beside connections
 
 
@@ -61,6 +69,8 @@ class Server(uvicorn.Server):
         """Listen on the first socket, on a second for probes only; then watch the engine load."""
         await super().startup([])  # the lifespan; accepting is ours
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(text_threads())
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         _raise_descriptor_limit(self._limits.max_connections + _OWN_DESCRIPTORS)
         self._spare = SpareDescriptors(self._limits.num_reserved)
         probes = dataclasses.replace(self._limits, max_connections=0)
@@ -115,15 +125,31 @@ class Server(uvicorn.Server):
     async def _report_ready(self) -> None:
         started = time.perf_counter()
         try:
-            await asyncio.to_thread(self._service.model.tokenizer.prepare)
+            await _apart(self._service.model.tokenizer.prepare)
             await self._service.engine.wait_ready()
         except EngineUnavailable as error:
-            _LOG.error("the model could not be loaded: %s", error)
-            self.should_exit = self._drain_task is None
+            if self._drain_task is None:
+                _LOG.error("the model could not be loaded: %s", error)
+                self.should_exit = True
             return
         # What lives now lives on: collecting garbage need not look at it again, which stops everything for 0.1 s.
         gc.freeze()
         _LOG.info("ready after %.1f s", time.perf_counter() - started)
+
+
+async def _apart(work: Callable[[], None]) -> None:
+    """Wait for ``work`` on a daemon thread, which cannot hold up the server's end as an executor's does."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the server ended meanwhile, and its loop
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="powertrain-prepare", daemon=True).start()
+    await done.wait()
 
 
 def _raise_descriptor_limit(wanted: int) -> None:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from api.request.messages import Messages
 from api.request.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
+from api.request.tools import Tool, ToolChoice, Tools
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -30,9 +31,20 @@ class ChatRequest(SamplingFields, kw_only=True):
     chat_template: Annotated[str, Meta(description="Refused unless the operator trusts clients.")] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     include_reasoning: bool | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
-    response_format: Annotated[dict[str, Any], Meta(description='Only {"type": "text"} so far.')] | None = None
+    thinking_token_budget: Annotated[int, Meta(ge=0, description="Most tokens of a reasoning section.")] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: Annotated[bool, Meta(description="False: at most one call.")] | None = None
+
+    @property
+    def offered_tools(self) -> list[Tool]:
+        """The tools; an empty list stands for none, as does no list."""
+        return self.tools or []
+
+    @property
+    def choice_of_tools(self) -> ToolChoice:
+        """``tool_choice``, or what its absence means."""
+        return self.tool_choice or ("auto" if self.tools else "none")
 
     @property
     def asked_max_tokens(self) -> int | None:

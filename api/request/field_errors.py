@@ -15,9 +15,10 @@ from runtime.errors import RequestError
 
 MAX_SHOWN_CHARS = 64
 
-_LOCATION = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
+_LOCATION = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.+)`", re.DOTALL)
 _UNKNOWN_VALUE = re.compile(r"Invalid (?:enum )?value ")
 _WORDS = {
     "int": "an integer",
@@ -59,6 +60,8 @@ def _explain(text: str, fields: Mapping[str, Any], to: type[msgspec.Struct]) -> 
         field = ".".join([*steps, missing["name"]])
         return RequestError(f"{field} is required", field)
     field = ".".join(step for step in steps if step != "...")
+    if unknown := _UNKNOWN_FIELD.fullmatch(what):
+        return RequestError(f"{field}: {describe(unknown['name'])} is not a field of it", field)
     given = describe(_lookup(fields, steps))
     if _UNKNOWN_VALUE.match(what):
         allowed = ", ".join(_allowed_values(to, fields, steps))

@@ -24,22 +24,16 @@ IGNORED = frozenset(
 )  # fmt: skip
 """Accepted without effect and without a word: they concern storage, billing and caches of hosted services."""
 
-_NO_STRUCTURED_OUTPUT = "structured output is not supported by this server"
+_CHAT_ONLY = "only chat completions and responses have it"
 REFUSED: Mapping[str, str] = {
     "audio": "this server generates text only",
     "web_search_options": "this server does not search the web",
     "moderation": "this server does not moderate",
     "functions": "use tools",
     "function_call": "use tool_choice",
-    "tools": "tool calls are not supported by this server",
-    "structured_outputs": _NO_STRUCTURED_OUTPUT,
-    "guided_json": _NO_STRUCTURED_OUTPUT,
-    "guided_regex": _NO_STRUCTURED_OUTPUT,
-    "guided_choice": _NO_STRUCTURED_OUTPUT,
-    "guided_grammar": _NO_STRUCTURED_OUTPUT,
-    "guided_decoding_backend": _NO_STRUCTURED_OUTPUT,
-    "guided_whitespace_pattern": _NO_STRUCTURED_OUTPUT,
-    "thinking_token_budget": "this server does not limit reasoning",
+    "tools": _CHAT_ONLY,
+    "tool_choice": _CHAT_ONLY,
+    "thinking_token_budget": _CHAT_ONLY,
     "suffix": "this server does not fill in the middle",
     "logprob_token_ids": "use logprobs and top_logprobs",
 }
@@ -61,15 +55,20 @@ class SortedFields:
     positions: dict[str, int]
 
 
-def sort_fields(fields: Mapping[str, Any], known_names: frozenset[str], *, strict: bool) -> SortedFields:
-    """Sort top-level fields; null means absent. ``strict`` refuses unknown names instead of ignoring them."""
+def sort_fields(
+    fields: Mapping[str, Any], known_names: frozenset[str], *, strict: bool, refused: Mapping[str, str] = REFUSED
+) -> SortedFields:
+    """Sort top-level fields; null means absent. ``strict`` refuses unknown names instead of ignoring them.
+
+    A known name is neither ignored nor refused.
+    """
     flat, unknown_extensions = _without_nvext(fields, known_names)
     known: dict[str, Any] = {}
     ignored: list[str] = []
     refusals: list[tuple[int, RequestError]] = []
     positions = {name: position for position, name in enumerate(flat)}
     for name, value in flat.items():
-        if value is None or name in IGNORED:
+        if value is None or (name in IGNORED and name not in known_names):
             continue
         if name == "modalities":
             if value != ["text"]:
@@ -77,8 +76,8 @@ def sort_fields(fields: Mapping[str, Any], known_names: frozenset[str], *, stric
                 refusals.append((positions[name], RequestError(message, name)))
         elif name in known_names:
             known[name] = _integral(value)
-        elif name in REFUSED:
-            refusals.append((positions[name], RequestError(f"{name}: {REFUSED[name]}", name)))
+        elif name in refused:
+            refusals.append((positions[name], RequestError(f"{name}: {refused[name]}", name)))
         elif strict:
             error = RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
             refusals.append((positions[name], error))

@@ -26,6 +26,8 @@ from api.request.messages import (
     ToolMessage,
     text_of,
 )
+from api.request.tool_prompt import template_tools, with_calls_in_words, with_tools_in_words
+from api.request.tools import Tool
 from api.request.turns import off_loop
 from api.served_model import ServedModel
 
@@ -54,8 +56,15 @@ def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:
     template = model.template
     if fields.chat_template is not None:
         template = ChatTemplate(fields.chat_template, model.guest_worker)
+    messages = [_template_message(message, template) for message in fields.messages]
+    if not template.knows_tool_turns:
+        messages = with_calls_in_words(messages)
+    tools = _told_tools(fields, model)
+    if tools and not template.knows_tools:
+        messages = with_tools_in_words(messages, tools)
     return template.submit(
-        [_template_message(message, template) for message in fields.messages],
+        messages,
+        tools=template_tools(tools) if tools and template.knows_tools else None,
         documents=fields.documents,
         variables=_variables(fields),
         implied=_implied(fields),
@@ -63,6 +72,12 @@ def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:
         add_generation_prompt=fields.add_generation_prompt is not False,
         continue_final_message=bool(fields.continue_final_message),
     )
+
+
+def _told_tools(fields: ChatRequest, model: ServedModel) -> list[Tool]:
+    """The tools that the prompt tells of; with a choice of none, too, unless the operator leaves them out then."""
+    left_out = fields.choice_of_tools == "none" and model.answers.leaves_out_unused_tools
+    return [] if left_out else fields.offered_tools
 
 
 def _tokenized(rendering: Rendering, fields: ChatRequest, model: ServedModel, trust_special_tokens: bool) -> Prompt:

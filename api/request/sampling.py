@@ -51,18 +51,22 @@ def sampling_params(
     return params
 
 
-def text_rules(fields: SamplingFields, sampling: SamplingParams, eos_token_ids: frozenset[int]) -> TextRules:
-    """The text side's rules of the same request.
+def text_rules(
+    fields: SamplingFields, sampling: SamplingParams, eos_token_ids: frozenset[int], *, constrained: bool = False
+) -> TextRules:
+    """The text side's rules of the same request. A constrained text always ends with an end token.
 
     ``spaces_between_special_tokens`` needs no rule: text is the tokens' bytes, to which nothing adds spaces.
     """
     stop = fields.stop
+    ends_by_itself = constrained or not sampling.ignore_eos
     return TextRules(
         stops=(stop,) if isinstance(stop, str) else tuple(stop or ()),
         include_stop=bool(fields.include_stop_str_in_output),
         skip_special_tokens=fields.skip_special_tokens is not False,
         min_tokens=sampling.min_tokens,
-        end_token_ids=sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else eos_token_ids),
+        end_token_ids=sampling.stop_token_ids | (eos_token_ids if ends_by_itself else frozenset()),
+        constrained=constrained,
     )
 
 

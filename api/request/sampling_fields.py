@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from api.request.structured import ResponseFormat, SchemaValue, StructuredOutputs, WhitespacePattern
+
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_SALT_CHARS = 256
@@ -66,6 +68,14 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     spaces_between_special_tokens: bool | None = None
     bad_words: Annotated[list[BadWord], Meta(max_length=MAX_BAD_WORDS)] | None = None
     allowed_token_ids: list[int] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: Annotated[StructuredOutputs, Meta(description="The same, in vLLM's spelling.")] | None = None
+    guided_json: Annotated[SchemaValue | str, Meta(description="A JSON Schema, or its text.")] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: Annotated[str, Meta(description="A grammar in Lark.")] | None = None
+    guided_decoding_backend: Annotated[str, Meta(description="Changes nothing: there is one.")] | None = None
+    guided_whitespace_pattern: WhitespacePattern | None = None
     length_penalty: float | None = None
     use_beam_search: bool | None = None
     best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None

@@ -20,7 +20,8 @@ INLINE_BYTES = 4096
 """Work on a text of at most this size is cheaper than a change of threads and may run on the event loop."""
 LARGE_BYTES = 64 * 1024
 """Larger work leaves one place to the others."""
-_NUM_PLACES = 2
+NUM_PLACES = 2
+"""Works on texts at a time."""
 _S_PER_BYTE = 2e-6  # about what tokenization takes; only the order of turns depends on it
 
 Result = TypeVar("Result")
@@ -75,12 +76,12 @@ class Turns:
 
     def _admit(self) -> None:
         held_back = []
-        while self._waiting and self._running < _NUM_PLACES:
+        while self._waiting and self._running < NUM_PLACES:
             entry = heapq.heappop(self._waiting)
             _, _, large, place = entry
             if place.done():  # its client left
                 continue
-            if large and self._running_large == _NUM_PLACES - 1:
+            if large and self._running_large == NUM_PLACES - 1:
                 held_back.append(entry)
                 continue
             self._running += 1
@@ -101,5 +102,5 @@ class Turns:
 
 
 async def off_loop(size_bytes: int, work: Callable[[], Result]) -> Result:
-    """What ``work`` returns, on a thread unless the text is small. Call it within a turn."""
+    """What ``work`` returns, on one of the event loop's threads unless the text is small. Call it within a turn."""
     return work() if size_bytes <= INLINE_BYTES else await asyncio.to_thread(work)

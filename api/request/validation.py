@@ -17,12 +17,14 @@ from api.errors import NotFoundError
 from api.request.body_limits import MAX_ARGUMENT_VALUES, MAX_NESTING
 from api.request.chat import ChatRequest
 from api.request.completion import CompletionRequest
+from api.request.constraint import asked_constraint
 from api.request.field_errors import convert, describe
 from api.request.json_body import nests_deeper
 from api.request.json_scan import structure_of
-from api.request.known_fields import sort_fields
+from api.request.known_fields import REFUSED, sort_fields
 from api.request.messages import AssistantMessage, Message
 from api.request.sampling_fields import SamplingFields
+from api.request.tools import check_tools
 
 Fields = TypeVar("Fields", bound=SamplingFields)
 
@@ -34,6 +36,7 @@ class RequestRules:
     served_names: tuple[str, ...]
     strict_fields: bool = False
     max_stop_strings: int = 16
+    parses_tools: bool = True
     trust_chat_template: bool = False
 
 
@@ -48,15 +51,20 @@ class Validated(Generic[Fields]):
 
 def validate_chat(body: Mapping[str, Any], rules: RequestRules) -> Validated[ChatRequest]:
     """A chat request. Raises NotFoundError for the model, else RequestError for the first fault."""
-    validated = _validate(body, ChatRequest, rules)
-    for check in (_check_messages, _check_common, _check_chat):
-        check(validated.fields, rules)
+    validated = validate_fields(body, ChatRequest, rules)
+    check_chat(validated.fields, rules)
     return validated
+
+
+def check_chat(fields: ChatRequest, rules: RequestRules) -> None:
+    """The rules between the fields of a chat request. Raises RequestError for the first that is broken."""
+    for check in (_check_messages, _check_common, _check_chat):
+        check(fields, rules)
 
 
 def validate_completion(body: Mapping[str, Any], rules: RequestRules) -> Validated[CompletionRequest]:
     """A text completion request. Raises NotFoundError for the model, else RequestError for the first fault."""
-    validated = _validate(body, CompletionRequest, rules)
+    validated = validate_fields(body, CompletionRequest, rules)
     fields = validated.fields
     _check_common(fields, rules)
     if fields.echo and fields.stream:
@@ -76,9 +84,17 @@ def check_model(model: object, rules: RequestRules) -> str:
     return model
 
 
-def _validate(body: Mapping[str, Any], to: type[Fields], rules: RequestRules) -> Validated[Fields]:
+def validate_fields(
+    body: Mapping[str, Any], to: type[Fields], rules: RequestRules, not_here: Mapping[str, str] | None = None
+) -> Validated[Fields]:
+    """The fields of a body, each by itself. Raises NotFoundError for the model, else RequestError for the first fault.
+
+    ``not_here`` are fields of other endpoints that would change the answer, and why this one refuses them.
+    """
     model = check_model(body.get("model"), rules)
-    found = sort_fields(body, frozenset(to.__struct_fields__), strict=rules.strict_fields)
+    not_here = not_here or {}
+    known_names = frozenset(to.__struct_fields__) - not_here.keys()
+    found = sort_fields(body, known_names, strict=rules.strict_fields, refused={**REFUSED, **not_here})
     try:
         fields = convert(found.known, to)
     except RequestError as error:
@@ -165,14 +181,20 @@ def _check_chat(fields: ChatRequest, rules: RequestRules) -> None:
         raise RequestError("top_logprobs is only allowed when logprobs is true", "top_logprobs")
     if fields.chat_template is not None and not rules.trust_chat_template:
         raise RequestError("chat_template: this server does not run templates from requests", "chat_template")
-    if fields.include_reasoning is False:
-        raise RequestError("include_reasoning: reasoning is not told from the answer", "include_reasoning")
-    if fields.tool_choice is not None and fields.tool_choice != "none":
-        raise RequestError("tool_choice is only allowed with tools", "tool_choice")
-    if fields.response_format is not None and fields.response_format.get("type") != "text":
-        given = describe(fields.response_format.get("type"))
-        raise RequestError(f"response_format: only the type 'text' is supported, got {given}", "response_format")
+    _check_tools(fields, rules)
     _check_continuation(fields)
+
+
+def _check_tools(fields: ChatRequest, rules: RequestRules) -> None:
+    check_tools(fields.tools, fields.tool_choice)
+    choice = fields.choice_of_tools
+    if choice == "auto" and not rules.parses_tools:
+        message = 'tool_choice: "auto" tool choice requires a tool-call parser, and this server runs without one'
+        raise RequestError(message, "tool_choice")
+    demand = asked_constraint(fields)
+    if demand is not None and choice not in {"none", "auto"}:
+        message = f"{demand.field} cannot be held where tool_choice forces a call; send one of them"
+        raise RequestError(message, demand.field)
 
 
 def _check_continuation(fields: ChatRequest) -> None:

@@ -15,13 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from litestar.types import Receive, Scope, Send
+from runtime.errors import PowertrainError, RequestError
 
 from api.client_gone import unless_gone
-from api.errors import ClientGoneError, answer_from
+from api.error_answer import FAULT, ErrorAnswer, answer_from
+from api.errors import ClientGoneError
 from api.observe.request_record import Outcome, RequestRecord
 from api.response.generation import Generation, Update, merged
-from api.response.renderer import Renderer, whole_choices
-from api.response.sse import DONE, KEEP_ALIVE, event
+from api.response.renderer import Renderer
+from api.response.sse import KEEP_ALIVE
 
 _LOG = logging.getLogger("powertrain.api")
 _JSON_HEADERS = ((b"content-type", b"application/json"),)
@@ -52,7 +54,7 @@ class Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application of this one answer. Lets failures before the first byte pass to the error handlers."""
-        outcome = Outcome.ABORT
+        outcome = Outcome.FAILURE  # unless it turns out otherwise
         try:
             if self.stream:
                 buffered = scope.get("http_version") == "1.0"  # HTTP/1.0 knows no chunked encoding
@@ -63,9 +65,13 @@ class Answer:
                 outcome = Outcome.SUCCESS
                 await _send_whole(send, _JSON_HEADERS + self.headers, body)
         except ClientGoneError:
+            outcome = Outcome.ABORT
             _LOG.debug("request %s: the client left", self.record.request_id)
-        except Exception:
-            outcome = Outcome.FAILURE
+        except asyncio.CancelledError:
+            outcome = Outcome.ABORT
+            raise
+        except RequestError:
+            outcome = Outcome.REFUSED
             raise
         finally:
             self.generation.abort()
@@ -92,19 +98,21 @@ class Answer:
         updates: list[Update] = []
         while not self.generation.finished:
             updates += await self._next()
-        return self.renderer.body(whole_choices(updates))
+        return self.renderer.body(updates)
 
     async def _write_whole(self, send: Send) -> Outcome:
         events = self.renderer.opening()
         while not self.generation.finished:
             events += self._chunks(await self._next())
-        body = b"".join([*events, *self.renderer.closing(), DONE])
+        body = b"".join([*events, *self.renderer.closing()])
         await _send_whole(send, _STREAM_HEADERS + self.headers, body)
         return Outcome.SUCCESS
 
     async def _write_stream(self, send: Send) -> Outcome:
         started = False
-        outcome = Outcome.SUCCESS
+        outcome = Outcome.FAILURE
+        tail: list[bytes] = []
+        failure: ErrorAnswer | None = FAULT  # unless it turns out otherwise
         try:
             while not self.generation.finished:
                 updates = await self._next_or_silence()
@@ -117,13 +125,20 @@ class Answer:
                 if events:
                     await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
             tail = self.renderer.closing()
-        except Exception as error:  # after the status line only an error event can tell the client
+            failure, outcome = None, Outcome.SUCCESS
+        except asyncio.CancelledError:
+            started = False  # nobody reads what would follow
+            raise
+        except PowertrainError as error:
             if not started:
                 raise
-            _LOG.exception("request %s failed after its stream began", self.record.request_id)
-            outcome = Outcome.FAILURE
-            tail = [event(answer_from(error).as_struct())]
-        await send({"type": "http.response.body", "body": b"".join([*tail, DONE]), "more_body": False})
+            _LOG.error("request %s failed after its stream began: %s", self.record.request_id, error)
+            failure = answer_from(error)
+        finally:
+            # After the status line only an event can tell the client, also of a fault of ours, which goes on from here.
+            if started:
+                tail = tail if failure is None else self.renderer.failed(failure)
+                await send({"type": "http.response.body", "body": b"".join(tail), "more_body": False})
         return outcome
 
     async def _next_or_silence(self) -> list[Update] | None:
@@ -135,8 +150,7 @@ class Answer:
             return None
 
     def _chunks(self, updates: list[Update]) -> list[bytes]:
-        events = (self.renderer.chunk(update) for update in updates for update in self._spaced(update))
-        return [chunk for chunk in events if chunk is not None]
+        return [chunk for update in updates for due in self._spaced(update) for chunk in self.renderer.chunks(due)]
 
     def _spaced(self, update: Update) -> list[Update]:
         """``update`` when its chunk is due, joined with what was held back before it.

@@ -1,17 +1,23 @@
-"""The answers of ``/v1/chat/completions``: chunks and bodies. Shapes only; text and finish come from ``Generation``."""
+"""The answers of ``/v1/chat/completions``: chunks and bodies. Shapes only; ``Generation`` brings deltas."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
 from runtime.events import TokenEvent
+from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
 
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Update
 from api.response.logprobs import chat_logprobs
 from api.response.openai_types import (
+    AnsweredCall,
     AnswerMessage,
+    CallDelta,
+    CalledFunction,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
@@ -20,59 +26,84 @@ from api.response.openai_types import (
     Delta,
     Usage,
 )
-from api.response.renderer import AnswerOptions, WholeChoice, stats_of, usage_of
-from api.response.sse import encode_json, event
+from api.response.renderer import AnswerOptions, WholeChoice, error_events, stats_of, usage_of, whole_choices
+from api.response.sse import DONE, encode_json, event
+from api.response.stream_counts import StreamCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatShape:
+    """What a chat request's fields say about its messages.
+
+    ``echo`` is repeated before each choice's own content. ``calls_only``: calls were forced, so content is an empty
+    text beside them; otherwise it is null beside calls when there is none. ``new_call_id`` makes the calls' ids.
+    """
+
+    new_call_id: Callable[[], str]
+    echo: str = ""
+    calls_only: bool = False
 
 
 class ChatRenderer:
-    """One chat answer. ``echo`` is repeated before each choice's own text."""
+    """One chat answer."""
 
-    def __init__(self, record: RequestRecord, options: AnswerOptions, echo: str = "") -> None:
+    def __init__(self, record: RequestRecord, options: AnswerOptions, shape: ChatShape) -> None:
         self._record = record
         self._options = options
-        self._echo = echo
-        self._counts = dict.fromkeys(range(record.num_choices), 0)
-        self._sent_first = False
+        self._shape = shape
+        self._counts = StreamCounts(record, options)
 
     def opening(self) -> list[bytes]:
         """A role chunk per choice in index order: clients index their snapshots by arrival."""
         deltas = [Delta(role="assistant", content="")]
-        if self._echo:
-            deltas.append(Delta(content=self._echo))
+        if self._shape.echo:
+            deltas.append(Delta(content=self._shape.echo))
         return [
             self._event(ChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=None))
             for delta in deltas
-            for index in self._counts
+            for index in range(self._record.num_choices)
         ]
 
-    def chunk(self, update: Update) -> bytes | None:
-        """The event of one update. One without text, log-probabilities and finish says nothing and is left out."""
-        self._counts[update.index] = update.num_tokens
+    def chunks(self, update: Update) -> list[bytes]:
+        """The events of one update, a delta each. One without delta, log-probabilities and finish says nothing.
+
+        The tokens' entries go with the first event, the finish with the last.
+        """
+        self._counts.note(update.index, update.num_tokens)
         logprobs = self._logprobs(update.tokens)
-        wants_ids = self._options.prompt_ids is not None
-        if not update.text and update.finish is None and logprobs is None and not wants_ids:
-            return None
+        token_ids = _ids(update.tokens, wanted=self._options.prompt_ids is not None)
         finish = update.finish
-        return self._event(
-            ChunkChoice(
-                index=update.index,
-                delta=Delta(content=update.text),
-                logprobs=logprobs,
-                finish_reason=finish.reason if finish else None,
-                stop_reason=finish.stop_reason if finish else UNSET,
-                token_ids=_ids(update.tokens, wanted=wants_ids),
+        if not update.deltas and finish is None and logprobs is None and not token_ids:
+            return []
+        nothing = Delta() if finish and finish.reason == "tool_calls" else Delta(content="")
+        deltas = [self._delta(delta) for delta in update.deltas] or [nothing]
+        last = len(deltas) - 1
+        return [
+            self._event(
+                ChunkChoice(
+                    index=update.index,
+                    delta=delta,
+                    logprobs=None if place else logprobs,
+                    finish_reason=finish.reason if finish and place == last else None,
+                    stop_reason=finish.stop_reason if finish and place == last else UNSET,
+                    token_ids=UNSET if place else token_ids,
+                )
             )
-        )
+            for place, delta in enumerate(deltas)
+        ]
 
     def closing(self) -> list[bytes]:
-        """The usage chunk, when asked for."""
-        if not self._options.include_usage:
-            return []
-        usage = usage_of(self._record, self._options, sum(self._counts.values()))
-        return [event(self._chunk([], usage, UNSET))]
+        """The usage chunk, when asked for, and the stream's end."""
+        usage = self._counts.total()
+        return [DONE] if usage is None else [event(self._chunk([], usage, UNSET)), DONE]
 
-    def body(self, choices: Sequence[WholeChoice]) -> bytes:
+    def failed(self, error: ErrorAnswer) -> list[bytes]:
+        """The error as an event, and the stream's end."""
+        return error_events(error)
+
+    def body(self, updates: Sequence[Update]) -> bytes:
         """The plain answer."""
+        choices = whole_choices(updates)
         num_generated = sum(choice.num_tokens for choice in choices)
         options = self._options
         return encode_json(
@@ -90,23 +121,47 @@ class ChatRenderer:
     def _choice(self, choice: WholeChoice) -> ChatChoice:
         return ChatChoice(
             index=choice.index,
-            message=AnswerMessage("assistant", self._echo + choice.text),
+            message=self._message(choice),
             logprobs=self._logprobs(choice.tokens),
             finish_reason=choice.finish.reason,
             stop_reason=choice.finish.stop_reason,
             token_ids=_ids(choice.tokens, wanted=self._options.prompt_ids is not None),
         )
 
+    def _message(self, choice: WholeChoice) -> AnswerMessage:
+        shape = self._shape
+        content = shape.echo + choice.content
+        calls = [
+            AnsweredCall(id=shape.new_call_id(), function=CalledFunction(name=call.name, arguments=call.arguments))
+            for call in choice.calls
+        ]
+        return AnswerMessage(
+            content=None if calls and not content and not shape.calls_only else content,
+            reasoning_content=choice.reasoning or UNSET,
+            reasoning=choice.reasoning or UNSET,
+            tool_calls=calls or UNSET,
+        )
+
+    def _delta(self, delta: AnswerDelta) -> Delta:
+        match delta:
+            case ContentDelta(text):
+                return Delta(content=text)
+            case ReasoningDelta(text):
+                return Delta(reasoning_content=text, reasoning=text)
+            case CallStarted(index, name):
+                call_id = self._shape.new_call_id()
+                return Delta(
+                    tool_calls=[
+                        CallDelta(
+                            index=index, id=call_id, type="function", function=CalledFunction(name=name, arguments="")
+                        )
+                    ]
+                )
+            case ArgumentsDelta(index, text):
+                return Delta(tool_calls=[CallDelta(index=index, function=CalledFunction(arguments=text))])
+
     def _event(self, choice: ChunkChoice) -> bytes:
-        options = self._options
-        prompt_ids: list[int] | UnsetType = UNSET
-        if options.prompt_ids is not None and not self._sent_first:
-            prompt_ids = list(options.prompt_ids)
-        self._sent_first = True
-        usage: Usage | UnsetType | None = UNSET
-        if options.include_usage:
-            running = usage_of(self._record, options, self._counts[choice.index])
-            usage = running if options.continuous_usage else None
+        usage, prompt_ids = self._counts.usage(choice.index), self._counts.prompt_ids()
         return event(self._chunk([choice], usage, prompt_ids))
 
     def _chunk(

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Update
 from api.response.logprobs import completion_logprobs
 from api.response.openai_types import Completion, CompletionChoice, Usage
-from api.response.renderer import AnswerOptions, WholeChoice, stats_of, usage_of
-from api.response.sse import encode_json, event
+from api.response.renderer import AnswerOptions, WholeChoice, error_events, stats_of, usage_of, whole_choices
+from api.response.sse import DONE, encode_json, event
+from api.response.stream_counts import StreamCounts
 
 
 class CompletionRenderer:
@@ -22,45 +24,42 @@ class CompletionRenderer:
         self._options = options
         self._echoes = echoes
         self._choices_per_prompt = record.num_choices // len(echoes)
-        self._counts = dict.fromkeys(range(record.num_choices), 0)
+        self._counts = StreamCounts(record, options)
         self._lengths = dict.fromkeys(range(record.num_choices), 0)
-        self._sent_first = False
 
     def opening(self) -> list[bytes]:
         """Nothing: text completions have no role."""
         return []
 
-    def chunk(self, update: Update) -> bytes | None:
-        """The event of one update, or None when it holds nothing to tell."""
-        self._counts[update.index] = update.num_tokens
-        if not update.text and update.finish is None and (self._options.names is None or not update.tokens):
-            return None
+    def chunks(self, update: Update) -> list[bytes]:
+        """The event of one update, if it holds anything to tell."""
+        self._counts.note(update.index, update.num_tokens)
+        text = update.content
+        if not text and update.finish is None and (self._options.names is None or not update.tokens):
+            return []
         start = self._lengths[update.index]
-        self._lengths[update.index] += len(update.text)
-        choice = self._choice(update, update.text, start)
-        options = self._options
-        usage: Usage | UnsetType | None = UNSET
-        if options.include_usage:
-            running = usage_of(self._record, options, self._counts[update.index])
-            usage = running if options.continuous_usage else None
-        prompt_ids = UNSET if self._sent_first or options.prompt_ids is None else list(options.prompt_ids)
-        self._sent_first = True
-        return event(self._answer([choice], usage, prompt_ids))
+        self._lengths[update.index] += len(text)
+        usage, prompt_ids = self._counts.usage(update.index), self._counts.prompt_ids()
+        return [event(self._answer([self._choice(update, text, start)], usage, prompt_ids))]
 
     def closing(self) -> list[bytes]:
-        """The usage chunk, when asked for."""
-        if not self._options.include_usage:
-            return []
-        return [event(self._answer([], usage_of(self._record, self._options, sum(self._counts.values())), UNSET))]
+        """The usage chunk, when asked for, and the stream's end."""
+        usage = self._counts.total()
+        return [DONE] if usage is None else [event(self._answer([], usage, UNSET)), DONE]
 
-    def body(self, choices: Sequence[WholeChoice]) -> bytes:
+    def failed(self, error: ErrorAnswer) -> list[bytes]:
+        """The error as an event, and the stream's end."""
+        return error_events(error)
+
+    def body(self, updates: Sequence[Update]) -> bytes:
         """The plain answer."""
+        choices = whole_choices(updates)
         num_generated = sum(choice.num_tokens for choice in choices)
         options = self._options
         shown = []
         for whole in choices:
             echo = self._echoes[whole.index // self._choices_per_prompt]
-            shown.append(self._choice(whole, echo + whole.text, len(echo)))
+            shown.append(self._choice(whole, echo + whole.content, len(echo)))
         return encode_json(
             Completion(
                 id=options.answer_id,

@@ -1,6 +1,6 @@
-"""One HTTP request's generation: token events of all its choices in, text with finish reasons out.
+"""One HTTP request's generation: token events of all its choices in, deltas with finish reasons out.
 
-Owns what happens between the engine and any response shape: submitting, turning tokens into text, ending a choice at
+Owns what happens between the engine and any response shape: submitting, turning tokens into deltas, ending a choice at
 a stop string, telling the engine to drop what nobody reads. Streaming and plain answers read the same updates, so
 they cannot differ. Knows no JSON and no HTTP.
 """
@@ -8,21 +8,26 @@ they cannot differ. Knows no JSON and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from runtime.engine.async_engine import AsyncEngine, EventStream
-from runtime.errors import EngineUnavailable, Overloaded, PowertrainError
+from runtime.errors import EngineUnavailable, Overloaded, PowertrainError, RequestError
 from runtime.events import Event, FinishEvent, FinishReason, TokenEvent
 from runtime.request import Request
-from runtime.text.text_stream import TextDelta, TextStream
+from runtime.text.answer_delta import AnswerDelta, ArgumentsDelta, CallStarted, ContentDelta
 
 from api.errors import GenerationFailedError
+from api.response.choice_stream import ChoiceStream, Piece, joined
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Why a choice ended: ``stop`` or ``length``. ``stop_reason`` is the stop string or stop token id, else None."""
+    """Why a choice ended: ``stop``, ``length`` or ``tool_calls``.
+
+    ``stop_reason`` is the stop string or stop token id, else None.
+    """
 
     reason: str
     stop_reason: str | int | None
@@ -30,22 +35,48 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """New text of one choice with the tokens it accounts for, and its end if this is the last.
+    """What one choice brought, the tokens that it accounts for, and its end if this is the last.
 
     ``num_tokens`` are all tokens of the choice so far.
     """
 
     index: int
-    text: str
+    deltas: tuple[AnswerDelta, ...]
     tokens: tuple[TokenEvent, ...]
     num_tokens: int
     finish: Finish | None = None
+
+    @property
+    def content(self) -> str:
+        """The new text for the reader."""
+        return "".join(delta.text for delta in self.deltas if isinstance(delta, ContentDelta))
 
 
 def merged(first: Update, second: Update) -> Update:
     """Two consecutive updates of one choice as one."""
     tokens = first.tokens + second.tokens
-    return Update(first.index, first.text + second.text, tokens, second.num_tokens, second.finish)
+    return Update(first.index, tuple(joined(first.deltas + second.deltas)), tokens, second.num_tokens, second.finish)
+
+
+def joined_texts(updates: Sequence[Update]) -> Iterator[Update]:
+    """The updates of one choice, with neighbours as one whose only delta is more of the same text."""
+    for kind, run in itertools.groupby(updates, _kind_of_text):
+        same = list(run)
+        if kind is None or len(same) == 1:
+            yield from same
+            continue
+        deltas = [delta for update in same for delta in update.deltas if not isinstance(delta, CallStarted)]
+        whole = replace(deltas[0], text="".join(delta.text for delta in deltas))
+        tokens = tuple(token for update in same for token in update.tokens)
+        yield Update(same[0].index, (whole,), tokens, same[-1].num_tokens)
+
+
+def _kind_of_text(update: Update) -> tuple[type, int] | None:
+    """What text an update is, None when it is more or less than text of one kind."""
+    if len(update.deltas) != 1 or update.finish is not None or isinstance(update.deltas[0], CallStarted):
+        return None
+    delta = update.deltas[0]
+    return type(delta), delta.index if isinstance(delta, ArgumentsDelta) else 0
 
 
 class Generation:
@@ -59,11 +90,13 @@ class Generation:
         self,
         engine: AsyncEngine,
         requests: Sequence[Request],
-        new_text: Callable[[], TextStream],
+        new_choice: Callable[[], ChoiceStream],
         on_token: Callable[[int], None],
+        blamed_field: str | None = None,
     ) -> None:
+        self._blamed_field = blamed_field
         self._on_token = on_token
-        self._texts: dict[int, TextStream] = {}
+        self._choices: dict[int, ChoiceStream] = {}
         self._streams: list[EventStream] = []
         self._merged: asyncio.Queue[tuple[int, list[Event]]] | None = None
         self._pumps: list[asyncio.Task[None]] = []
@@ -78,21 +111,22 @@ class Generation:
             self.abort()
             raise
         for index in range(len(requests) * self._num_choices):
-            self._texts[index] = new_text()
+            self._choices[index] = new_choice()
         if len(requests) > 1:
             self._start_pumps()
 
     @property
     def finished(self) -> bool:
         """True when every choice has its finish."""
-        return not self._texts
+        return not self._choices
 
     async def next(self) -> list[Update]:
         """The next updates; empty only when the generation is finished. Cancelling it loses nothing.
 
-        Raises GenerationFailedError when the engine failed, EngineUnavailable when it gave the request up.
+        Raises GenerationFailedError when the engine failed, EngineUnavailable when it gave the request up, RequestError
+        when the fault is the request's own: then it names ``blamed_field``.
         """
-        while self._texts:
+        while self._choices:
             if self._failure is not None:
                 raise self._failure
             position, events = await self._next_events()
@@ -121,17 +155,17 @@ class Generation:
         before: Update | None = None  # what the event just before this one brought
         for event in events:
             index = position * self._num_choices + event.index
-            text = self._texts.get(index)
-            if text is None:  # the choice has ended at a stop string; its later tokens are nobody's
+            choice = self._choices.get(index)
+            if choice is None:  # it has ended at a stop string; its later tokens are nobody's
                 continue
             if isinstance(event, TokenEvent):
-                before = self._push(index, text, event)
+                before = self._push(index, choice, event)
                 updates += [] if before is None else [before]
                 continue
-            self._failure = _failure(event)
+            self._failure = self._failure_of(event)
             if self._failure is not None:
                 break
-            end = self._finish(index, text, event)
+            end = self._finish(index, choice, event)
             # A finish rides on the token that brought it. Other updates stay one per token, so that the pieces of a
             # stream do not depend on how busy the event loop is.
             if before is not None and before.index == index:
@@ -141,29 +175,43 @@ class Generation:
             before = None
         return updates
 
-    def _push(self, index: int, text: TextStream, event: TokenEvent) -> Update | None:
+    def _push(self, index: int, choice: ChoiceStream, event: TokenEvent) -> Update | None:
         self._on_token(index)
         self.admitted_ns = self.admitted_ns or event.admitted_ns
-        delta = text.push(event)
-        if delta is None:
+        piece = choice.push(event)
+        if piece is None:
             return None
-        if delta.stop is None:
-            return self._update(index, text, delta, None)
-        position, choice = divmod(index, self._num_choices)
-        self._streams[position].abort(choice)  # its slot is free within a step; its siblings go on
-        return self._update(index, text, delta, Finish("stop", delta.stop))
+        if piece.stop is None:
+            return Update(index, piece.deltas, piece.tokens, choice.num_tokens)
+        position, within = divmod(index, self._num_choices)
+        self._streams[position].abort(within)  # its slot is free within a step; its siblings go on
+        return self._end(index, choice, piece, Finish("stop", piece.stop))
 
-    def _finish(self, index: int, text: TextStream, event: FinishEvent) -> Update:
+    def _finish(self, index: int, choice: ChoiceStream, event: FinishEvent) -> Update:
         self.cached_tokens = max(self.cached_tokens or 0, event.num_cached_tokens)
         self.admitted_ns = self.admitted_ns or event.timing.admitted_ns
-        delta = text.finish()
-        reason = Finish(event.reason.value, event.stop_token_id) if delta.stop is None else Finish("stop", delta.stop)
-        return self._update(index, text, delta, reason)
+        piece = choice.finish(cut=event.reason is FinishReason.LENGTH)
+        reason = Finish(event.reason.value, event.stop_token_id) if piece.stop is None else Finish("stop", piece.stop)
+        return self._end(index, choice, piece, reason)
 
-    def _update(self, index: int, text: TextStream, delta: TextDelta, finish: Finish | None) -> Update:
-        if finish is not None:
-            del self._texts[index]
-        return Update(index, delta.text, delta.tokens, text.num_tokens, finish)
+    def _end(self, index: int, choice: ChoiceStream, piece: Piece, finish: Finish) -> Update:
+        del self._choices[index]
+        seen = Finish(choice.finish_reason(finish.reason), finish.stop_reason)
+        return Update(index, piece.deltas, piece.tokens, choice.num_tokens, seen)
+
+    def _failure_of(self, event: FinishEvent) -> PowertrainError | None:
+        """The error that a choice's end stands for, None for an ordinary end."""
+        match event.reason:
+            case FinishReason.ERROR if event.for_client:
+                return RequestError(event.error or "what is asked for cannot be had", self._blamed_field)
+            case FinishReason.ERROR:
+                return GenerationFailedError(event.error or "the engine failed")
+            case FinishReason.EXPIRED:
+                return Overloaded("The request waited too long in the queue; try again later.")
+            case FinishReason.ABORT:
+                return EngineUnavailable("the server gave the request up")
+            case _:
+                return None
 
     def _start_pumps(self) -> None:
         merged: asyncio.Queue[tuple[int, list[Event]]] = asyncio.Queue()
@@ -174,16 +222,3 @@ class Generation:
 
         self._merged = merged
         self._pumps = [asyncio.ensure_future(pump(*pair)) for pair in enumerate(self._streams)]
-
-
-def _failure(event: FinishEvent) -> PowertrainError | None:
-    """The error that a choice's end stands for, None for an ordinary end."""
-    match event.reason:
-        case FinishReason.ERROR:
-            return GenerationFailedError(event.error or "the engine failed")
-        case FinishReason.EXPIRED:
-            return Overloaded("The request waited too long in the queue; try again later.")
-        case FinishReason.ABORT:
-            return EngineUnavailable("the server gave the request up")
-        case _:
-            return None

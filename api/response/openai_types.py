@@ -60,11 +60,38 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     generation_time_ms: float
 
 
-class AnswerMessage(msgspec.Struct, frozen=True):
-    """The assistant's message of a plain answer."""
+class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that the model calls: its name, and its arguments as JSON text. A stream gives the name once."""
 
-    role: str
-    content: str
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class AnsweredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of a plain answer."""
+
+    id: str
+    type: str = "function"
+    function: CalledFunction
+
+
+class CallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk adds to the ``index``-th call of its choice: first id, type and name, then arguments."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: CalledFunction
+
+
+class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The assistant's message of a plain answer. Reasoning stands under both names that clients look for."""
+
+    role: str = "assistant"
+    content: str | None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[AnsweredCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,11 +118,14 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     stats: Stats | UnsetType = UNSET
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk adds to a message."""
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[CallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.events import TokenEvent
+from runtime.text.answer_delta import ArgumentsDelta, CallStarted, ContentDelta, ReasoningDelta
 
+from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Finish, Update
 from api.response.logprobs import TokenNames
 from api.response.openai_types import PromptTokensDetails, Stats, Usage
+from api.response.sse import DONE, event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,34 +35,53 @@ class AnswerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeCall:
+    """All of one call of a tool: ``arguments`` are JSON text."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class WholeChoice:
     """All of one choice."""
 
     index: int
-    text: str
+    content: str
+    reasoning: str
+    calls: tuple[WholeCall, ...]
     tokens: tuple[TokenEvent, ...]
     num_tokens: int
     finish: Finish
 
 
 class Renderer(Protocol):
-    """Turns updates into bytes. A stream is opening, chunks, closing; a plain answer is one body."""
+    """Turns updates into bytes. A stream is opening, chunks, and closing or failed; a plain answer is one body."""
 
     def opening(self) -> list[bytes]:
         """Events before any text."""
         ...
 
-    def chunk(self, update: Update) -> bytes | None:
-        """The event of one update, or None when it holds nothing to tell."""
+    def chunks(self, update: Update) -> list[bytes]:
+        """The events of one update; none when it holds nothing to tell."""
         ...
 
     def closing(self) -> list[bytes]:
-        """Events after the last text and before ``[DONE]``."""
+        """Events after the last text: the stream's end."""
         ...
 
-    def body(self, choices: Sequence[WholeChoice]) -> bytes:
-        """The plain answer."""
+    def failed(self, error: ErrorAnswer) -> list[bytes]:
+        """Events that end a stream which cannot go on, whatever came before."""
         ...
+
+    def body(self, updates: Sequence[Update]) -> bytes:
+        """The plain answer, of all updates of all choices."""
+        ...
+
+
+def error_events(error: ErrorAnswer) -> list[bytes]:
+    """How a stream of completions ends that cannot go on."""
+    return [event(error.as_struct()), DONE]
 
 
 def usage_of(record: RequestRecord, options: AnswerOptions, num_generated: int) -> Usage:
@@ -93,5 +115,20 @@ def _whole(index: int, updates: list[Update]) -> WholeChoice:
     finish = updates[-1].finish
     if finish is None:
         raise ValueError(f"choice {index} has no finish")
+    content: list[str] = []
+    reasoning: list[str] = []
+    names: list[str] = []
+    arguments: dict[int, list[str]] = {}
+    for delta in (delta for update in updates for delta in update.deltas):
+        match delta:
+            case ContentDelta(text):
+                content.append(text)
+            case ReasoningDelta(text):
+                reasoning.append(text)
+            case CallStarted(_, name):
+                names.append(name)
+            case ArgumentsDelta(call, text):
+                arguments.setdefault(call, []).append(text)
+    calls = tuple(WholeCall(name, "".join(arguments.get(call, ()))) for call, name in enumerate(names))
     tokens = tuple(token for update in updates for token in update.tokens)
-    return WholeChoice(index, "".join(update.text for update in updates), tokens, updates[-1].num_tokens, finish)
+    return WholeChoice(index, "".join(content), "".join(reasoning), calls, tokens, updates[-1].num_tokens, finish)

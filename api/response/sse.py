@@ -1,6 +1,7 @@
 """Server-sent events as bytes, and JSON that survives any line splitter. Knows no payload.
 
-Written by hand because the contract fixes the bytes: ``data: <one line>\\n\\n``, no ``event:`` or ``id:`` lines.
+Written by hand because the contract fixes the bytes: ``data: <one line>\\n\\n``, no ``id:`` lines, and an ``event:``
+line only in responses.
 """
 
 from __future__ import annotations
@@ -27,3 +28,8 @@ def encode_json(value: object) -> bytes:
 def event(value: object) -> bytes:
     """One event whose data is the JSON of ``value``."""
     return b"data: " + encode_json(value) + b"\n\n"
+
+
+def named_event(name: str, value: object) -> bytes:
+    """The same with the event's name, one of ours, before its data."""
+    return b"event: " + name.encode("ascii") + b"\n" + event(value)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 import rich_click as click
+from runtime.commands.lazy_group import LazyGroup
 
 _COMMANDS = {
     "http": ("bench.commands.http", "http_command"),
@@ -18,22 +17,6 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.RichGroup):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{module}.{attribute} is not a command")
-        return command
-
-
-@click.group("bench", cls=_LazyGroup)
+@click.group("bench", cls=LazyGroup, table=_COMMANDS)
 def bench_group() -> None:
     """Measure an endpoint or the runtime, with the formulas and the reasons to trust the figures beside them."""

@@ -1,187 +1,58 @@
-"""`powertrain bench engine`: measures a package's runtime in process, without HTTP."""
+"""`powertrain bench engine`: its words and flags. Measuring is engine_run's."""
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import rich_click as click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from runtime.commands.help_text import examples
+from runtime.commands.model_argument import MODEL
 from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
-from runtime.errors import PowertrainError
-from runtime.loading.model_loader import ModelOptions, default_threads, plan_model, session_factory
-from runtime.package.manifest import ORT_GRAPH, load_package
-from runtime.session.session import Session
 
-from bench.environment import environment
-from bench.errors import BenchError
-from bench.in_process.bandwidth import read_bandwidth
-from bench.in_process.engine_breakdown import SAMPLINGS, measure_breakdown
-from bench.in_process.engine_report import (
-    SCHEMA,
-    SCHEMA_VERSION,
-    Breakdown,
-    EngineReport,
-    SpeedTest,
-    breakdown_table,
-    judge,
-    load_engine_report,
-    memory_table,
-    speed_table,
-    verdict_table,
+_TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
+
+
+@click.command(
+    "engine",
+    epilog=examples(
+        "powertrain bench engine smollm2-135m-instruct",
+        "powertrain bench engine models/mine -p 128,512 -b 1,8 -o results",
+        "powertrain bench engine models/mine --baseline results/engine.json",
+    ),
 )
-from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
-from bench.report.exports import write_whole
-from bench.report.tables import report_console
-
-EXIT_REGRESSION = 3
-
-
-class _Flags(msgspec.Struct, frozen=True):
-    prefill: str
-    decode: int
-    depth: str
-    batch: str
-    repetitions: int
-    chunk: int
-    threads: int | None
-    slots: int | None
-    max_model_len: int | None
-    breakdown: bool
-    breakdown_steps: int
-    output: Path | None
-    baseline: Path | None
-    threshold: float
-    output_format: str | None
-
-
-@click.command("engine")
-@click.argument("package", type=click.Path(path_type=Path))
-@click.option("--prefill", "-p", default="128,512", help="Prefill lengths (pp).")
-@click.option("--decode", "-n", type=click.IntRange(0), default=64, help="Decode steps per repetition (tg).")
-@click.option("--depth", "-d", default="0", help="Tokens already in the context.")
-@click.option("--batch", "-b", default="1,4,16", help="Sequences decoded together.")
-@click.option("--repetitions", "-r", type=click.IntRange(2), default=5, help="After one that warms up.")
+@click.argument("model", type=MODEL)
+@click.option("--prefill", "-p", panel=_TESTS, default="128,512", show_default=True, help="Prefill lengths (pp).")
+@click.option("--decode", "-n", panel=_TESTS, type=click.IntRange(0), default=64, show_default=True,
+              help="Decode steps per repetition (tg).")  # fmt: skip
+@click.option("--depth", "-d", panel=_TESTS, default="0", show_default=True, help="Tokens already in the context.")
+@click.option("--batch", "-b", panel=_TESTS, default="1,4,16", show_default=True, help="Sequences decoded together.")
+@click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
+              help="After one that warms up.")  # fmt: skip
+@click.option("--chunk", panel=_TESTS, type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS, show_default=True,
+              help="Longest prefill call; the engine's by default.")  # fmt: skip
+@click.option("--breakdown/--no-breakdown", panel=_TESTS, default=True, show_default=True,
+              help="Also take whole engine steps apart.")  # fmt: skip
+@click.option("--breakdown-steps", panel=_TESTS, type=click.IntRange(5), default=60, show_default=True,
+              help="Steps of each such test.")  # fmt: skip
+@click.option("--schema", is_flag=True, panel=_TESTS,
+              help="Also take steps apart whose rows are bound to a JSON schema.")  # fmt: skip
+@click.option("--threads", "-t", panel=_MACHINE, type=click.IntRange(1), show_default="physical cores",
+              help="Threads of the arithmetic.")  # fmt: skip
+@click.option("--slots", panel=_MACHINE, type=click.IntRange(1), show_default="the largest batch", help="Cache slots.")
+@click.option("--max-model-len", panel=_MACHINE, type=click.IntRange(16), show_default="what the tests need",
+              help="Tokens per slot.")  # fmt: skip
 @click.option(
-    "--chunk", type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS,
-    help=f"Longest prefill call; the engine's is {IDLE_PREFILL_CHUNK_TOKENS}.",
-)  # fmt: skip
-@click.option("--threads", "-t", type=click.IntRange(1), help="Default: physical cores.")
-@click.option("--slots", type=click.IntRange(1), help="Cache slots; default: the largest batch.")
-@click.option("--max-model-len", type=click.IntRange(16), help="Tokens per slot; default: what the tests need.")
-@click.option("--breakdown/--no-breakdown", default=True, help="Also take whole engine steps apart.")
-@click.option("--breakdown-steps", type=click.IntRange(5), default=60)
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the result as JSON here.")
-@click.option("--baseline", type=click.Path(path_type=Path), help="Compare with this result; exit code 3 if slower.")
-@click.option("--threshold", type=click.FloatRange(0), default=5.0, help="Per cent of change that counts.")
-@click.option("--markdown", "output_format", flag_value="markdown", help="Print Markdown.")
-@click.option("--json", "output_format", flag_value="json", help="Print JSON.")
-def engine_command(package: Path, **values: Any) -> None:  # noqa: ANN401 - typed by _Flags at once
-    """Measure the runtime of PACKAGE: prefill and decode speed, memory, and where each step's time goes."""
-    flags = _Flags(**values)
-    try:
-        baseline = load_engine_report(flags.baseline) if flags.baseline else None
-        report = _measure(package, flags)
-        if flags.output is not None:
-            write_whole(flags.output, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-        regressed = _print(report, baseline, flags)
-    except OSError as error:
-        raise click.ClickException(f"cannot write the result: {error.strerror}") from error
-    except PowertrainError as error:
-        raise click.ClickException(str(error)) from error
-    if regressed:
-        sys.exit(EXIT_REGRESSION)
+    "--output", "-o", panel=_RESULT, type=click.Path(path_type=Path), help="Write engine.json into this folder."
+)
+@click.option("--baseline", panel=_RESULT, type=click.Path(path_type=Path),
+              help="Compare with this result; exit code 3 if slower.")  # fmt: skip
+@click.option("--threshold", panel=_RESULT, type=click.FloatRange(0), default=5.0, show_default=True,
+              help="Per cent of change that counts.")  # fmt: skip
+@click.option("--markdown", "output_format", panel=_RESULT, flag_value="markdown", help="Print Markdown.")
+@click.option("--json", "output_format", panel=_RESULT, flag_value="json", help="Print JSON.")
+def engine_command(model: Path, **values: Any) -> None:  # noqa: ANN401 - typed by EngineFlags at once
+    """Measure the runtime of MODEL: prefill and decode speed, memory, and where each step's time goes."""
+    from bench.commands.engine_run import EngineFlags, run_engine
 
-
-def _measure(path: Path, flags: _Flags) -> EngineReport:
-    package = load_package(path)
-    graph = package.manifest.graphs.get(ORT_GRAPH)
-    if graph is None:
-        raise BenchError(f"package {package.manifest.name!r} holds no ONNX Runtime graph")
-    plan = SpeedPlan(
-        prefill_tokens=parse_counts(flags.prefill, "--prefill"),
-        decode_tokens=flags.decode,
-        depths=parse_counts(flags.depth, "--depth", lowest=0),
-        batches=parse_counts(flags.batch, "--batch"),
-        repetitions=flags.repetitions,
-        chunk_tokens=flags.chunk,
-    )
-    threads = flags.threads or default_threads()
-    slots = flags.slots or max(plan.batches)
-    options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
-    kv = plan_model(package, options)
-    bandwidth = read_bandwidth(threads)
-    begin = time.perf_counter()
-    session = session_factory(package, kv, options)()
-    load_s = time.perf_counter() - begin
-    try:
-        speeds, breakdowns = _run(session, plan, flags, graph.weight_bytes, bandwidth)
-    finally:
-        session.close()
-    return EngineReport(
-        schema=SCHEMA,
-        schema_version=SCHEMA_VERSION,
-        model=package.manifest.name,
-        graph_sha256=package.manifest.files[graph.path].sha256,
-        threads=threads,
-        weight_bytes=graph.weight_bytes,
-        kv_bytes_per_token=kv.bytes_per_token,
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        load_s=load_s,
-        read_bandwidth=bandwidth,
-        speeds=speeds,
-        breakdowns=breakdowns,
-        environment=environment(),
-    )
-
-
-def _run(
-    session: Session, plan: SpeedPlan, flags: _Flags, weight_bytes: int, bandwidth: float
-) -> tuple[list[SpeedTest], list[Breakdown]]:
-    """All tests with their names on the terminal while they run."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting")
-
-        def show(name: str) -> None:
-            progress.update(task, description=name)
-
-        speeds = measure_speed(session, plan, weight_bytes, bandwidth, show)
-        breakdowns = []
-        for batch in plan.batches if flags.breakdown else ():
-            for sampling in SAMPLINGS:
-                show(f"step of batch {batch}, {sampling}")
-                breakdowns.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps))
-    return speeds, breakdowns
-
-
-def _slot_tokens(flags: _Flags, plan: SpeedPlan) -> int:
-    """Tokens per slot that the tests and the breakdown need."""
-    if flags.max_model_len is not None:
-        return flags.max_model_len
-    tests = max(plan.depths) + max(*plan.prefill_tokens, plan.decode_tokens + 1)
-    return max(tests, 192 + flags.breakdown_steps + 2 * max(plan.batches) if flags.breakdown else 0)
-
-
-def _print(report: EngineReport, baseline: EngineReport | None, flags: _Flags) -> bool:
-    """Print the result; True when a test is slower than the baseline beyond the threshold."""
-    verdicts = judge(report, baseline, flags.threshold) if baseline is not None else []
-    tables = [speed_table(report), memory_table(report)]
-    if report.breakdowns:
-        tables.append(breakdown_table(report))
-    if baseline is not None:
-        tables.append(verdict_table(verdicts, report, baseline))
-    if flags.output_format == "json":
-        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-    elif flags.output_format == "markdown":
-        sys.stdout.write("\n".join(table.markdown() for table in tables))
-    else:
-        console = report_console()
-        for table in tables:
-            console.print(table.rich())
-    return any(verdict.word == "slower" for verdict in verdicts)
+    run_engine(model, EngineFlags(**values))

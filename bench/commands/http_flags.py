@@ -69,7 +69,7 @@ class HttpFlags(msgspec.Struct, frozen=True, kw_only=True):
     insecure: bool
     percentile_metrics: str | None
     metric_percentiles: str | None
-    output_dir: Path | None
+    output: Path | None
     output_format: str
     plots: bool
     explain: bool
@@ -156,7 +156,7 @@ def _refuse_contradictions(flags: HttpFlags) -> None:
         (flags.trace and flags.warmup_request_count, "a trace is replayed as recorded: no --warmup-request-count"),
         (flags.request_cancellation_delay and not flags.request_cancellation_rate,
          "--request-cancellation-delay needs --request-cancellation-rate"),
-        (flags.plots and flags.output_dir is None, "--plots needs --output-dir"),
+        (flags.plots and flags.output is None, "--plots needs --output"),
         (flags.turns > 1 and flags.trace, "--turns does not apply to a trace"),
     )  # fmt: skip
     for broken, message in rules:

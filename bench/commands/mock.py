@@ -1,54 +1,44 @@
-"""`powertrain bench mock`: serves the mock endpoint until interrupted."""
+"""`powertrain bench mock`: a chat endpoint with exact latencies or chosen faults; its words and flags."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
 from typing import Any
 
 import rich_click as click
-from rich.console import Console
+from runtime.commands.help_text import examples
 
-from bench.proof.mock_server import MOCK_MODEL, MockBehaviour, MockServer
+_TIMES, _ANSWERS, _FAULTS = "Times", "Answers", "Faults"
 
 
-@click.command("mock")
-@click.option("--host", default="127.0.0.1")
-@click.option("--port", type=click.IntRange(0, 65535), default=8001, help="0 chooses a free one.")
-@click.option("--ttft-ms", type=click.FloatRange(0), default=10.0, help="Time to first token.")
-@click.option("--itl-ms", type=click.FloatRange(0), default=5.0, help="Time between tokens.")
-@click.option("--output-tokens", type=click.IntRange(1), default=64, help="Where the request names no limit.")
-@click.option("--tokens-per-chunk", type=click.IntRange(1), default=1)
-@click.option("--reasoning-tokens", type=click.IntRange(0), default=0, help="First tokens sent as reasoning.")
-@click.option("--model", default=MOCK_MODEL)
-@click.option("--usage/--no-usage", default=True, help="Report token counts.")
-@click.option("--stream/--no-stream", default=True, help="Honour stream=true.")
-@click.option("--max-concurrency", type=click.IntRange(0), default=0, help="Answer 429 above it; 0 is no limit.")
-@click.option("--cut-after-chunks", type=click.IntRange(-1), default=-1, help="Break the connection there.")
-@click.option("--error-after-chunks", type=click.IntRange(-1), default=-1, help="Send an error event there.")
-@click.option("--fault-every", type=click.IntRange(1), default=1, help="Only every k-th request misbehaves.")
+@click.command(
+    "mock", epilog=examples("powertrain bench mock --ttft-ms 50 --itl-ms 12.8", "powertrain bench mock --port 0")
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 chooses a free one.")
+@click.option("--ttft-ms", panel=_TIMES, type=click.FloatRange(0), default=10.0, show_default=True,
+              help="Time to first token.")  # fmt: skip
+@click.option("--itl-ms", panel=_TIMES, type=click.FloatRange(0), default=5.0, show_default=True,
+              help="Time between tokens.")  # fmt: skip
+@click.option("--output-tokens", panel=_ANSWERS, type=click.IntRange(1), default=64, show_default=True,
+              help="Where the request names no limit.")  # fmt: skip
+@click.option("--tokens-per-chunk", panel=_ANSWERS, type=click.IntRange(1), default=1, show_default=True,
+              help="Tokens sent in one event.")  # fmt: skip
+@click.option("--reasoning-tokens", panel=_ANSWERS, type=click.IntRange(0), default=0, show_default=True,
+              help="First tokens sent as reasoning.")  # fmt: skip
+@click.option("--model", panel=_ANSWERS, default="mock", show_default=True, help="The name that is served.")
+@click.option("--usage/--no-usage", panel=_ANSWERS, default=True, show_default=True, help="Report token counts.")
+@click.option("--stream/--no-stream", panel=_ANSWERS, default=True, show_default=True, help="Honour stream=true.")
+@click.option("--max-concurrency", panel=_FAULTS, type=click.IntRange(0), default=0, show_default=True,
+              help="Answer 429 above it; 0 is no limit.")  # fmt: skip
+@click.option("--cut-after-chunks", panel=_FAULTS, type=click.IntRange(-1), default=-1, show_default=True,
+              help="Break the connection there; -1 never.")  # fmt: skip
+@click.option("--error-after-chunks", panel=_FAULTS, type=click.IntRange(-1), default=-1, show_default=True,
+              help="Send an error event there; -1 never.")  # fmt: skip
+@click.option("--fault-every", panel=_FAULTS, type=click.IntRange(1), default=1, show_default=True,
+              help="Only every k-th request misbehaves.")  # fmt: skip
 def mock_command(host: str, port: int, **values: Any) -> None:  # noqa: ANN401 - the fields of MockBehaviour
     """Serve a chat endpoint with exact latencies, or with chosen faults, to try a client or this benchmark on."""
-    behaviour = MockBehaviour(**values)
-    try:
-        asyncio.run(_serve(MockServer(behaviour), host, port))
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; try another --port"
-        ) from error
+    from bench.commands.mock_run import run_mock
+    from bench.proof.mock_server import MockBehaviour
 
-
-async def _serve(server: MockServer, host: str, port: int) -> None:
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[None] = loop.create_future()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.cancel)
-    listener = await loop.create_server(server.protocol, host, port)
-    bound = listener.sockets[0].getsockname()[1]
-    Console(stderr=True).print(
-        f"mock endpoint on http://{host}:{bound}/v1, model {server.behaviour.model}", highlight=False
-    )
-    with contextlib.closing(listener), contextlib.suppress(asyncio.CancelledError):
-        await stopped
+    run_mock(host, port, MockBehaviour(**values))

@@ -1,69 +1,32 @@
-"""`powertrain bench report`: saved results to one page or table, also several of them side by side."""
+"""`powertrain bench report`: saved results to one page or table; its words and flags."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import msgspec
 import rich_click as click
-from runtime.errors import PowertrainError
-
-from bench.errors import BenchError
-from bench.report.exports import report_markdown, write_whole
-from bench.report.html_report import report_html
-from bench.report.plots import write_plots
-from bench.report.results import Report, load_report
+from runtime.commands.help_text import examples
 
 
-@click.command("report")
+@click.command(
+    "report",
+    epilog=examples(
+        "powertrain bench report results/report.json",
+        "powertrain bench report before/report.json after/report.json -o compared --plots",
+    ),
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path), default=None, help="Write the HTML page here.")
-@click.option("--markdown", is_flag=True, help="Print Markdown.")
-@click.option("--plots", type=click.Path(path_type=Path), help="Write PNG and SVG files into this folder.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), show_default="that of the first of FILES",
+    help="Write report.html into this folder.",
+)  # fmt: skip
+@click.option("--markdown", is_flag=True, help="Print Markdown; a page is then written only where --output says.")
+@click.option("--plots", is_flag=True, help="Also write PNG and SVG files (needs matplotlib).")
 @click.option("--title", help="Title of the page.")
 def report_command(
-    files: tuple[Path, ...], output: Path | None, *, markdown: bool, plots: Path | None, title: str | None
+    files: tuple[Path, ...], output: Path | None, title: str | None, *, markdown: bool, plots: bool
 ) -> None:
     """Render saved report.json FILES, or compare several of them (each is named by its folder or file)."""
-    if output is None and plots is None and not markdown:
-        raise click.UsageError("say what to make: --output PAGE.html, --markdown or --plots FOLDER")
-    try:
-        report = merged([(_name(path), load_report(path)) for path in files], title)
-        if output is not None:
-            write_whole(output, report_html(report).encode())
-        if plots is not None:
-            write_plots(report, plots)
-        if markdown:
-            sys.stdout.write(report_markdown(report, definitions=False))
-    except OSError as error:
-        raise click.ClickException(f"cannot write: {error.strerror}") from error
-    except PowertrainError as error:
-        raise click.ClickException(str(error)) from error
+    from bench.commands.report_run import run_report
 
-
-def merged(named: list[tuple[str, Report]], title: str | None) -> Report:
-    """One report of all points. Targets are renamed to the reports' names when there are several. BenchError."""
-    if len(named) == 1:
-        report = named[0][1]
-        return report if title is None else msgspec.structs.replace(report, title=title)
-    if len({name for name, _ in named}) < len(named):
-        raise BenchError("two results have the same name; put them into folders or files of different names")
-    versions = {report.formula_version for _, report in named}
-    if len(versions) > 1:
-        raise BenchError(f"the results were made with different formulas (versions {sorted(versions)}); measure again")
-    points = []
-    for name, report in named:
-        several = len({point.target for point in report.points}) > 1
-        points += [
-            msgspec.structs.replace(point, target=f"{name} {point.target}" if several else name)
-            for point in report.points
-        ]
-    first = named[0][1]
-    return msgspec.structs.replace(
-        first, points=points, title=title or f"{' against '.join(name for name, _ in named)}"
-    )
-
-
-def _name(path: Path) -> str:
-    return path.parent.name if path.stem == "report" and path.parent.name else path.stem
+    run_report(files, output, title, markdown=markdown, plots=plots)

@@ -1,79 +1,28 @@
-"""`powertrain bench suite`: the short standard measurement of a package, the one that the README's table comes from.
+"""`powertrain bench suite`: the short standard measurement of a package; its words and flags.
 
-Starts the package's server in a process of its own, so that it and the client do not share an interpreter.
+It is the one that the tables of docs/numbers.md come from.
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from contextlib import nullcontext, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import rich_click as click
-from rich.console import Console
-from runtime.errors import PowertrainError
-from runtime.package.manifest import read_manifest
-
-from bench.commands.engine import engine_command
-from bench.commands.http import http_command
-from bench.http.server_process import free_port, own_server, running_server
-from bench.in_process.engine_report import load_engine_report, speed_table
-from bench.report.exports import write_whole
-from bench.report.results import load_report
-from bench.report.tables import machine_line, sweep_table
+from runtime.commands.help_text import examples
+from runtime.commands.model_argument import MODEL
 
 DEFAULT_FOLDER = Path("bench/results")
-_LOAD = ("--concurrency", "1,4,16", "--request-count", "32", "--cooldown-request-count", "16")
-_REQUEST = ("--prompt-tokens", "130", "--output-tokens", "64", "--ignore-eos", "--warmup-request-count", "2")
-_ENGINE = ("--prefill", "128,512", "--decode", "32", "--batch", "1,4,16", "--repetitions", "5")
 
 
-@click.command("suite")
-@click.argument("package", type=click.Path(path_type=Path))
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True)
-@click.option("--markdown", is_flag=True, help="Print the README's tables and nothing else.")
-def suite_command(package: Path, output_dir: Path, *, markdown: bool) -> None:
-    """Measure PACKAGE in process and through its own HTTP server; takes about three minutes."""
-    console = Console(stderr=True)
-    folder = output_dir / time.strftime("%Y%m%d-%H%M%S")
-    try:
-        console.print("runtime in process", highlight=False)
-        _quietly(engine_command, [str(package), *_ENGINE, "-o", str(folder / "engine.json")], markdown)
-        console.print("served over HTTP: 130 prompt tokens, 64 output tokens", highlight=False)
-        port = free_port()
-        server = own_server(package, port)
-        with running_server(server, port, "/health/ready") as url:
-            words = [
-                url,
-                "--model",
-                read_manifest(package).served_names[0],
-                *_LOAD,
-                *_REQUEST,
-                "--tokenizer",
-                str(package),
-                "-o",
-                str(folder),
-            ]
-            _quietly(http_command, [*words, "--title", f"{package.name}, served"], markdown)
-        tables = _readme_tables(folder)
-        write_whole(folder / "readme.md", tables.encode())
-    except PowertrainError as error:
-        raise click.ClickException(str(error)) from error
-    if markdown:
-        sys.stdout.write(tables)
-    console.print(f"results in {folder}; the page to look at is {folder / 'report.html'}", highlight=False)
+@click.command("suite", epilog=examples("powertrain bench suite smollm2-135m-instruct -o results"))
+@click.argument("model", type=MODEL)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True,
+    help="Write the results into a new folder in this one.",
+)  # fmt: skip
+@click.option("--markdown", is_flag=True, help="Print the tables in Markdown and nothing else.")
+def suite_command(model: Path, output: Path, *, markdown: bool) -> None:
+    """Measure MODEL in process and through its own HTTP server; takes about three minutes."""
+    from bench.commands.suite_run import run_suite
 
-
-def _quietly(command: click.Command, words: list[str], quiet: bool) -> None:
-    """Run one of the room's own commands in this process, with its printing switched off if ``quiet``."""
-    with redirect_stdout(StringIO()) if quiet else nullcontext():
-        command.main(words, standalone_mode=False)
-
-
-def _readme_tables(folder: Path) -> str:
-    report = load_report(folder / "report.json")
-    engine = load_engine_report(folder / "engine.json")
-    parts = (sweep_table(report.points).markdown(), speed_table(engine).markdown(), machine_line(report.environment))
-    return "\n".join(parts) + "\n"
+    run_suite(model, output, markdown=markdown)

@@ -12,6 +12,7 @@ from bench.http.http_client import HttpClient
 
 class _ModelCard(msgspec.Struct):
     id: str
+    root: str | None = None  # the model that a name stands for
 
 
 class _ModelList(msgspec.Struct):
@@ -19,19 +20,24 @@ class _ModelList(msgspec.Struct):
 
 
 async def choose_model(client: HttpClient, wanted: str | None) -> str:
-    """The model to ask for: ``wanted`` if the endpoint serves it, or the only one that it serves. BenchError."""
+    """The model to ask for: ``wanted`` if the endpoint serves it, or the only one that it serves, by its first name.
+
+    Raises BenchError.
+    """
     url = client.endpoint.url
     try:
         status, body = await client.get("/models")
-        served = [card.id for card in msgspec.json.decode(body, type=_ModelList).data] if status == 200 else []
+        cards = msgspec.json.decode(body, type=_ModelList).data if status == 200 else []
     except StreamError as error:
         raise BenchError(f"{error}; is the server running, and is this its address?") from error
     except msgspec.MsgspecError:
-        served = []
+        cards = []
+    served = [card.id for card in cards]
     if status in {401, 403}:
         raise BenchError(f"{url} answered HTTP {status}: {error_text(body)}; give --api-key-file")
     if wanted is None:
-        if len(served) == 1:
+        is_one_model = len(served) == 1 or (len({card.root for card in cards}) == 1 and cards[0].root is not None)
+        if is_one_model:
             return served[0]
         known = f"it serves {', '.join(served)}" if served else f"{url}/models lists none"
         raise BenchError(f"give --model: {known}")

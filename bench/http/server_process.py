@@ -32,7 +32,18 @@ def free_port() -> int:
 
 def own_server(package: Path, port: int) -> list[str]:
     """The command that serves a package to a benchmark: the load decides how long requests wait, not the server."""
-    command = [sys.executable, "-m", "powertrain", "serve", str(package), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "powertrain",
+        "serve",
+        str(package),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     return [*command, "--max-predicted-wait-s", "0", "--max-queue-time-s", "0"]
 
 

@@ -22,6 +22,7 @@ from runtime.engine.step_report import StepTimes
 from runtime.events import FinishEvent
 from runtime.request import Request, SamplingParams
 from runtime.session.session import Session
+from runtime.token_mask import Constraint
 
 from bench.errors import BenchError
 from bench.in_process.engine_report import Breakdown
@@ -34,10 +35,13 @@ _PROMPT_TOKENS = 128
 _WARM_STEPS = 3
 
 
-def measure_breakdown(session: Session, batch: int, sampling: str, num_steps: int) -> Breakdown:
+def measure_breakdown(
+    session: Session, batch: int, sampling: str, num_steps: int, constraint: Constraint | None = None
+) -> Breakdown:
     """Medians over ``num_steps`` decode steps that carry all ``batch`` rows and nothing else.
 
-    Prompts of 128 tokens. Raises BenchError when they do not fit, or when the engine ends a sequence with an error.
+    Every row goes by ``constraint`` if there is one. Prompts of 128 tokens. Raises BenchError when they do not fit, or
+    when the engine ends a sequence with an error.
     """
     info = session.info
     if batch > info.num_slots or _PROMPT_TOKENS + num_steps + _WARM_STEPS + batch + 2 > info.max_model_len:
@@ -51,7 +55,15 @@ def measure_breakdown(session: Session, batch: int, sampling: str, num_steps: in
     first_id = min(256, info.vocab_size - 1)
     for index in range(batch):
         prompt = tuple(rng.integers(first_id, info.vocab_size, _PROMPT_TOKENS).tolist())
-        engine.add(Request(request_id=f"r{index}", prompt_ids=prompt, sampling=params, eos_token_ids=frozenset()))
+        engine.add(
+            Request(
+                request_id=f"r{index}",
+                prompt_ids=prompt,
+                sampling=params,
+                eos_token_ids=frozenset(),
+                constraint=constraint,
+            )
+        )
     names = [field.name.removesuffix("_ns") for field in fields(StepTimes)]
     rows = _steps_us(engine, batch, names)
     times_us = rows[_WARM_STEPS : _WARM_STEPS + num_steps]
@@ -60,7 +72,7 @@ def measure_breakdown(session: Session, batch: int, sampling: str, num_steps: in
     totals = times_us.sum(axis=1)
     return Breakdown(
         batch=batch,
-        sampling=sampling,
+        sampling=sampling if constraint is None else f"{sampling}, schema",
         num_steps=len(times_us),
         parts_us=parts,
         overhead_us=float(np.median(totals - times_us[:, run_at])),

@@ -1,84 +1,78 @@
-"""``powertrain engine``: reads the command line, builds one plan per target, prints one line for each."""
+"""``powertrain engine``: its words and flags; builds one plan per target, prints one line for each."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from runtime.commands.help_text import examples
+from runtime.commands.model_argument import MODEL
 from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PowertrainError
 
 if TYPE_CHECKING:
+    from export.plan.settings import PlanSettings
     from export.plan.store import StoredPlan
 
+_WHERE, _SHAPES, _BUILD = "Where the plan is to run", "Shapes", "Building"
 
-@click.command()
-@click.argument("package", type=click.Path(path_type=Path))
-@click.option("--target", required=True, help="GPUs such as sm80,sm89 (no GPU needed), or current.")
-@click.option(
-    "--library", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="Which TensorRT [default: the one that can]."
-)
-@click.option("--max-slots", default=DEFAULT_SLOTS, show_default=True, help="Sequences that decode together.")
-@click.option("--prefill-tokens", default=512, show_default=True, help="Prompt tokens computed in one call.")
-@click.option(
-    "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time for speed."
-)
-@click.option("--workspace-mib", type=click.IntRange(0), default=0, help="Scratch memory of a kernel [default: any].")
-@click.option(
-    "--hardware-compatibility",
-    type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
-    default="none",
-    show_default=True,
-    help="Run on other GPUs too (tensorrt only).",
-)
-@click.option("--timing-cache", type=click.Path(path_type=Path), help="File of measured kernels (tensorrt only).")
-@click.option("--force", is_flag=True, help="Build even if memory or disk look too small.")
-def engine_command(
-    *,
-    package: Path,
-    target: str,
-    library: str | None,
-    max_slots: int,
-    prefill_tokens: int,
-    optimization_level: int,
-    workspace_mib: int,
-    hardware_compatibility: str,
-    timing_cache: Path | None,
-    force: bool,
-) -> None:
-    """Compile a package's graph into TensorRT plans, one per target.
 
-    PACKAGE is a folder made by 'powertrain export SOURCE --dialect ort,trt'.
+@click.command(
+    epilog=examples(
+        "powertrain engine models/mine --target sm80,sm89",
+        "powertrain engine models/mine --target current --library tensorrt",
+    )
+)
+@click.argument("model", type=MODEL)
+@click.option("--target", panel=_WHERE, required=True, help="GPUs such as sm80,sm89 (no GPU needed), or current.")
+@click.option("--library", panel=_WHERE, type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+              show_default="the one that can", help="Which TensorRT.")  # fmt: skip
+@click.option("--hardware-compatibility", panel=_WHERE, default="none", show_default=True,
+              type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
+              help="Run on other GPUs too (tensorrt only).")  # fmt: skip
+@click.option("--max-slots", panel=_SHAPES, default=DEFAULT_SLOTS, show_default=True,
+              help="Sequences that decode together.")  # fmt: skip
+@click.option("--prefill-tokens", panel=_SHAPES, default=512, show_default=True,
+              help="Prompt tokens computed in one call.")  # fmt: skip
+@click.option("--optimization-level", panel=_BUILD, type=click.IntRange(0, 5), default=3, show_default=True,
+              help="Build time for speed.")  # fmt: skip
+@click.option("--workspace-mib", panel=_BUILD, type=click.IntRange(0), default=0, show_default="any",
+              help="Scratch memory of a kernel.")  # fmt: skip
+@click.option("--timing-cache", panel=_BUILD, type=click.Path(path_type=Path),
+              help="File of measured kernels (tensorrt only).")  # fmt: skip
+@click.option("--force", panel=_BUILD, is_flag=True, help="Build even if memory or disk look too small.")
+def engine_command(model: Path, target: str, library: str | None, *, force: bool, **values: Any) -> None:  # noqa: ANN401
+    """Compile the graph of MODEL into TensorRT plans, one per target.
+
+    MODEL is a package, by folder or name, made by 'powertrain export MODEL --dialect ort,trt'.
     """
     from functools import partial
 
     from rich.console import Console
 
     from export.plan.progress import shown_progress
-    from export.plan.settings import PlanSettings
     from export.plan.store import ensure_plan
     from export.plan.targets import parse_targets
 
     console = Console(stderr=True)
-    settings = PlanSettings(
-        max_slots=max_slots,
-        prefill_tokens=prefill_tokens,
-        optimization_level=optimization_level,
-        workspace_bytes=workspace_mib * 2**20,
-        hardware_compatibility=hardware_compatibility,  # type: ignore[arg-type]  # click checked the choice
-        timing_cache=timing_cache,
-    )
     try:
+        settings = _settings(**values)
         name = library.replace("-", "_") if library else None
         for one in parse_targets(target, name):  # type: ignore[arg-type]  # click checked the choice
-            stored = ensure_plan(package, one, settings, partial(shown_progress, console), force=force)
+            stored = ensure_plan(model, one, settings, partial(shown_progress, console), force=force)
             for line in _lines(stored):
                 console.print(line, highlight=False)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise click.ClickException("cancelled; the package is as it was") from None
+
+
+def _settings(*, workspace_mib: int, **values: Any) -> PlanSettings:  # noqa: ANN401 - click checked them
+    from export.plan.settings import PlanSettings
+
+    return PlanSettings(workspace_bytes=workspace_mib * 2**20, **values)
 
 
 def _lines(stored: StoredPlan) -> list[str]:

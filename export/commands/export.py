@@ -6,42 +6,71 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from rich.console import Console
-from rich.table import Table
+from runtime.commands.help_text import examples
+from runtime.commands.model_argument import MODEL_WORD
+from runtime.commands.surroundings import surroundings
 from runtime.errors import PowertrainError
 
 if TYPE_CHECKING:
     from export.package.builder import BuildResult
     from export.source.recipe import Recipe
 
+_FORM, _QUALITY, _PACKAGE = "Form of the weights and the graph", "Quality", "Package"
+_SOURCE, _NOTHING = "Source", "Build nothing"
 
-@click.command()
-@click.argument("source")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the package [default: models/NAME].")
-@click.option("--precision", help="int8, int4, fp32, fp16, bf16, w8a8 or auto [default: the recipe's, else int8].")
-@click.option("--dialect", help="ort, or ort,trt to add TensorRT's graph [default: the recipe's, else ort].")
-@click.option("--block", type=int, help="Columns per scale: 16, 32, 64 or 128 [default: 64 at 8 bits, 32 at 4].")
-@click.option(
-    "--kv-cache", type=click.Choice(["float", "int8"]), help="Form of the cache [default: the recipe's, else float]."
-)
-@click.option("--max-model-len", type=int, help="Longest context in tokens [default: the model's, at most 8192].")
-@click.option("--max-kl", type=float, help="Fail above this mean KL in nats per token; the budget of w8a8 and auto.")
-@click.option("--no-quality", is_flag=True, help="Skip the quality report.")
-@click.option("--served-model-name", help="Names that a server answers to, separated by commas.")
-@click.option("--license", "license_name", help="SPDX name of the weights' licence, for the manifest.")
-@click.option("--revision", default="main", help="Branch, tag or commit of a hub repository.")
-@click.option("--remeasure", is_flag=True, help="Search anew for what auto or w8a8 chooses; print what pins it.")
-@click.option("--via", type=click.Choice(["native", "optimum"]), default="native", help="Who writes the graph.")
-@click.option("--optimum-python", help="Python that has Optimum installed [default: this one].")
-@click.option("--explain", "explain_only", is_flag=True, help="Print spec, sizes and memory needs; build nothing.")
-@click.option(
-    "--dry-run", is_flag=True, help="Open and check the checkpoint, say what would be written, write nothing."
-)
-def export_command(source: str, output: Path | None, revision: str, **options: Any) -> None:  # noqa: ANN401
-    """Turn a checkpoint into a model package.
 
-    SOURCE is a recipe (models/NAME.toml), a GGUF file, a Hugging Face folder or a hub repository (owner/name).
+@click.command(
+    epilog=examples(
+        "powertrain export smollm2-135m-instruct",
+        "powertrain export ~/Downloads/model.gguf --precision int4",
+        "powertrain export Qwen/Qwen3-0.6B --dialect ort,trt -o models/qwen3",
+    )
+)
+@click.argument("model", type=MODEL_WORD)
+@click.option("--precision", panel=_FORM, show_default="the recipe's, else int8",
+              help="int8, int4, fp32, fp16, bf16, w8a8 or auto.")  # fmt: skip
+@click.option("--dialect", panel=_FORM, show_default="the recipe's, else ort",
+              help="ort, or ort,trt to add TensorRT's graph.")  # fmt: skip
+@click.option("--block", panel=_FORM, type=int, show_default="64 at 8 bits, 32 at 4",
+              help="Columns per scale: 16, 32, 64 or 128.")  # fmt: skip
+@click.option("--kv-cache", panel=_FORM, type=click.Choice(["float", "int8"]),
+              show_default="the recipe's, else float", help="Form of the cache.")  # fmt: skip
+@click.option("--max-model-len", panel=_FORM, type=int, show_default="the model's, at most 8192",
+              help="Longest context in tokens.")  # fmt: skip
+@click.option("--max-kl", panel=_QUALITY, type=float, show_default="the recipe's, else 0.05",
+              help="Fail above this mean KL in nats per token; the budget of w8a8 and auto.")  # fmt: skip
+@click.option("--remeasure", panel=_QUALITY, is_flag=True,
+              help="Search anew for what w8a8 or auto chooses, and print what pins it.")  # fmt: skip
+@click.option("--no-quality", panel=_QUALITY, is_flag=True, help="Skip the quality report.")
+@click.option("-o", "--output", panel=_PACKAGE, type=click.Path(path_type=Path), show_default="NAME among the packages",
+              help="Folder of the package.")  # fmt: skip
+@click.option("--chat-template", panel=_PACKAGE, type=click.Path(path_type=Path), show_default="the checkpoint's",
+              help="File with a chat template; a model without one serves completions only.")  # fmt: skip
+@click.option("--served-model-name", panel=_PACKAGE, help="Names that a server answers to, separated by commas.")
+@click.option("--license", "license_name", panel=_PACKAGE, help="SPDX name of the weights' licence, for the manifest.")
+@click.option("--revision", panel=_SOURCE, default="main", show_default=True,
+              help="Branch, tag or commit of a hub repository.")  # fmt: skip
+@click.option("--via", panel=_SOURCE, type=click.Choice(["native", "optimum"]), default="native", show_default=True,
+              help="Who writes the graph.")  # fmt: skip
+@click.option("--optimum-python", panel=_SOURCE, show_default="this one", help="Python that has Optimum installed.")
+@click.option("--explain", "explain_only", panel=_NOTHING, is_flag=True, help="Print spec, sizes and memory needs.")
+@click.option("--dry-run", panel=_NOTHING, is_flag=True,
+              help="Open and check the checkpoint, and say what would be written.")  # fmt: skip
+@click.pass_context
+def export_command(
+    context: click.Context,
+    /,
+    model: str,
+    output: Path | None,
+    revision: str,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Turn the checkpoint MODEL into a model package.
+
+    MODEL is a recipe (its file or its name), a GGUF file, a Hugging Face folder or a hub repository (owner/name).
     """
+    from rich.console import Console
+
     from export.package.builder import build_package
     from export.package.optimum import build_optimum_package
     from export.progress import TerminalReporter
@@ -49,7 +78,7 @@ def export_command(source: str, output: Path | None, revision: str, **options: A
 
     reporter = TerminalReporter(Console(stderr=True))
     try:
-        recipe, base = recipe_from_argument(source, revision)
+        recipe, base = recipe_from_argument(model, surroundings(context).home(), revision)
         recipe = _with_options(recipe, options)
         root = output or base / recipe.name
         if options["explain_only"] or options["dry_run"]:
@@ -77,6 +106,8 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     }
     if options["dialect"]:
         changes["dialects"] = tuple(options["dialect"].split(","))
+    if options["chat_template"]:
+        changes["chat_template"] = str(options["chat_template"].absolute())
     if options["license_name"]:
         changes["license"] = options["license_name"]
     if options["served_model_name"]:
@@ -92,6 +123,9 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
 
 def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     """Print the sections; with ``root``, also check every tensor's shape and say what a build would write there."""
+    from rich.console import Console
+    from rich.table import Table
+
     from export.checkpoint.checkpoint import check_shapes
     from export.checkpoint.explain import estimate, explain
     from export.checkpoint.precision_policy import plan_keeping
@@ -103,7 +137,9 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     checkpoint = open_source(recipe, base, SilentReporter()).checkpoint
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     console = Console()
-    for title, rows in explain(checkpoint, max_model_len).items():
+    sections = explain(checkpoint, max_model_len)
+    sections["this package"] = _chosen(recipe)
+    for title, rows in sections.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         for key, value in rows.items():
             table.add_row(key, value)
@@ -115,6 +151,17 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
         console.print(
             f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True
         )
+
+
+def _chosen(recipe: Recipe) -> dict[str, str]:
+    """What the recipe and the command line ask for."""
+    limit = "not measured" if recipe.quality is None else f"mean KL of at most {recipe.quality.max_mean_kl:g}"
+    return {
+        "name": recipe.name,
+        "precision": f"{recipe.precision}, block {recipe.block or 'as usual'}, {recipe.kv_cache} cache",
+        "quality": limit,
+        "graphs": ", ".join(recipe.dialects),
+    }
 
 
 def _closing_line(result: BuildResult) -> str:

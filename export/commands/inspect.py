@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
 import rich_click as click
-from rich.console import Console
-from rich.table import Table
+from runtime.commands.help_text import examples
+from runtime.commands.model_argument import MODEL
 from runtime.errors import PowertrainError
-from runtime.package.manifest import Manifest, load_package
 
-from export.plan.summary import describe_plans
+if TYPE_CHECKING:
+    from runtime.package.manifest import Manifest
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.command(epilog=examples("powertrain inspect smollm2-135m-instruct", "powertrain inspect models/mine --json"))
+@click.argument("model", type=MODEL)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def inspect_command(folder: Path, as_json: bool) -> None:
-    """Show what a model package holds, after verifying every file's digest."""
+def inspect_command(model: Path, as_json: bool) -> None:
+    """Show what the package MODEL holds, after verifying every file's digest."""
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+    from runtime.package.manifest import load_package
+
+    from export.plan.summary import describe_plans
+
     try:
-        package = load_package(folder)
+        package = load_package(model)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     manifest = package.manifest

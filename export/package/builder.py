@@ -7,7 +7,6 @@ What a killed build leaves is never taken for a package and is removed by the ne
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -33,6 +32,8 @@ from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.writer import GRAPH_FILE
 from export.measure.gauge import Choice, model_shape, prepare_gauge
+from export.package.chat_template import with_chosen_template
+from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.opener import OpenedSource, open_source, stat_fingerprint
@@ -78,7 +79,7 @@ def build_package(
     with workspace(root) as partial:
         source = open_source(recipe, base, reporter)
         asked = msgspec.structs.replace(recipe, pinned=None) if remeasure else recipe
-        info = _fill(asked, source, partial, reporter, available_bytes)
+        info = _fill(asked, source, partial, reporter, base=base, available_bytes=available_bytes)
         if source.license_text is not None:
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
@@ -115,13 +116,13 @@ def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
 
 
 def _fill(
-    recipe: Recipe, source: OpenedSource, partial: Path, reporter: Reporter, available_bytes: int | None
+    recipe: Recipe, source: OpenedSource, partial: Path, reporter: Reporter, *, base: Path, available_bytes: int | None
 ) -> _Filled:
     """Everything but the manifest. What can be refused is refused before anything is written."""
     checkpoint = source.checkpoint
     check_shapes(checkpoint)
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
-    text = checkpoint.text_files()
+    text = with_chosen_template(checkpoint.text_files(), recipe, base)
     check_text_files(text, checkpoint.spec.vocab_size)
     kept = stored_formats(checkpoint)
     plan = plan_keeping(recipe.precision, recipe.block, kept)
@@ -227,24 +228,3 @@ def workspace(root: Path) -> Iterator[Path]:
             raise ExportError(
                 f"cannot write {root.name}: {error.strerror}; free some space or choose another folder"
             ) from error
-
-
-def put_in_place(partial: Path, root: Path) -> None:
-    """Put the finished folder in place; a package that it replaces is gone only after that."""
-    old = root.parent / f".{root.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if root.exists():
-        if any(root.iterdir()) and not (root / package.MANIFEST_FILE).is_file():
-            raise ExportError(f"{root} holds other files than a package; choose another folder with -o, or empty it")
-        root.rename(old)
-    partial.rename(root)
-    _sync_folder(root.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

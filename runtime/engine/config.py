@@ -16,13 +16,13 @@ class EngineConfig:
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
     idle_prefill_chunk_tokens  the same while nobody decodes
-    copy_bytes_per_step      bytes of cached prompts' rows copied per step while others decode: bounds how long they
-                             stall when choices start from a long cached prompt
+    copy_bytes_per_step      bytes of cache rows copied per step while others decode: bounds how long they stall when
+                             choices start from a long cached prompt, or a sequence moves to another slot
     prefix_cache             reuse the cache rows of earlier prompts
     deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
                              bit by bit
-    max_draft_tokens         tokens that prompt lookup may guess ahead while a sequence decodes alone; 0 switches it
-                             off, and so does ``deterministic``
+    max_draft_tokens         tokens that prompt lookup, or what a constraint forces, may guess ahead while a sequence
+                             decodes alone; 0 switches it off, and so does ``deterministic``
     warm_up_ids              prompt of the generation before READY: a typical one leaves what every prompt begins
                              with in the prefix cache; empty takes a few arbitrary tokens
     watchdog_s               seconds awake without progress, with work at hand, after which the engine counts as hung
@@ -42,5 +42,5 @@ class EngineConfig:
 
     @property
     def drafts(self) -> bool:
-        """True when prompt lookup may draft."""
+        """True when tokens may be guessed."""
         return self.max_draft_tokens > 0 and not self.deterministic

@@ -103,7 +103,7 @@ class Engine:
         step = Step(self.session, self._scheduler, self._totals, self._clock)
         if self._queue_limit_ns is not None:
             for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):
-                step.end(sequence, FinishReason.EXPIRED)
+                step.drawing.end(sequence, FinishReason.EXPIRED)
         return step.run()
 
     def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> Event:

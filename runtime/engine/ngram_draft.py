@@ -17,7 +17,7 @@ class NgramDraft:
 
     def __init__(self, token_ids: list[int], max_draft_tokens: int) -> None:
         self._token_ids = token_ids
-        self._max = max_draft_tokens
+        self.max_tokens = max_draft_tokens
         self._length = min(_FIRST_DRAFT_TOKENS, max_draft_tokens)
         self._num_seen = 0
         self._followers: dict[tuple[int, ...], int] = {}
@@ -37,9 +37,9 @@ class NgramDraft:
     def report(self, num_drafted: int, num_accepted: int) -> None:
         """Learn from a verified draft: all right doubles the next one, all wrong pauses for ever longer."""
         if num_accepted == num_drafted:
-            self._length = min(self._length * 2, self._max)
+            self._length = min(self._length * 2, self.max_tokens)
         elif num_accepted == 0:
-            self._length = min(_FIRST_DRAFT_TOKENS, self._max)
+            self._length = min(_FIRST_DRAFT_TOKENS, self.max_tokens)
         if num_accepted:
             self._pause = 1
             return

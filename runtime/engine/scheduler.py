@@ -1,14 +1,17 @@
 """Which sequences run in the next step, in which slots, on which tokens. Pure rules: no arrays, no clock, no model.
 
 Rules, in order:
-1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most.
+1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most. What
+   is held has nothing to decode: it keeps its slot, an idle row if others' are on both sides.
 2. Prompts are computed in chunks within a token budget per step, first admitted first, so decoding starves nobody.
 3. Waiting sequences are admitted in order of arrival while a slot and some budget are left. An accepted request
    always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
 4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
-5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range.
-6. While something decodes, a step copies rows within a budget: a long prefix comes in pieces, over several steps. A
-   hole that there is no budget for stays open, which costs the decode call an idle row.
+5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range into it.
+   What the hole retains goes to an empty slot first; without one, the slot unused for longest is emptied. A hole that
+   is the last unowned slot keeps its rows and stays open, which costs the decode call an idle row.
+6. While something decodes, a step copies rows within a budget: a long prefix or a moving sequence's rows come in
+   pieces, over several steps. What moves goes on decoding where it was until its last piece is in place.
 
 No chunk has exactly one token unless the whole prompt has: a lone token takes the decode path of the attention
 kernel, which sums in another order, and a request's result must not depend on how its prompt was cut.
@@ -22,11 +25,13 @@ from collections.abc import Iterable
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.sequence import Phase, Sequence
-from runtime.engine.slot_table import SlotTable
-from runtime.engine.step_plan import CopyKind, DecodeRow, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.slot_table import SlotMove, SlotTable
+from runtime.engine.step_plan import DecodeRow, PrefillChunk, SlotCopy, StepPlan
 from runtime.engine.token_prefix import NOTHING, TokenPrefix
 
 MIN_CHUNK_TOKENS = 2
+# A sequence grows by a row each step, so a move that copied one only would never catch up with it.
+MIN_COPY_ROWS = 2
 
 
 class Scheduler:
@@ -37,7 +42,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._config = config
         self._waiting: deque[Sequence] = deque()
-        self._copy_rows_per_step = max(1, config.copy_bytes_per_step // kv_bytes_per_token)
+        self._copy_rows_per_step = max(MIN_COPY_ROWS, config.copy_bytes_per_step // kv_bytes_per_token)
 
     @property
     def num_waiting(self) -> int:
@@ -84,7 +89,7 @@ class Scheduler:
         sequence.num_computed += 1
 
     def finish(self, sequence: Sequence, *, rows_valid: bool = True) -> None:
-        """Take a sequence out. Its rows stay on offer unless ``rows_valid`` says that they may be damaged."""
+        """Take a sequence out, and close it. Its rows stay on offer unless ``rows_valid`` says they may be damaged."""
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:
@@ -94,6 +99,7 @@ class Scheduler:
             self.slots.offer(sequence.slot, _prefix(sequence, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
         sequence.phase = Phase.FINISHED
+        sequence.close()
 
     def of_request(self, request_id: str) -> list[Sequence]:
         """The live sequences of a request."""
@@ -152,7 +158,7 @@ class Scheduler:
     def _copy_piece(self, sequence: Sequence, source: int, copies: _Copies) -> None:
         start = sequence.num_computed
         stop = start + copies.take(sequence.num_cached - start)
-        copies.planned.append(SlotCopy(CopyKind.COPY, source, sequence.slot, stop, start))
+        copies.planned.append(SlotCopy(source, sequence.slot, stop, start))
         self.slots.touch(source)
         sequence.num_computed = sequence.num_prefilled = stop
 
@@ -187,33 +193,32 @@ class Scheduler:
         return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
 
     def _close_holes(self, copies: _Copies) -> None:
-        while True:
-            decoding = sorted(s.slot for s in self.running if s.phase is Phase.DECODE)
-            if not decoding:
-                return
-            low, high = decoding[0], decoding[-1]
-            hole = next((slot for slot in range(low, high) if self.slots.owners[slot] is None), None)
-            if hole is None:
-                return
-            end = min(low, high, key=self._num_rows)
-            num_rows = max(self._num_rows(end), self._num_rows(hole))
-            kind = CopyKind.SWAP if self.slots.rows[hole] else CopyKind.COPY
-            if not copies.has_room:
-                return
-            copies.take(2 * num_rows if kind is CopyKind.SWAP else num_rows)
-            copies.planned.append(SlotCopy(kind, end, hole, num_rows))
-            self.slots.swap(end, hole)
+        while copies.has_room and (move := self._next_move()) is not None:
+            start, num_rows = move.num_copied, self.slots.num_rows(move.source)
+            move.num_copied += copies.take(num_rows - start)
+            copies.planned.append(SlotCopy(move.source, move.target, move.num_copied, start))
+            if move.num_copied == num_rows:
+                self.slots.complete(move)
 
-    def _num_rows(self, slot: int) -> int:
-        owner = self.slots.owners[slot]
-        return owner.num_computed if owner is not None else len(self.slots.rows[slot])
+    def _next_move(self) -> SlotMove | None:
+        """What closes a hole among the decoding slots, or empties one; None without a hole, or without a way."""
+        decoding = [sequence.slot for sequence in self.running if sequence.phase is Phase.DECODE]
+        low, high = min(decoding, default=0), max(decoding, default=0)
+        holes = [slot for slot in range(low, high) if self.slots.owners[slot] is None]
+        spare = self.slots.emptied() if holes else None
+        if spare is None:
+            return None
+        end = min(low, high, key=self.slots.num_rows)
+        farthest = -1 if end == low else 0  # the nearer holes are then outside of the range
+        empty = [slot for slot in holes if not self.slots.rows[slot]]
+        return self.slots.moving(end, empty[farthest]) if empty else self.slots.moving(holes[farthest], spare)
 
     def _decode_rows(self) -> tuple[int, tuple[DecodeRow, ...]]:
-        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE}
+        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE and not s.is_held}
         if not decoding:
             return 0, ()
         first, last = min(decoding), max(decoding)
-        rows = tuple(DecodeRow(decoding.get(slot), self._num_rows(slot)) for slot in range(first, last + 1))
+        rows = tuple(DecodeRow(decoding.get(slot), self.slots.num_rows(slot)) for slot in range(first, last + 1))
         return first, rows
 
 
@@ -229,9 +234,9 @@ class _Copies:
         return self._left > 0
 
     def take(self, num_rows: int) -> int:
-        """How many of ``num_rows`` fit; all of them count, so that one move larger than the budget ends it."""
+        """How many of ``num_rows`` fit; they are used up."""
         fitting = num_rows if self._left >= num_rows else int(self._left)
-        self._left -= num_rows
+        self._left -= fitting
         return fitting
 
 

@@ -5,9 +5,20 @@ A slot is owned by a sequence, or retained (unowned, with the rows of an ended o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from runtime.engine.prefix_index import PrefixIndex
 from runtime.engine.sequence import Sequence
 from runtime.engine.token_prefix import NOTHING, TokenPrefix
+
+
+@dataclass(slots=True)
+class SlotMove:
+    """Rows on their way into an empty slot: ``num_copied`` are there. The source is in use until all are."""
+
+    source: int
+    target: int
+    num_copied: int = 0
 
 
 class SlotTable:
@@ -19,6 +30,7 @@ class SlotTable:
         self._last_used: list[int] = [0] * num_slots
         self._clock = 0
         self._index = PrefixIndex()
+        self._move: SlotMove | None = None
 
     def take(self, slot: int, sequence: Sequence) -> None:
         """Give an unowned slot to a sequence; its old rows are no longer offered."""
@@ -32,20 +44,37 @@ class SlotTable:
         self.touch(slot)
 
     def offer(self, slot: int, prefix: TokenPrefix) -> None:
-        """Record the tokens whose rows in the slot later prompts may reuse."""
+        """Record the tokens whose rows in the slot later prompts may reuse. Ends a move from or to the slot."""
+        if self._move is not None and slot in {self._move.source, self._move.target}:
+            self._move = None
         self.rows[slot] = prefix
         self._index.put(slot, prefix)
 
-    def swap(self, first: int, second: int) -> None:
-        """Exchange owners and contents of two slots, as the session exchanges their rows."""
-        self.owners[first], self.owners[second] = self.owners[second], self.owners[first]
-        self._last_used[first], self._last_used[second] = self._last_used[second], self._last_used[first]
-        rows = self.rows[first], self.rows[second]
-        for slot, prefix in zip((second, first), rows, strict=True):
-            self.offer(slot, prefix)
-            owner = self.owners[slot]
-            if owner is not None:
-                owner.slot = slot
+    def num_rows(self, slot: int) -> int:
+        """How many of the slot's rows are of use."""
+        owner = self.owners[slot]
+        if owner is not None:
+            return owner.num_computed
+        if self._move is not None and slot == self._move.target:
+            return self._move.num_copied
+        return len(self.rows[slot])
+
+    def moving(self, source: int, target: int) -> SlotMove:
+        """The move between two slots, as far as it has come; another one under way is given up."""
+        if self._move is None or (self._move.source, self._move.target) != (source, target):
+            self._move = SlotMove(source, target)
+        return self._move
+
+    def complete(self, move: SlotMove) -> None:
+        """Give owner and contents of the source to the target, which holds all of its rows by now."""
+        source, target = move.source, move.target
+        owner, self.owners[source] = self.owners[source], None
+        self.owners[target] = owner
+        if owner is not None:
+            owner.slot = target
+        self._last_used[target] = self._last_used[source]
+        self.offer(target, self.rows[source])
+        self.offer(source, NOTHING)
 
     def touch(self, slot: int) -> None:
         """Mark a slot as the most recently used."""
@@ -69,3 +98,12 @@ class SlotTable:
             return (self._last_used[slot], 0, slot) if self.rows[slot] else (-1, distance, slot)
 
         return min((slot for slot, owner in enumerate(self.owners) if owner is None), key=cost, default=None)
+
+    def emptied(self) -> int | None:
+        """The slot of ``vacant`` without the rows that it retained; None if they are the only ones retained."""
+        slot = self.vacant()
+        if slot is not None and self.rows[slot]:
+            if self.owners.count(None) == 1:
+                return None
+            self.offer(slot, NOTHING)
+        return slot

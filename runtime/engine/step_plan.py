@@ -6,27 +6,18 @@ Order of execution: ``copies``, then the decode call, then ``prefills`` in order
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from runtime.engine.sequence import Sequence
 
 
-class CopyKind(Enum):
-    """``COPY`` leaves the source as it is; ``SWAP`` exchanges both slots' rows."""
-
-    COPY = auto()
-    SWAP = auto()
-
-
 @dataclass(frozen=True, slots=True)
 class SlotCopy:
-    """Move the cache rows ``start`` to ``num_tokens`` between two slots; ``start`` is 0 for a swap."""
+    """Copy the cache rows ``start`` to ``num_tokens`` from one slot to another."""
 
-    kind: CopyKind
     source: int
     target: int
     num_tokens: int
-    start: int = 0
+    start: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ class EngineWorker:
         session: Session | None = None
         try:
             session = self._session_factory()
+            if self._closing:
+                return
             if not session.info.batch_invariant:
                 _LOG.warning(
                     "backend %s: a request's numbers may depend on what runs beside it, in the last bits",

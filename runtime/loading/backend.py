@@ -67,7 +67,7 @@ ON_CPU = BackendChoice(Backend.CPU, ("the default",))
 
 def probe_in_subprocess(backend: Backend) -> ProbeResult:
     """Run ``runtime.loading.backend_probe`` for a backend; a crash or a hang is a problem like any other."""
-    command = [sys.executable, "-m", "runtime.loading.backend_probe", backend.module]
+    command = [sys.executable, "-P", "-m", "runtime.loading.backend_probe", backend.module]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_PROBE_TIMEOUT_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:

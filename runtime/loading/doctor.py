@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.errors import PackageError
+from runtime.install import has_runtime, install_line, runtime_line
 from runtime.loading.backend import Backend, Probe, probe_in_subprocess
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.plan_choice import RunningLibrary, judge_plans
-from runtime.package.manifest import ORT_GRAPH, Package, load_package
+from runtime.package.home import as_typed
+from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, Package, load_package
 from runtime.package.plan_sidecar import TRT_GRAPH, plan_targets
 from runtime.session.kv_budget import available_memory_bytes
 
@@ -22,6 +25,8 @@ State = Literal["ok", "missing", "problem"]
 
 _GIB = 2**30
 _CPUINFO = Path("/proc/cpuinfo")
+_PCI_DEVICES = Path("/sys/bus/pci/devices")
+_NVIDIA = "0x10de"
 _CPU_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
 
 
@@ -41,23 +46,12 @@ def examine(
     """Findings about the processor, the GPU, each backend's libraries, and what of each package can run here."""
     report = gpus()
     findings = [_cpu(), *_gpus(report), _builder()]
-    libraries: dict[Backend, str] = {}
-    for backend in (Backend.CUDA, Backend.TENSORRT, Backend.TENSORRT_RTX):
-        finding, version = _backend(backend, probe, has_gpu=bool(report.gpus))
-        findings.append(finding)
-        if version:
-            libraries[backend] = version
+    backends, libraries = _backends(probe, has_gpu=bool(report.gpus))
+    findings += backends
     gpu = report.gpus[0] if report.gpus else None
     for root in packages:
         findings += _package(root, libraries, gpu)
     return findings
-
-
-def find_packages(folder: Path) -> list[Path]:
-    """Packages below ``folder``, such as ``models/``; the folder itself if it is one."""
-    if (folder / "manifest.json").is_file():
-        return [folder]
-    return sorted(path.parent for path in folder.glob("*/manifest.json"))
 
 
 def _cpu() -> Finding:
@@ -69,11 +63,16 @@ def _cpu() -> Finding:
         "no vector features that are known here"
     ]
     cores, memory = len(os.sched_getaffinity(0)), available_memory_bytes() / _GIB
-    return Finding("cpu", "ok", f"{cores} cores, {', '.join(known)}, {memory:.1f} GiB of memory available")
+    text = f"{cores} cores, {', '.join(known)}, {memory:.1f} GiB of memory available"
+    if not has_runtime():
+        return Finding("cpu", "problem", f"{text}; ONNX Runtime is not installed, so nothing runs", runtime_line())
+    return Finding("cpu", "ok", text)
 
 
 def _gpus(report: GpuReport) -> list[Finding]:
     if not report.gpus:
+        if not _has_nvidia_device():
+            return [Finding("gpu", "missing", "no NVIDIA GPU in this machine")]
         return [Finding("gpu", "missing", report.problem, report.fix)]
     return [
         Finding(
@@ -86,22 +85,34 @@ def _gpus(report: GpuReport) -> list[Finding]:
     ]
 
 
+def _has_nvidia_device() -> bool:
+    """Whether a card of NVIDIA's is on the bus; True where nobody can tell."""
+    vendors = list(_PCI_DEVICES.glob("*/vendor"))
+    return not vendors or any(path.read_text(encoding="ascii").strip() == _NVIDIA for path in vendors)
+
+
 def _builder() -> Finding:
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        text = "plans cannot be built without a GPU: tensorrt-rtx is not installed"
-        return Finding("builder", "missing", text, "pip install 'powertrain[tensorrt-rtx]'")
+        text = "TensorRT plans for other machines cannot be built: tensorrt-rtx is not installed"
+        fits = platform.system() == "Linux" and platform.machine() == "x86_64"
+        return Finding("builder", "missing", text, install_line("tensorrt-rtx", "tensorrt-rtx") if fits else "")
     version = metadata.version("tensorrt-rtx")
     return Finding("builder", "ok", f"tensorrt-rtx {version} builds plans for other machines, no GPU needed")
 
 
-def _backend(backend: Backend, probe: Probe, *, has_gpu: bool) -> tuple[Finding, str]:
-    """A finding, and the version of the library if it works."""
-    result = probe(backend)
-    if not result.problem:
-        return Finding(backend, "ok", f"{backend.module} {result.version} works"), result.version
-    if has_gpu:
-        return Finding(backend, "problem", result.problem, result.fix), ""
-    return Finding(backend, "missing", f"{result.problem}; of no use without a GPU"), ""
+def _backends(probe: Probe, *, has_gpu: bool) -> tuple[list[Finding], dict[Backend, str]]:
+    """A finding per library for GPUs, and the versions of those that work. One that works makes others optional."""
+    results = {backend: probe(backend) for backend in (Backend.CUDA, Backend.TENSORRT, Backend.TENSORRT_RTX)}
+    working = {backend: result.version for backend, result in results.items() if not result.problem}
+    findings = []
+    for backend, result in results.items():
+        if backend in working:
+            findings.append(Finding(backend, "ok", f"{backend.module} {result.version} works"))
+        elif has_gpu:
+            findings.append(Finding(backend, "missing" if working else "problem", result.problem, result.fix))
+        else:
+            findings.append(Finding(backend, "missing", f"{result.problem}; of no use without a GPU"))
+    return findings, working
 
 
 def _package(root: Path, libraries: dict[Backend, str], gpu: Gpu | None) -> list[Finding]:
@@ -109,24 +120,41 @@ def _package(root: Path, libraries: dict[Backend, str], gpu: Gpu | None) -> list
     try:
         package = load_package(root)
     except PackageError as error:
-        return [Finding(topic, "problem", str(error), f"powertrain export {root}.toml")]
-    graphs = package.manifest.graphs
-    size = sum(info.size for info in package.manifest.files.values()) / 2**20
-    if ORT_GRAPH in graphs:
-        findings = [Finding(topic, "ok", f"whole, {size:.0f} MiB; runs on the CPU", f"powertrain serve {root}")]
-    else:
-        findings = [Finding(topic, "problem", "no graph for the CPU", "powertrain export SOURCE --dialect ort,trt")]
-    if TRT_GRAPH not in graphs:
+        recipe = root.with_name(f"{root.name}.toml")
+        return [Finding(topic, "problem", str(error), f"powertrain export {recipe if recipe.is_file() else 'MODEL'}")]
+    findings = [_graph(package, gpu)]
+    if gpu is None and not plan_targets(root):
+        return findings  # TensorRT is nothing to this machine
+    if TRT_GRAPH not in package.manifest.graphs:
         text = "no graph for TensorRT, so no plan can be built"
-        return [*findings, Finding(topic, "missing", text, "powertrain export SOURCE --dialect ort,trt")]
+        return [*findings, Finding(topic, "missing", text, "powertrain export MODEL --dialect ort,trt")]
     return findings + _plans(package, libraries, gpu)
+
+
+def _graph(package: Package, gpu: Gpu | None) -> Finding:
+    """Whether ONNX Runtime can run the package here: its own graph, or the one that Optimum wrote."""
+    graphs, topic = package.manifest.graphs, package.root.name
+    graph = graphs.get(ORT_GRAPH) or graphs.get(OPTIMUM_GRAPH)
+    if graph is None:
+        return Finding(topic, "problem", "no graph for the CPU", "powertrain export MODEL --dialect ort,trt")
+    size = sum(info.size for info in package.manifest.files.values()) / 2**20
+    writer = "" if ORT_GRAPH in graphs else ", written by Optimum"
+    what, serve = f"whole, {size:.0f} MiB{writer}", f"powertrain serve {as_typed(package.root)}"
+    if "cpu" in graph.providers:
+        return Finding(topic, "ok", f"{what}; runs on the CPU", serve)
+    if gpu is not None:
+        return Finding(topic, "ok", f"{what}; {graph.kv_dtype}, runs on a GPU only", serve)
+    text = f"{what}; {graph.kv_dtype}, which runs on a GPU only, and there is none"
+    return Finding(topic, "problem", text, "powertrain export MODEL --precision int8")
 
 
 def _plans(package: Package, libraries: dict[Backend, str], gpu: Gpu | None) -> list[Finding]:
     topic, targets = package.root.name, plan_targets(package.root)
     if not targets:
-        target = gpu.sm if gpu else "sm89"
-        return [Finding(topic, "missing", "no plan built", f"powertrain engine {package.root} --target {target}")]
+        target = gpu.sm if gpu else "current"
+        return [
+            Finding(topic, "missing", "no plan built", f"powertrain engine {as_typed(package.root)} --target {target}")
+        ]
     running = [RunningLibrary(backend.module, version) for backend, version in libraries.items() if backend != "cuda"]
     if gpu is None or not running:
         why = "there is no GPU" if gpu is None else "no TensorRT library works"

@@ -44,7 +44,8 @@ def find_gpus(tool: str | None = None) -> GpuReport:
     """Ask the driver. ``tool`` is the path of ``nvidia-smi``, None to look for it."""
     path = tool or shutil.which("nvidia-smi")
     if path is None:
-        return GpuReport((), "no NVIDIA driver: nvidia-smi is not on the PATH", "apt install nvidia-driver")
+        fix = "apt install nvidia-driver" if shutil.which("apt") else "install NVIDIA's driver"
+        return GpuReport((), "no NVIDIA driver: nvidia-smi is not on the PATH", fix)
     command = [path, _QUERY, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603

@@ -119,7 +119,7 @@ def _script_rows(session: Session) -> FloatArray:
         rows.append(session.decode(0, ids, np.array(lengths)).copy())
         lengths = [length + 1 for length in lengths]
     if num_slots == 2:
-        session.swap_slots(0, 1, lengths[0])
+        session.copy_slot(0, 1, lengths[0])
         rows.append(session.decode(1, texts[0][lengths[0] : lengths[0] + 1], np.array(lengths[:1])).copy())
     return np.concatenate(rows)
 

@@ -203,7 +203,7 @@ def read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         raise PackageError(
             f"no model package at {root}: {MANIFEST_FILE} is missing; "
-            f"build one with 'powertrain export SOURCE -o {root}'"
+            f"build one with 'powertrain export MODEL -o {root}'"
         )
     if path.is_symlink() or path.stat().st_nlink > 1:
         raise PackageError(f"{root.name}: {MANIFEST_FILE} is a link; packages hold plain files only")

@@ -100,7 +100,7 @@ def graph_digests(package: Package) -> dict[str, str]:
     if graph is None:
         raise PlanError(
             f"package {package.manifest.name!r} holds no graph for TensorRT; "
-            "build it with 'powertrain export SOURCE --dialect ort,trt'"
+            "build it with 'powertrain export MODEL --dialect ort,trt'"
         )
     return {name: info.sha256 for name, info in package.manifest.files.items() if name.startswith(graph.path)}
 

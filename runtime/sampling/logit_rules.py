@@ -50,6 +50,17 @@ class LogitRules:
             or params.repetition_penalty != 1.0
         )
 
+    @property
+    def banning(self) -> list[str]:
+        """The request's fields that ban tokens now, in the order in which they are applied."""
+        params = self._params
+        in_force = {
+            "allowed_token_ids": bool(params.allowed_token_ids),
+            "bad_words": bool(params.bad_words),
+            "min_tokens": self._num_generated < params.min_tokens,
+        }
+        return [name for name, is_in_force in in_force.items() if is_in_force]
+
     def apply(self, logits: FloatArray) -> None:
         """Change a row of logits [V] in place."""
         if self.is_neutral:

@@ -68,10 +68,6 @@ class Session(Protocol):
         """
         ...
 
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """Exchange the first ``num_tokens`` cache rows of two slots."""
-        ...
-
     def close(self) -> None:
         """Release the backend and the cache."""
         ...

@@ -49,6 +49,10 @@ class AnswerParser(Protocol):
         """What these characters settle; text that may still become a mark or a call is held back. Never raises."""
         ...
 
-    def finish(self) -> list[AnswerDelta]:
-        """The rest, at the end of the text. What was held back and became no call comes out as content."""
+    def finish(self, *, cut: bool = False) -> list[AnswerDelta]:
+        """The rest, at the end of the text. What was held back and became no call comes out as content.
+
+        ``cut`` says that the text ends before its end (finish reason ``length``): then a call that is settled comes
+        out as far as it goes, and what may have become a mark or a call is dropped.
+        """
         ...

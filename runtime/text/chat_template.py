@@ -8,6 +8,7 @@ tokenizer, no request and no HTTP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -17,9 +18,15 @@ from runtime.errors import TemplateError
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import RESERVED_NAMES, Job, Rendering
 
+_BLOCK = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
+_TEXT = re.compile(r"'[^']*'|\"[^\"]*\"")
+
 
 class ChatTemplate:
     """One template and the worker that renders it. Raises TemplateError when the source is too long.
+
+    ``knows_tools``: it tells the model of the tools that it is given. ``knows_tool_turns``: it writes earlier calls and
+    their results. ``knows_developer``: it knows that role.
 
     Safe to use from any thread. ``prove`` says whether the source compiles; a rendering would say the same.
     """
@@ -34,14 +41,17 @@ class ChatTemplate:
         allowed = worker.limits.source_chars
         if len(source) > allowed:
             raise TemplateError(f"the chat template has {len(source)} characters, allowed are {allowed}")
-        self._source = source
+        self.source = source
         self._clock = clock
         self.worker = worker
         self.knows_developer = "developer" in source
+        blocks = _BLOCK.findall(source)
+        self.knows_tools = any(re.search(r"\btools\b", _TEXT.sub("", block)) for block in blocks)
+        self.knows_tool_turns = any(re.search(r"""tool_calls|'tool'|"tool\"""", block) for block in blocks)
 
     def submit_proof(self) -> Future[Rendering]:
         """A future that fails with TemplateError when the template cannot be compiled."""
-        return self.worker.submit(Job(source=self._source, now=self._now()))
+        return self.worker.submit(Job(source=self.source, now=self._now()))
 
     def prove(self) -> None:
         """Raise TemplateError when the template cannot be compiled."""
@@ -68,7 +78,7 @@ class ChatTemplate:
         ``raise_exception``. Raises Overloaded when too many renderings wait.
         """
         job = Job(
-            source=self._source,
+            source=self.source,
             now=self._now(),
             messages=[dict(message) for message in messages],
             tools=None if tools is None else list(tools),

@@ -5,6 +5,9 @@ with the text they belong to. Knows no HTTP, no engine and no other choice.
 
 Text is the UTF-8 of the tokens' bytes. An incomplete character waits for the tokens that complete it; bytes that no
 token can complete become U+FFFD, one for each maximal ill-formed part as the Unicode standard recommends (3.9, D93b).
+
+Under a constraint a stop string ends the choice only where what is left of the text satisfies the constraint, which
+the tokens tell (``TokenEvent.ends``); elsewhere it is text like any other.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ class TextRules:
 
     ``end_token_ids`` are the tokens whose arrival ends the choice (the model's own end tokens unless ignored, and the
     request's): their text is left out unless ``include_stop``. ``min_tokens`` is the number of tokens in whose text
-    no stop string is looked for.
+    no stop string is looked for. ``constrained``: the text is to satisfy a constraint, so end tokens never show in it.
+    ``shown_ids`` are control tokens whose text is shown whatever becomes of the others'.
     """
 
     stops: tuple[str, ...] = ()
@@ -31,6 +35,8 @@ class TextRules:
     skip_special_tokens: bool = True
     min_tokens: int = 0
     end_token_ids: frozenset[int] = field(default_factory=frozenset)
+    constrained: bool = False
+    shown_ids: frozenset[int] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +55,15 @@ class TextStream:
     piece with ``stop`` the choice is over: the caller pushes nothing more.
     """
 
-    __slots__ = ("_decoder", "_matcher", "_pending", "_rules", "_tokenizer", "_unshown", "num_tokens")
+    __slots__ = ("_cuts", "_decoder", "_matcher", "_pending", "_rules", "_tokenizer", "_unshown", "num_tokens")
 
     def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
         self._tokenizer = tokenizer
         self._rules = rules
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._matcher = StopMatcher(rules.stops) if rules.stops else None
+        self._matcher = StopMatcher(rules.stops, keeps_stop=rules.include_stop) if rules.stops else None
         self._unshown = ""
+        self._cuts: set[int] | None = set() if rules.constrained and rules.stops else None
         self._pending: list[TokenEvent] = []  # tokens that no piece accounts for yet
         self.num_tokens = 0
 
@@ -64,7 +71,7 @@ class TextStream:
         """Add one token. Returns the text that may now be shown, or None while everything is held back."""
         self.num_tokens += 1
         self._pending.append(event)
-        self._unshown += self._decoder.decode(self._visible_bytes(event.token_id))
+        self._decode(event)
         held = 0
         if matcher := self._active_matcher():
             if (delta := self._cut(matcher)) is not None:
@@ -82,25 +89,42 @@ class TextStream:
         matcher = self._active_matcher()
         return (matcher and self._cut(matcher)) or self._release(len(self._unshown))
 
+    def _decode(self, event: TokenEvent) -> None:
+        """Add a token's text, and note at which places of the unshown text the text satisfies its constraint."""
+        visible = self._visible_bytes(event.token_id)
+        done = 0
+        if self._cuts is not None:
+            ends = event.ends
+            if not visible and event.token_id not in self._rules.end_token_ids:  # its text counts, though not seen
+                self._cuts.discard(len(self._unshown))
+                ends = (0,) if len(self._tokenizer.token_bytes(event.token_id)) in ends else ()
+            for end in ends:
+                self._unshown += self._decoder.decode(visible[done:end])
+                done = end
+                if not self._decoder.getstate()[0]:  # not inside a character
+                    self._cuts.add(len(self._unshown))
+        self._unshown += self._decoder.decode(visible[done:])
+
     def _active_matcher(self) -> StopMatcher | None:
         return self._matcher if self.num_tokens > self._rules.min_tokens else None
 
     def _cut(self, matcher: StopMatcher) -> TextDelta | None:
         """The text up to a stop string in what was not shown yet, if there is one."""
-        match = matcher.find(self._unshown)
-        if match is None:
-            return None
-        return self._release(match.start + (len(match.stop) if self._rules.include_stop else 0), match.stop)
+        match = matcher.find(self._unshown, self._cuts)
+        return None if match is None else self._release(match.cut, match.stop)
 
     def _visible_bytes(self, token_id: int) -> bytes:
-        if token_id in self._rules.end_token_ids and not self._rules.include_stop:
+        if token_id in self._rules.end_token_ids and (self._rules.constrained or not self._rules.include_stop):
             return b""
-        if self._rules.skip_special_tokens and token_id in self._tokenizer.special_ids:
+        is_hidden = token_id in self._tokenizer.special_ids and token_id not in self._rules.shown_ids
+        if is_hidden and self._rules.skip_special_tokens:
             return b""
         return self._tokenizer.token_bytes(token_id)
 
     def _release(self, end: int, stop: str | None = None) -> TextDelta:
         delta = TextDelta(self._unshown[:end], tuple(self._pending), stop)
         self._unshown = self._unshown[end:]
+        if self._cuts:
+            self._cuts = {place - end for place in self._cuts if place >= end}
         self._pending.clear()
         return delta

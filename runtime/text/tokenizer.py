@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import tokenizers
 
+from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import PackageError, RequestError
 from runtime.package.limits import MAX_TOKENIZER_BYTES, MAX_VOCAB_SIZE, decode_document
 from runtime.package.manifest import TOKENIZER_FILE, Package
@@ -95,6 +96,10 @@ class Tokenizer:
         self._check_controls(ids, written, add_special_tokens=add_special_tokens)
         return ids
 
+    def names_control_token(self, text: str) -> bool:
+        """True when a control token's name stands in a text."""
+        return self._control_pattern is not None and self._control_pattern.search(text) is not None
+
     def fewest_tokens(self, text: str) -> int:
         """A number of tokens that the text surely has, without encoding it; 0 when its length tells nothing."""
         return self._bound.fewest_tokens(text)
@@ -120,6 +125,15 @@ class Tokenizer:
         """Name of a token in the vocabulary, as ``tokenizer.json`` spells it."""
         found = self._tokenizer.id_to_token(token_id)
         return None if found is None else str(found)
+
+    def vocabulary(self, end_ids: Iterable[int]) -> Vocabulary:
+        """The tokens as a constraint sees them. ``end_ids`` are the model's own end tokens, at least one."""
+        return Vocabulary(
+            token_bytes=tuple(self._bytes[: self.vocab_size]),
+            control_ids=dict(self._controls),
+            end_ids=tuple(sorted(end_ids)),
+            encode=self.encode_plain,
+        )
 
     def prepare(self) -> None:
         """Build now what the first text would otherwise wait for."""

@@ -9,6 +9,7 @@ client are the real things. The last user message is the model's program:
 ``*text``      say the text over and over
 ``?``          draw letters a to z, all equally likely, without end
 ``!3:text``    say the text, but fail before token 3 (counted from 0)
+``~``          love white space above all else, and end tokens least
 =============  =====================================================================
 """
 
@@ -28,6 +29,7 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
+from api.answer_formats import answer_formats
 from api.controllers.service import Service
 from api.observe.metrics import ServerMetrics
 from api.process.launch import bind, engine_config
@@ -35,6 +37,7 @@ from api.process.server import Server
 from api.request.reception import new_reception
 from api.served_model import ServedModel
 from api.server_settings import Settings
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import DeviceError
 from runtime.text.chat_template import ChatTemplate
@@ -44,7 +47,7 @@ from runtime.text.token_bytes import byte_alphabet
 from runtime.text.tokenizer import Tokenizer
 from tests.fakes import Call, ScriptedSession
 
-IM_START, IM_END, CONTROL = 256, 257, 258
+IM_START, IM_END, CONTROL, TOOL_CALLS = 256, 257, 258, 280
 PIECES = ("hello", " world", "gani", "vol", "unteer", " or", "zation", "stop", " STOP", "\n\n")
 PIECE_IDS = {piece: 260 + position for position, piece in enumerate(PIECES)}
 VOCAB_SIZE = 512
@@ -58,6 +61,17 @@ TEMPLATE = (
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+TOOL_TEMPLATE = (
+    '{% if tools %}<|im_start|>system\n{{ tools | tojson }} <tool_call>{"name": ..., "arguments": ...}</tool_call>'
+    "<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined %}{{ '<think>\n' if enable_thinking else '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{% endif %}"
+)
+"""Of a model that knows tools in Hermes's form and reasoning sections."""
 _ASSISTANT = list(b"assistant\n")
 
 
@@ -75,7 +89,7 @@ def tokenizer_json() -> bytes:
     """A byte-level tokenizer: ids 0..255 are the bytes, then control tokens, then pieces that text never encodes to."""
     characters = {byte: character for character, byte in byte_alphabet().items()}
     vocab = {characters[byte]: byte for byte in range(256)}
-    specials = {"<|im_start|>": IM_START, "<|im_end|>": IM_END, "<|control|>": CONTROL}
+    specials = {"<|im_start|>": IM_START, "<|im_end|>": IM_END, "<|control|>": CONTROL, "[TOOL_CALLS]": TOOL_CALLS}
     vocab |= specials
     vocab |= {"".join(characters[byte] for byte in piece.encode()): token_id for piece, token_id in PIECE_IDS.items()}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -103,6 +117,11 @@ def model_script(history: list[int]) -> int | NDArray[np.float32]:
     if program.startswith(b"?"):
         logits = np.full(VOCAB_SIZE, -30.0, np.float32)
         logits[ord("a") : ord("z") + 1] = 0.0
+        return logits
+    if program.startswith(b"~"):
+        logits = np.zeros(VOCAB_SIZE, np.float32)
+        logits[[ord(character) for character in " \n\t\r"]] = 30.0
+        logits[IM_END] = -30.0
         return logits
     if re.fullmatch(rb"#\d+(,\d+)*", program):
         tokens = [int(part) % VOCAB_SIZE for part in program[1:].split(b",")]
@@ -269,13 +288,16 @@ def running_server(
     worker = _WORKER if template_limits is None else TemplateWorker(limits=template_limits)
     chat_template = ChatTemplate(template, worker)
     chat_template.prove()
+    tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
     model = ServedModel(
         names=chosen.served_model_name or NAMES,
         created_unix=1_700_000_000,
         max_model_len=max_model_len,
-        tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
+        tokenizer=tokenizer,
         template=chat_template,
         eos_token_ids=frozenset({IM_END}),
+        compiler=ConstraintCompiler(tokenizer.vocabulary({IM_END})),
+        answers=answer_formats(chosen, chat_template, tokenizer),
         license_name="Apache-2.0",
         license_text="Do as you please.\n",
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),

@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from api.answer_formats import answer_formats
 from api.errors import SettingsError
-from api.process.cli import find_package_folder, serve_command
+from api.process.cli import serve_command
 from api.process.launch import bind
 from api.server_settings import Settings
-from api.settings import resolve_settings
-from runtime.errors import PackageError
+from api.settings import models_home, resolve_settings
+from runtime.commands.surroundings import Surroundings
+from runtime.errors import UnknownParser
+from runtime.text.chat_template import ChatTemplate
+from runtime.text.template.process import TemplateWorker
+from runtime.text.tokenizer import Tokenizer
+from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.paths import ROOT
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -56,6 +63,7 @@ def test_lists_and_switches_from_the_environment() -> None:
     ("environ", "message"),
     [
         ({"POWERTRAIN_PROT": "1"}, "unknown settings in the environment: POWERTRAIN_PROT"),
+        ({"POWERTRAIN_PROT": "1"}, "Did you mean 'POWERTRAIN_PORT'?"),
         ({"POWERTRAIN_PORT": "abc"}, "port .from POWERTRAIN_PORT.: 'abc' does not fit"),
         ({"POWERTRAIN_PORT": "70000"}, "port: 70000 is above 65535"),
         ({"POWERTRAIN_PREFIX_CACHE": "maybe"}, "prefix_cache .from POWERTRAIN_PREFIX_CACHE."),
@@ -89,7 +97,7 @@ def test_public_addresses_need_a_key_or_consent() -> None:
 def test_files_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text("prot = 1\n")
-    with pytest.raises(SettingsError, match="unknown settings: prot"):
+    with pytest.raises(SettingsError, match=r"unknown settings: prot\. Did you mean 'port'\?"):
         resolve_settings({}, file, {})
     file.write_text("port = ")
     with pytest.raises(SettingsError, match="not readable"):
@@ -101,15 +109,22 @@ def test_files_are_checked(tmp_path: Path) -> None:
         resolve_settings({}, file, {"POWERTRAIN_CONFIG": str(file), "POWERTRAIN_PORT": "x"})
 
 
-def test_print_config_shows_origins_and_hides_keys() -> None:
-    result = CliRunner().invoke(serve_command, ["--print-config", "--port", "9"], env={"POWERTRAIN_API_KEY": "s3cret"})
+def test_print_config_is_a_file_that_gives_the_same_settings_and_hides_keys(tmp_path: Path) -> None:
+    words = ["--print-config", "--port", "9", "--served-model-name", 'a "b",c\\d', "--kv-cache-share", "0.00001"]
+    result = CliRunner().invoke(serve_command, words, env={"POWERTRAIN_API_KEY": "s3cret"})
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert "port = 9  # --port" in lines
-    assert 'api_key = "<hidden>"  # POWERTRAIN_API_KEY' in lines
+    at = lines.index("port = 9  # --port")
+    assert lines[at - 1] == "# Port to listen on; 0 takes a free one."
+    assert '# api_key = "<hidden>"  # POWERTRAIN_API_KEY' in lines
+    assert "# max_model_len =  # default" in lines
     assert "max_queue = 256  # default" in lines
+    assert "## Engine" in lines
     assert "s3cret" not in result.output
-    assert len(lines) == len(Settings.__dataclass_fields__)
+    file = tmp_path / "serve.toml"
+    file.write_text(result.output)
+    given = {"port": 9, "served_model_name": ('a "b"', "c\\d"), "kv_cache_share": 1e-5}
+    assert resolve_settings({}, file, {}).settings == resolve_settings(given, environ={}).settings
 
 
 def test_flags_of_every_kind() -> None:
@@ -141,11 +156,12 @@ def test_flags_of_every_kind() -> None:
 
 def test_the_command_line_fails_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(serve_command, ["--port", "0"])
+    around = Surroundings(home=lambda: tmp_path)
+    result = CliRunner().invoke(serve_command, ["--port", "0"], obj=around)
     assert result.exit_code == 1
-    assert "no model package under models" in result.output
-    assert "powertrain export" in result.output
-    result = CliRunner().invoke(serve_command, ["nowhere", "--port", "0"])
+    assert "no model package in" in result.output
+    assert "'powertrain serve MODEL', for example with" in " ".join(result.output.replace("│", " ").split())
+    result = CliRunner().invoke(serve_command, ["nowhere", "--port", "0"], obj=around)
     assert result.exit_code == 1
     assert "there is no package at nowhere" in result.output
 
@@ -159,13 +175,15 @@ def test_a_taken_port_is_one_clear_line() -> None:
             bind("127.0.0.1", port)
 
 
-def test_the_only_package_is_found(tmp_path: Path) -> None:
-    with pytest.raises(PackageError, match="no model package"):
-        find_package_folder(tmp_path)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "manifest.json").touch()
-    assert find_package_folder(tmp_path) == tmp_path / "a"
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "manifest.json").touch()
-    with pytest.raises(PackageError, match="several packages"):
-        find_package_folder(tmp_path)
+def test_where_packages_lie() -> None:
+    assert models_home({"POWERTRAIN_HOME": "/srv/models", "XDG_CACHE_HOME": "/c"}) == Path("/srv/models")
+    assert models_home({"POWERTRAIN_HOME": "~/m"}) == Path.home() / "m"
+    assert models_home({"XDG_CACHE_HOME": "/c"}).resolve() == ROOT / "models"  # this is a checkout
+    resolve_settings({}, environ={"POWERTRAIN_HOME": "/srv/models"})
+
+
+@pytest.mark.parametrize("settings", [Settings(tool_call_parser="nobody's"), Settings(reasoning_parser="nobody's")])
+def test_an_unknown_parser_is_refused_at_start(settings: Settings) -> None:
+    tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
+    with pytest.raises(UnknownParser, match="there are: "):
+        answer_formats(settings, ChatTemplate(TEMPLATE, TemplateWorker()), tokenizer)

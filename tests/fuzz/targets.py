@@ -22,7 +22,12 @@ import numpy as np
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from api.answer_formats import AnswerFormats
+from api.controllers.answer_plan import answer_plan
 from api.errors import NotFoundError
+from api.request.message_to_chat import AskedMessage, validate_message
+from api.request.messages import AssistantMessage
+from api.request.responses_to_chat import AskedResponse, validate_response
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
 from api.served_model import GenerationDefaults, ServedModel
@@ -39,6 +44,7 @@ from export.source.hf.quantized import layout_from_config
 from export.source.hf.safetensors_file import open_file, stored_array
 from export.source.hf.spec import spec_from_config
 from export.source.hf.text import text_files_from_folder
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError, PlanError, RequestError
 from runtime.events import TokenEvent
 from runtime.package.limits import decode_document
@@ -65,6 +71,7 @@ _MODEL = ServedModel(
     tokenizer=_TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
+    compiler=ConstraintCompiler(_TOKENIZER.vocabulary({IM_END})),
 )
 _RULES = RequestRules(served_names=("tiny",))
 _LISTED = {"tokenizer.json": b"{}", "ort/model.onnx": b"graph"}
@@ -185,8 +192,33 @@ def _chat(data: bytes) -> None:
     if not isinstance(body, dict):
         return
     fields = validate_chat(body, _RULES).fields
+    answer_plan(fields, AnswerFormats(), "")
     params = sampling_params(fields, _MODEL, max_tokens=16, logprobs=fields.top_logprobs if fields.logprobs else None)
     text_rules(fields, params, _MODEL.eos_token_ids)
+
+
+def _response(data: bytes) -> None:
+    """A request that is taken has an origin for each of its messages, and each fault a name."""
+    body: Any = msgspec.json.decode(data)
+    if not isinstance(body, dict):
+        return
+    _check_names(validate_response(body, _RULES))
+
+
+def _message(data: bytes) -> None:
+    """The same of Anthropic's requests."""
+    body: Any = msgspec.json.decode(data)
+    if isinstance(body, dict):
+        _check_names(validate_message(body, _RULES))
+
+
+def _check_names(asked: AskedResponse | AskedMessage) -> None:
+    messages = asked.chat.fields.messages
+    if len(messages) != len(asked.names.origins):
+        raise ValueError(f"{len(asked.names.origins)} origins of {len(messages)} messages")
+    for place, message in enumerate(messages):
+        for call in range(len(message.tool_calls or ()) if isinstance(message, AssistantMessage) else 0):
+            asked.names.given(f"messages.{place}.tool_calls.{call}.function.arguments")
 
 
 def _text_stream(data: bytes) -> None:
@@ -221,9 +253,11 @@ TARGETS = {
     "sidecar": Target(_sidecar, (PlanError,)),
     "generation": Target(_generation, ()),
     "chat": Target(_chat, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)),
+    "response": Target(_response, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
+    "message": Target(_message, (RequestError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError)),
     "text_stream": Target(_text_stream, (), 256),
 }
-"""Of the chat body's, the last three are the parser's own (``api.request.json_body`` turns them into a 400)."""
+"""Of the bodies', msgspec's and Python's own are the parser's own (``api.request.json_body`` turns them into a 400)."""
 
 
 def inputs(name: str) -> list[bytes]:

@@ -11,7 +11,7 @@ from tests.fuzz.targets import SEEDS, TARGETS, Target, inputs
 
 MAIN_SEEDS = {
     "gguf": "llama", "safetensors": "two", "manifest": "tiny", "sidecar": "sm89", "generation": "usual", "chat": "full",
-    "text_stream": "umlauts", "config": "llama-3.1", "metadata": "granite",
+    "response": "items", "message": "tools", "text_stream": "umlauts", "config": "llama-3.1", "metadata": "granite",
 }  # fmt: skip
 
 

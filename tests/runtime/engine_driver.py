@@ -11,10 +11,20 @@ from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.events import FinishEvent, TokenEvent
 from runtime.request import Request, SamplingParams
+from runtime.token_mask import Constraint
 from tests.fakes import Script, ScriptedSession, adding
 
 
-def request(name: str, prompt: list[int], max_tokens: int = 8, n: int = 1, eos: int = -1, **sampling: Any) -> Request:
+def request(
+    name: str,
+    prompt: list[int],
+    max_tokens: int = 8,
+    n: int = 1,
+    eos: int = -1,
+    constraint: Constraint | None = None,
+    watch_ends: bool = False,
+    **sampling: Any,
+) -> Request:
     """A greedy request unless ``sampling`` says otherwise."""
     params: dict[str, Any] = {"temperature": 0.0, **sampling}
     return Request(
@@ -23,6 +33,8 @@ def request(name: str, prompt: list[int], max_tokens: int = 8, n: int = 1, eos: 
         sampling=SamplingParams(max_tokens=max_tokens, **params),
         eos_token_ids=frozenset({eos}) if eos >= 0 else frozenset(),
         n=n,
+        constraint=constraint,
+        watch_ends=watch_ends,
     )
 
 

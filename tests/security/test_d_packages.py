@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from api.served_model import served_model_from_package
+from api.server_settings import Settings
 from runtime.errors import PackageError, PlanError
 from runtime.package.limits import MAX_TOKENIZER_BYTES
 from runtime.package.manifest import file_info, load_package
@@ -139,7 +140,7 @@ def serve(tmp_path: Path, name: str, write: Callable[[Path], object]) -> None:
     edit_manifest(root, "files", digests)
     edit_manifest(root, "shape.vocab_size", 512)
     package = load_package(root, verify_digests=False)
-    served_model_from_package(package, names=(), max_model_len=32)
+    served_model_from_package(package, settings=Settings(), max_model_len=32)
 
 
 @pytest.mark.parametrize(

@@ -18,22 +18,25 @@ from hypothesis import strategies as st
 from api.request.sampling import sampling_params
 from api.request.validation import RequestRules, validate_completion
 from api.served_model import ServedModel
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import RequestError
 from runtime.request import Request
-from runtime.sampling.sampler import SamplerState, sample
+from runtime.sampling.sampler import Sampled, SamplerState, sample
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, RunningServer, tokenizer_json, user
 from tests.runtime.sampling.sample_rows import KINDS, row
 
+TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 MODEL = ServedModel(
     names=("tiny",),
     created_unix=0,
     max_model_len=256,
-    tokenizer=Tokenizer(tokenizer_json(), VOCAB_SIZE),
+    tokenizer=TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),
     eos_token_ids=frozenset({IM_END}),
+    compiler=ConstraintCompiler(TOKENIZER.vocabulary({IM_END})),
 )
 NUMBERS = (
     0, 1, -1, 2, 20, 21, 128, 129, 256, 512, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1,
@@ -126,7 +129,7 @@ def test_what_is_accepted_draws_a_token_in_every_step(body: dict[str, Any], logi
     state = SamplerState(request, 0)
     for step in range(min(params.max_tokens, 8)):
         token = sample(logits[None].copy(), [state])[0]
-        assert token is not None, (params, step)
+        assert isinstance(token, Sampled), (params, step)
         assert token.token_id in (params.allowed_token_ids or range(VOCAB_SIZE))
         assert step >= params.min_tokens or token.token_id not in params.stop_token_ids | {IM_END}
 

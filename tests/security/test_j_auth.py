@@ -44,7 +44,13 @@ WITHOUT_KEY: list[list[bytes]] = [
     [*RIGHT, *RIGHT],
     [b"authorization: Bearer wrong", *RIGHT],
     [b"proxy-authorization: Bearer " + KEY],
-    [b"x-api-key: " + KEY],
+    [b"x-api-key:"],
+    [b"x-api-key: " + KEY[:-1]],
+    [b"x-api-key: Bearer " + KEY],
+    [b"x-api-key: " + KEY, b"x-api-key: " + KEY],
+    [b"x-api-key: wrong", *RIGHT],
+    [b"x-api-key: " + KEY, *RIGHT],
+    [b"x-api-key: " + KEY, b"authorization: Bearer wrong"],
     [b"cookie: authorization=Bearer " + KEY],
 ]
 
@@ -128,6 +134,7 @@ def test_only_a_real_preflight_passes_without_a_key(locked: RunningServer) -> No
         (b"OPTIONS", [origin, method], True),
         (b"OPTIONS", [origin], False),
         (b"OPTIONS", [origin, method, b"authorization: Bearer wrong"], False),
+        (b"OPTIONS", [origin, method, b"x-api-key: wrong"], False),
         (b"GET", [origin, method], False),
         (b"POST", [origin, method], False),
     ]

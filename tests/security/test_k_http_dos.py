@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.errors import answer_from
+from api.error_answer import answer_from
 from api.request.byte_budget import SMALL_BYTES
 from tests.api.refusals import MESSAGES, refused
 from tests.api.scripted_server import RunningServer, running_server, user

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from api.controllers import management
-from api.errors import _TYPES
+from api.error_answer import _TYPES
 from tests.api.scripted_server import RunningServer, running_server, user
 from tests.paths import ROOT
 from tests.security.raw_http import CLOSE, GOOD, HOST, JSON, get, head, post, talk

@@ -41,7 +41,7 @@ def test_no_remote_code_is_asked_for() -> None:
 
 
 def test_modules_are_imported_by_name_from_fixed_lists_only() -> None:
-    allowed = {"powertrain.py", "bench/commands/bench.py", "export/plan/library.py", "runtime/loading/backend_probe.py",
+    allowed = {"runtime/commands/lazy_group.py", "export/plan/library.py", "runtime/loading/backend_probe.py",
                "runtime/session/gpu/trt/session.py", "runtime/text/template/worker.py"}  # fmt: skip
     for path, tree in trees():
         for call in calls(tree):

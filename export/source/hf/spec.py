@@ -6,7 +6,6 @@ in ``checkpoint``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -47,10 +46,9 @@ def supported_model_types() -> tuple[str, ...]:
 
 
 def _unknown(config: JsonObject, model_type: str) -> UnsupportedError:
-    nearest = difflib.get_close_matches(model_type, _VARIANTS, n=1, cutoff=0.0)
     return UnsupportedError(
-        f"{config.name}: architecture {model_type!r} is not supported; the nearest that is, is {nearest[0]!r} "
-        f"(all: {', '.join(supported_model_types())}); 'powertrain export --via optimum' takes others"
+        f"{config.name}: architecture {model_type!r} is not supported; those that are: "
+        f"{', '.join(supported_model_types())}; 'powertrain export --via optimum' takes others"
     )
 
 

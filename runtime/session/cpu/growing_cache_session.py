@@ -88,11 +88,6 @@ class GrowingCacheSession:
         self._slots[target] = _Slot(given.length, list(given.values))
         self._rewind(target, num_tokens)
 
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """See ``Session.swap_slots``."""
-        del num_tokens  # all of both slots changes places
-        self._slots[first], self._slots[second] = self._slots[second], self._slots[first]
-
     def close(self) -> None:
         """Drop every cached value."""
         self._slots = [_Slot() for _ in self._slots]

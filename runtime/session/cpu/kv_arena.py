@@ -31,7 +31,6 @@ class KVArena:
         self._memory = mmap.mmap(-1, num_blocks * math.prod(block_shape) * self.dtype.itemsize)
         cache = np.frombuffer(self._memory, self.dtype).reshape(num_blocks, *block_shape)
         self.blocks: list[NDArray[np.generic]] = list(cache)
-        self._scratch = np.empty((shape.num_kv_heads, capacity, shape.head_dim), self.dtype)
 
     def address(self, block: int, slot: int) -> int:
         """Address of a slot's first row in a block; blocks are in the order of ``graph_io.cache_names``."""
@@ -41,11 +40,3 @@ class KVArena:
         """Copy the rows ``start`` to ``num_tokens`` of every head from one slot to another."""
         for block in self.blocks:
             block[target, :, start:num_tokens] = block[source, :, start:num_tokens]
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """Exchange the first ``num_tokens`` rows of every head of two slots."""
-        scratch = self._scratch[:, :num_tokens]
-        for block in self.blocks:
-            scratch[...] = block[first, :, :num_tokens]
-            block[first, :, :num_tokens] = block[second, :, :num_tokens]
-            block[second, :, :num_tokens] = scratch

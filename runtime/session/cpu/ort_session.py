@@ -170,10 +170,6 @@ class OrtSession:
         """See ``Session.copy_slot``."""
         self._arena.copy_slot(source, target, num_tokens, start)
 
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """See ``Session.swap_slots``."""
-        self._arena.swap_slots(first, second, num_tokens)
-
     def close(self) -> None:
         """Drop the bindings before the arena and the session that they point to."""
         self._decode_calls.clear()

@@ -28,7 +28,6 @@ class DeviceArena:
         self._block_bytes = num_slots * self._slot_bytes
         self.num_bytes = self._num_blocks * self._block_bytes
         self._base = device.allocate(self.num_bytes)
-        self._scratch = device.allocate(self._slot_bytes)
 
     def address(self, block: int, slot: int) -> int:
         """Address of a slot's first row in a block; blocks are in the order of ``graph_io.cache_names``."""
@@ -36,18 +35,7 @@ class DeviceArena:
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """Queue a copy of the rows ``start`` to ``num_tokens`` of every head from one slot to another."""
-        offset = start * self._row_bytes
+        offset, num_bytes = start * self._row_bytes, (num_tokens - start) * self._row_bytes
         for block in range(self._num_blocks):
             to, given = self.address(block, target) + offset, self.address(block, source) + offset
-            self._copy(to, given, num_tokens - start)
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """Queue an exchange of the first ``num_tokens`` rows of every head of two slots."""
-        for block in range(self._num_blocks):
-            one, other = self.address(block, first), self.address(block, second)
-            self._copy(self._scratch, one, num_tokens)
-            self._copy(one, other, num_tokens)
-            self._copy(other, self._scratch, num_tokens)
-
-    def _copy(self, target: int, source: int, num_tokens: int) -> None:
-        self._device.copy_rows(target, source, num_tokens * self._row_bytes, self._head_bytes, self._num_heads)
+            self._device.copy_rows(to, given, num_bytes, self._head_bytes, self._num_heads)

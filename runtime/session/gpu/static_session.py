@@ -201,10 +201,6 @@ class StaticSession:
         """See ``Session.copy_slot``."""
         self._arena.copy_slot(source, target, num_tokens, start)
 
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
-        """See ``Session.swap_slots``."""
-        self._arena.swap_slots(first, second, num_tokens)
-
     def close(self) -> None:
         """Decode steps before the graph that they run, that before the memory they point to."""
         self._decode_steps.clear()

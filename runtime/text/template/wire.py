@@ -1,18 +1,13 @@
-"""What passes between the server and the process that renders templates: jobs, renderings, and their frames.
+"""What passes between the server and the process that renders templates: jobs and renderings, as MessagePack.
 
-A frame is a length of four bytes, big-endian, and that many bytes of MessagePack. Knows no process and no template.
+Knows no process and no template.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import msgspec
-
-HEADER_BYTES = 4
-MAX_FRAME_BYTES = 256 * 1024 * 1024
-"""Longer than any text within the limits; a longer announcement comes from a worker that is not to be trusted."""
 
 # What templates get from the server; nobody may hand in a value of the same name.
 RESERVED_NAMES = frozenset(
@@ -54,20 +49,3 @@ class Rendering(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     text: str = ""
     spans: tuple[tuple[int, int], ...] = ()
     error: str | None = None
-
-
-class Hello(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A worker's first frame. ``unsealed`` says why the system call filter is not in force, if it is not."""
-
-    unsealed: str | None = None
-
-
-def framed(message: Job | Rendering | Hello) -> bytes:
-    """A message as one frame. Raises msgspec's errors or OverflowError for a value that MessagePack cannot hold."""
-    body = msgspec.msgpack.encode(message)
-    return struct.pack(">I", len(body)) + body
-
-
-def body_bytes(header: bytes) -> int:
-    """How many bytes follow a frame's header."""
-    return int(struct.unpack(">I", header)[0])

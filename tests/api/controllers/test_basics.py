@@ -38,6 +38,26 @@ def test_case_001_seed_request(server: RunningServer) -> None:
     assert list(answer["usage"]) == ["prompt_tokens", "total_tokens", "completion_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/v1/tokenize", "did you mean /tokenize?"),
+        ("/models/", "did you mean /v1/models?"),
+        ("/v1/embeddings", "This server has no /v1/embeddings: it serves text generation, at /v1/chat/completions"),
+        ("/embeddings", "This server has no /v1/embeddings"),
+        ("/v1/audio/speech", "This server has no /v1/audio"),
+        ("/api/chat", "This server has no /api/chat"),
+        ("/nope" * 1000, "The requested path does not exist; /docs lists those that do."),
+    ],
+)
+def test_a_path_that_does_not_exist_says_which_does(path: str, words: str, server: RunningServer) -> None:
+    response = server.post({"messages": [user("x")]}, path)
+    assert response.status_code == 404
+    assert words in response.json()["error"]["message"]
+    assert len(response.content) < 400
+
+
 def test_case_002_identity(server: RunningServer) -> None:
     first, second = server.chat("a"), server.chat("a")
     assert re.fullmatch(r"chat-[0-9a-f]{32}", first["id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -105,3 +106,21 @@ def test_logprobs_are_normalised(client: openai.OpenAI) -> None:
         assert values == sorted(values, reverse=True)
         assert len(values) == 20
         assert entry.logprob == values[0] <= 0
+
+
+def test_demands_and_forced_calls_hold_on_the_real_vocabulary(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 30}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    wished: Any = {"type": "json_schema", "json_schema": {"name": "pet", "schema": schema}}
+    for choice in answer(client, n=4, seed=3, response_format=wished).choices:
+        assert choice.finish_reason == "stop"
+        pet = json.loads(choice.message.content)
+        assert (set(pet), type(pet["name"]), type(pet["age"])) == ({"name", "age"}, str, int)
+    tools: Any = [{"type": "function", "function": {"name": "now"}}]
+    forced = answer(client, tools=tools, tool_choice={"type": "function", "function": {"name": "now"}}).choices[0]
+    assert [(call.function.name, call.function.arguments) for call in forced.message.tool_calls] == [("now", "{}")]
+    assert (forced.message.content, forced.finish_reason) == ("", "stop")

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from api.errors import answer_from
+from api.error_answer import answer_from
 from tests.api.scripted_server import IM_END, RunningServer, running_server, user
 
 RENDER = "/v1/chat/completions/render"

@@ -16,7 +16,7 @@ KEY = "secret-key"
 def test_case_093_unknown_paths_and_methods(server: RunningServer) -> None:
     missing = server.get("/v1/nope")
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "NotFoundError")
-    for path in ("/v1/responses", "/v1/messages", "/v1/embeddings", "/health/../v1/x"):
+    for path in ("/v1/responses/resp_1", "/v1/messages/batches", "/v1/embeddings", "/health/../v1/x"):
         assert server.post({}, path).status_code == 404
     wrong = server.get("/v1/chat/completions")
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (405, "MethodNotAllowedError")

@@ -42,6 +42,34 @@ def test_one_line_per_request(server: RunningServer, caplog: pytest.LogCaptureFi
     assert (third["status"], "model" in third) == (404, False)
 
 
+@pytest.mark.parametrize(
+    ("body", "param", "reason"),
+    [
+        ({"messages": [user("private")], "top_p": 7}, "top_p", "top_p: expected a number <= 1.0, got 7"),
+        ({"messages": [user("x")], "temperature": "private"}, "temperature", "temperature: expected a number, got"),
+        ({"messages": [user("x")], "model": "gpt-9"}, "model", "The model `gpt-9` does not exist."),
+        ({"messages": "private"}, "messages", "messages: expected"),
+        (
+            {"messages": [user("x"), {"role": "tool", "content": "private", "tool_call_id": "1"}]},
+            "messages",
+            "the chat template refused the messages or failed",
+        ),
+    ],
+)
+def test_a_refusal_s_line_names_the_parameter_and_the_reason(
+    body: dict[str, Any], param: str, reason: str, server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.wait_idle()
+    with caplog.at_level(logging.INFO, "powertrain.requests"):
+        status = server.post(body).status_code
+        server.wait_idle()
+    (line,) = _lines(caplog)
+    assert (line["status"], line["client"], line["param"]) == (status, "127.0.0.1", param)
+    assert line["reason"].startswith(reason)
+    assert "private" not in str(line)
+    assert caplog.records[-1].levelno == logging.INFO
+
+
 def test_prompts_are_never_logged(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "powertrain"):
         server.chat("a very private question")

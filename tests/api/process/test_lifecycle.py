@@ -69,6 +69,9 @@ def test_a_dead_engine_is_503_and_its_words_stay_inside() -> None:
             assert response.status_code == 503
             assert "retry-after" in response.headers
             assert "/secret" not in response.text
+        failures = server.metric("request_failure_total")
+        assert server.post({"input": "abc"}, "/v1/responses").status_code == 503
+        assert server.metric("request_failure_total") == failures + 1
 
 
 def test_a_hung_engine_is_not_live_until_it_moves_again() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from api.request.turns import LARGE_BYTES, Turns
+from api.request.turns import INLINE_BYTES, LARGE_BYTES, Turns, off_loop
 from runtime.errors import Overloaded
+from tests.api.scripted_server import running_server
 
 LARGE, SMALL = 2 * LARGE_BYTES, 10_000
 
@@ -177,3 +181,23 @@ def test_too_much_waiting_work_is_refused() -> None:
         assert turns.num_busy == 0
 
     with_turns(body)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
+def test_texts_are_read_behind_everything_else() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with running_server() as server:
+        loop = server.server._loop
+        assert loop is not None
+
+        def priority() -> int:
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        found = {
+            size: asyncio.run_coroutine_threadsafe(off_loop(size, priority), loop).result()
+            for size in (INLINE_BYTES, INLINE_BYTES + 1)
+        }
+        assert found == {INLINE_BYTES: own, INLINE_BYTES + 1: min(own + 5, 19)}
+        engine = next(thread for thread in threading.enumerate() if thread.name == "powertrain-engine")
+        assert os.getpriority(os.PRIO_PROCESS, engine.native_id or 0) == own
+        assert sys.getswitchinterval() < 0.001

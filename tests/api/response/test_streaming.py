@@ -12,6 +12,8 @@ import msgspec
 import openai
 import pytest
 
+from api.response.chat import ChatRenderer
+from api.response.generation import Update
 from tests.api.scripted_server import NAMES, RunningServer, chunks_of, content_of, running_server, user
 
 TEXTS = {
@@ -323,3 +325,21 @@ def test_return_token_ids(server: RunningServer) -> None:
     assert chunks[0]["prompt_token_ids"] == plain["prompt_token_ids"]
     assert all("prompt_token_ids" not in chunk for chunk in chunks[1:])
     assert [token for chunk in chunks for token in chunk["choices"][0].get("token_ids", [])] == [97, 98, 257]
+
+
+def test_a_fault_of_ours_in_mid_stream_is_told_and_not_hidden(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_self: ChatRenderer, _update: Update) -> list[bytes]:
+        raise ZeroDivisionError("secret")
+
+    before = server.metric("request_failure_total")
+    with monkeypatch.context() as patched:
+        patched.setattr(ChatRenderer, "chunks", broken)
+        response = server.post({"messages": [user("abc")], "stream": True})
+    chunks = chunks_of(response.content)
+    assert chunks[-1]["error"]["message"] == "Internal server error"
+    assert "secret" not in response.text
+    server.wait_idle()
+    assert server.metric("request_failure_total") == before + 1
+    assert "ZeroDivisionError" in caplog.text

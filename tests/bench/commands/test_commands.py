@@ -72,9 +72,16 @@ def test_http_writes_every_kind_of_result(tmp_path: Path) -> None:
     assert len((out / "requests.jsonl").read_bytes().splitlines()) == 2 * 2 * 8
     assert str(tmp_path) not in (out / "report.json").read_text()
 
-    page = tmp_path / "page.html"
-    assert bench("report", str(out / "report.json"), "-o", str(page)).exit_code == 0
-    assert page.read_text() == (out / "report.html").read_text()
+    for name in ("report.json", "report.html", "report.csv", "report.md", "requests.jsonl"):
+        assert f"wrote {out / name}" in result.stderr
+
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    told = bench("report", str(out / "report.json"))
+    assert told.stderr == f"wrote {out / 'report.html'}\n"
+    assert (out / "report.html").read_text() == page
+    assert bench("report", str(out / "report.json"), "-o", str(tmp_path / "page")).exit_code == 0
+    assert (tmp_path / "page" / "report.html").read_text() == page
 
 
 def test_json_and_markdown_go_to_stdout(tmp_path: Path) -> None:
@@ -163,7 +170,7 @@ def test_nobody_listens() -> None:
         (["--isl", "x"], "length 'x' is not"),
         (["--extra-body", "[1]"], "--extra-body is not a JSON object"),
         (["--percentile-metrics", "speed"], "unknown metric or statistic speed"),
-        (["--plots"], "--plots needs --output-dir"),
+        (["--plots"], "--plots needs --output"),
         (["-H", "nonsense"], "header 'nonsense' is not 'Name: value'"),
         (["-m", "a", "-m", "b"], "2 models for 1 endpoints"),
         (["--request-cancellation-delay", "1"], "needs --request-cancellation-rate"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import cast
 
@@ -219,6 +220,36 @@ def test_simulation_refuses_to_wait_for_nothing() -> None:
         pytest.raises(RuntimeError, match="no timer will ever bring"),
     ):
         runner.run(forever())
+
+
+@pytest.mark.parametrize(
+    ("cards", "chosen"),
+    [
+        ([{"id": "a"}], "a"),
+        ([{"id": "a", "root": "a"}, {"id": "alias", "root": "a"}], "a"),
+        ([{"id": "a", "root": "a"}, {"id": "b", "root": "b"}], None),
+        ([{"id": "a"}, {"id": "b"}], None),
+        ([], None),
+    ],
+)
+def test_the_only_model_of_an_endpoint_needs_no_name(cards: list[dict[str, str]], chosen: str | None) -> None:
+    body = json.dumps({"data": cards}).encode()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def main(loop: VirtualTimeLoop) -> None:
+        network = MemoryNetwork({("mock", 80): lambda: Canned(answer)})
+        client = HttpClient(ENDPOINT, network.dial_to("mock", 80), loop.now_ns)
+        if chosen is None:
+            with pytest.raises(BenchError, match="give --model"):
+                await choose_model(client, None)
+        else:
+            assert await choose_model(client, None) == chosen
+        await client.close()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        runner.run(main(loop))
 
 
 def test_closed_port_is_a_clear_error() -> None:

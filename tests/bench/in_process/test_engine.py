@@ -163,7 +163,7 @@ def test_bandwidth_is_a_plausible_number() -> None:
 
 @pytest.mark.model
 def test_command_on_the_default_package(default_package: Package, tmp_path: Path) -> None:
-    first = tmp_path / "first.json"
+    first = tmp_path / "first" / "engine.json"
     words = [
         "engine",
         str(default_package.root),
@@ -177,11 +177,13 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
         "2",
         "--breakdown-steps",
         "5",
+        "--schema",
     ]
-    result = CliRunner().invoke(bench_group, [*words, "-o", str(first), "--markdown"])
+    result = CliRunner().invoke(bench_group, [*words, "-o", str(first.parent), "--markdown"])
     assert result.exit_code == 0, result.output
     assert "| pp16 |" in result.stdout
     assert "| b2 top-p |" in result.stdout
+    assert "| b2 top-p, schema |" in result.stdout
 
     saved = load_engine_report(first)
     assert saved.weight_bytes > 100e6

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.commands.bench import bench_group
-from bench.commands.peers import check_checkpoint
+from bench.commands.peers_run import check_checkpoint
 from bench.errors import BenchError
 from bench.peers import genai, genai_checkpoint, llama_cpp, making
 from bench.peers.llama_cpp import SDIST, LlamaCpp, build
@@ -239,6 +239,7 @@ def test_only_the_packages_own_checkpoint_is_compared(tmp_path: Path) -> None:
 
 
 def test_peers_need_the_checkpoint(tmp_path: Path) -> None:
-    result = CliRunner().invoke(bench_group, ["peers", str(tmp_path), "--gguf", str(tmp_path / "none.gguf")])
+    root = package_of(tmp_path / "package", SourceInfo("gguf", "m", "0" * 64, "MIT"))
+    result = CliRunner().invoke(bench_group, ["peers", str(root), "--gguf", str(tmp_path / "none.gguf")])
     assert result.exit_code == 1
     assert "no checkpoint at" in result.output

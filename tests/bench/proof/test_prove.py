@@ -11,13 +11,14 @@ from bench.proof.prove import NIM_TABLES, PublishedRow, proof_table, reproduce, 
 
 @pytest.mark.parametrize("row", NIM_TABLES, ids=lambda row: f"{row.workload}-{row.concurrency}")
 def test_published_nim_table_is_reproduced(row: PublishedRow) -> None:
-    result = reproduce(row, rounds=2)
+    rounds = 2 if row.concurrency <= 100 else 1  # a client's second request differs by nothing that the others' lacks
+    result = reproduce(row, rounds=rounds)
 
     assert result.distributions["ttft"].min == pytest.approx(row.ttft_ms, abs=1e-5)
     assert result.distributions["ttft"].max == pytest.approx(row.ttft_ms, abs=1e-5)
     assert result.distributions["tpot"].max == pytest.approx(row.itl_ms, abs=1e-5)
     assert result.distributions["itl"].percentiles["p99.9"] == pytest.approx(row.itl_ms, abs=1e-5)
-    assert result.distributions["itl"].count == 2 * row.concurrency * (row.output_tokens - 1)
+    assert result.distributions["itl"].count == rounds * row.concurrency * (row.output_tokens - 1)
     assert result.totals["concurrency"] == pytest.approx(row.concurrency, rel=1e-9)
     assert result.totals["output_tps"] == pytest.approx(row.expected_tps, rel=1e-6)
     # The 8B row at 250 departs by 1.01 %: that is what the table's own rounded columns imply.

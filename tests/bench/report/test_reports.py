@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.commands.report import merged
+from bench.commands.report_run import merged
 from bench.errors import BenchError
 from bench.http.load import LoadPlan
 from bench.metrics.checks import Check, loop_lag, token_counts, warmup_drift

@@ -186,7 +186,7 @@ def test_two_builds_of_one_package_do_not_mix(checkpoint: Path, tmp_path: Path) 
     class Second(SilentReporter):
         @contextmanager
         def stage(self, title: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
-            with pytest.raises(ExportError, match="another export is building tiny"):
+            with pytest.raises(ExportError, match="another powertrain is building tiny"):
                 build(recipe_of(checkpoint, precision="fp32"), tmp_path)
             with SilentReporter().stage(title, total, in_bytes=in_bytes) as advance:
                 yield advance
@@ -315,7 +315,10 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere/at/all"], "neither a recipe (.toml), a GGUF file, a folder nor a hub repository"),
+        (
+            ["nowhere/at/all"],
+            "neither a package, a recipe (its file or name), a GGUF file, a Hugging Face folder nor a hub",
+        ),
         (["missing.toml"], "cannot be read"),
         (["missing.gguf"], "no such file"),
         (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),
@@ -337,8 +340,11 @@ def test_bad_arguments_are_one_line_and_exit_1(
 
 def test_explain_and_dry_run_write_nothing(checkpoint: Path, tmp_path: Path) -> None:
     for flag in ("--explain", "--dry-run"):
-        result = CliRunner().invoke(export_command, [str(checkpoint), flag, "-o", str(tmp_path / "out")])
+        words = [str(checkpoint), flag, "-o", str(tmp_path / "out"), "--precision", "int4", "--max-kl", "0.3"]
+        result = CliRunner().invoke(export_command, words)
         assert result.exit_code == 0, result.output
+        assert "int4, block as usual, float cache" in result.output
+        assert "mean KL of at most 0.3" in result.output
         assert "67,904 in 20 tensors" in result.output
     assert "nothing was written" in result.output
     assert not (tmp_path / "out").exists()

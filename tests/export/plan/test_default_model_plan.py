@@ -1,20 +1,24 @@
-"""The default model in the ``trt`` dialect: the same words as the ``ort`` graph, and a plan of it."""
+"""The default model in the ``trt`` dialect: the same words as the ``ort`` graph, and a plan of its first layers."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from export.checkpoint.checkpoint import Checkpoint
+from export.checkpoint.checkpoint import Checkpoint, TextFiles
+from export.checkpoint.lazy_tensor import LazyTensor
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.spec import DecoderSpec
 from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.plan.builder import build_plan
-from export.plan.library import load_library
+from export.plan.library import load_library, make_logger
+from export.plan.network import check_network, parse_graph
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target
 from export.progress import SilentReporter
@@ -79,14 +83,42 @@ def test_the_float32_twin_writes_the_same_text(checkpoint: Checkpoint, default_p
     assert "Rome" in tokenizer.decode(expected[:4])
 
 
+@dataclass(frozen=True)
+class FirstLayers:
+    """A checkpoint of another's first layers, with its embedding and its head."""
+
+    whole: Checkpoint
+    num_layers: int
+
+    @property
+    def spec(self) -> DecoderSpec:
+        return replace(self.whole.spec, num_layers=self.num_layers, layers=self.whole.spec.layers[: self.num_layers])
+
+    def tensor(self, name: str) -> LazyTensor:
+        return self.whole.tensor(name)
+
+    def text_files(self) -> TextFiles:
+        return self.whole.text_files()
+
+
 def test_a_plan_compiles_without_a_gpu(checkpoint: Checkpoint, folder: Path) -> None:
+    """TensorRT reads the whole graph as it was meant. Two layers of it are compiled: 30 take as long as 15 of these."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
+    library = load_library("tensorrt_rtx")
     plan = PrecisionPlan(WeightFormat(8, 64), "float16")
-    graph = write_trt_graph(checkpoint, plan, 1024, folder / "trt", SilentReporter())
-    target = Target("sm89", "sm89", load_library("tensorrt_rtx"))
+    write_trt_graph(checkpoint, plan, 1024, folder / "whole", SilentReporter())
+    logger = make_logger(library)
+    network = library.module.Builder(logger).create_network(0)
+    parse_graph(library, network, logger, folder / "whole/model.onnx")
+    facts = check_network(library, network)
+    assert (facts.num_attention, len(facts.cache_pairs)) == (30, 60)
+    assert facts.num_dequantize == 30 * 4 + 1  # qkv, o, gate and up, down; head
+    assert facts.cache_shape == (3, 1024, 64)
+
+    graph = write_trt_graph(FirstLayers(checkpoint, 2), plan, 1024, folder / "trt", SilentReporter())
+    target = Target("sm89", "sm89", library)
     built = build_plan(folder / "trt/model.onnx", target, PlanSettings(), lambda _fraction: None)
-    assert (built.facts.num_attention, len(built.facts.cache_pairs)) == (30, 60)
-    assert built.facts.num_dequantize == 30 * 4 + 1  # qkv, o, gate and up, down; head
-    assert built.facts.cache_shape == (3, 1024, 64)
+    assert (built.facts.num_attention, built.facts.num_dequantize) == (2, 2 * 4 + 1)
+    assert built.facts.cache_shape == facts.cache_shape
     stored = sum(file.stat().st_size for file in (folder / "trt").iterdir())
     assert graph.weight_bytes < len(built.data) < 1.2 * stored

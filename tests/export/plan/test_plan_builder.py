@@ -210,7 +210,7 @@ def test_nested_phases_fold_into_one_fraction() -> None:
 
 
 def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path) -> None:
-    spec = replace(WIDE, num_layers=24, layers=WIDE.layers * 12)
+    spec = replace(WIDE, num_layers=12, layers=WIDE.layers * 6)
     write_trt(spec, tmp_path, "int4", capacity=256)
     script = (
         "import sys; from pathlib import Path; from export.plan.builder import build_plan;"

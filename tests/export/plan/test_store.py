@@ -204,5 +204,5 @@ def test_inspect_shows_plans_and_what_asks_for_a_rebuild(root: Path) -> None:
 def test_a_package_without_the_graph_says_how_to_get_it(tmp_path: Path) -> None:
     root = tmp_path / "plain"
     write_package(root, with_trt=False)
-    with pytest.raises(PlanError, match="holds no graph for TensorRT; build it with 'powertrain export SOURCE"):
+    with pytest.raises(PlanError, match="holds no graph for TensorRT; build it with 'powertrain export MODEL"):
         build(root)

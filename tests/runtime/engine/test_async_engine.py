@@ -15,6 +15,7 @@ from runtime.errors import EngineUnavailable, Overloaded
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from tests.fakes import Call, ScriptedSession, adding
 from tests.runtime.engine_driver import adding_reply, request
+from tests.runtime.scripted_constraint import ScriptedConstraint
 
 
 class Gate:
@@ -142,6 +143,30 @@ def test_a_load_failure_is_told_and_nothing_is_accepted() -> None:
     asyncio.run(body())
 
 
+def test_closing_does_not_wait_for_a_model_that_loads() -> None:
+    loading, may_load = threading.Event(), threading.Event()
+    session = ScriptedSession(adding)
+
+    def load_slowly() -> ScriptedSession:
+        loading.set()
+        assert may_load.wait(30)
+        return session
+
+    async def body() -> AsyncEngine:
+        engine = AsyncEngine(load_slowly, EngineConfig())
+        engine.start()
+        assert await asyncio.to_thread(loading.wait, 30)
+        await engine.close()
+        assert engine.is_loading
+        return engine
+
+    engine = asyncio.run(body())
+    may_load.set()
+    engine._worker._thread.join(30)
+    assert session.closed
+    assert not session.calls  # what was loaded in vain is not warmed up
+
+
 def test_the_engine_is_ready_only_after_a_real_generation() -> None:
     gate = Gate(free=1)
     session = ScriptedSession(adding, before_call=gate)
@@ -177,7 +202,7 @@ def test_a_hang_ends_the_waiting_requests_and_shows_as_dead() -> None:
 
 
 def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
-    gate = Gate(free=WARM_UP_CALLS + 3)
+    gate, constraint = Gate(free=WARM_UP_CALLS + 3), ScriptedConstraint(lambda _: set(range(500)))
 
     def die_at_the_gate(call: Call) -> None:
         gate(call)
@@ -185,9 +210,9 @@ def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
             raise ZeroDivisionError("a fault of ours")
 
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
-        seen = engine.submit(request("seen", [1, 2], max_tokens=60))
+        seen = engine.submit(request("seen", [1, 2], max_tokens=60, constraint=constraint))
         await asyncio.to_thread(gate.reached.wait, 60)
-        unseen = engine.submit(request("unseen", [3, 4], n=2))
+        unseen = engine.submit(request("unseen", [3, 4], n=2, constraint=constraint))
         gate.opened.set()
         for stream, count in ((seen, 1), (unseen, 2)):
             ends = [event async for some in stream for event in some if isinstance(event, FinishEvent)]
@@ -195,6 +220,7 @@ def test_when_the_engine_dies_every_request_ends_seen_or_not() -> None:
             assert {end.error for end in ends} == {"ZeroDivisionError: a fault of ours"}
         assert engine.state is EngineState.DEAD
         assert engine.failure == "ZeroDivisionError: a fault of ours"
+        assert [matcher.state for matcher in constraint.matchers] == ["closed"]
 
     with_engine(body, ScriptedSession(adding, before_call=die_at_the_gate))
 
@@ -233,14 +259,15 @@ def test_drain_aborts_what_is_left_after_the_grace() -> None:
 
 
 def test_close_ends_unfinished_requests() -> None:
-    gate = Gate(free=WARM_UP_CALLS + 2)
+    gate, constraint = Gate(free=WARM_UP_CALLS + 2), ScriptedConstraint(lambda _: set(range(500)))
 
     async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
-        stream = engine.submit(request("a", [1, 2], max_tokens=200))
+        stream = engine.submit(request("a", [1, 2], max_tokens=200, constraint=constraint))
         await asyncio.to_thread(gate.reached.wait, 60)
         closing = asyncio.create_task(engine.close())
         gate.opened.set()
         await closing
         assert (await collect(stream))[1] == [FinishReason.ABORT]
+        assert [matcher.state for matcher in constraint.matchers] == ["closed"]
 
     with_engine(body, ScriptedSession(adding, before_call=gate))

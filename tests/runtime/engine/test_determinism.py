@@ -6,6 +6,7 @@ Real weights on the CPU backend. Near-ties do not matter here: equality is of fl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from runtime.package.manifest import Package
 from runtime.request import Request
 from runtime.session.session import Session
 from tests.runtime.engine_driver import request
+from tests.runtime.scripted_constraint import ScriptedConstraint
 
 pytestmark = pytest.mark.model
 
@@ -104,6 +106,48 @@ def test_beside_aborts_and_slot_moves(session: Session, alone: Trace) -> None:
 def test_greedy_too(session: Session) -> None:
     greedy = subject(temperature=0.0)
     assert trace(session, [*crowd(6), greedy], prefill_chunk_tokens=40) == trace(session, [greedy])
+
+
+def constrained_crowd(session: Session, count: int) -> tuple[list[Request], list[ScriptedConstraint]]:
+    """Others, two of three of which go by masks of a few or of many tokens, some of them late."""
+    constraints = []
+    requests = []
+    few, many = set(range(500, 520)), set(range(500, 40_000, 3))
+    for place, other in enumerate(crowd(count)):
+        if place % 3:
+            constraint = ScriptedConstraint(
+                lambda generated: many if len(generated) % 2 else few,
+                late=lambda position, place=place: (position * place) % 4,  # type: ignore[misc]
+                vocab_size=session.info.vocab_size,
+            )
+            constraints.append(constraint)
+            requests.append(replace(other, constraint=constraint))
+        else:
+            requests.append(other)
+    return requests, constraints
+
+
+def test_beside_constrained_ones_whose_masks_are_late(session: Session, alone: Trace) -> None:
+    others, constraints = constrained_crowd(session, 9)
+    assert trace(session, [*others[:4], subject(), *others[4:]]) == alone
+    assert all(constraint.all_closed for constraint in constraints)
+
+
+def test_a_constrained_one_too_and_however_late_its_masks_are(session: Session) -> None:
+    few, many = set(range(400, 430)), set(range(300, 40_000, 7))
+
+    def constrained(late: int) -> Request:
+        constraint = ScriptedConstraint(
+            lambda generated: few if len(generated) % 3 else many,
+            late=lambda position: late * position % 5,
+            vocab_size=session.info.vocab_size,
+        )
+        return replace(subject(), constraint=constraint)
+
+    others, _ = constrained_crowd(session, 6)
+    alone = trace(session, [constrained(late=0)])
+    assert len(alone) == 12
+    assert trace(session, [*others[:3], constrained(late=3), *others[3:]]) == alone
 
 
 def run(engine: Engine, one: Request) -> tuple[Trace, int]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runtime.engine.config import EngineConfig
+from runtime.engine.sequence import Phase
 from runtime.events import FinishReason
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
@@ -29,6 +30,7 @@ class EngineLife(RuleBasedStateMachine):
             deterministic=deterministic,
             copy_bytes_per_step=copy_rows,
         )
+        self.copy_rows = copy_rows
         self.driver = Driver(num_slots=num_slots, config=config)
         self.expected: dict[tuple[str, int], list[int]] = {}
         self.aborted: set[str] = set()
@@ -49,7 +51,13 @@ class EngineLife(RuleBasedStateMachine):
     @rule(steps=st.integers(1, 6))
     def work(self, steps: int) -> None:
         for _ in range(steps):
+            before, decodes = len(self.driver.session.calls), self._decodes()
             self.driver.step()
+            copied = sum(call.start for call in self.driver.session.calls[before:] if call.kind == "copy")
+            assert copied <= self.copy_rows or not decodes
+
+    def _decodes(self) -> bool:
+        return any(sequence.phase is Phase.DECODE for sequence in self.driver.engine._scheduler.running)
 
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:

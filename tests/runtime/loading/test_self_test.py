@@ -77,11 +77,8 @@ class Faulty:
         return self.inner.decode(first_slot, token_ids, positions)
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
-        self.inner.copy_slot(source, target, num_tokens, start)
-
-    def swap_slots(self, first: int, second: int, num_tokens: int) -> None:
         if self.fault != "slots stay where they are":
-            self.inner.swap_slots(first, second, num_tokens)
+            self.inner.copy_slot(source, target, num_tokens, start)
 
     def close(self) -> None:
         self.inner.close()

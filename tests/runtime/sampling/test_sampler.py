@@ -10,7 +10,7 @@ import pytest
 
 from runtime.request import Request, SamplingParams
 from runtime.sampling.logit_rules import LogitRules
-from runtime.sampling.sampler import LOGPROB_FLOOR, Sampled, SamplerState, sample, token_logprobs
+from runtime.sampling.sampler import LOGPROB_FLOOR, UNUSABLE, NoToken, Sampled, SamplerState, sample, token_logprobs
 from tests.runtime.engine_driver import request
 from tests.runtime.sampling.sample_rows import KINDS, row
 
@@ -97,7 +97,7 @@ def test_a_row_draws_alike_alone_and_in_any_place(kind: str, rules_of_choice: di
     backwards = sample(logits[::-1].copy(), [state(15 - place) for place in range(16)])[::-1]
     alone = [sample(logits[place : place + 1].copy(), [state(place)])[0] for place in range(16)]
     assert together == backwards == alone
-    assert [one is not None for one in alone] == [place != 5 for place in range(16)]
+    assert [isinstance(one, Sampled) for one in alone] == [place != 5 for place in range(16)]
 
 
 def test_uniforms_are_the_generators_own_one_by_one() -> None:
@@ -127,7 +127,7 @@ def draws(state: SamplerState, others: int = 0, count: int = 20) -> list[int]:
 
 def drawn_token(logits: np.ndarray, rows: list[SamplerState | None]) -> int:
     first = sample(logits, rows)[0]
-    assert first is not None
+    assert isinstance(first, Sampled)
     return first.token_id
 
 
@@ -145,7 +145,7 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     one = Request(request_id="r", prompt_ids=(0,), sampling=sampling, eos_token_ids=frozenset())
     logits = np.log(np.array([[0.1, 0.2, 0.7]], np.float32))
     sampled = sample(logits, [SamplerState(one, 0)])[0]
-    assert sampled is not None
+    assert isinstance(sampled, Sampled)
     assert sampled.token_id == 0  # the bias decides the draw
     assert sampled.logprobs is not None
     assert sampled.logprobs.logprob == pytest.approx(math.log(0.1), abs=1e-6)
@@ -163,9 +163,9 @@ def test_logprobs_of_masked_tokens_are_finite_and_ties_go_to_the_lower_id() -> N
 def test_a_row_without_a_number_fails_alone(bad: float) -> None:
     logits = np.zeros((2, 4), np.float32)
     logits[0] = bad
-    assert sample(logits, [seeded(1), None]) == [None, None]
+    assert sample(logits, [seeded(1), None]) == [UNUSABLE, None]
     logits[1, 2] = 50.0
-    assert sample(logits, [seeded(1), seeded(1)]) == [None, Sampled(2, None)]
+    assert sample(logits, [seeded(1), seeded(1)]) == [UNUSABLE, Sampled(2, None)]
 
 
 def test_the_largest_of_many_are_found_in_order() -> None:
@@ -187,7 +187,8 @@ def test_rules_that_break_end_their_own_row() -> None:
     logits = np.zeros((2, 4), np.float32)
     logits[:, 2] = 1.0
     first, second = sample(logits, [broken, seeded(1)])
-    assert first is None
-    assert second is not None
+    assert first == UNUSABLE
+    assert isinstance(second, Sampled)
     tiny = SamplerState(request("r", [2], temperature=0.0, repetition_penalty=1e-45), 0)
-    assert sample(logits[:1].copy(), [tiny]) == [None]  # 1 / 0: an infinite logit is no usable number
+    (overflowed,) = sample(logits[:1].copy(), [tiny])  # 1 / 0: an infinite logit is no usable number
+    assert overflowed == NoToken("no token may come next by all of these: the rules of the request", for_client=True)

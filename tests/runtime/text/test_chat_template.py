@@ -121,3 +121,18 @@ def test_a_continued_message_keeps_its_spans() -> None:
     template = ChatTemplate("[a]{{ messages[-1].content }}[b]", WORKER)
     rendering = template.render([{"role": "assistant", "content": "x"}], continue_final_message=True)
     assert (rendering.text, rendering.spans) == ("[a]x", ((0, 3),))
+
+
+@pytest.mark.parametrize(
+    ("source", "tools", "turns"),
+    [
+        ("{% if tools %}{{ tools | tojson }}{% endif %}", True, False),
+        ("{{ raise_exception('No tools here') }} tools", False, False),
+        ("{{ xml_tools }}{% if m.role == 'tool' %}{% endif %}", False, True),
+        ("{% set head = '{\"a\": {}}' %}{% if tools is not none %}{{ m.tool_calls }}{% endif %}", True, True),
+        ('{{ "don\'t" }}{%- for tool in tools -%}{%- endfor -%}', True, False),
+    ],
+)
+def test_what_a_template_knows(source: str, tools: bool, turns: bool) -> None:
+    template = ChatTemplate(source, TemplateWorker())
+    assert (template.knows_tools, template.knows_tool_turns) == (tools, turns)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from runtime.events import TokenEvent
 from runtime.text.text_stream import TextDelta, TextRules, TextStream
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import CONTROL, IM_END, PIECE_IDS, VOCAB_SIZE, tokenizer_json
+from tests.api.scripted_server import CONTROL, IM_END, IM_START, PIECE_IDS, VOCAB_SIZE, tokenizer_json
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 
@@ -114,3 +114,79 @@ def test_the_default_model_decodes_like_its_library(default_package: object) -> 
     stream = TextStream(tokenizer, TextRules())
     pieces = [stream.push(event(token_id)) for token_id in ids]
     assert "".join(piece.text for piece in pieces if piece) + stream.finish().text == text == tokenizer.decode(ids)
+
+
+def constrained(text: bytes, satisfied: set[int], rules: TextRules) -> list[TextDelta]:
+    """The pieces of ``text``, a byte a token, whose first bytes satisfy the constraint in these lengths."""
+    stream = TextStream(TOKENIZER, rules)
+    pieces = []
+    for place, byte in enumerate(text):
+        ends = tuple(length - place for length in (place, place + 1) if length in satisfied)
+        delta = stream.push(TokenEvent("r", 0, byte, None, 0, ends))
+        pieces += [delta] if delta is not None else []
+        if delta is not None and delta.stop is not None:
+            return pieces
+    return [*pieces, stream.finish()]
+
+
+@pytest.mark.parametrize("include_stop", [False, True])
+@pytest.mark.parametrize("length", range(11))
+def test_under_a_constraint_a_stop_string_cuts_only_what_satisfies_it(length: int, include_stop: bool) -> None:
+    rules = TextRules(stops=("ab", "b"), include_stop=include_stop, constrained=True)
+    pieces = constrained(b"xabyabzzab", {length}, rules)
+    # Of "ab" and of "b" each begins, and ends, at three places.
+    cuts = {3: "ab", 6: "ab", 10: "ab"} if include_stop else {1: "ab", 2: "b", 4: "ab", 5: "b", 8: "ab", 9: "b"}
+    assert pieces[-1].stop == cuts.get(length)
+    assert text_of(pieces) == ("xabyabzzab"[:length] if length in cuts else "xabyabzzab")
+
+
+def test_a_refused_stop_string_is_shown_at_once_but_for_the_beginning_of_another() -> None:
+    pieces = constrained(b"abxba", set(), TextRules(stops=("ab", "bxc"), constrained=True))
+    assert [piece.text for piece in pieces] == ["a", "bx", "b", "a"]
+    pieces = constrained(b"abc", set(), TextRules(stops=("ab", "xyz"), constrained=True))
+    assert [piece.text for piece in pieces] == ["ab", "c", ""]
+
+
+def test_a_stop_string_may_begin_inside_a_token_where_the_text_satisfies_its_constraint() -> None:
+    ids = [PIECE_IDS["vol"], PIECE_IDS["unteer"], 0xC3, 0xA9, ord("u")]
+    for ends, shown in (((1, 3), "volunt"), ((2,), "volunteer\u00e9u")):  # of "unteer": u|nt|eer
+        stream = TextStream(TOKENIZER, TextRules(stops=("eer", "u"), constrained=True))
+        pieces = []
+        for place, token_id in enumerate(ids):
+            delta = stream.push(TokenEvent("r", 0, token_id, None, 0, ends if place == 1 else ()))
+            pieces += [delta] if delta is not None else []
+            if delta is not None and delta.stop is not None:
+                break
+        else:
+            pieces.append(stream.finish())
+        assert text_of(pieces) == shown
+
+
+def test_no_cut_inside_a_character_nor_before_text_that_is_not_seen() -> None:
+    half = constrained("\u00e9x".encode(), {1}, TextRules(stops=("\u00e9",), constrained=True))
+    assert text_of(half) == "\u00e9x"
+    for after in (False, True):
+        stream = TextStream(TOKENIZER, TextRules(stops=("x",), constrained=True))
+        ends = (0, len(TOKENIZER.token_bytes(IM_START))) if after else (0,)
+        stream.push(TokenEvent("r", 0, ord("a"), None, 0, (1,)))
+        stream.push(TokenEvent("r", 0, IM_START, None, 0, ends))
+        delta = stream.push(TokenEvent("r", 0, ord("x"), None, 0, (0,) if after else ()))
+        assert delta is not None
+        assert (delta.stop == "x") == after
+
+
+def test_end_tokens_never_show_under_a_constraint() -> None:
+    rules = TextRules(include_stop=True, end_token_ids=frozenset({IM_END, ord("}")}), skip_special_tokens=False)
+    for end in (IM_END, ord("}")):
+        assert text_of(run([ord("a"), end], rules)) != "a"
+        hiding = TextRules(
+            include_stop=True, end_token_ids=rules.end_token_ids, skip_special_tokens=False, constrained=True
+        )
+        assert text_of(run([ord("a"), end], hiding)) == "a"
+
+
+def test_the_second_of_two_stop_strings_in_one_token_ends_where_the_first_must_not() -> None:
+    stream = TextStream(TOKENIZER, TextRules(stops=("e",), constrained=True))
+    delta = stream.push(TokenEvent("r", 0, PIECE_IDS["unteer"], None, 0, (4,)))
+    assert delta is not None
+    assert (delta.text, delta.stop) == ("unte", "e")

@@ -110,7 +110,12 @@ def test_the_makers_texts_are_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "error", "words"),
     [
-        ("config.json", {"model_type": "mixtral"}, UnsupportedError, "the nearest that is, is 'mistral'"),
+        (
+            "config.json",
+            {"model_type": "mixtral"},
+            UnsupportedError,
+            "not supported; those that are: gemma2, gemma3_text",
+        ),
         ("config.json", {"model_type": "bloom"}, UnsupportedError, "'powertrain export --via optimum' takes others"),
         ("config.json", {"model_type": None}, UnsupportedError, "not supported"),
         ("config.json", {"num_hidden_layers": 10**9}, SourceError, "'num_hidden_layers' is 1000000000"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import Overloaded, TemplateError
-from runtime.text.template import process
+from runtime.sealed import process
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import Job, TemplateLimits
 from tests.paths import ROOT
@@ -32,6 +32,18 @@ def is_running(pid: int) -> bool:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def wait_until_busy(pid: int) -> None:
+    """Return once a process has computed for three ticks of its clock, which an idle one never does."""
+
+    def ticks() -> int:
+        return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[11])
+
+    first, deadline = ticks(), time.monotonic() + 30
+    while ticks() < first + 3:
+        assert time.monotonic() < deadline, "the process does nothing"
+        time.sleep(0.01)
 
 
 def wait_until_ended(pid: int) -> None:
@@ -62,7 +74,7 @@ def test_sealed_code_can_neither_open_nor_start_nor_connect_nor_signal() -> None
     """What a template that broke out of Jinja2's sandbox would find."""
     code = """
 import ctypes, os, signal, socket, sys
-from runtime.text.template.seal import seal
+from runtime.sealed.seal import seal
 assert seal(1 << 30) is None
 tries = {
     "open": lambda: os.open("/etc/hostname", os.O_RDONLY),
@@ -102,6 +114,7 @@ def test_a_killed_process_costs_one_job_and_close_leaves_none() -> None:
     first = worker.pid
     assert first is not None
     running = worker.submit(job(ENDLESS))
+    wait_until_busy(first)  # a process that is gone before its job is handed over costs nobody one
     os.kill(first, signal.SIGKILL)
     with pytest.raises(TemplateError, match="crashed the process that renders it"):
         running.result()

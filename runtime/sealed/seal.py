@@ -1,8 +1,8 @@
-"""Takes from a process whatever rendering does not need: memory, files, children, and most system calls.
+"""Takes from a process whatever its work does not need: memory, files, children, and most system calls.
 
 Resource limits hold everywhere on POSIX. On Linux the process also dies with its parent, can gain no privileges, and a
 filter answers every system call with EPERM but those that a running interpreter makes (seccomp, ``man 2 seccomp``).
-Knows no template.
+Knows no kind of work.
 """
 
 from __future__ import annotations

@@ -1,0 +1,181 @@
+"""From a prepared request to its answer on the way: the part that every endpoint that generates shares.
+
+What an endpoint prepares (``Prepared``) holds all that was decided from its fields; what it brings beside that is the
+shape of its answers (a renderer). Knows no field of a particular endpoint and no JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from runtime.constraint.spec import ConstraintSpec
+from runtime.constraint.thinking_budget import BudgetedConstraint, ThinkingBudget
+from runtime.request import Request as EngineRequest
+from runtime.request import SamplingParams
+from runtime.text.text_stream import TextStream
+from runtime.token_mask import Constraint
+
+from api.client_gone import unless_gone
+from api.controllers.intake import HOLD_KEY, AnyRequest, cache_salt_of, new_id, request_id_of
+from api.controllers.service import Service
+from api.edge.access import IGNORED_KEY, RECORD_KEY
+from api.observe.request_record import RequestRecord
+from api.request.byte_budget import Hold
+from api.request.sampling import text_rules
+from api.request.sampling_fields import SamplingFields
+from api.request.validation import Fields, Validated
+from api.response.answering import Answer
+from api.response.choice_stream import AnswerForm, ChoiceStream
+from api.response.generation import Generation
+from api.response.logprobs import TokenNames
+from api.response.renderer import AnswerOptions, Renderer
+
+_BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
+_MAX_HEADER_CHARS = 1024
+
+Result = TypeVar("Result")
+NewRenderer = Callable[[RequestRecord, AnswerOptions], Renderer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Generic[Fields]):
+    """A request that fits the model: its prompts, how it is sampled, what its text must satisfy (None: nothing) and how
+    it is read."""
+
+    asked: Validated[Fields]
+    prompts: Sequence[tuple[int, ...]]
+    sampling: SamplingParams
+    form: AnswerForm = field(default_factory=AnswerForm)
+    demand: ConstraintSpec | None = None
+    budget: ThinkingBudget | None = None
+
+
+async def answer(
+    request: AnyRequest,
+    service: Service,
+    prepared: Prepared[Any],
+    *,
+    arrival_ns: int,
+    id_prefix: str,
+    new_renderer: NewRenderer,
+) -> Answer:
+    """Compile what the text must satisfy, then submit to the engine. Returns the application that sends the answer.
+
+    Raises RequestError for a demand that cannot be had, Overloaded, EngineUnavailable, or ClientGoneError: all of them
+    before any byte of an answer.
+    """
+    constraint = await _compiled(request, service, prepared)
+    fields: SamplingFields = prepared.asked.fields
+    record = _record(request, prepared, arrival_ns)
+    renderer = new_renderer(record, _options(service, prepared, new_id(id_prefix)))
+    hold: Hold = request.scope["state"][HOLD_KEY]
+    hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN)
+    requests = _engine_requests(service, prepared, constraint, arrival_ns, cache_salt_of(request, service, fields))
+    generation = _start(service, prepared, requests, record)
+    state: dict[str, Any] = request.scope["state"]
+    state[RECORD_KEY] = record
+    state[IGNORED_KEY] = prepared.asked.ignored
+    return Answer(
+        generation=generation,
+        renderer=renderer,
+        record=record,
+        stream=bool(fields.stream),
+        keep_alive_s=service.settings.keep_alive_s,
+        headers=_ignored_header(prepared.asked.ignored),
+        on_end=service.note_end,
+        interval=fields.stream_interval or 1,
+    )
+
+
+async def _compiled(request: AnyRequest, service: Service, prepared: Prepared[Any]) -> Constraint | None:
+    """The constraint of a demand, compiled on the compiler's thread; dropped when the client leaves meanwhile."""
+    model, demand, budget = service.model, prepared.demand, prepared.budget
+    if demand is None:
+        return None
+    waiting = asyncio.wrap_future(model.compiler.submit(demand))
+    compiled = await unless_gone(request.receive, _result_of(waiting))
+    if budget is None:
+        return compiled
+    end_ids = model.tokenizer.encode(budget.end)
+    return BudgetedConstraint(compiled, budget, end_ids=end_ids, token_bytes=model.tokenizer.token_bytes)
+
+
+async def _result_of(waiting: asyncio.Future[Result]) -> Result:
+    return await waiting
+
+
+def _record(request: AnyRequest, prepared: Prepared[Any], arrival_ns: int) -> RequestRecord:
+    fields: SamplingFields = prepared.asked.fields
+    return RequestRecord(
+        request_id=request_id_of(request),
+        model=prepared.asked.model,
+        num_prompt_tokens=sum(len(ids) for ids in prepared.prompts),
+        num_choices=len(prepared.prompts) * fields.num_choices,
+        max_tokens=prepared.sampling.max_tokens,
+        stream=bool(fields.stream),
+        arrival_ns=arrival_ns,
+    )
+
+
+def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> AnswerOptions:
+    fields, settings = prepared.asked.fields, service.settings
+    names = TokenNames(service.model.tokenizer, as_ids=bool(fields.return_tokens_as_token_ids))
+    return AnswerOptions(
+        answer_id=answer_id,
+        created_unix=int(time.time()),
+        names=names if prepared.sampling.logprobs is not None else None,
+        include_usage=fields.wants_usage_chunk or settings.force_include_usage,
+        continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
+        cached_tokens=settings.prompt_tokens_details,
+        stats=settings.per_request_stats,
+        prompt_ids=tuple(chain.from_iterable(prepared.prompts)) if fields.return_token_ids else None,
+    )
+
+
+def _engine_requests(
+    service: Service, prepared: Prepared[Any], constraint: Constraint | None, arrival_ns: int, cache_salt: str
+) -> list[EngineRequest]:
+    return [
+        EngineRequest(
+            request_id=new_id(""),
+            prompt_ids=ids,
+            sampling=prepared.sampling,
+            eos_token_ids=service.model.eos_token_ids,
+            n=prepared.asked.fields.num_choices,
+            arrival_ns=arrival_ns,
+            cache_salt=cache_salt,
+            constraint=constraint,
+            watch_ends=constraint is not None and bool(prepared.asked.fields.stop),
+        )
+        for ids in prepared.prompts
+    ]
+
+
+def _start(
+    service: Service, prepared: Prepared[Any], requests: Sequence[EngineRequest], record: RequestRecord
+) -> Generation:
+    model, form = service.model, prepared.form
+    constrained = prepared.demand is not None
+    rules = text_rules(prepared.asked.fields, prepared.sampling, model.eos_token_ids, constrained=constrained)
+    marks = model.answers.control_marks if form.new_parser is not None else {}
+    rules = replace(rules, shown_ids=frozenset(marks.values()))
+    hidden = tuple(marks) if rules.skip_special_tokens else ()
+
+    def new_choice() -> ChoiceStream:
+        return ChoiceStream(TextStream(model.tokenizer, rules), form, hidden_marks=hidden)
+
+    blamed_field = None if prepared.demand is None else prepared.demand.field
+    return Generation(service.engine, requests, new_choice, record.token, blamed_field)
+
+
+def _ignored_header(ignored: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+    if not ignored:
+        return ()
+    names = ",".join(quote(name, safe="") for name in ignored)
+    return ((b"x-ignored-fields", names[:_MAX_HEADER_CHARS].encode("ascii")),)

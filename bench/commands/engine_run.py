@@ -1,0 +1,183 @@
+"""What `powertrain bench engine` does: a package's runtime measured in process, its tables and its file."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from runtime.errors import PowertrainError
+from runtime.loading.model_loader import ModelOptions, default_threads, plan_model, session_factory
+from runtime.package.manifest import ORT_GRAPH, load_package
+from runtime.session.session import Session
+from runtime.token_mask import Constraint
+
+from bench.commands.written import say_written
+from bench.environment import environment
+from bench.errors import BenchError
+from bench.in_process.bandwidth import read_bandwidth
+from bench.in_process.engine_breakdown import SAMPLINGS, measure_breakdown
+from bench.in_process.engine_report import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Breakdown,
+    EngineReport,
+    breakdown_table,
+    judge,
+    load_engine_report,
+    memory_table,
+    speed_table,
+    verdict_table,
+)
+from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.schema_constraint import schema_constraint
+from bench.report.exports import write_whole
+from bench.report.tables import report_console
+
+EXIT_REGRESSION = 3
+RESULT_FILE = "engine.json"
+
+
+class EngineFlags(msgspec.Struct, frozen=True):
+    """The options of the command as given; one field per option."""
+
+    prefill: str
+    decode: int
+    depth: str
+    batch: str
+    repetitions: int
+    chunk: int
+    threads: int | None
+    slots: int | None
+    max_model_len: int | None
+    breakdown: bool
+    breakdown_steps: int
+    schema: bool
+    output: Path | None
+    baseline: Path | None
+    threshold: float
+    output_format: str | None
+
+
+def run_engine(package: Path, flags: EngineFlags) -> None:
+    """Measure, write and print. Ends the process with ``EXIT_REGRESSION`` when it is slower than the baseline."""
+    try:
+        baseline = load_engine_report(flags.baseline) if flags.baseline else None
+        report = _measure(package, flags)
+        if flags.output is not None:
+            path = flags.output / RESULT_FILE
+            write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+            say_written(path)
+        regressed = _print(report, baseline, flags)
+    except OSError as error:
+        raise click.ClickException(f"cannot write the result: {error.strerror}") from error
+    except PowertrainError as error:
+        raise click.ClickException(str(error)) from error
+    if regressed:
+        sys.exit(EXIT_REGRESSION)
+
+
+def _measure(path: Path, flags: EngineFlags) -> EngineReport:
+    package = load_package(path)
+    graph = package.manifest.graphs.get(ORT_GRAPH)
+    if graph is None:
+        raise BenchError(f"package {package.manifest.name!r} holds no ONNX Runtime graph")
+    plan = SpeedPlan(
+        prefill_tokens=parse_counts(flags.prefill, "--prefill"),
+        decode_tokens=flags.decode,
+        depths=parse_counts(flags.depth, "--depth", lowest=0),
+        batches=parse_counts(flags.batch, "--batch"),
+        repetitions=flags.repetitions,
+        chunk_tokens=flags.chunk,
+    )
+    threads = flags.threads or default_threads()
+    slots = flags.slots or max(plan.batches)
+    options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
+    kv = plan_model(package, options)
+    bandwidth = read_bandwidth(threads)
+    begin = time.perf_counter()
+    session = session_factory(package, kv, options)()
+    load_s = time.perf_counter() - begin
+    try:
+        with _progress() as show, schema_constraint(package) if flags.schema else nullcontext() as constraint:
+            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show)
+            breakdowns = _breakdowns(session, plan.batches, flags, constraint, show)
+    finally:
+        session.close()
+    return EngineReport(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
+        model=package.manifest.name,
+        graph_sha256=package.manifest.files[graph.path].sha256,
+        threads=threads,
+        weight_bytes=graph.weight_bytes,
+        kv_bytes_per_token=kv.bytes_per_token,
+        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        load_s=load_s,
+        read_bandwidth=bandwidth,
+        speeds=speeds,
+        breakdowns=breakdowns,
+        environment=environment(),
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What shows a test's name on the terminal while it runs."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting")
+        yield lambda name: progress.update(task, description=name)
+
+
+def _breakdowns(
+    session: Session,
+    batches: tuple[int, ...],
+    flags: EngineFlags,
+    constraint: Constraint | None,
+    show: Callable[[str], None],
+) -> list[Breakdown]:
+    """Steps of each batch with each sampling; with a constraint those under it come right after those without."""
+    if not flags.breakdown:
+        return []
+    found = []
+    for batch in batches:
+        for sampling in SAMPLINGS:
+            for bound in (None,) if constraint is None else (None, constraint):
+                show(f"step of batch {batch}, {sampling}{', schema' if bound else ''}")
+                found.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps, bound))
+    return found
+
+
+def _slot_tokens(flags: EngineFlags, plan: SpeedPlan) -> int:
+    """Tokens per slot that the tests and the breakdown need."""
+    if flags.max_model_len is not None:
+        return flags.max_model_len
+    tests = max(plan.depths) + max(*plan.prefill_tokens, plan.decode_tokens + 1)
+    return max(tests, 192 + flags.breakdown_steps + 2 * max(plan.batches) if flags.breakdown else 0)
+
+
+def _print(report: EngineReport, baseline: EngineReport | None, flags: EngineFlags) -> bool:
+    """Print the result; True when a test is slower than the baseline beyond the threshold."""
+    verdicts = judge(report, baseline, flags.threshold) if baseline is not None else []
+    tables = [speed_table(report), memory_table(report)]
+    if report.breakdowns:
+        tables.append(breakdown_table(report))
+    if baseline is not None:
+        tables.append(verdict_table(verdicts, report, baseline))
+    if flags.output_format == "json":
+        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    elif flags.output_format == "markdown":
+        sys.stdout.write("\n".join(table.markdown() for table in tables))
+    else:
+        console = report_console()
+        for table in tables:
+            console.print(table.rich())
+    return any(verdict.word == "slower" for verdict in verdicts)

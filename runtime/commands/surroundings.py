@@ -1,0 +1,40 @@
+"""What a command may ask of the whole program: where packages lie, and how a missing one is built.
+
+``powertrain.py`` hands it to every command as the context's object, because only that knows every room and the
+environment. A command that runs without it finds the defaults. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich_click as click
+
+
+def _default_home() -> Path:
+    from runtime.package.home import default_home
+
+    return default_home()
+
+
+def _build_nothing(model: str) -> Path:
+    from runtime.package.home import find_package
+
+    return find_package(model, _default_home())
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """``home`` is the folder of packages. ``build`` turns what a person wrote into a package's folder, built if need
+    be; it raises PowertrainError when it cannot."""
+
+    home: Callable[[], Path] = _default_home
+    build: Callable[[str], Path] = _build_nothing
+
+
+def surroundings(context: click.Context | None) -> Surroundings:
+    """What the outermost command was given, or the defaults."""
+    found = context.find_root().obj if context is not None else None
+    return found if isinstance(found, Surroundings) else Surroundings()

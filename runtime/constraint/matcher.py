@@ -1,0 +1,195 @@
+"""One choice's way through a compiled grammar: its masks, computed on other threads under a budget of time.
+
+The implementation of ``runtime.token_mask.Matcher``. Knows no grammar; the library says which token may come. What
+goes wrong in it, and what takes too long, is this choice's ConstraintFailed and nobody else's trouble.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import llguidance
+import numpy as np
+
+from runtime.constraint import limits
+from runtime.constraint.library_call import LIBRARY_CALL
+from runtime.constraint.library_error import meaning
+from runtime.constraint.mask_threads import MaskThreads
+from runtime.constraint.token_table import TokenTable
+from runtime.errors import ConstraintFailed
+from runtime.token_mask import MaskArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A mask under way: the clock of its thread, and what that clock said when it began."""
+
+    clock_id: int
+    begin_s: float
+
+
+def satisfied(matcher: llguidance.LLMatcher) -> bool:
+    """Whether the text so far satisfies the grammar. Of a stopped matcher the library says no more than that."""
+    return not matcher.is_error() and (matcher.is_stopped() or matcher.is_accepting())
+
+
+class GrammarMatcher:
+    """See ``runtime.token_mask.Matcher``. ``matcher`` is this choice's own; ``on_close`` hears of tokens and health."""
+
+    def __init__(
+        self,
+        matcher: llguidance.LLMatcher,
+        *,
+        table: TokenTable,
+        threads: MaskThreads,
+        on_close: Callable[[int, bool], None],
+    ) -> None:
+        self._matcher = matcher
+        self._table = table
+        self._threads = threads
+        self._on_close = on_close
+        self._mask: MaskArray = np.zeros(-(-len(table.token_bytes) // 32), np.uint32)
+        self._address, self._num_bytes = self._mask.ctypes.data, self._mask.nbytes
+        self._mask.flags.writeable = False  # the library writes past Python; nobody else shall
+        self._job: _Job | None = None
+        self._done = threading.Event()
+        self._done.set()
+        self._is_fresh = False  # the mask is that of the next token
+        self._forced: list[int] = []
+        self._failure: ConstraintFailed | None = None
+        self._num_tokens = 0
+        self._spent_s = 0.0
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Have the next mask computed on another thread; twice for one token is once."""
+        if self._is_fresh or not self._done.is_set():
+            return
+        self._raise_failure()
+        self._done.clear()
+        self._threads.put(self._compute)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the mask is there within ``timeout_s`` seconds. Raises ConstraintFailed, also while it is computed:
+
+        the library cannot be stopped, so a mask above its limit is left to its thread and its choice ends now.
+        """
+        is_done = self._done.wait(timeout_s) if timeout_s > 0 else self._done.is_set()
+        if not is_done and (job := self._job) is not None:
+            self._account(time.clock_gettime(job.clock_id) - job.begin_s)
+        self._raise_failure()
+        return is_done
+
+    def mask(self) -> MaskArray:
+        """[ceil(V / 32)], the same array each time. Raises ConstraintFailed."""
+        self._join()
+        return self._mask
+
+    def commit(self, token_id: int) -> None:
+        """Go on by one token. Raises ConstraintFailed, also for a token that may not come."""
+        self._join()
+        begin = time.thread_time()
+        with LIBRARY_CALL:
+            is_accepted = self._matcher.consume_token(token_id)
+        self._spent_s += time.thread_time() - begin
+        self._is_fresh, self._forced = False, []
+        self._num_tokens += 1
+        if not is_accepted:
+            self._fail(self._library_failure("the constraint does not admit the token"))
+
+    def num_allowed(self, token_ids: Sequence[int]) -> int:
+        """Of a draft's tokens, how many may come one after the other; an end token is the last."""
+        self._join()
+        if not token_ids:
+            return 0
+        with LIBRARY_CALL:
+            if self._matcher.is_stopped():
+                return int(token_ids[0] in self._table.end_ids)
+            return self._matcher.validate_tokens(list(token_ids))
+
+    def ends_within(self, token_id: int) -> tuple[int, ...]:
+        """After how many bytes of this token, 0 to all, the text satisfies the constraint."""
+        self._join()
+        if token_id in self._table.special_ids:
+            tries = {0: [], len(self._table.token_bytes[token_id]): [token_id]}
+        else:
+            spelled = self._table.token_bytes[token_id]
+            tries = {count: self._table.spelled(spelled[:count]) for count in range(len(spelled) + 1)}
+        with LIBRARY_CALL:
+            return tuple(count for count, token_ids in tries.items() if self._satisfies(token_ids))
+
+    def _satisfies(self, token_ids: list[int]) -> bool:
+        copy = self._matcher.deep_copy()
+        return copy.try_consume_tokens(token_ids) == len(token_ids) and satisfied(copy)
+
+    def forced(self) -> list[int]:
+        """Tokens without a choice, as the model's tokenizer writes the text that must come. Known with the mask."""
+        self._join()
+        if not self._is_fresh:
+            with LIBRARY_CALL:
+                return self._matcher.compute_ff_tokens()
+        return list(self._forced)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether end tokens are allowed here."""
+        self._join()
+        with LIBRARY_CALL:
+            return satisfied(self._matcher)
+
+    def close(self) -> None:
+        """Tell the constraint what this choice used of it. Does not wait for a mask under way."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_close(self._num_tokens, self._failure is None)
+
+    def _compute(self) -> None:
+        """The job of a mask thread. The library answers a failure of its own with a mask of end tokens: ask it."""
+        begin = time.thread_time()
+        self._job = _Job(time.pthread_getcpuclockid(threading.get_ident()), begin)
+        try:
+            with LIBRARY_CALL:
+                self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
+                self._forced = self._matcher.compute_ff_tokens()
+                has_failed = self._matcher.is_error()
+            cost_s = time.thread_time() - begin
+            self._account(cost_s)
+            self._spent_s += cost_s
+            if has_failed:
+                self._fail(self._library_failure("no token can follow"))
+            self._is_fresh = True
+        except ConstraintFailed as failure:
+            self._failure = failure
+        finally:
+            self._job = None
+            self._done.set()
+
+    def _account(self, cost_s: float) -> None:
+        """Fail where this mask, or all of them with it, took more than may be."""
+        if cost_s > limits.MAX_MASK_S:
+            self._too_slow(f"{cost_s * 1e3:.0f} ms for one token; {limits.MAX_MASK_S * 1e3:.0f}")
+        budget_s = limits.MASK_CREDIT_S + limits.MASK_CREDIT_PER_TOKEN_S * self._num_tokens
+        if self._spent_s + cost_s > budget_s:
+            self._too_slow(f"{self._spent_s + cost_s:.2f} s for {self._num_tokens} tokens; {budget_s:.2f}")
+
+    def _too_slow(self, needed_and_allowed: str) -> None:
+        cause = "it can be read in too many ways"
+        self._fail(ConstraintFailed(f"the constraint needed {needed_and_allowed} are allowed: {cause}"))
+
+    def _join(self) -> None:
+        self._done.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, failure: ConstraintFailed) -> None:
+        self._failure = failure
+        raise failure
+
+    def _library_failure(self, fallback: str) -> ConstraintFailed:
+        return ConstraintFailed(f"the constraint cannot go on: {meaning(self._matcher.get_error() or fallback)}")

@@ -1,0 +1,154 @@
+"""Sets of strings: a list of texts, or a language with bounds on length in code points.
+
+Knows languages; knows no other kind of value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.constraint.schema.document import JsonValue
+from runtime.constraint.schema.formats import EXACT, FORMATS, LONGEST
+from runtime.constraint.schema.lost import Lost
+from runtime.constraint.schema.regex.characters import EVERY, WRITABLE
+from runtime.constraint.schema.regex.language import Languages, LanguageTooLarge
+from runtime.constraint.schema.regex.reading import found
+from runtime.constraint.schema.regex.spelling import MAX_POSITIONS, spelled
+from runtime.constraint.schema.regex.syntax import PatternRefused
+from runtime.errors import SchemaRefused
+
+TOO_LARGE = f"is too large to be told apart: at most {MAX_POSITIONS:,} characters, and no large count beside others"
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """Texts of ``language`` with ``least`` to ``most`` code points, none of ``barred``.
+
+    Only those of ``listed`` where it is not None, and then every one of them.
+    """
+
+    language: int
+    least: int = 0
+    most: int | None = None
+    listed: tuple[str, ...] | None = None
+    barred: frozenset[str] = frozenset()
+    lost: Lost | None = None
+
+
+def language_of(languages: Languages, keyword: str, pattern: str, place: str) -> int:
+    """The language of the texts in which a client's pattern is found. Raises SchemaRefused."""
+    try:
+        return found(languages, pattern)
+    except PatternRefused as error:
+        raise SchemaRefused(keyword, place, f"{pattern[:80]!r} {error}") from error
+    except LanguageTooLarge as error:
+        raise SchemaRefused(keyword, place, f"{pattern[:80]!r} {TOO_LARGE}") from error
+
+
+def strings_of(languages: Languages, keywords: dict[str, JsonValue], place: str) -> Strings | None:
+    """What the keywords on strings of one schema admit; None where that is nothing."""
+    parts, most = [], _count(keywords, "maxLength")
+    if "pattern" in keywords:
+        parts.append(language_of(languages, "pattern", str(keywords["pattern"]), place))
+    name = str(keywords.get("format"))
+    if name in FORMATS:
+        parts.append(found(languages, f"^(?:{FORMATS[name]})$"))
+        longest = LONGEST.get(name)
+        most = min(longest if most is None else most, longest) if longest else most
+    strings = Strings(languages.both(parts), _count(keywords, "minLength") or 0, most)
+    return joined(languages, strings, Strings(languages.anything))
+
+
+def listed(languages: Languages, text: str) -> Strings:
+    """One text."""
+    return Strings(languages.anything, listed=(text,))
+
+
+def besides(languages: Languages, texts: list[str]) -> Strings:
+    """Every text but these."""
+    return Strings(languages.anything, barred=frozenset(texts))
+
+
+def outside(languages: Languages, keywords: dict[str, JsonValue], place: str) -> list[Strings]:
+    """Texts that fail at least one keyword on strings of a schema."""
+    alternatives = []
+    least, most = _count(keywords, "minLength"), _count(keywords, "maxLength")
+    if least:
+        alternatives.append(Strings(languages.anything, most=least - 1))
+    if most is not None:
+        alternatives.append(Strings(languages.anything, least=most + 1))
+    if "pattern" in keywords:
+        language = language_of(languages, "pattern", str(keywords["pattern"]), place)
+        alternatives.append(Strings(languages.without(language)))
+    name = str(keywords.get("format"))
+    if name in EXACT:
+        alternatives.append(Strings(languages.without(found(languages, f"^(?:{FORMATS[name]})$"))))
+    elif name in FORMATS:
+        problem = f"{name!r} cannot be negated; {', '.join(sorted(EXACT))} can"
+        alternatives.append(Strings(languages.anything, lost=Lost("format", place, problem)))
+    return alternatives
+
+
+def joined(languages: Languages, one: Strings, other: Strings) -> Strings | None:
+    """Texts in both sets; None where none is known to be."""
+    most = other.most if one.most is None else one.most if other.most is None else min(one.most, other.most)
+    language = languages.both((one.language, other.language))
+    barred = one.barred | other.barred
+    strings = Strings(language, max(one.least, other.least), most, None, barred, one.lost or other.lost)
+    if one.listed is None and other.listed is None:
+        empty = strings.language == languages.nothing or (most is not None and most < strings.least)
+        return None if empty else strings
+    texts = one.listed if one.listed is not None else other.listed or ()
+    if one.listed is not None and other.listed is not None:
+        kept = set(other.listed)
+        texts = tuple(text for text in texts if text in kept)
+    texts = tuple(text for text in texts if holds(languages, strings, text))
+    return Strings(languages.anything, listed=texts, lost=strings.lost) if texts else None
+
+
+def holds(languages: Languages, strings: Strings, text: str) -> bool:
+    """Whether a text has a length and a form of the set, which is not ``listed``."""
+    fits = strings.least <= len(text) and (strings.most is None or len(text) <= strings.most)
+    return fits and text not in strings.barred and languages.holds(strings.language, text)
+
+
+def whole_language(languages: Languages, strings: Strings) -> int:
+    """The language of a set that is not ``listed``, bounds and barred texts included."""
+    lengths = languages.repeat(languages.of(EVERY), strings.least, strings.most)
+    return languages.both((strings.language, lengths, _without_barred(languages, strings)))
+
+
+def _without_barred(languages: Languages, strings: Strings) -> int:
+    return languages.without(languages.either(languages.text(text) for text in sorted(strings.barred)))
+
+
+def writable(text: str) -> bool:
+    """Whether a JSON string can hold the text without escapes that the library's options leave out."""
+    return all(any(low <= ord(character) <= high for low, high in WRITABLE) for character in text)
+
+
+def schema_of(languages: Languages, strings: Strings, place: str) -> dict[str, JsonValue] | Lost:
+    """The set as a schema that llguidance reads exactly, or why it cannot be written."""
+    if strings.listed is not None:
+        texts: list[JsonValue] = [text for text in strings.listed if writable(text)]
+        return {"enum": texts} if texts else Lost("enum", place, "lists only texts with control characters")
+    schema: dict[str, JsonValue] = {"type": "string"}
+    if strings.least:
+        schema["minLength"] = strings.least
+    if strings.most is not None:
+        schema["maxLength"] = strings.most
+    language = languages.both((strings.language, _without_barred(languages, strings)))
+    if language != languages.anything:
+        try:
+            patterns = spelled(languages, language)
+        except LanguageTooLarge:
+            return Lost("pattern", place, TOO_LARGE)
+        schema["pattern"] = patterns[0]
+        if len(patterns) > 1:
+            schema["allOf"] = [{"type": "string", "pattern": pattern} for pattern in patterns[1:]]
+    return schema
+
+
+def _count(keywords: dict[str, JsonValue], key: str) -> int | None:
+    value = keywords.get(key)
+    return int(value) if isinstance(value, int | float) else None

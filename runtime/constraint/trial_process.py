@@ -1,0 +1,71 @@
+"""The server's side of trials: a sealed process compiles each constraint first; what it cannot bear costs a request.
+
+Knows no queue and no cache.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from runtime.constraint import limits
+from runtime.constraint.grammar import Grammar
+from runtime.constraint.part_wire import part_to_wire
+from runtime.constraint.spec import Part
+from runtime.constraint.trial import Trial
+from runtime.constraint.trial_worker import Setup
+from runtime.constraint.vocabulary import Vocabulary
+from runtime.errors import RequestError
+from runtime.sealed.process import SealedProcess
+
+
+class TrialProcess:
+    """Tries one constraint after another. Used by one thread at a time."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        setup = Setup(
+            token_bytes=list(vocabulary.token_bytes),
+            control_ids=dict(vocabulary.control_ids),
+            end_ids=list(vocabulary.end_ids),
+        )
+        self._process = SealedProcess(
+            "runtime.constraint.trial_worker", msgspec.msgpack.encode(setup), work="trying constraints"
+        )
+
+    def start(self) -> None:
+        """Start the process; does not wait until it is ready."""
+        self._process.start()
+
+    def run(self, part: Part) -> tuple[Grammar, int]:
+        """The part's grammar, and the bytes of heap that its matcher takes.
+
+        Raises RequestError, without a field, that says which limit was exceeded and by how much.
+        """
+        try:
+            job = msgspec.msgpack.encode(part_to_wire(part))
+            answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
+            trial = msgspec.msgpack.decode(answer, type=Trial)
+        except UnicodeEncodeError as error:
+            raise RequestError("the constraint holds half of a surrogate pair, which no UTF-8 text can") from error
+        except TimeoutError as error:
+            raise RequestError(
+                f"the constraint needs more than the {limits.TRIAL_CPU_S:g} s that compiling may take"
+            ) from error
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            memory_mib, stack_mib = limits.TRIAL_MEMORY_BYTES // 2**20, limits.TRIAL_STACK_BYTES // 2**20
+            allowed = f"{memory_mib} MiB of memory and {stack_mib} of stack"
+            raise RequestError(f"the constraint needs more than the {allowed} that compiling may take") from error
+        if trial.grammar is None:
+            raise RequestError(trial.refusal)
+        if trial.heap_bytes > limits.MAX_COMPILED_BYTES:
+            needed, most = trial.heap_bytes / 2**20, limits.MAX_COMPILED_BYTES / 2**20
+            raise RequestError(f"the constraint takes {needed:.0f} MiB once compiled; at most {most:.0f} are allowed")
+        return trial.grammar, trial.heap_bytes
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.end()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, or None while there is none."""
+        return self._process.pid

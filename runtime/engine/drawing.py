@@ -1,0 +1,186 @@
+"""Rows of logits -> tokens, events and ends: masks waited for, tokens drawn and committed, sequences taken out.
+
+A row whose constraint's mask is not there yet is held: it keeps its logits, and is drawn at the beginning of the first
+step that finds the mask, so that no neighbour waits. Whatever a constraint fails at ends its own sequence. Owns what a
+step has to tell, and the time that drawing took; knows no session, no plan and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.engine.scheduler import Scheduler
+from runtime.engine.sequence import Phase, Sequence
+from runtime.errors import ConstraintFailed
+from runtime.events import Event, FinishReason, TokenEvent
+from runtime.sampling.allowed_tokens import Allowed
+from runtime.sampling.sampler import NoToken, Sampled, SamplerState, sample
+from runtime.session.session import FloatArray
+
+ALONE_WAIT_S = 0.002
+"""Wait for a mask when nothing else decodes: long for a mask (0.3 ms are rare), short for who comes or goes now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Guesses at a sequence's next tokens; ``is_forced`` if its constraint leaves no other text."""
+
+    token_ids: list[int]
+    is_forced: bool = False
+
+
+class Drawing:
+    """One step's drawing of tokens. ``clock`` returns nanoseconds."""
+
+    def __init__(self, scheduler: Scheduler, clock: Callable[[], int]) -> None:
+        self._scheduler = scheduler
+        self._clock = clock
+        self.events: list[Event] = []
+        self.sample_ns = 0
+        self.commit_ns = 0
+
+    @property
+    def spent_ns(self) -> int:
+        """Time of all that was drawn and committed so far."""
+        return self.sample_ns + self.commit_ns
+
+    def end(self, sequence: Sequence, reason: FinishReason, *, stop_token_id: int | None = None) -> None:
+        """Take a sequence out of the scheduler and say so."""
+        self._scheduler.finish(sequence)
+        self.events.append(sequence.finished(reason, self._clock(), stop_token_id=stop_token_id))
+
+    def fail(self, sequence: Sequence, error: str, *, for_client: bool = False) -> None:
+        """End a sequence with an error: the client's, or the backend's, after which its rows may be damaged."""
+        self._scheduler.finish(sequence, rows_valid=for_client)
+        ended = sequence.finished(FinishReason.ERROR, self._clock(), error=error, for_client=for_client)
+        self.events.append(ended)
+
+    def begin(self, sequence: Sequence) -> None:
+        """Make the matcher of an admitted sequence: its first mask is computed while the model reads the prompt."""
+        constraint = sequence.request.constraint
+        if constraint is None:
+            return
+        try:
+            sequence.matcher = constraint.matcher()
+            sequence.matcher.start()
+        except ConstraintFailed as error:
+            self._refuse(sequence, error)
+
+    def draft(self, sequence: Sequence) -> Draft:
+        """Guesses at the next tokens, as far as the sequence's constraint allows them. May end the sequence.
+
+        What the constraint forces is the best guess. It is drawn all the same: text that must come can often be written
+        in other tokens too, and which are likely is the model's to say.
+        """
+        matcher = sequence.matcher
+        if matcher is None or sequence.draft is None:
+            return Draft(sequence.proposed_draft())
+        try:
+            if not matcher.wait(ALONE_WAIT_S):
+                return Draft([])
+            if forced := matcher.forced():
+                return Draft(forced[: min(sequence.num_left - 1, sequence.draft.max_tokens)], is_forced=True)
+            draft = sequence.proposed_draft()
+            return Draft(draft[: matcher.num_allowed(draft)] if draft else [])
+        except ConstraintFailed as error:
+            self._refuse(sequence, error)
+            return Draft([])
+
+    def draw(self, logits: FloatArray, sequences: list[Sequence | None], wait_s: float = 0.0) -> int:
+        """Draw one token per row with a sequence, and commit it; returns how many were drawn.
+
+        A row of ``logits`` [B, V] whose mask does not come within ``wait_s`` is held instead.
+        """
+        begin = self._clock()
+        states: list[SamplerState | None] = [None] * len(sequences)
+        allowed: list[Allowed | None] = [None] * len(sequences)
+        for row, sequence in enumerate(sequences):
+            if sequence is None:
+                continue
+            if sequence.request.constraint is None:
+                states[row] = sequence.sampler
+            elif (may_come := self._allowed(sequence, wait_s)) is not None:
+                states[row], allowed[row] = sequence.sampler, may_come
+            elif sequence.phase is not Phase.FINISHED and not sequence.is_held:
+                sequence.held_logits = logits[row].copy()
+        drawn = sample(logits, states, allowed)
+        sampled = self._clock()
+        committed = [
+            sequence
+            for sequence, token in zip(sequences, drawn, strict=True)
+            if sequence is not None and token is not None and self._take(sequence, token, sampled)
+        ]
+        self._start_masks(committed)
+        self.sample_ns += sampled - begin
+        self.commit_ns += self._clock() - sampled
+        return len(committed)
+
+    def draw_held(self) -> None:
+        """Draw the tokens whose masks have come since their logits were computed."""
+        for sequence in [held for held in self._scheduler.running if held.is_held]:
+            if sequence.held_logits is not None:
+                self.draw(sequence.held_logits[np.newaxis], [sequence])
+
+    def wait_for_mask(self) -> None:
+        """Sleep a little if some sequence is held."""
+        held = next((sequence for sequence in self._scheduler.running if sequence.is_held), None)
+        if held is not None:
+            self._allowed(held, ALONE_WAIT_S)
+
+    def _allowed(self, sequence: Sequence, wait_s: float) -> Allowed | None:
+        """What a sequence's constraint allows next; None if that is not known in time, or failed and ended it."""
+        matcher = sequence.matcher
+        try:
+            if matcher is None or not matcher.wait(wait_s):
+                return None
+            return Allowed(matcher.mask(), bool(sequence.request.sampling.stop_token_ids) and matcher.may_end)
+        except ConstraintFailed as error:
+            self._refuse(sequence, error)
+            return None
+
+    def _take(self, sequence: Sequence, token: Sampled | NoToken, now_ns: int) -> bool:
+        """Commit a drawn token, or end its sequence; True if there is one."""
+        if isinstance(token, NoToken):
+            self.fail(sequence, token.error, for_client=token.for_client)
+            return False
+        try:
+            self._commit(sequence, token, now_ns)
+        except ConstraintFailed as error:
+            self._refuse(sequence, error)
+        return True
+
+    def _commit(self, sequence: Sequence, token: Sampled, now_ns: int) -> None:
+        request, params, matcher = sequence.request, sequence.request.sampling, sequence.matcher
+        token_id = token.token_id
+        is_stop = token_id in params.stop_token_ids
+        # Under a constraint an ignored end token comes only where nothing else may.
+        is_end = is_stop or (token_id in request.eos_token_ids and (matcher is not None or not params.ignore_eos))
+        ends: tuple[int, ...] = ()
+        if matcher is not None and request.watch_ends:
+            ends = (0,) if is_end else matcher.ends_within(token_id)
+        sequence.held_logits = None
+        sequence.token_ids.append(token_id)
+        sequence.first_token_ns = sequence.first_token_ns or now_ns
+        name, admitted_ns = request.request_id, sequence.admitted_ns
+        self.events.append(TokenEvent(name, sequence.index, token_id, token.logprobs, admitted_ns, ends))
+        if is_end:
+            self.end(sequence, FinishReason.STOP, stop_token_id=token_id if is_stop else None)
+        elif sequence.num_generated >= params.max_tokens:
+            self.end(sequence, FinishReason.LENGTH)
+        elif matcher is not None:
+            matcher.commit(token_id)
+
+    def _start_masks(self, sequences: Iterable[Sequence]) -> None:
+        """Have the next masks computed. After all commits: the threads that this wakes would hold them up."""
+        for sequence in sequences:
+            try:
+                if sequence.matcher is not None:
+                    sequence.matcher.start()
+            except ConstraintFailed as error:
+                self._refuse(sequence, error)
+
+    def _refuse(self, sequence: Sequence, error: ConstraintFailed) -> None:
+        self.fail(sequence, str(error), for_client=True)

@@ -1,0 +1,49 @@
+"""``serve`` from settings to the end of its process, around a server that ends at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from api.process import serving
+from api.settings import resolve_settings
+from runtime.commands.surroundings import Surroundings
+from runtime.errors import PackageError
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, **engine: Any) -> list[str]:
+    """What was built, served and how the process was left, in order."""
+    done: list[str] = []
+    service = SimpleNamespace(model=SimpleNamespace(base_name="m"), engine=SimpleNamespace(**engine))
+    monkeypatch.setattr(serving, "configure_logging", lambda _settings: None)
+    monkeypatch.setattr(serving, "load_package", lambda folder: done.append(f"load {folder}"))
+    monkeypatch.setattr(serving, "build_service", lambda _settings, _package: service)
+    monkeypatch.setattr(serving, "Server", lambda _service: SimpleNamespace(run=lambda sockets: done.append("run")))
+    monkeypatch.setattr("os._exit", lambda status: done.append(f"left {status}"))
+
+    def build(word: str) -> Path:
+        done.append(f"build {word}")
+        return Path("built")
+
+    given = {"port": 0} if model is None else {"port": 0, "model": model}
+    serving.serve(resolve_settings(given, environ={}), Surroundings(home=lambda: Path("nowhere"), build=build))
+    return done
+
+
+def test_a_server_that_ends_while_the_model_loads_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own end would abort in the loading library's threads."""
+    assert serve(monkeypatch, model="x", is_loading=True, failure=None) == ["build x", "load built", "run", "left 0"]
+
+
+def test_a_server_that_ends_otherwise_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve(monkeypatch, model="x", is_loading=False, failure=None) == ["build x", "load built", "run"]
+    with pytest.raises(PackageError, match="the engine failed: weights"):
+        serve(monkeypatch, model="x", is_loading=False, failure="weights")
+
+
+def test_without_a_model_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PackageError, match="no model package in nowhere"):
+        serve(monkeypatch, model=None, is_loading=False, failure=None)

@@ -1,0 +1,135 @@
+"""What crashes, hangs or eats memory does so in the process that tries constraints, and costs one request."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.constraint import limits, trial_worker
+from runtime.constraint.compiler import ConstraintCompiler
+from runtime.constraint.part_wire import part_from_wire, part_to_wire
+from runtime.constraint.spec import (
+    Choice,
+    ConstraintSpec,
+    Either,
+    Json,
+    Lark,
+    Literal,
+    Part,
+    Pattern,
+    Repeat,
+    Sequence,
+    Tag,
+    Tagged,
+    Until,
+)
+from runtime.errors import RequestError
+from tests.runtime.constraint.walks import compiled, walk
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+SLOW = Json('{"type":"integer","multipleOf":1000003,"minimum":0,"maximum":100000000000000000}')
+
+
+@linux
+def test_what_needs_too_much_memory_ends_the_process_and_the_next_one_is_served(compiler: ConstraintCompiler) -> None:
+    compiled(compiler, Literal("first"))
+    first = compiler._trials.pid
+    with pytest.raises(RequestError, match=r"needs more than the 96 MiB of memory and 4 of stack"):
+        compiled(compiler, Json(json.dumps({"const": "x y" * 300_000})))
+    assert compiler._trials.pid not in {first, None}
+    assert walk(compiled(compiler, Literal("next")), 0).text == "next"
+    text = (Path("/proc") / str(compiler._trials.pid) / "limits").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("Max address space"))
+    assert int(line.split()[3]) < 2**29 + limits.TRIAL_MEMORY_BYTES
+
+
+def test_what_computes_for_too_long_is_killed(compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(compiler, Literal("before"))
+    first = compiler._trials.pid
+    monkeypatch.setattr(limits, "TRIAL_CPU_S", 0.05)
+    monkeypatch.setattr(limits, "TRIAL_DEADLINE_S", 60.0)
+    with pytest.raises(RequestError, match=r"needs more than the 0\.05 s that compiling may take"):
+        compiled(compiler, SLOW)
+    assert compiler._trials.pid != first
+    monkeypatch.undo()
+    compiled(compiler, Literal("after"))
+
+
+def test_what_sleeps_is_killed_at_its_deadline(compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(compiler, Literal("awake"))
+    first = compiler._trials.pid
+    assert first is not None
+    monkeypatch.setattr(limits, "TRIAL_DEADLINE_S", 0.1)
+    os.kill(first, signal.SIGSTOP)
+    with pytest.raises(RequestError, match="that compiling may take"):
+        compiled(compiler, Literal("asleep"))
+    assert compiler._trials.pid != first
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (Literal("word" * 1_500), r"no choice for \d+ tokens in a row; at most 1024"),
+        (Json(json.dumps({"const": "word" * 1_500})), r"no choice for \d+ tokens in a row"),
+        (Lark('start: A\nA: /a{100}/ & ~B\nB: "b"'), "negates"),
+        (Lark("start: " + "(" * 5_000 + '"a"' + ")" * 5_000), "too deeply nested|stack"),
+        (Lark("start: A\nA: " + " & ".join(f"/(?s:.*){name}(?s:.*)/" for name in "abcdefghijklmnopqrst")), "steps"),
+        (Lark("start: " + " | ".join(f'"a{at}" "b"' for at in range(600))), r"too many alternatives .* max is 500"),
+    ],
+)
+def test_bombs_are_refused_by_what_they_exceed(compiler: ConstraintCompiler, part: Part, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        compiled(compiler, part)
+    compiled(compiler, Literal("after"))
+
+
+def test_a_compiled_constraint_s_memory_is_limited(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = Choice(tuple(f"text {at * 7919 % 10_007}" for at in range(3_000)))
+    size = compiled(compiler, texts).num_bytes
+    assert 50_000 < size < limits.MAX_COMPILED_BYTES
+    monkeypatch.setattr(limits, "MAX_COMPILED_BYTES", 50_000)
+    with pytest.raises(RequestError, match="MiB once compiled; at most 0 are allowed"):
+        compiled(compiler, Choice((*texts.texts, "more")))
+
+
+def test_parts_pass_to_the_process_and_back() -> None:
+    part = Sequence(
+        (
+            Until("b"),
+            Either((Json("{}"), Literal("a"), Lark("x"))),
+            Repeat(Pattern("a"), 1, None, ","),
+            Choice(("a", "b")),
+            Tagged((Tag("<a>", Sequence(()), "</a>", "<"),), at_least_one=True),
+        )
+    )
+    assert part_from_wire(json.loads(json.dumps(part_to_wire(part)))) == part
+
+
+def test_nothing_is_imported_where_no_file_can_be_opened(compiler: ConstraintCompiler) -> None:
+    """A function that imports on its way would end the process: each refusal is met inside it once."""
+    compiled(compiler, Literal("start"))
+    pid = compiler._trials.pid
+    for part in (
+        Choice(()), Choice(("a", "a")), Pattern("("), Pattern(r"\p{X}"), Lark(""), Lark("start: <a>"), Lark("x"),
+        Json("{"), Json('{"type":1}'), Json('{"not":{}}'), Json('{"$ref":"#/x"}'), Json('{"pattern":"("}'),
+        Json('{"enum":[1e999]}'), Json('{"type":"number","multipleOf":0.1,"minimum":0.35}'),
+        Json('{"type":"string","format":"date-time"}'),
+        Json('"\\ud800"'), Json("[" * 90 + "]" * 90), Pattern("a" * 20_000), Literal("a\ud800"),
+    ):  # fmt: skip
+        error = compiler.submit(ConstraintSpec(part, "field")).exception(timeout=60)
+        assert "MiB of memory" not in str(error), part
+    assert compiler._trials.pid == pid
+
+
+def test_every_kind_of_part_is_tried_before_the_process_is_sealed() -> None:
+    source = ast.unparse(ast.parse(Path(trial_worker.__file__).read_text(encoding="utf-8")))
+    for kind in (Json, Pattern, Choice, Lark, Literal, Until, Sequence, Either, Repeat, Tag, Tagged):
+        assert f"{kind.__name__}(" in source

@@ -1,0 +1,47 @@
+"""A sealed process by itself: its clock, its deadline, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from runtime.sealed.deadline import Deadline, process_clock
+from runtime.sealed.frame import body_bytes, framed
+from runtime.sealed.process import SealedProcess
+
+
+def test_time_is_over_by_the_wall_or_by_what_was_computed() -> None:
+    computed = [5.0]
+    deadline = Deadline(60, 2, lambda: computed[0])
+    assert deadline.left_s() == 2.0
+    computed[0] = 6.5
+    assert deadline.left_s() == 0.5
+    computed[0] = 7.0
+    assert 0 < deadline.wall_left_s() <= 60
+    with pytest.raises(TimeoutError):
+        deadline.left_s()
+    with pytest.raises(TimeoutError):
+        Deadline(0, None, lambda: 0.0).left_s()
+    assert 50 < Deadline(60, None, lambda: 0.0).left_s() <= 60
+
+
+def test_a_process_s_clock_counts_what_it_computes() -> None:
+    clock = process_clock(os.getpid())
+    before = clock()
+    sum(range(300_000))
+    assert clock() > before
+
+
+def test_frames_say_how_long_they_are() -> None:
+    frame = framed(b"abc")
+    assert frame[4:] == b"abc"
+    assert body_bytes(frame[:4]) == 3
+
+
+def test_a_module_that_cannot_be_served_is_the_server_s_failure() -> None:
+    process = SealedProcess("runtime.no_such_module", b"", work="nothing")
+    assert process.pid is None
+    with pytest.raises(RuntimeError, match="the process for nothing did not start"):
+        process.exchange(b"", 1)
+    assert process.pid is None
