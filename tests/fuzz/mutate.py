@@ -40,7 +40,7 @@ def mutated(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
     return bytes(data)
 
 
-_ODD: tuple[Any, ...] = (
+ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**400, 0.0, -1.0, 1e-300, 1e9, 1e300, float("nan"), float("inf"),
     "", "x", "\ud800", "\udcff", "\0", " ", "x" * 600, [], [1], ["x"], [None], {}, {"a": 1}, [0.0] * 8, [[]] * 2,
 )  # fmt: skip
@@ -63,7 +63,7 @@ def changed_objects(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
                 break
             place, key = place[key], draw(st.sampled_from(inner))
         if draw(st.booleans()):
-            place[key] = deepcopy(draw(st.sampled_from(_ODD)))
+            place[key] = deepcopy(draw(st.sampled_from(ODD)))
         elif draw(st.booleans()):
             donor = draw(st.sampled_from(objects))
             place[key] = deepcopy(donor[draw(st.sampled_from(sorted(donor)))])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutate import changed_objects, lines_run
+from export.errors import ExportError
+from export.source.hf.json_object import JsonObject
+from export.source.hf.spec import spec_from_config
+from tests.fuzz.mutate import ODD, changed_objects, lines_run
 from tests.fuzz.targets import SEEDS, TARGETS, Target, inputs
 
 MAIN_SEEDS = {
@@ -58,3 +64,15 @@ def test_a_finding_is_an_error() -> None:
 def test_lines_of_our_own_code_are_counted() -> None:
     accepted = lines_run(lambda: TARGETS["chat"]((SEEDS / "chat" / "full").read_bytes()))
     assert accepted > 5 * lines_run(lambda: TARGETS["chat"](b"7"))
+
+
+def test_each_key_of_each_config_takes_each_odd_value() -> None:
+    """Every pair, where a search comes upon some of them."""
+    num_refused = 0
+    for config in map(json.loads, inputs("config")):
+        for key, value in itertools.product(config, ODD):
+            try:
+                spec_from_config(JsonObject("config.json", config | {key: value}))
+            except ExportError:
+                num_refused += 1
+    assert num_refused > 1000
