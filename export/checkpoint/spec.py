@@ -17,7 +17,7 @@ QkNorm = Literal["none", "head", "full"]
 NormPlacement = Literal["pre", "post", "sandwich"]
 
 _MAX_STRETCH = 1e6
-"""Of a rope's frequencies; far beyond every model, and its tables are still finite."""
+"""Of a rope's frequencies, and of every other factor; far beyond every model, and all that follows is still finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,11 @@ def check_spec(spec: DecoderSpec, name: str) -> None:
     """Raise SourceError, which begins with ``name``, if sizes and factors of a configuration contradict each other."""
     if spec.num_heads % spec.num_kv_heads:
         raise SourceError(f"{name}: {spec.num_heads} heads cannot share {spec.num_kv_heads} key heads evenly")
+    if spec.head_dim % 2:
+        raise SourceError(f"{name}: heads of {spec.head_dim} dimensions, an even number is needed")
+    _check_factors(spec, name)
     for rope in spec.ropes:
-        if rope.dim % 2 or rope.dim > spec.head_dim:
+        if rope.dim % 2 or not 2 <= rope.dim <= spec.head_dim:
             raise SourceError(f"{name}: heads of {spec.head_dim} cannot be rotated over {rope.dim} dimensions")
         if not rope.theta > 1:
             raise SourceError(f"{name}: a rope base of {rope.theta:g}, it must be above 1")
@@ -130,10 +133,32 @@ def check_spec(spec: DecoderSpec, name: str) -> None:
             _check_scaling(rope.scaling, rope.dim // 2, name)
 
 
+def _check_factors(spec: DecoderSpec, name: str) -> None:
+    if not 0 < spec.norm_eps <= 1:
+        raise SourceError(f"{name}: norms add {spec.norm_eps:g} below the root, it must be above 0 and at most 1")
+    factors = {
+        "attention": spec.softmax_scale,
+        "embedding": spec.embedding_multiplier,
+        "residual": spec.residual_multiplier,
+        "logits": spec.logits_multiplier,
+        "attention's softcap": spec.attention_softcap or 1.0,
+        "logits' softcap": spec.logits_softcap or 1.0,
+    }
+    for what, factor in factors.items():
+        if not 1 / _MAX_STRETCH <= factor <= _MAX_STRETCH:
+            raise SourceError(
+                f"{name}: {what} scaled by {factor:g}; {1 / _MAX_STRETCH:g} to {_MAX_STRETCH:g} is possible"
+            )
+
+
 def _check_scaling(scaling: RopeScaling, num_factors: int, name: str) -> None:
     for factors in (scaling.factors, scaling.long_factors):
         if factors and len(factors) != num_factors:
             raise SourceError(f"{name}: {len(factors)} rope factors, {num_factors} are needed")
+    if scaling.kind in {"yarn", "longrope"} and scaling.original_max_positions < 2:
+        raise SourceError(
+            f"{name}: {scaling.kind} from a context of {scaling.original_max_positions}, at least 2 is needed"
+        )
     if not scaling.low_freq_factor < scaling.high_freq_factor:
         low, high = scaling.low_freq_factor, scaling.high_freq_factor
         raise SourceError(f"{name}: rope's low frequency factor {low:g} is not below its high one, {high:g}")

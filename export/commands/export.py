@@ -39,6 +39,8 @@ _SOURCE, _NOTHING = "Source", "Build nothing"
               help="Longest context in tokens.")  # fmt: skip
 @click.option("--max-kl", panel=_QUALITY, type=float, show_default="the recipe's, else 0.05",
               help="Fail above this mean KL in nats per token; the budget of w8a8 and auto.")  # fmt: skip
+@click.option("--remeasure", panel=_QUALITY, is_flag=True,
+              help="Search anew for what w8a8 or auto chooses, and print what pins it.")  # fmt: skip
 @click.option("--no-quality", panel=_QUALITY, is_flag=True, help="Skip the quality report.")
 @click.option("-o", "--output", panel=_PACKAGE, type=click.Path(path_type=Path), show_default="NAME among the packages",
               help="Folder of the package.")  # fmt: skip
@@ -85,10 +87,12 @@ def export_command(
         if options["via"] == "optimum":
             result = build_optimum_package(recipe, base, root, reporter, options["optimum_python"])
         else:
-            result = build_package(recipe, base, root, reporter)
+            result = build_package(recipe, base, root, reporter, remeasure=options["remeasure"])
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     reporter.say(_closing_line(result))
+    if options["remeasure"] and result.pin_text:
+        click.echo(result.pin_text)
 
 
 def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:

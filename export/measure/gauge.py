@@ -21,13 +21,15 @@ from export.checkpoint.precision_policy import (
     plan_from_name,
 )
 from export.checkpoint.spec import DecoderSpec
+from export.errors import QualityError
 from export.graph.kv_scales import KvScales
 from export.measure.input_ranges import measure_input_ranges
 from export.measure.kv_scales import measure_kv_scales
 from export.measure.layerwise import LayerwiseTwin
 from export.measure.memory import TextSize, Way, choose_way
+from export.measure.pinned import choice_digest, pin_text, pinned_units
 from export.measure.quality import I64, WINDOW_TOKENS, check_quality, measure_quality, text_windows
-from export.measure.sensitivity import SensitivityProbe, choose_plan
+from export.measure.sensitivity import SensitivityProbe, choose_units, plan_with_units, unit_notes
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.measure.twin import Twin, WholeTwin
 from export.progress import Reporter
@@ -36,11 +38,12 @@ from export.source.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A plan, the checkpoint that its graph is made of, and what the manifest says of it."""
+    """A plan, the checkpoint that its graph is made of, what the manifest says of it, and what would pin it."""
 
     checkpoint: Checkpoint
     plan: PrecisionPlan
     notes: dict[str, str]
+    pin_text: str = ""
 
     def scaled(self, scales: KvScales) -> KvScales:
         """``scales`` of the original checkpoint's cache as they are for ``checkpoint``."""
@@ -59,6 +62,7 @@ class Gauge:
         self._probe_folder = scratch / "probe"
         self._shape = model_shape(checkpoint.spec)
         self._limit = recipe.quality.max_mean_kl if recipe.quality else float("inf")
+        self._uses_pin = False
 
     def measure(self, graph: Path, reporter: Reporter) -> Quality:
         """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
@@ -70,15 +74,19 @@ class Gauge:
             max_mean_kl=self._limit,
             reporter=reporter,
         )
-        check_quality(quality, self._recipe.name)
+        try:
+            check_quality(quality, self._recipe.name)
+        except QualityError as error:
+            hint = "; the recipe pins this choice, --remeasure searches for another" if self._uses_pin else ""
+            raise QualityError(f"{error}{hint}") from error
         return quality
 
     def kv_scales(self, reporter: Reporter) -> KvScales:
         """What one code of an int8 cache of the checkpoint's own graph stands for."""
         return measure_kv_scales(self._twin, self._calibration_windows, self._shape, reporter)
 
-    def choose(self, reporter: Reporter) -> Choice:
-        """The mixed plan of a measured precision within the recipe's limit."""
+    def choose(self, weights_sha256: str, reporter: Reporter) -> Choice:
+        """The mixed plan of a measured precision within the recipe's limit: the pinned one if it was made for this."""
         checkpoint, recipe = self._checkpoint, self._recipe
         if has_integer_products(recipe.precision):
             ranges = measure_input_ranges(self._twin, self._calibration_windows, reporter)
@@ -90,12 +98,20 @@ class Gauge:
         def prepare(plan: PrecisionPlan) -> SmoothedCheckpoint:
             return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
 
-        probe = SensitivityProbe(prepare, self._twin, self._windows, self._shape, self._probe_folder)
         eight = plan_from_name(recipe.precision, recipe.block)
-        plan, notes = choose_plan(
-            checkpoint.spec, eight, candidates, probe.mean_kl, budget=self._limit, reporter=reporter
-        )
-        return Choice(prepare(plan), plan, notes)
+        digest = choice_digest(recipe, weights_sha256)
+        self._uses_pin = recipe.pinned is not None and recipe.pinned.digest == digest
+        if recipe.pinned is not None and self._uses_pin:
+            units = pinned_units(recipe.pinned, checkpoint.spec)
+        else:
+            if recipe.pinned is not None:
+                reporter.say("The recipe pins a choice for other weights, settings or code: measuring anew")
+            probe = SensitivityProbe(prepare, self._twin, self._windows, self._shape, self._probe_folder)
+            units = choose_units(
+                checkpoint.spec, eight, candidates, probe.mean_kl, budget=self._limit, reporter=reporter
+            )
+        plan = plan_with_units(eight, candidates, units)
+        return Choice(prepare(plan), plan, unit_notes(candidates, units), pin_text(digest, units))
 
     @property
     def _calibration_windows(self) -> Sequence[I64]:

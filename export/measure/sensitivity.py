@@ -91,7 +91,7 @@ class SensitivityProbe:
         return float(sum(part.sum() for part in kl) / sum(map(len, kl)))
 
 
-def choose_plan(
+def choose_units(
     spec: DecoderSpec,
     eight: PrecisionPlan,
     candidates: Mapping[str, WeightFormat],
@@ -99,21 +99,18 @@ def choose_plan(
     *,
     budget: float,
     reporter: Reporter,
-) -> tuple[PrecisionPlan, dict[str, str]]:
-    """(the plan, what was found per unit that takes its candidate form).
+) -> list[Unit]:
+    """The units that take their candidate form, with what each costs alone.
 
     ``eight`` holds 8-bit blocks only, ``candidates`` another form for each projection, ``mean_kl`` measures a plan.
     Raises QualityError if ``eight`` alone is over the budget.
     """
 
-    def with_units(units: Sequence[Unit]) -> PrecisionPlan:
-        return eight.keeping({name: candidates[name] for unit in units for name in unit.names})
-
     def measured(title: str, units: Sequence[Unit]) -> list[Unit]:
         with reporter.stage(title, len(units)) as advance:
             found = []
             for unit in units:
-                found.append(replace(unit, loss=max(0.0, mean_kl(with_units([unit])) - base)))
+                found.append(replace(unit, loss=max(0.0, mean_kl(plan_with_units(eight, candidates, [unit])) - base)))
                 advance(1)
             return found
 
@@ -121,24 +118,36 @@ def choose_plan(
     if base > budget:
         raise QualityError(f"8 bits everywhere give a mean KL of {base:.4f}, the budget is {budget:g}; raise --max-kl")
     whole = measured(
-        "Measuring what each projection costs", [_unit(spec, role, 0, spec.num_layers) for role in PROJECTIONS]
+        "Measuring what each projection costs", [unit_of(spec, role, 0, spec.num_layers) for role in PROJECTIONS]
     )
     chosen = within_budget(whole, budget - base)
     runs = [run for unit in whole if unit not in chosen for run in layer_runs(spec, unit.role)]
     left = budget - base - sum(unit.loss for unit in chosen)
     if runs:
         chosen += within_budget(measured("Measuring what runs of layers cost", runs), left)
-    while chosen and mean_kl(with_units(chosen)) > budget:
+    while chosen and mean_kl(plan_with_units(eight, candidates, chosen)) > budget:
         chosen = chosen[:-1]
-    form = {unit.label: candidates[unit.names[0]].label(eight.float_type) for unit in chosen}
-    return with_units(chosen), {unit.label: f"{form[unit.label]}, +{unit.loss:.4f} nats alone" for unit in chosen}
+    return chosen
+
+
+def plan_with_units(
+    eight: PrecisionPlan, candidates: Mapping[str, WeightFormat], units: Sequence[Unit]
+) -> PrecisionPlan:
+    """``eight`` with the candidate forms of ``units``."""
+    return eight.keeping({name: candidates[name] for unit in units for name in unit.names})
+
+
+def unit_notes(candidates: Mapping[str, WeightFormat], units: Sequence[Unit]) -> dict[str, str]:
+    """What the manifest says of each unit: its form, and what that costs alone."""
+    form = {unit.label: candidates[unit.names[0]].label("float32") for unit in units}
+    return {unit.label: f"{form[unit.label]}, +{unit.loss:.4f} nats alone" for unit in units}
 
 
 def layer_runs(spec: DecoderSpec, role: str) -> list[Unit]:
     """A projection in up to six runs of layers."""
     num_runs = min(_RUNS, spec.num_layers)
     edges = [spec.num_layers * run // num_runs for run in range(num_runs + 1)]
-    return [_unit(spec, role, first, end) for first, end in pairwise(edges)]
+    return [unit_of(spec, role, first, end) for first, end in pairwise(edges)]
 
 
 def within_budget(units: Sequence[Unit], budget: float) -> list[Unit]:
@@ -150,8 +159,9 @@ def within_budget(units: Sequence[Unit], budget: float) -> list[Unit]:
     return chosen
 
 
-def _unit(spec: DecoderSpec, role: str, first: int, end: int) -> Unit:
+def unit_of(spec: DecoderSpec, role: str, first: int, end: int, loss: float = 0.0) -> Unit:
+    """A projection in layers [first, end)."""
     outs = {"qkv": spec.q_size + 2 * spec.kv_size, "o": spec.hidden_size, "gate_up": 2 * spec.intermediate_size}
     ins = {"o": spec.q_size, "down": spec.intermediate_size}
     size = outs.get(role, spec.hidden_size) * ins.get(role, spec.hidden_size)
-    return Unit(role, first, end - 1, size * (end - first))
+    return Unit(role, first, end - 1, size * (end - first), loss)

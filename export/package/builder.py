@@ -47,37 +47,47 @@ _SCRATCH_FOLDER = "scratch"
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """The package's folder and manifest, and whether it was there already."""
+    """The package's folder and manifest, whether it was there already, and what would pin a choice that was made."""
 
     root: Path
     manifest: package.Manifest
     was_up_to_date: bool
+    pin_text: str = ""
 
 
 def build_package(
-    recipe: Recipe, base: Path, root: Path, reporter: Reporter, available_bytes: int | None = None
+    recipe: Recipe,
+    base: Path,
+    root: Path,
+    reporter: Reporter,
+    available_bytes: int | None = None,
+    *,
+    remeasure: bool = False,
 ) -> BuildResult:
     """Build ``recipe`` into ``root`` unless an equal package is there. ``base`` is what relative paths count from.
 
-    ``available_bytes`` of memory decide how quality is measured; None: ask Linux. Raises ExportError; whatever stood at
-    ``root`` before then still stands.
+    ``available_bytes`` of memory decide how quality is measured; None: ask Linux. ``remeasure`` builds in any case and
+    passes over what the recipe pins. Raises ExportError; whatever stood at ``root`` before then still stands.
     """
     digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
-    if existing is not None:
+    if existing is not None and not remeasure:
         return BuildResult(root, existing, was_up_to_date=True)
     check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
+    if remeasure and recipe.precision not in MEASURED:
+        raise ExportError(f"precision {recipe.precision!r} chooses nothing by measurement; {' and '.join(MEASURED)} do")
     started = time.perf_counter()
     with workspace(root) as partial:
         source = open_source(recipe, base, reporter)
-        info = _fill(recipe, source, partial, reporter, base=base, available_bytes=available_bytes)
+        asked = msgspec.structs.replace(recipe, pinned=None) if remeasure else recipe
+        info = _fill(asked, source, partial, reporter, base=base, available_bytes=available_bytes)
         if source.license_text is not None:
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
-    return BuildResult(root, manifest, was_up_to_date=False)
+    return BuildResult(root, manifest, was_up_to_date=False, pin_text=info.pin_text)
 
 
 def up_to_date(root: Path, digest: str) -> package.Manifest | None:
@@ -95,6 +105,7 @@ class _Filled:
     text: TextFiles
     quality: package.Quality | None
     max_model_len: int
+    pin_text: str
 
 
 def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
@@ -135,7 +146,7 @@ def _fill(
     write_text_files(partial, text, recipe.generation)
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
-        choice = gauge.choose(reporter)
+        choice = gauge.choose(source.info.sha256, reporter)
     kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
     folder = partial / package.ORT_GRAPH
     graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
@@ -146,7 +157,7 @@ def _fill(
     graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
         graphs[TRT_GRAPH] = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
-    return _Filled(graphs, text, quality, max_model_len)
+    return _Filled(graphs, text, quality, max_model_len, choice.pin_text)
 
 
 def _needed_bytes(recipe: Recipe, spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, scratch: int) -> int:

@@ -34,6 +34,7 @@ from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE
+from export.source.hf.folder_file import inside
 from export.source.hf.json_object import JsonObject, read_json_object
 from export.source.hf.text import text_files_from_folder
 from export.source.opener import folder_digest, source_folder, stat_fingerprint
@@ -65,11 +66,11 @@ def build_optimum_package(
         graph_folder = partial / package.OPTIMUM_GRAPH
         with reporter.stage("Exporting with Optimum", 1):
             _run_optimum(interpreter, folder, graph_folder)
-        text = with_chosen_template(_text_files(folder, graph_folder), recipe, base)
         graph, shape = _read_graph(graph_folder)
+        text = with_chosen_template(_text_files(folder, graph_folder, shape.vocab_size), recipe, base)
         check_text_files(text, shape.vocab_size)
         write_text_files(partial, text)
-        config = read_json_object(folder / "config.json")
+        config = read_json_object(inside(folder, "config.json"))
         manifest = package.Manifest(
             schema_version=package.SCHEMA_VERSION,
             name=recipe.name,
@@ -115,7 +116,9 @@ def _run_optimum(python: str, folder: Path, target: Path) -> None:
     """``optimum-cli export onnx``; only the graph and its data stay in ``target``."""
     if not (folder / SINGLE_FILE).is_file() and not (folder / INDEX_FILE).is_file():
         raise SourceError(f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE} is there; pickled weights are not loaded")
-    refuse_foreign_code(read_json_object(folder / "config.json").values)
+    for path in folder.iterdir():
+        inside(folder, path.name)
+    refuse_foreign_code(read_json_object(inside(folder, "config.json")).values)
     command = [python, "-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", str(folder)]
     command += ["--task", "text-generation-with-past", "--device", "cpu", "--dtype", "fp32", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed list, no shell
@@ -144,13 +147,13 @@ def refuse_foreign_code(config: Mapping[str, Any]) -> None:
             raise SourceError(f"config.json: {key.strip('.')} is {value!r:.100}; code of other repositories is not run")
 
 
-def _text_files(folder: Path, graph_folder: Path) -> TextFiles:
+def _text_files(folder: Path, graph_folder: Path, vocab_size: int) -> TextFiles:
     """The source's text files; its tokenizer.json may be one that transformers converted. Clears the rest away."""
     if not (folder / "tokenizer.json").is_file() and (graph_folder / "tokenizer.json").is_file():
         shutil.copy(folder / "config.json", graph_folder / "config.json")
-        text = text_files_from_folder(graph_folder)
+        text = text_files_from_folder(graph_folder, vocab_size)
     else:
-        text = text_files_from_folder(folder)
+        text = text_files_from_folder(folder, vocab_size)
     for path in graph_folder.iterdir():
         if not path.name.startswith("model.onnx"):
             path.unlink()
@@ -178,7 +181,7 @@ def _read_graph(folder: Path) -> tuple[package.GraphInfo, package.ModelShape]:
         kv_dtype="float32",
         providers=("cpu",),
         precision={"all": "float32"},
-        weight_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        weight_bytes=sum(path.stat().st_size for path in folder.glob(GRAPH_FILE + "*")),
         num_nodes=len(model.graph.node),
     )
     return graph, shape

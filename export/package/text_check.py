@@ -18,7 +18,8 @@ def check_text_files(text: TextFiles, vocab_size: int, worker: TemplateWorker | 
 
     The template runs where a server runs it: in a sealed process, with its limits; ``worker`` None starts one for it.
     """
-    num_tokens = Tokenizer.from_str(text.tokenizer_json).get_vocab_size()
+    vocabulary = Tokenizer.from_str(text.tokenizer_json).get_vocab()
+    num_tokens = max(len(vocabulary), 1 + max(vocabulary.values(), default=0))
     if num_tokens > vocab_size:
         raise SourceError(
             f"the tokenizer has {num_tokens} tokens, the embedding has {vocab_size} rows; "

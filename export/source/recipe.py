@@ -71,13 +71,23 @@ class GenerationValues(SamplingDefaults, frozen=True, forbid_unknown_fields=True
     """How answers are sampled where a request does not say; each goes before the source's own."""
 
 
+class PinnedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a measured precision chose once: projections over layers, and the nats that each cost alone.
+
+    ``digest`` says for which weights, settings and code it was measured; with others the build measures anew.
+    """
+
+    digest: Sha256
+    units: dict[str, float]
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that decides a package's content.
 
     ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
     tables and a server's cache grow with it. ``kv_cache`` int8 holds four times the tokens of float32. ``block`` None
     takes 64 columns per scale at 8 bits and 32 at 4. ``chat_template`` is a file with one in place of the checkpoint's;
-    a relative path counts from the recipe.
+    a relative path counts from the recipe. ``pinned`` is for ``auto`` and ``w8a8``.
     """
 
     name: str
@@ -92,12 +102,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     generation: GenerationValues = msgspec.field(default_factory=GenerationValues)
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
     chat_template: str | None = None
+    pinned: PinnedChoice | None = None
 
     def digest(self, fingerprint: str = "") -> str:
         """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""
         fields = msgspec.structs.asdict(self)
-        if self.chat_template is None:  # came later: packages without one keep the digest that they were built with
-            del fields["chat_template"]
+        for key in ("chat_template", "pinned"):  # came later: a recipe without has the digest that it always had
+            if fields[key] is None:
+                del fields[key]
         content = msgspec.json.encode((fields, fingerprint))
         return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from types import FrameType
 from typing import Any
 
@@ -36,6 +38,50 @@ def mutated(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
             case _:
                 data[place:] = draw(st.sampled_from(seeds))[place:]
     return bytes(data)
+
+
+ODD: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**400, 0.0, -1.0, 1e-300, 1e9, 1e300, float("nan"), float("inf"),
+    "", "x", "\ud800", "\udcff", "\0", " ", "x" * 600, [], [1], ["x"], [None], {}, {"a": 1}, [0.0] * 8, [[]] * 2,
+)  # fmt: skip
+
+
+@st.composite
+def changed_objects(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
+    """One of the seeds, JSON objects, after up to four changes: a member at any depth takes another value, or goes.
+
+    The values are odd ones, or what stands under a key of any seed; a key may be one that only another seed has.
+    """
+    objects = [json.loads(seed) for seed in seeds]
+    keys = sorted({key for each in objects for key in each})
+    whole = json.loads(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(0, 4))):
+        place: Any = whole
+        key: Any = draw(st.sampled_from(sorted(whole))) if draw(st.booleans()) else draw(st.sampled_from(keys))
+        while inner := _members(place, key):
+            if draw(st.booleans()):
+                break
+            place, key = place[key], draw(st.sampled_from(inner))
+        if draw(st.booleans()):
+            place[key] = deepcopy(draw(st.sampled_from(ODD)))
+        elif draw(st.booleans()):
+            donor = draw(st.sampled_from(objects))
+            place[key] = deepcopy(donor[draw(st.sampled_from(sorted(donor)))])
+        elif isinstance(place, dict):
+            place.pop(key, None)
+        else:
+            del place[key:]
+        if not whole:
+            break
+    return json.dumps(whole).encode()
+
+
+def _members(place: Any, key: Any) -> list[Any]:
+    """What may be chosen inside ``place[key]``: the keys of an object, the places of a list; else nothing."""
+    value = place.get(key) if isinstance(place, dict) else place[key] if key < len(place) else None
+    if isinstance(value, dict):
+        return sorted(value)
+    return list(range(len(value))) if isinstance(value, list) else []
 
 
 def lines_run(call: Callable[[], object]) -> int:

@@ -51,7 +51,7 @@ def with_hypothesis(name: str, seconds: float) -> bool:
     """True when nothing was found."""
     from hypothesis import HealthCheck, Phase, given, seed, settings, target
 
-    from tests.fuzz.mutate import lines_run, mutated
+    from tests.fuzz.mutate import lines_run
     from tests.fuzz.targets import TARGETS, inputs, keep_finding
 
     end, run, count = time.monotonic() + seconds, TARGETS[name], 0
@@ -63,7 +63,7 @@ def with_hypothesis(name: str, seconds: float) -> bool:
         @settings(
             max_examples=300, database=None, deadline=None, phases=phases, suppress_health_check=list(HealthCheck)
         )
-        @given(mutated(inputs(name)))
+        @given(run.generated(inputs(name)))
         def search(data: bytes) -> None:
             nonlocal last
             last = data

@@ -9,14 +9,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from api.answer_formats import AnswerFormats
@@ -28,9 +31,19 @@ from api.request.responses_to_chat import AskedResponse, validate_response
 from api.request.sampling import sampling_params, text_rules
 from api.request.validation import RequestRules, validate_chat
 from api.served_model import ServedModel
+from export.checkpoint.spec import DecoderSpec, weight_shapes
 from export.errors import ExportError
+from export.graph.rope import rope_tables
 from export.source.gguf.checkpoint import GgufCheckpoint
+from export.source.gguf.file import read_gguf
+from export.source.gguf.spec import spec_from_gguf
+from export.source.gguf.tokenizer import text_files_from_gguf
+from export.source.hf.checkpoint import CONFIG_FILE
+from export.source.hf.json_object import read_json_object
+from export.source.hf.quantized import layout_from_config
 from export.source.hf.safetensors_file import open_file, stored_array
+from export.source.hf.spec import spec_from_config
+from export.source.hf.text import text_files_from_folder
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.errors import PackageError, PlanError, RequestError
 from runtime.events import TokenEvent
@@ -43,6 +56,7 @@ from runtime.text.template.process import TemplateWorker
 from runtime.text.text_stream import TextRules, TextStream
 from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.fuzz.mutate import changed_objects, mutated
 
 SEEDS = Path(__file__).parent / "seeds"
 REGRESSIONS = Path(__file__).parent / "regressions"
@@ -66,11 +80,15 @@ _LISTED = {"tokenizer.json": b"{}", "ort/model.onnx": b"graph"}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``run`` ends normally or in one of ``allowed``; ``max_bytes`` keeps a generated input small."""
+    """``run`` ends normally or in one of ``allowed``; ``max_bytes`` keeps a generated input small.
+
+    ``generated`` makes inputs of the seeds, where hypothesis searches.
+    """
 
     run: Callable[[bytes], None]
     allowed: tuple[type[Exception], ...]
     max_bytes: int = _MAX_BYTES
+    generated: Callable[[Sequence[bytes]], st.SearchStrategy[bytes]] = mutated
 
     def __call__(self, data: bytes) -> None:
         """Run; what is allowed ends here, and says something short."""
@@ -91,6 +109,48 @@ def _gguf(data: bytes) -> None:
             values = checkpoint.file.tensor(name).read(0, 1)
             if values.shape[1:] != tensor.shape[1:]:
                 raise ValueError(f"{name} has shape {values.shape}")
+
+
+def _check_spec(spec: DecoderSpec) -> None:
+    """What a spec that was accepted promises: sizes above 0 and ropes with finite tables."""
+    if not all(size > 0 for shape in weight_shapes(spec).values() for size in shape):
+        raise ValueError("a tensor without values")
+    for rope in spec.ropes:
+        if rope.dim <= 4096:  # larger heads have the same formula and larger tables
+            for table in rope_tables(rope, 64):
+                if table.shape != (64, rope.dim // 2) or not table.size or not np.isfinite(table).all():
+                    raise ValueError(f"a rope with the table {table}")
+
+
+def _config(data: bytes) -> None:
+    folder = _FOLDER / "hf"
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    (folder / CONFIG_FILE).write_bytes(data)
+    config = read_json_object(folder / CONFIG_FILE)
+    _check_spec(spec_from_config(config))
+    layout_from_config(config)
+    text_files_from_folder(folder, 300)
+
+
+def _metadata(data: bytes) -> None:
+    """A GGUF file's metadata as a JSON object; a text that is no text stands for bytes that are no UTF-8."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(values, dict):
+        return
+    metadata = {key: _stored(value) for key, value in values.items() if value is not None}
+    text_files_from_gguf("fuzz.gguf", metadata)
+    _check_spec(spec_from_gguf(replace(read_gguf(SEEDS / "gguf" / "llama"), metadata=metadata)))
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_stored(item) for item in value]
+    is_text = not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return value if is_text else value.encode("utf-8", "surrogatepass")
 
 
 def _safetensors(data: bytes) -> None:
@@ -187,6 +247,8 @@ def _text_stream(data: bytes) -> None:
 
 TARGETS = {
     "gguf": Target(_gguf, (ExportError,)),
+    "config": Target(_config, (ExportError,), generated=changed_objects),
+    "metadata": Target(_metadata, (ExportError,), generated=changed_objects),
     "safetensors": Target(_safetensors, (ExportError, SafetensorError)),
     "manifest": Target(_manifest, (PackageError,)),
     "sidecar": Target(_sidecar, (PlanError,)),

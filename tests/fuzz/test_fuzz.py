@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutate import lines_run, mutated
+from export.errors import ExportError
+from export.source.hf.json_object import JsonObject
+from export.source.hf.spec import spec_from_config
+from tests.fuzz.mutate import ODD, changed_objects, lines_run
 from tests.fuzz.targets import SEEDS, TARGETS, Target, inputs
 
 MAIN_SEEDS = {
     "gguf": "llama", "safetensors": "two", "manifest": "tiny", "sidecar": "sm89", "generation": "usual", "chat": "full",
-    "response": "items", "message": "tools", "text_stream": "umlauts",
+    "response": "items", "message": "tools", "text_stream": "umlauts", "config": "llama-3.1", "metadata": "granite",
 }  # fmt: skip
 
 
@@ -26,7 +32,14 @@ def test_seeds_and_former_findings(name: str) -> None:
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_edited_seeds(name: str, data: st.DataObject) -> None:
-    TARGETS[name](data.draw(mutated(inputs(name))))
+    TARGETS[name](data.draw(TARGETS[name].generated(inputs(name))))
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.generated is changed_objects])
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_more_of_what_is_quick(name: str, data: st.DataObject) -> None:
+    TARGETS[name](data.draw(changed_objects(inputs(name))))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -51,3 +64,15 @@ def test_a_finding_is_an_error() -> None:
 def test_lines_of_our_own_code_are_counted() -> None:
     accepted = lines_run(lambda: TARGETS["chat"]((SEEDS / "chat" / "full").read_bytes()))
     assert accepted > 5 * lines_run(lambda: TARGETS["chat"](b"7"))
+
+
+def test_each_key_of_each_config_takes_each_odd_value() -> None:
+    """Every pair, where a search comes upon some of them."""
+    num_refused = 0
+    for config in map(json.loads, inputs("config")):
+        for key, value in itertools.product(config, ODD):
+            try:
+                spec_from_config(JsonObject("config.json", config | {key: value}))
+            except ExportError:
+                num_refused += 1
+    assert num_refused > 1000

@@ -238,6 +238,8 @@ def _read_tensor_info(cursor: _Cursor) -> GgufTensor:
         raise cursor.error(
             f"tensor {name!r} of shape {list(shape)}, which {type_name} blocks of {block_size} cannot fill,"
         )
+    if num_dims == 1 < block_size:
+        raise cursor.error(f"vector {name!r} in {type_name}; only matrices are stored in blocks,")
     return GgufTensor(name, shape, type_name, offset, num_values // block_size * block_bytes)
 
 

@@ -84,8 +84,8 @@ def _base_spec(file: GgufFile, keys: _Keys, architecture: str) -> DecoderSpec:
     if num_layers > _MAX_LAYERS:
         raise SourceError(f"{file.path.name}: {num_layers} layers, at most {_MAX_LAYERS} are read")
     head_dim = keys.count("attention.key_length", max(1, hidden // num_heads))
-    scaling = _scaling(file, keys)
-    rope = RopeSpec(keys.positive("rope.freq_base", 10_000.0), keys.count("rope.dimension_count", head_dim), scaling)
+    rope_dim = keys.count("rope.dimension_count", head_dim)
+    rope = RopeSpec(keys.positive("rope.freq_base", 10_000.0), rope_dim, _scaling(file, keys, rope_dim))
     return DecoderSpec(
         architecture=architecture,
         num_layers=num_layers,
@@ -106,9 +106,9 @@ def _base_spec(file: GgufFile, keys: _Keys, architecture: str) -> DecoderSpec:
     )
 
 
-def _scaling(file: GgufFile, keys: _Keys) -> RopeScaling | None:
+def _scaling(file: GgufFile, keys: _Keys, rope_dim: int) -> RopeScaling | None:
     if "rope_freqs.weight" in file.tensors:
-        return RopeScaling("factors", factors=tuple(file.tensor("rope_freqs.weight").numpy().ravel().tolist()))
+        return RopeScaling("factors", factors=_factors(file, "rope_freqs.weight", rope_dim))
     kind = keys.get("rope.scaling.type")
     factor = keys.positive("rope.scaling.factor", 1.0)
     if kind is None or kind == "none" or factor == 1.0:
@@ -118,6 +118,17 @@ def _scaling(file: GgufFile, keys: _Keys) -> RopeScaling | None:
     raise UnsupportedError(
         f"{file.path.name}: rope scaling {kind!r:.200} is not read from GGUF; 'linear' and a rope_freqs tensor are"
     )
+
+
+def _factors(file: GgufFile, name: str, rope_dim: int) -> tuple[float, ...]:
+    """A table with a factor for each of the rope's frequencies. Raises SourceError before it reads a larger one."""
+    tensor = file.tensor(name)
+    if tensor.shape != (rope_dim // 2,):
+        raise SourceError(
+            f"{file.path.name}: tensor {name!r} has shape {list(tensor.shape)}, "
+            f"a rope over {rope_dim} dimensions needs [{rope_dim // 2}]"
+        )
+    return tuple(tensor.numpy().tolist())
 
 
 def _llama(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
@@ -186,21 +197,21 @@ def _phi3(file: GgufFile, keys: _Keys, spec: DecoderSpec) -> DecoderSpec:
     window = keys.count("attention.sliding_window", _MAX_SIZE) if keys.get("attention.sliding_window") else _MAX_SIZE
     used = window if window < spec.max_positions else None
     if "rope_factors_long.weight" in file.tensors:
-        spec = replace(spec, ropes=(replace(spec.ropes[0], scaling=_longrope(file, keys, spec.max_positions)),))
+        rope = spec.ropes[0]
+        spec = replace(spec, ropes=(replace(rope, scaling=_longrope(file, keys, rope.dim, spec.max_positions)),))
     return replace(spec, layers=tuple(LayerSpec(window=used) for _ in range(spec.num_layers)))
 
 
-def _longrope(file: GgufFile, keys: _Keys, max_positions: int) -> RopeScaling:
+def _longrope(file: GgufFile, keys: _Keys, rope_dim: int, max_positions: int) -> RopeScaling:
     original = keys.count("rope.scaling.original_context_length", max_positions)
     stretch = max_positions / original
     default = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 < original else 1.0
-    short, long = (file.tensor(f"rope_factors_{kind}.weight").numpy().ravel().tolist() for kind in ("short", "long"))
     return RopeScaling(
         "longrope",
         original_max_positions=original,
         attention_factor=keys.number("rope.scaling.attn_factor", default),
-        factors=tuple(short),
-        long_factors=tuple(long),
+        factors=_factors(file, "rope_factors_short.weight", rope_dim),
+        long_factors=_factors(file, "rope_factors_long.weight", rope_dim),
     )
 
 

@@ -7,29 +7,40 @@ the metadata handed in.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from export.errors import SourceError
 
 _SPACE = "▁"
+_MAX_PIECE_LENGTH = 512
+"""Characters of a piece that is put together by merges; SentencePiece's trainer makes none longer (its
+``max_sentencepiece_length``). It bounds what one character of a vocabulary can cost here."""
 
 
 def spm_tokenizer_json(
     name: str, metadata: dict[str, Any], tokens: list[str], added_tokens: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The tokenizer file's content. Raises SourceError if the scores do not match the pieces."""
+    """The tokenizer file's content; its special tokens' ids are checked already.
+
+    Raises SourceError if the scores do not match the pieces, or a piece is too long.
+    """
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(s, float) for s in scores):
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(_is_score(score) for score in scores):
         raise SourceError(
             f"{name}: tokenizer.ggml.scores is missing or does not hold a number for each of the {len(tokens)} tokens"
         )
     vocab = {token: index for index, token in enumerate(tokens)}
-    unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
-    bos = metadata.get("tokenizer.ggml.bos_token_id")
-    add_bos = (
-        metadata.get("tokenizer.ggml.add_bos_token", True) is True and isinstance(bos, int) and 0 <= bos < len(tokens)
-    )
-    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
+    whole = {token["content"] for token in added_tokens}
+    if too_long := [token for token in tokens if len(token) > _MAX_PIECE_LENGTH and token not in whole]:
+        raise SourceError(
+            f"{name}: tokenizer.ggml.tokens has a piece of {len(too_long[0])} characters, at most {_MAX_PIECE_LENGTH} "
+            "are possible; the file is damaged"
+        )
+    unknown: int = metadata.get("tokenizer.ggml.unknown_token_id") or 0
+    bos: int | None = metadata.get("tokenizer.ggml.bos_token_id")
+    add_bos = flag(name, metadata, "add_bos_token", default=True)
+    prefix = flag(name, metadata, "add_space_prefix", default=True)
     prepend = [{"type": "Prepend", "prepend": _SPACE}] if prefix else []
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
     replace_spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
@@ -53,7 +64,7 @@ def spm_tokenizer_json(
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": tokens[unknown] if isinstance(unknown, int) and 0 <= unknown < len(tokens) else None,
+            "unk_token": tokens[unknown],
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": True,
@@ -66,14 +77,29 @@ def spm_tokenizer_json(
 
 
 def _merges(vocab: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """All pairs of pieces whose union is a piece: best score first, then the order of their parts' ids."""
+    """All pairs of pieces whose union is a piece: best score first, then the order of their parts' ids.
+
+    Longer pieces are added tokens, which text is cut at before it is merged. So the work grows as the vocabulary does.
+    """
     ranked = []
     for piece, index in vocab.items():
-        for cut in range(1, len(piece)):
+        for cut in range(1, len(piece) if len(piece) <= _MAX_PIECE_LENGTH else 0):
             left, right = piece[:cut], piece[cut:]
             if left in vocab and right in vocab:
                 ranked.append((-scores[index], vocab[left], vocab[right], left, right))
     return [(left, right) for *_, left, right in sorted(ranked)]
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, float) and not math.isnan(value)
+
+
+def flag(name: str, metadata: dict[str, Any], key: str, *, default: bool) -> bool:
+    """True or false under ``tokenizer.ggml.{key}``. Raises SourceError for anything else."""
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    if value is not None and not isinstance(value, bool):
+        raise SourceError(f"{name}: tokenizer.ggml.{key} is {value!r:.200}, true or false is needed")
+    return default if value is None else value
 
 
 def begin_with(token: str, token_id: int) -> dict[str, Any]:

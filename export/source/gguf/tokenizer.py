@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.stop_tokens import end_of_turn_ids
 from export.errors import SourceError, UnsupportedError
-from export.source.gguf.spm_tokenizer import begin_with, spm_tokenizer_json
+from export.source.gguf.spm_tokenizer import begin_with, flag, spm_tokenizer_json
 
 _CONTROL, _USER_DEFINED = 3, 4
 _LLAMA3 = (
@@ -54,26 +54,27 @@ _PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "tekken": _split(_TEKKEN),
 }
 _WHOLE_WORDS_FIRST = frozenset({"llama-bpe", "llama3", "tekken", "smaug-bpe"})
+_BEGIN_BY_DEFAULT = frozenset({"llama-bpe", "llama3", "tekken"})
 _NFC = frozenset({"qwen2"})
 
 
 def text_files_from_gguf(name: str, metadata: dict[str, Any]) -> TextFiles:
     """The text side of a file. Raises SourceError for contradictions, UnsupportedError for unknown tokenizers."""
     tokens = _tokens(name, metadata)
-    model = metadata.get("tokenizer.ggml.model")
-    if model == "gpt2":
-        data = _byte_level_json(name, metadata, tokens)
-    elif model == "llama":
-        data = spm_tokenizer_json(name, metadata, tokens, _added_tokens(metadata, tokens))
-    else:
-        raise UnsupportedError(f"{name}: tokenizer model {model!r:.200} is not read; those read are gpt2 and llama")
-    text = json.dumps(data, ensure_ascii=False)
-    _check_loads(name, text, len(tokens))
     special = {
         f"{word}_token": tokens[index]
         for word, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
         if (index := _token_id(name, metadata, f"{key}_token_id", len(tokens))) is not None
     }
+    added, model = _added_tokens(name, metadata, tokens), metadata.get("tokenizer.ggml.model")
+    if model == "gpt2":
+        data = _byte_level_json(name, metadata, tokens, added)
+    elif model == "llama":
+        data = spm_tokenizer_json(name, metadata, tokens, added)
+    else:
+        raise UnsupportedError(f"{name}: tokenizer model {model!r:.200} is not read; those read are gpt2 and llama")
+    text = json.dumps(data, ensure_ascii=False)
+    _check_loads(name, text, len(tokens))
     template = metadata.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         raise SourceError(f"{name}: tokenizer.chat_template is not text; the file is damaged")
@@ -94,21 +95,27 @@ def _tokens(name: str, metadata: dict[str, Any]) -> list[str]:
     return tokens
 
 
-def _token_types(metadata: dict[str, Any], num_tokens: int) -> list[int]:
+def _token_types(name: str, metadata: dict[str, Any], num_tokens: int) -> list[int]:
     types = metadata.get("tokenizer.ggml.token_type")
-    return types if isinstance(types, list) and len(types) == num_tokens else [1] * num_tokens
+    if types is None:
+        return [1] * num_tokens
+    if not isinstance(types, list) or len(types) != num_tokens or not all(type(kind) is int for kind in types):
+        raise SourceError(f"{name}: tokenizer.ggml.token_type is not a number for each of the {num_tokens} tokens")
+    return types
 
 
-def _added_tokens(metadata: dict[str, Any], tokens: list[str]) -> list[dict[str, Any]]:
+def _added_tokens(name: str, metadata: dict[str, Any], tokens: list[str]) -> list[dict[str, Any]]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return [
         {"id": index, "content": tokens[index], **flags, "special": kind == _CONTROL}
-        for index, kind in enumerate(_token_types(metadata, len(tokens)))
+        for index, kind in enumerate(_token_types(name, metadata, len(tokens)))
         if kind in {_CONTROL, _USER_DEFINED}
     ]
 
 
-def _byte_level_json(name: str, metadata: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
+def _byte_level_json(
+    name: str, metadata: dict[str, Any], tokens: list[str], added_tokens: list[dict[str, Any]]
+) -> dict[str, Any]:
     pre = metadata.get("tokenizer.ggml.pre", "gpt-2")
     if not isinstance(pre, str) or pre not in _PRE_TOKENIZERS:
         raise UnsupportedError(
@@ -121,15 +128,12 @@ def _byte_level_json(name: str, metadata: dict[str, Any], tokens: list[str]) -> 
     if any(len(pair) != 2 for pair in pairs):
         raise SourceError(f"{name}: tokenizer.ggml.merges holds an entry that is not two tokens; the file is damaged")
     bos = _token_id(name, metadata, "bos_token_id", len(tokens))
-    add_bos = (
-        bos is not None
-        and metadata.get("tokenizer.ggml.add_bos_token", pre in {"llama-bpe", "llama3", "tekken"}) is True
-    )
+    add_bos = flag(name, metadata, "add_bos_token", default=pre in _BEGIN_BY_DEFAULT)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(metadata, tokens),
+        "added_tokens": added_tokens,
         "normalizer": {"type": "NFC"} if pre in _NFC else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": _PRE_TOKENIZERS[pre]},
         "post_processor": begin_with(tokens[bos], bos) if add_bos and bos is not None else None,
@@ -170,6 +174,6 @@ def _token_id(name: str, metadata: dict[str, Any], key: str, num_tokens: int) ->
 def _stop_token_ids(name: str, metadata: dict[str, Any], tokens: list[str], template: str | None) -> tuple[int, ...]:
     """``eos``, ``eot`` and each known end-of-turn control token that the chat template writes."""
     ids = [_token_id(name, metadata, f"{key}_token_id", len(tokens)) for key in ("eos", "eot", "eom")]
-    types = _token_types(metadata, len(tokens))
+    types = _token_types(name, metadata, len(tokens))
     ids += end_of_turn_ids(template, {text: i for i, text in enumerate(tokens) if types[i] == _CONTROL})
     return tuple(sorted({index for index in ids if index is not None}))

@@ -15,6 +15,7 @@ from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.lazy_tensor import F32, LazyTensor
 from export.checkpoint.spec import DecoderSpec
 from export.errors import SourceError, UnsupportedError
+from export.source.hf.folder_file import inside, inside_if_there
 from export.source.hf.json_object import read_json_object
 from export.source.hf.quantized import layout_from_config, packed_matrix
 from export.source.hf.safetensors_file import FLOAT_KINDS, StoredArray, open_file, stored_array
@@ -39,6 +40,11 @@ _LAYER_NAMES = {
     "k_norm": "self_attn.k_norm",
     "attention_norm": "input_layernorm",
     "mlp_norm": "post_attention_layernorm",
+}
+_OTHER_NAMES = {"granitemoehybrid": {"down": "shared_mlp.output_linear"}}
+_FUSED_NAMES = {
+    "granitemoehybrid": dict.fromkeys(("gate", "up"), "shared_mlp.input_linear"),
+    "phi3": dict.fromkeys(("q", "k", "v"), "self_attn.qkv_proj") | dict.fromkeys(("gate", "up"), "mlp.gate_up_proj"),
 }
 _SANDWICH_NAMES = {"mlp_norm": "pre_feedforward_layernorm"}
 _AFTER_NAMES = {"attention_post_norm": "post_attention_layernorm", "mlp_post_norm": "post_feedforward_layernorm"}
@@ -71,9 +77,10 @@ class HfCheckpoint:
             "tokenizer_config.json",
             "generation_config.json",
             "chat_template.jinja",
+            "chat_template.json",
         )
-        present = [self.folder / name for name in texts if (self.folder / name).is_file()]
-        return [*present, *(self.folder / name for name in sorted(self._files))]
+        present = (inside_if_there(self.folder, name) for name in texts)
+        return [*(path for path in present if path is not None), *(self.folder / name for name in sorted(self._files))]
 
     def tensor(self, name: str) -> LazyTensor:
         """A tensor by canonical name. Raises SourceError if the folder lacks it."""
@@ -90,15 +97,17 @@ class HfCheckpoint:
         if match is None:
             raise UnsupportedError(f"no tensor {name!r} in Hugging Face folders")
         prefix, role, suffix = f"{self._root}layers.{match[1]}.", match[2], ".bias" if match[3] else ".weight"
-        if self._spec.architecture == "phi3" and role in {"q", "k", "v", "gate", "up"}:
-            return self._part_of_fused(prefix, role, suffix)
+        fused = _FUSED_NAMES.get(self._spec.architecture, {})
+        if role in fused:
+            return self._part_of_fused(prefix + fused[role] + suffix, role)
         if role.endswith("norm"):
             return self._norm(prefix + self._norm_name(role) + suffix)
-        return self._read(prefix + _LAYER_NAMES[role] + suffix)
+        names = _LAYER_NAMES | _OTHER_NAMES.get(self._spec.architecture, {})
+        return self._read(prefix + names[role] + suffix)
 
     def text_files(self) -> TextFiles:
         """Tokenizer, template and stop tokens."""
-        return text_files_from_folder(self.folder)
+        return text_files_from_folder(self.folder, self._spec.vocab_size)
 
     def _norm_name(self, role: str) -> str:
         if role in _AFTER_NAMES:
@@ -112,13 +121,11 @@ class HfCheckpoint:
         tensor = self._read(key)
         return tensor.map(lambda band: band + 1.0) if self._spec.architecture.startswith("gemma") else tensor
 
-    def _part_of_fused(self, prefix: str, role: str, suffix: str) -> LazyTensor:
-        spec = self._spec
+    def _part_of_fused(self, key: str, role: str) -> LazyTensor:
+        spec, tensor = self._spec, self._read(key)
         if role in {"gate", "up"}:
-            tensor = self._read(f"{prefix}mlp.gate_up_proj{suffix}")
             return tensor.slice_rows(0 if role == "gate" else spec.intermediate_size, spec.intermediate_size)
         starts = {"q": 0, "k": spec.q_size, "v": spec.q_size + spec.kv_size}
-        tensor = self._read(f"{prefix}self_attn.qkv_proj{suffix}")
         return tensor.slice_rows(starts[role], spec.q_size if role == "q" else spec.kv_size)
 
     def _read(self, key: str) -> LazyTensor:
@@ -149,19 +156,6 @@ def _tensor_places(files: dict[str, Path]) -> dict[str, str]:
         with open_file(path) as file:
             place |= dict.fromkeys(file.keys(), name)
     return place
-
-
-def inside(folder: Path, name: str) -> Path:
-    """``folder / name`` if that stays in the folder, or in the blobs that a hub cache links to. Raises SourceError."""
-    if Path(name).name != name or name in {"", ".", ".."} or "\\" in name or "\0" in name:
-        raise SourceError(
-            f"{folder.name}: {name!r} is not a plain file name; a checkpoint may not name files elsewhere"
-        )
-    path = folder / name
-    real, home = path.resolve(), folder.resolve()
-    if real.parent != home and real.parent != home.parent.parent / "blobs":
-        raise SourceError(f"{folder.name}: {name!r} is a link out of the folder; copy the file into it")
-    return path
 
 
 def _shards(folder: Path) -> dict[str, Path]:

@@ -28,9 +28,9 @@ def rope_from_config(config: JsonObject, head_dim: int, *, parameters: JsonObjec
             return RopeSpec(theta, dim, RopeScaling("linear", factor=parameters.number("factor")))
         case "llama3":
             return RopeSpec(theta, dim, _llama3(parameters))
-        case "yarn":
+        case "yarn" if "short_factor" not in parameters:  # which Phi-3 first called its longrope
             return RopeSpec(theta, dim, _yarn(config, parameters))
-        case "longrope" | "su":
+        case "longrope" | "su" | "yarn":
             return RopeSpec(theta, dim, _longrope(config, parameters, dim))
         case _:
             raise UnsupportedError(

@@ -11,15 +11,13 @@ from dataclasses import replace
 
 from export.checkpoint.spec import Activation, DecoderSpec, LayerSpec, check_spec
 from export.errors import UnsupportedError
+from export.source.hf.class_defaults import with_class_defaults
 from export.source.hf.json_object import JsonObject
 from export.source.hf.rope import rope_from_config
 
 _MAX_LAYERS = 1_024
-# What transformers' configuration classes assume when config.json is silent.
-_DEFAULT_THETA = {"gemma3_text": 1_000_000.0, "smollm3": 2_000_000.0}
-_DEFAULT_HEAD_DIM = {"gemma2": 256, "gemma3_text": 256, "qwen3": 128}
-_DEFAULT_EPS = {"olmo2": 1e-5, "phi3": 1e-5}
-_TIED_BY_DEFAULT = frozenset({"gemma2", "gemma3_text", "smollm3"})
+_TEXT_HALVES = {"gemma3": "gemma3_text", "gemma3_conditional": "gemma3_text", "mistral3": "mistral"}
+"""Multimodal architectures -> what their ``text_config`` describes."""
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
@@ -32,10 +30,11 @@ _ACTIVATIONS: dict[str, Activation] = {
 def spec_from_config(config: JsonObject) -> DecoderSpec:
     """The spec of a config. Raises UnsupportedError for unknown architectures, SourceError for unusable values."""
     model_type = config.text("model_type")
-    if model_type in {"gemma3", "gemma3_conditional"} and (inner := config.object("text_config")):
-        config, model_type = inner, "gemma3_text"
+    if model_type in _TEXT_HALVES and (inner := config.object("text_config")):
+        config, model_type = inner, inner.text("model_type") or _TEXT_HALVES[model_type]
     if model_type not in _VARIANTS:
         raise _unknown(config, str(model_type))
+    config = with_class_defaults(config, model_type)
     spec = _VARIANTS[model_type](config, _base_spec(config, model_type))
     check_spec(spec, config.name)
     return spec
@@ -60,12 +59,12 @@ def _base_spec(config: JsonObject, model_type: str) -> DecoderSpec:
     )
     if num_layers > _MAX_LAYERS:
         raise config.error("num_hidden_layers", f"at most {_MAX_LAYERS} layers")
-    head_dim = config.size("head_dim", _DEFAULT_HEAD_DIM.get(model_type, max(1, hidden // heads)))
+    head_dim = config.size("head_dim", max(1, hidden // heads))
     name = config.text("hidden_activation") or config.text("hidden_act") or "silu"
     if name not in _ACTIVATIONS:
         raise UnsupportedError(f"{config.name}: activation {name!r} is not supported; {', '.join(_ACTIVATIONS)} are")
     parameters = config.object("rope_parameters") or config.object("rope_scaling")
-    theta = config.number("rope_theta", _DEFAULT_THETA.get(model_type, 10_000.0))
+    theta = config.number("rope_theta", 10_000.0)
     return DecoderSpec(
         architecture=model_type,
         num_layers=num_layers,
@@ -76,8 +75,8 @@ def _base_spec(config: JsonObject, model_type: str) -> DecoderSpec:
         intermediate_size=config.size("intermediate_size"),
         vocab_size=config.size("vocab_size"),
         max_positions=config.size("max_position_embeddings"),
-        norm_eps=config.number("rms_norm_eps", _DEFAULT_EPS.get(model_type, 1e-6)),
-        tied_head=config.flag("tie_word_embeddings", default=model_type in _TIED_BY_DEFAULT),
+        norm_eps=config.number("rms_norm_eps"),
+        tied_head=config.flag("tie_word_embeddings", default=False),
         layers=tuple(LayerSpec() for _ in range(num_layers)),
         ropes=(rope_from_config(config, head_dim, parameters=_flat(parameters), theta=theta),),
         activation=_ACTIVATIONS[name],
@@ -118,7 +117,7 @@ def _mistral(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 
 
 def _qwen2(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
-    first = config.values.get("max_window_layers") or 0
+    first = config.number("max_window_layers")
     sliding = config.flag("use_sliding_window", default=False)
     layers = _windows(config, spec, lambda layer: layer >= first) if sliding else spec.layers
     return replace(spec, qkv_bias=True, layers=layers)
@@ -133,7 +132,7 @@ def _qwen3(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 def _smollm3(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
     interval = config.size("no_rope_layer_interval", 4)
     uses_rope = config.values.get("no_rope_layers") or [int((i + 1) % interval != 0) for i in range(spec.num_layers)]
-    if not isinstance(uses_rope, list) or len(uses_rope) != spec.num_layers:
+    if not isinstance(uses_rope, list) or len(uses_rope) != spec.num_layers or not all(u in (0, 1) for u in uses_rope):
         raise config.error("no_rope_layers", f"a list of {spec.num_layers} zeros and ones")
     sliding = config.flag("use_sliding_window", default=False)
     layers = _windows(config, spec, lambda _layer: False) if sliding else spec.layers
@@ -146,10 +145,30 @@ def _smollm3(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 def _granite(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
     return replace(
         _biased(config, spec),
-        attention_scale=config.number("attention_multiplier", 1.0),
+        attention_scale=config.positive("attention_multiplier", 1.0),
         embedding_multiplier=config.number("embedding_multiplier", 1.0),
         residual_multiplier=config.number("residual_multiplier", 1.0),
         logits_multiplier=1.0 / config.positive("logits_scaling", 1.0),
+    )
+
+
+def _granite_hybrid(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
+    """Granite 4 without experts and state space layers: a Granite 3 whose MLP is the one that experts would share."""
+    if config.number("num_local_experts", 0) > 0:
+        raise UnsupportedError(
+            f"{config.name}: a mixture of {config.values['num_local_experts']} experts; dense decoders are supported"
+        )
+    kinds = config.values.get("layer_types") or ["linear_attention"] * spec.num_layers
+    if not isinstance(kinds, list) or len(kinds) != spec.num_layers:
+        raise config.error("layer_types", f"a list of {spec.num_layers} kinds")
+    if unknown := {str(kind) for kind in kinds} - {"attention", "full_attention"}:
+        raise UnsupportedError(f"{config.name}: layers of kind {sorted(unknown)[0]!r:.100} are not supported")
+    rope = 0 if config.text("position_embedding_type") == "rope" else None
+    return replace(
+        _granite(config, spec),
+        intermediate_size=config.size("shared_intermediate_size"),
+        mlp_bias=False,
+        layers=tuple(LayerSpec(rope=rope) for _ in kinds),
     )
 
 
@@ -158,6 +177,10 @@ def _olmo2(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
 
 
 def _gemma(config: JsonObject, spec: DecoderSpec) -> DecoderSpec:
+    if config.flag("use_bidirectional_attention", default=False):
+        raise UnsupportedError(
+            f"{config.name}: attention to later tokens; decoders, which see earlier ones, are supported"
+        )
     bias = config.flag("attention_bias", default=False)
     return replace(
         spec,
@@ -195,6 +218,7 @@ _VARIANTS: dict[str, Callable[[JsonObject, DecoderSpec], DecoderSpec]] = {
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,
     "granite": _granite,
+    "granitemoehybrid": _granite_hybrid,
     "llama": _biased,
     "mistral": _mistral,
     "olmo2": _olmo2,

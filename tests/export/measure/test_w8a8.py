@@ -23,7 +23,7 @@ from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE, GraphWriter
 from export.measure.gauge import model_shape
 from export.measure.input_ranges import measure_input_ranges
-from export.measure.sensitivity import choose_plan
+from export.measure.sensitivity import choose_units, plan_with_units, unit_notes
 from export.measure.smoothing import HEADROOM, IntegerFit, SmoothedCheckpoint, fit_projections
 from export.measure.twin import WholeTwin
 from export.progress import SilentReporter
@@ -152,7 +152,8 @@ def test_the_choice_is_whole_projections_first_and_runs_of_layers_then(tmp_path:
     losses = {"qkv": (0.001, 0.001), "o": (0.001, 0.0005), "gate_up": (0.02, 0.03), "down": (0.05, 0.004)}
     per_name = {f"layers.{layer}.{role}": pair[layer] for role, pair in losses.items() for layer in (0, 1)}
     candidates = four_bit_candidates(spec)
-    plan, notes = choose_plan(spec, EIGHT, candidates, _measure(per_name), budget=0.02, reporter=SilentReporter())
+    units = choose_units(spec, EIGHT, candidates, _measure(per_name), budget=0.02, reporter=SilentReporter())
+    plan, notes = plan_with_units(EIGHT, candidates, units), unit_notes(candidates, units)
     expected = {"layers.0.qkv", "layers.1.qkv", "layers.0.o", "layers.1.o", "layers.1.down"}
     assert set(plan.overrides) == expected
     assert notes == {
@@ -168,14 +169,15 @@ def test_what_adds_up_to_more_than_it_cost_alone_is_taken_back(tmp_path: Path) -
     def measure(plan: PrecisionPlan) -> float:
         return 0.01 + 0.0001 * len(plan.overrides) ** 3  # two matrices: 0.0108, four: 0.0164, six: 0.0316
 
-    plan, notes = choose_plan(spec, EIGHT, four_bit_candidates(spec), measure, budget=0.02, reporter=SilentReporter())
-    assert (len(plan.overrides), len(notes)) == (4, 2)
+    candidates = four_bit_candidates(spec)
+    units = choose_units(spec, EIGHT, candidates, measure, budget=0.02, reporter=SilentReporter())
+    assert (len(plan_with_units(EIGHT, candidates, units).overrides), len(units)) == (4, 2)
 
 
 def test_a_budget_below_eight_bits_is_refused(tmp_path: Path) -> None:
     spec = HfCheckpoint(write_tiny_folder(tmp_path, "llama")).spec
     with pytest.raises(QualityError, match=r"8 bits everywhere give a mean KL of 0\.0300, the budget is 0\.02"):
-        choose_plan(spec, EIGHT, four_bit_candidates(spec), lambda _: 0.03, budget=0.02, reporter=SilentReporter())
+        choose_units(spec, EIGHT, four_bit_candidates(spec), lambda _: 0.03, budget=0.02, reporter=SilentReporter())
 
 
 def test_other_dialects_get_the_plan_without_integers() -> None:
