@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import re
 import sys
 import time
 from collections import Counter
@@ -64,8 +65,8 @@ class Load:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         self.client = httpx.AsyncClient(base_url=server.base_url, timeout=30, limits=limits)
         self.kinds: list[tuple[float, Callable[[random.Random], Awaitable[None]]]] = [
-            (0.50, self.short), (0.12, self.long_prompt), (0.08, self.choices), (0.08, self.sampled),
-            (0.06, self.slow_reader), (0.06, self.leaves), (0.10, self.bad),
+            (0.44, self.short), (0.12, self.long_prompt), (0.08, self.choices), (0.08, self.sampled),
+            (0.06, self.constrained), (0.06, self.slow_reader), (0.06, self.leaves), (0.10, self.bad),
         ]  # fmt: skip
 
     async def one(self, chance: random.Random) -> None:
@@ -99,6 +100,13 @@ class Load:
         fields = {"temperature": 1, "seed": 7, "max_tokens": 8}
         texts = {(await self.post("?", **fields)).json()["choices"][0]["message"]["content"] for _ in range(2)}
         assert len(texts) == 1
+
+    async def constrained(self, chance: random.Random) -> None:
+        pattern = f"[a-m]{{{chance.randrange(2, 10)}}}!"
+        response = await self.post("?", temperature=1, guided_regex=pattern, max_tokens=20)
+        choice = response.json()["choices"][0]
+        assert choice["finish_reason"] == "stop"
+        assert re.fullmatch(pattern, choice["message"]["content"])
 
     async def slow_reader(self, _chance: random.Random) -> None:
         body = self.body("*abcd", stream=True, max_tokens=40)
