@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from tests.clients.catalogue import CLIENTS, Client
-from tests.clients.environment import NotInstallable, command
+from tests.clients.environment import FOLDER, NotInstallable, command
 from tests.clients.results import Note, Outcome, read_notes, table, write_document
 from tests.conftest import DEFAULT_MODEL
 from tests.paths import ROOT
@@ -35,33 +35,25 @@ SCRIPT_TIMEOUT_S = 900
 def served() -> Iterator[tuple[str, str]]:
     """A server process on a free port of the loopback, as its base URL and the model's name; ended with the block."""
     line = [sys.executable, "powertrain.py", "serve", DEFAULT_MODEL, "--port", "0"]
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=log) as process,
-    ):
+    FOLDER.mkdir(exist_ok=True)
+    log = FOLDER / "server.log"
+    with log.open("w", encoding="utf-8") as file, subprocess.Popen(line, cwd=ROOT, stderr=file) as process:
         try:
-            yield _address(process)
+            yield _address(process, log)
         finally:
             process.terminate()
-            process.communicate()
 
 
-def _address(process: subprocess.Popen[str]) -> tuple[str, str]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        told = re.match(r"Serving (\S+) at (http://\S+)/v1", line)
-        if told:
-            _wait_until_ready(told[2])
-            return told[2], told[1]
-    raise SystemExit(f"the server ended with {process.wait()} before it served")
-
-
-def _wait_until_ready(base_url: str) -> None:
+def _address(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
+    """Wait until the log tells where the server is, and the server that it is ready."""
+    client = httpx.Client(transport=httpx.HTTPTransport(retries=10))  # it is told of before it listens
     last = time.monotonic() + READY_TIMEOUT_S
-    while httpx.get(f"{base_url}/v1/health/ready").status_code != httpx.codes.OK:
-        if time.monotonic() > last:
-            raise SystemExit(f"the server was not ready after {READY_TIMEOUT_S} s")
+    while time.monotonic() < last and process.poll() is None:
+        told = re.search(r"^Serving (\S+) at (http://\S+)/v1", log.read_text(encoding="utf-8"), re.MULTILINE)
+        if told and client.get(f"{told[2]}/v1/health/ready").status_code == httpx.codes.OK:
+            return told[2], told[1]
         time.sleep(0.2)
+    raise SystemExit(f"the server was not ready after {READY_TIMEOUT_S} s, or ended; see {log.relative_to(ROOT)}")
 
 
 def attempt(client: Client, base_url: str, model: str) -> Outcome:
