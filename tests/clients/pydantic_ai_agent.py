@@ -73,6 +73,11 @@ def _() -> None:
     run_tool("required")
 
 
+@checks.check("tool", "named")
+def _() -> None:
+    run_tool(["get_weather"])
+
+
 @checks.refusal(ModelHTTPError)
 def _() -> object:
     return agent(model=UNKNOWN_MODEL).run_sync(QUESTION)

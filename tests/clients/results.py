@@ -46,7 +46,13 @@ class Outcome:
 
     def row(self) -> str:
         """The client's line of the table."""
-        told = [f"not run: {self.not_run}"] if self.not_run else [self.client.remark] if self.client.remark else []
+        told = (
+            [f"not run: {_shortened(self.not_run)}"]
+            if self.not_run
+            else [self.client.remark]
+            if self.client.remark
+            else []
+        )
         told += [f"{note.what or note.column}: {_shortened(note.failure)}" for note in self.failures]
         cells = [self.client.title, self.client.version(), self.client.tried, *map(self.cell, COLUMNS), "; ".join(told)]
         return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
