@@ -46,11 +46,12 @@ def test_a_check_notes_what_its_client_did(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "notes"
     monkeypatch.setattr(sys, "argv", ["script", "http://127.0.0.1:1", "a-model", str(file)])
     checks = Checks()
+    empty: dict[str, str] = {}
     checks.check("plain")(lambda: ensure(True, "fine"))
     checks.check("plain", "second")(lambda: ensure(False, "an empty answer"))
-    checks.refusal(LookupError, "own")(lambda: {}[UNKNOWN_MODEL])
+    checks.refusal(LookupError, "own")(lambda: empty[UNKNOWN_MODEL])
     checks.refusal(LookupError, "other")(lambda: int(UNKNOWN_MODEL))
-    checks.refusal(LookupError, "nameless")(lambda: {}["x"])
+    checks.refusal(LookupError, "nameless")(lambda: empty["x"])
     checks.refusal(LookupError, "none")(lambda: "an answer")
     passed = {note.what: not note.failure for note in read_notes(file)}
     assert passed == {"": True, "second": False, "own": True, "other": False, "nameless": False, "none": False}
