@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 OPTIMUM := .venv-optimum
 MUTANT_VENV := .venv-mutants
+CLIENTS := .venv-clients
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 MODEL  ?= smollm2-135m-instruct
@@ -23,7 +24,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-gpu mutants check audit bench bench-schemas \
     engine fuzz soak chaos clean
 
 help: ## List the targets
@@ -78,6 +79,10 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(OPTIMUM)/bin/python -m pip --quiet install -r requirements/optimum.txt
 	@touch $@
 
+# Not part of CI: each client is installed in an environment of its own, 8 GB in all.
+test-clients: setup-dev model ## Try other people's clients against the served default model (scripts in ARGS, else all)
+	@$(BIN)/python -m tests.clients.run $(ARGS)
+
 test-gpu: setup-dev setup-tensorrt model ## On a machine with a GPU: build for it, compare with the CPU, decode
 	@$(BIN)/python -m pytest tests/gpu/test_gpu_acceptance.py $(ARGS)
 
@@ -126,5 +131,5 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
