@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 from runtime.defaults import DEFAULT_SLOTS
-from runtime.package.generation_config import SamplingDefaults
 
 from api.errors import SettingsError
+
+if TYPE_CHECKING:
+    from runtime.package.generation_config import SamplingDefaults
 
 
 def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) -> Any:  # noqa: ANN401 - any type
@@ -25,7 +26,8 @@ GROUPS = {
     "host": "Address and access",
     "max_connections": "Connections",
     "backend": "Engine",
-    "chat_template": "Requests and answers",
+    "chat_template": "Templates, tools and sampling",
+    "trust_request_chat_template": "Requests and answers",
     "vllm_metrics": "Logs, metrics and traces",
 }
 """The setting that a group begins with, and the group's name; it goes on to where the next begins."""
@@ -138,6 +140,9 @@ class Settings:
     @property
     def sampling_defaults(self) -> SamplingDefaults:
         """The operator's own defaults of requests. Raises SettingsError for one out of range."""
+        import msgspec  # here, because a help page needs the settings and not their ranges
+        from runtime.package.generation_config import SamplingDefaults
+
         names = SamplingDefaults.__struct_fields__
         values = {name: getattr(self, f"default_{name}") for name in names}
         for name, value in values.items():
