@@ -1,6 +1,6 @@
 # make            lists the targets
 # make serve      sets up what is missing, builds the default model's package and serves it
-# make test       sets up what is missing and runs every test
+# make test       sets up what is missing and runs every test that needs no GPU and no torch
 PYTHON ?= python3
 VENV   := .venv
 OPTIMUM := .venv-optimum

@@ -29,7 +29,6 @@ _TYPES = {
     429: "RateLimitError",
     431: "RequestHeadersTooLargeError",
     500: "InternalServerError",
-    501: "NotImplementedError",
     503: "ServiceUnavailableError",
 }
 _UNAVAILABLE_RETRY_S = 2

@@ -156,7 +156,7 @@ def _byte_level_json(
 def _check_loads(name: str, text: str, num_tokens: int) -> None:
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:
+    except Exception as error:  # the library raises nothing more exact
         raise SourceError(f"{name}: its tokenizer is contradictory ({error})") from error
     if tokenizer.get_vocab_size() != num_tokens:
         raise SourceError(f"{name}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the file lists {num_tokens}")

@@ -64,14 +64,23 @@ def _tokenizer(folder: Path, vocab_size: int) -> tuple[str, Tokenizer]:
             "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     try:
-        text = _without_rowless_tokens(path.read_text(encoding="utf-8"), vocab_size)
-        return text, Tokenizer.from_str(text)
-    except Exception as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"tokenizer.json cannot be read ({error})") from error
+    loaded = _loaded(text)
+    kept = _without_rowless_tokens(text, vocab_size)
+    return (text, loaded) if kept is text else (kept, _loaded(kept))
+
+
+def _loaded(text: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing more exact
         raise SourceError(f"tokenizer.json cannot be used ({error})") from error
 
 
 def _without_rowless_tokens(text: str, vocab_size: int) -> str:
-    """A tokenizer less the added tokens whose ids lie beyond the embedding; the same text if there are none.
+    """A tokenizer that loads, less the added tokens whose ids lie beyond the embedding; the same text without such.
 
     Gemma 3 1B comes with the tokenizer of its larger sisters and their token for a picture, id 262,144 of 262,144 rows.
     Such a token can be neither read nor written by the model, so its text is ordinary text.
