@@ -6,6 +6,9 @@ PowertrainError                an expected failure; its text is one line for a p
 ├── BackendError               the backend that was asked for cannot serve the package here
 ├── KVBudgetError              the KV cache does not fit the memory given to it
 ├── DeviceError                the device, or the library that runs graphs on it, refused memory, a copy or a run
+│   ├── DeviceOutOfMemory      the device has not the memory that was asked for; other calls may succeed
+│   ├── RecordingRefused       the device cannot record a step; run as it is, the step may succeed
+│   └── DeviceLost             nothing on this device can succeed in this process any more
 ├── RequestError               a request cannot be served as it stands; carries the field at fault
 │   ├── ContextLengthError     prompt and answer do not fit the model's context
 │   └── SchemaRefused          a JSON schema asks for what no answer can be held to; carries the keyword and its place
@@ -43,6 +46,18 @@ class KVBudgetError(PowertrainError):
 
 class DeviceError(PowertrainError):
     """The device, or the library that runs graphs on it, refused memory, a copy or a run."""
+
+
+class DeviceOutOfMemory(DeviceError):
+    """The device has not the memory that was asked for. What it already does goes on."""
+
+
+class RecordingRefused(DeviceError):
+    """The device cannot record a step. The stream is out of capture, and the step may run unrecorded."""
+
+
+class DeviceLost(DeviceError):
+    """The device's context is poisoned (an illegal address, a lost card): every later call in this process fails."""
 
 
 class RequestError(PowertrainError):
