@@ -93,7 +93,8 @@ def test_an_exported_template_lets_it_chat(checkpoint: Path, tmp_path: Path) -> 
     result = CliRunner().invoke(export_command, words)
     assert result.exit_code == 0, result.output
     assert load_package(root).read_text("chat_template.jinja") == template.read_text()
-    assert "up to date" in CliRunner().invoke(export_command, words).output
+    again = CliRunner().invoke(export_command, words)
+    assert "up to date" in " ".join(again.output.split())  # a long path breaks the line anywhere
     with serving(root) as client:
         assert client.post("/v1/chat/completions", json=HELLO).status_code == 200
     template.write_text("{{ raise_exception('no') }}")
