@@ -22,6 +22,7 @@ _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
     "export": ("export.commands.export", "export_command"),
     "inspect": ("export.commands.inspect", "inspect_command"),
+    "diff": ("export.commands.diff", "diff_command"),
     "engine": ("export.commands.engine", "engine_command"),
     "bench": ("bench.commands.bench", "bench_group"),
     "doctor": ("runtime.commands.doctor", "doctor_command"),

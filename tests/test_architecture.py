@@ -29,7 +29,8 @@ EDGES = {
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
     "export.plan": "export runtime runtime.loading runtime.package runtime.session",
-    "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.commands"
+    "export.compare": "export export.checkpoint runtime runtime.package",
+    "export.commands": "export export.checkpoint export.compare export.package export.plan export.source runtime runtime.commands"
     " runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
@@ -74,7 +75,7 @@ EDGES = {
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {
-    "onnx": ("export.graph", "export.measure", "export.package"),
+    "onnx": ("export.compare", "export.graph", "export.measure", "export.package"),
     "gguf": ("export.source.gguf",),
     "safetensors": ("export.source.hf",),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),

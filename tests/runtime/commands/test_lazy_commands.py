@@ -44,7 +44,7 @@ def test_no_help_page_imports_what_works() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT, check=True)
     pages, _, loaded = done.stdout.rpartition("HEAVY")
     assert not HEAVY & set(loaded.split())
-    assert pages.count("Usage:") == 15
+    assert pages.count("Usage:") == 16
 
 
 def commands(command: click.Command, context: click.Context) -> dict[str, click.Command]:
@@ -81,7 +81,7 @@ def test_every_command_has_examples_and_long_ones_have_groups(path: str) -> None
 @pytest.mark.parametrize("path", ALL)
 def test_one_word_for_a_model_and_one_meaning_of_output(path: str) -> None:
     arguments = {item.name for item in ALL[path].params if isinstance(item, click.Argument)}
-    assert arguments <= {"model", "url", "urls", "files"}
+    assert arguments <= {"model", "models", "url", "urls", "files"}
     for option in (item for item in ALL[path].params if isinstance(item, click.Option)):
         assert not any(name.startswith("--output-dir") for name in option.opts)
         if "--output" in option.opts:
@@ -120,7 +120,9 @@ def completed(home: Path, *words: str) -> list[str]:
     return [item.value for item in shell.get_completions(list(words[:-1]), words[-1])]
 
 
-@pytest.mark.parametrize("command", [["serve"], ["export"], ["inspect"], ["engine"], ["bench", "engine"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["serve"], ["export"], ["inspect"], ["diff"], ["engine"], ["bench", "engine"], ["doctor"]]
+)
 def test_a_shell_completes_packages_by_name_and_by_path(home: Path, command: list[str]) -> None:
     assert completed(home, *command, "s") == ["smollm2-135m-instruct"]
     assert completed(home, *command, "o") == ["other"]
