@@ -22,7 +22,7 @@ def synthetic_rows(vocab_size: int) -> FloatArray:
     generator = np.random.default_rng(_SEED)
     rows = generator.standard_normal((_NUM_KINDS, vocab_size), np.float32) * np.float32(_BELL)
     num_likely = min(_NUM_LIKELY, vocab_size)
-    for row, best in zip(rows, np.linspace(12.0, 20.0, _NUM_KINDS), strict=True):
+    for row, best in zip(rows, np.linspace(14.0, 24.0, _NUM_KINDS), strict=True):
         steps = generator.exponential(0.35, num_likely)
         row[generator.choice(vocab_size, num_likely, replace=False)] = best - np.cumsum(steps) + steps[0]
     return rows
