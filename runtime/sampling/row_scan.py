@@ -22,7 +22,7 @@ _CHUNK = 24_576
 _GROUP = 64
 _PROBED = 256
 _SMALL_EXPONENT = 64.0
-"""exp2 of up to as much is far from overflow even summed, so that nothing need be subtracted before."""
+"""exp2 of up to as much is far from overflow even summed, so that a draw need subtract nothing before."""
 _NO_WEIGHT = np.float32(-125.0)
 """exp2 of less takes 50 ns instead of 0.3, and next to a sum of 2**-64 it is nothing."""
 LOWEST = float(np.finfo(np.float32).min)
@@ -108,7 +108,8 @@ class RowScan:
 def _weigh(part: FloatArray, peak: float, temperature: float, room: FloatArray) -> tuple[float, float]:
     """(sum, base): ``sum`` is that of exp((part - base) / temperature), for a base near enough to the part's peak."""
     factor = _EXP_SCALE / temperature
-    base = 0.0 if abs(peak * factor) < _SMALL_EXPONENT else peak
+    is_safe = temperature != 1.0 and abs(peak * factor) < _SMALL_EXPONENT
+    base = 0.0 if is_safe else peak  # log-probabilities are told to more digits than a draw needs
     if base:
         np.subtract(part, base, out=room)
         room *= factor
