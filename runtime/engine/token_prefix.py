@@ -17,7 +17,7 @@ _COMPARED_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenPrefix:
-    """The first ``num_tokens`` of ``token_ids``, false when there are none. Prompts of the same ``salt`` may share it."""
+    """The first ``num_tokens`` of ``token_ids``, false when there are none. Prompts of the same ``salt`` share it."""
 
     token_ids: Sequence[int]
     num_tokens: int

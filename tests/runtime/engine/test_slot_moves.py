@@ -216,5 +216,5 @@ def test_a_long_prefix_comes_in_pieces_also_while_nobody_decodes() -> None:
     assert "branch" not in {name for name, _ in driver.tokens}
     driver.add(request("other", [5, 6, 7], max_tokens=2))
     check_answers(driver, branch=[*text, 7, 8], other=[5, 6, 7])
-    assert [call.start for call in driver.session.calls if call.kind == "copy"][0] == 128
+    assert next(call.start for call in driver.session.calls if call.kind == "copy") == 128
     assert driver.finishes["branch", 0].num_cached_tokens == 200
