@@ -148,7 +148,8 @@ def _sample_scanned(
 ) -> Sampled | NoToken:
     """Sample from a row [V] that no rule changes, and tell log-probabilities: one pass over it does for both."""
     params = state.params
-    scan = RowScan(logits, *dict.fromkeys((1.0,) if params.is_greedy else (params.temperature, 1.0)))
+    temperatures = (1.0,) if params.is_greedy else (params.temperature, 1.0)
+    scan = RowScan(logits, *dict.fromkeys(temperatures), precise=True)
     if not scan.is_usable:
         return UNUSABLE if allowed is None else _nothing_left(state, allowed)
     drawn = scan.best if params.is_greedy else draw(logits, params, uniform, scan)
@@ -186,7 +187,7 @@ def token_logprobs(logits: FloatArray, token_id: int, num_top: int, scan: RowSca
 
     ``scan`` is that of the row if it was scanned, temperature 1 last.
     """
-    scan = scan or RowScan(logits, 1.0)
+    scan = scan or RowScan(logits, 1.0, precise=True)
     total = scan.peak + math.log(scan.totals[-1])  # a token's log-probability is its logit minus this
     top = [(token, _floored(float(logits[token]) - total)) for token in scan.largest(num_top).tolist()]
     return TokenLogprobs(_floored(float(logits[token_id]) - total), tuple(top))

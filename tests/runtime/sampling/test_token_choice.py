@@ -82,7 +82,7 @@ def test_ties_go_to_the_lower_ids(top_p: float, expected: range) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, -70.0, 300.0, -1e6])
-@pytest.mark.parametrize("size", [1, 17, 24_576, 24_577, 60_001])
+@pytest.mark.parametrize("size", [1, 17, 49_152, 49_153, 60_001])
 def test_a_scan_finds_the_largest_and_the_weight(offset: float, size: int) -> None:
     logits = row("normal", 3, size) + np.float32(offset)
     logits[size // 2 : size // 2 + 9] = -np.inf
@@ -93,6 +93,8 @@ def test_a_scan_finds_the_largest_and_the_weight(offset: float, size: int) -> No
     for temperature, total in zip(temperatures, scan.totals, strict=True):
         weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
         assert total == pytest.approx(weights.sum(), rel=150 * 2.0**-24)
+    precise = RowScan(logits, 1.0, precise=True).totals[0]
+    assert precise == pytest.approx(np.exp(logits.astype(np.float64) - logits.max()).sum(), rel=5e-7)
     for count in (1, 5, 20):
         assert scan.largest(count).tolist() == np.argsort(-logits, kind="stable")[:count].tolist()
     assert scan.reaching(LOWEST).tolist() == np.flatnonzero(logits > -np.inf).tolist()
