@@ -19,31 +19,41 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
         "powertrain bench engine smollm2-135m-instruct",
         "powertrain bench engine models/mine -p 128,512 -b 1,8 -o results",
         "powertrain bench engine models/mine --baseline results/engine.json",
+        "powertrain bench engine --synthetic -b 64",
     ),
 )
-@click.argument("model", type=MODEL)
+@click.argument("model", type=MODEL, required=False)
 @click.option("--prefill", "-p", panel=_TESTS, default="128,512", show_default=True, help="Prefill lengths (pp).")
 @click.option("--decode", "-n", panel=_TESTS, type=click.IntRange(0), default=64, show_default=True,
               help="Decode steps per repetition (tg).")  # fmt: skip
 @click.option("--depth", "-d", panel=_TESTS, default="0", show_default=True, help="Tokens already in the context.")
-@click.option("--batch", "-b", panel=_TESTS, default="1,4,16", show_default=True, help="Sequences decoded together.")
+@click.option("--batch", "-b", panel=_TESTS, show_default="1,4,16; 1,16,64,256 with --synthetic",
+              help="Sequences decoded together.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip
 @click.option("--chunk", panel=_TESTS, type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS, show_default=True,
               help="Longest prefill call; the engine's by default.")  # fmt: skip
 @click.option("--breakdown/--no-breakdown", panel=_TESTS, default=True, show_default=True,
               help="Also take whole engine steps apart.")  # fmt: skip
-@click.option("--breakdown-steps", panel=_TESTS, type=click.IntRange(5), default=60, show_default=True,
+@click.option("--breakdown-steps", panel=_TESTS, type=click.IntRange(5), show_default="60; 20 with --synthetic",
               help="Steps of each such test.")  # fmt: skip
 @click.option("--schema", is_flag=True, panel=_TESTS,
               help="Also take steps apart whose rows are bound to a JSON schema.")  # fmt: skip
+@click.option("--synthetic", is_flag=True, panel=_TESTS,
+              help="Measure the engine's own work alone, over rows of logits made beforehand: no MODEL.")  # fmt: skip
+@click.option("--vocab", panel=_TESTS, default="49152,151936", show_default=True,
+              help="Sizes of the vocabulary with --synthetic.")  # fmt: skip
 @click.option("--threads", "-t", panel=_MACHINE, type=click.IntRange(1), show_default="physical cores",
               help="Threads of the arithmetic.")  # fmt: skip
 @click.option("--slots", panel=_MACHINE, type=click.IntRange(1), show_default="the largest batch", help="Cache slots.")
 @click.option("--max-model-len", panel=_MACHINE, type=click.IntRange(16), show_default="what the tests need",
               help="Tokens per slot.")  # fmt: skip
 @click.option(
-    "--output", "-o", panel=_RESULT, type=click.Path(path_type=Path), help="Write engine.json into this folder."
+    "--output",
+    "-o",
+    panel=_RESULT,
+    type=click.Path(path_type=Path),
+    help="Write engine.json, or engine-synthetic.json, here.",
 )
 @click.option("--baseline", panel=_RESULT, type=click.Path(path_type=Path),
               help="Compare with this result; exit code 3 if slower.")  # fmt: skip
@@ -51,7 +61,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
               help="Per cent of change that counts.")  # fmt: skip
 @click.option("--markdown", "output_format", panel=_RESULT, flag_value="markdown", help="Print Markdown.")
 @click.option("--json", "output_format", panel=_RESULT, flag_value="json", help="Print JSON.")
-def engine_command(model: Path, **values: Any) -> None:  # noqa: ANN401 - typed by EngineFlags at once
+def engine_command(model: Path | None, **values: Any) -> None:  # noqa: ANN401 - typed by EngineFlags at once
     """Measure the runtime of MODEL: prefill and decode speed, memory, and where each step's time goes."""
     from bench.commands.engine_run import EngineFlags, run_engine
 

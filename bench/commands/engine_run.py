@@ -19,6 +19,7 @@ from runtime.package.manifest import ORT_GRAPH, load_package
 from runtime.session.session import Session
 from runtime.token_mask import Constraint
 
+from bench.commands.synthetic_run import DEFAULT_BATCHES, DEFAULT_STEPS, SyntheticFlags, run_synthetic
 from bench.commands.written import say_written
 from bench.environment import environment
 from bench.errors import BenchError
@@ -42,6 +43,8 @@ from bench.report.exports import write_whole
 from bench.report.tables import report_console
 
 EXIT_REGRESSION = 3
+_BATCHES = "1,4,16"
+_BREAKDOWN_STEPS = 60
 RESULT_FILE = "engine.json"
 
 
@@ -51,37 +54,60 @@ class EngineFlags(msgspec.Struct, frozen=True):
     prefill: str
     decode: int
     depth: str
-    batch: str
+    batch: str | None
     repetitions: int
     chunk: int
     threads: int | None
     slots: int | None
     max_model_len: int | None
     breakdown: bool
-    breakdown_steps: int
+    breakdown_steps: int | None
     schema: bool
+    synthetic: bool
+    vocab: str
     output: Path | None
     baseline: Path | None
     threshold: float
     output_format: str | None
 
 
-def run_engine(package: Path, flags: EngineFlags) -> None:
-    """Measure, write and print. Ends the process with ``EXIT_REGRESSION`` when it is slower than the baseline."""
+def run_engine(package: Path | None, flags: EngineFlags) -> None:
+    """Measure, write and print. Ends the process with ``EXIT_REGRESSION`` when it is slower than the baseline.
+
+    ``package`` is None with ``flags.synthetic``, and only then.
+    """
+    if (package is None) != flags.synthetic:
+        raise click.UsageError("name a MODEL to measure, or give --synthetic, which measures the engine without one")
     try:
-        baseline = load_engine_report(flags.baseline) if flags.baseline else None
-        report = _measure(package, flags)
-        if flags.output is not None:
-            path = flags.output / RESULT_FILE
-            write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-            say_written(path)
-        regressed = _print(report, baseline, flags)
+        regressed = run_synthetic(_synthetic(flags)) if package is None else _run_package(package, flags)
     except OSError as error:
         raise click.ClickException(f"cannot write the result: {error.strerror}") from error
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     if regressed:
         sys.exit(EXIT_REGRESSION)
+
+
+def _run_package(package: Path, flags: EngineFlags) -> bool:
+    baseline = load_engine_report(flags.baseline) if flags.baseline else None
+    report = _measure(package, flags)
+    if flags.output is not None:
+        path = flags.output / RESULT_FILE
+        write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        say_written(path)
+    return _print(report, baseline, flags)
+
+
+def _synthetic(flags: EngineFlags) -> SyntheticFlags:
+    return SyntheticFlags(
+        vocab=flags.vocab,
+        batch=flags.batch or DEFAULT_BATCHES,
+        steps=flags.breakdown_steps or DEFAULT_STEPS,
+        output=flags.output,
+        baseline=flags.baseline,
+        threshold=flags.threshold,
+        output_format=flags.output_format,
+    )
 
 
 def _measure(path: Path, flags: EngineFlags) -> EngineReport:
@@ -93,7 +119,7 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         prefill_tokens=parse_counts(flags.prefill, "--prefill"),
         decode_tokens=flags.decode,
         depths=parse_counts(flags.depth, "--depth", lowest=0),
-        batches=parse_counts(flags.batch, "--batch"),
+        batches=parse_counts(flags.batch or _BATCHES, "--batch"),
         repetitions=flags.repetitions,
         chunk_tokens=flags.chunk,
     )
@@ -147,12 +173,13 @@ def _breakdowns(
     """Steps of each batch with each sampling; with a constraint those under it come right after those without."""
     if not flags.breakdown:
         return []
+    steps = flags.breakdown_steps or _BREAKDOWN_STEPS
     found = []
     for batch in batches:
         for sampling in SAMPLINGS:
             for bound in (None,) if constraint is None else (None, constraint):
                 show(f"step of batch {batch}, {sampling}{', schema' if bound else ''}")
-                found.append(measure_breakdown(session, batch, sampling, flags.breakdown_steps, bound))
+                found.append(measure_breakdown(session, batch, sampling, steps, bound))
     return found
 
 
@@ -161,7 +188,9 @@ def _slot_tokens(flags: EngineFlags, plan: SpeedPlan) -> int:
     if flags.max_model_len is not None:
         return flags.max_model_len
     tests = max(plan.depths) + max(*plan.prefill_tokens, plan.decode_tokens + 1)
-    return max(tests, 192 + flags.breakdown_steps + 2 * max(plan.batches) if flags.breakdown else 0)
+    return max(
+        tests, 192 + (flags.breakdown_steps or _BREAKDOWN_STEPS) + 2 * max(plan.batches) if flags.breakdown else 0
+    )
 
 
 def _print(report: EngineReport, baseline: EngineReport | None, flags: EngineFlags) -> bool:

@@ -17,7 +17,8 @@ class EngineConfig:
     prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
     idle_prefill_chunk_tokens  the same while nobody decodes
     copy_bytes_per_step      bytes of cache rows copied per step while others decode: bounds how long they stall when
-                             choices start from a long cached prompt, or a sequence moves to another slot
+                             choices start from a long cached prompt, or a sequence moves to another slot; eight times
+                             as many while nobody decodes, so that requests are taken in and ended meanwhile
     prefix_cache             reuse the cache rows of earlier prompts
     deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
                              bit by bit

@@ -10,8 +10,9 @@ Rules, in order:
 5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range into it.
    What the hole retains goes to an empty slot first; without one, the slot unused for longest is emptied. A hole that
    is the last unowned slot keeps its rows and stays open, which costs the decode call an idle row.
-6. While something decodes, a step copies rows within a budget: a long prefix or a moving sequence's rows come in
-   pieces, over several steps. What moves goes on decoding where it was until its last piece is in place.
+6. A step copies rows within a budget, a larger one while nothing decodes: a long prefix or a moving sequence's rows
+   come in pieces, over several steps, so that neither streams nor who comes or goes wait for all of them. A prompt
+   waits for its rows. What moves goes on decoding where it was until its last piece is in place.
 
 No chunk has exactly one token unless the whole prompt has: a lone token takes the decode path of the attention
 kernel, which sums in another order, and a request's result must not depend on how its prompt was cut.
@@ -19,7 +20,6 @@ kernel, which sums in another order, and a request's result must not depend on h
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -32,6 +32,8 @@ from runtime.engine.token_prefix import NOTHING, TokenPrefix
 MIN_CHUNK_TOKENS = 2
 # A sequence grows by a row each step, so a move that copied one only would never catch up with it.
 MIN_COPY_ROWS = 2
+IDLE_COPY_FACTOR = 8
+"""Nobody's next token waits then, only other prompts and the taking in of requests."""
 
 
 class Scheduler:
@@ -62,7 +64,7 @@ class Scheduler:
         """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
         decodes = any(sequence.phase is Phase.DECODE for sequence in self.running)
         budget = self._config.prefill_chunk_tokens if decodes else self._config.idle_prefill_chunk_tokens
-        copies = _Copies(self._copy_rows_per_step if decodes else None)
+        copies = _Copies(self._copy_rows_per_step * (1 if decodes else IDLE_COPY_FACTOR))
         prefills: list[PrefillChunk] = []
         for sequence in self.running:
             if sequence.is_copying:
@@ -228,11 +230,11 @@ class Scheduler:
 
 
 class _Copies:
-    """The copies of one step and how many rows more it may copy; ``budget_rows`` None is no limit."""
+    """The copies of one step and how many rows more it may copy."""
 
-    def __init__(self, budget_rows: int | None) -> None:
+    def __init__(self, budget_rows: int) -> None:
         self.planned: list[SlotCopy] = []
-        self._left = math.inf if budget_rows is None else budget_rows
+        self._left = budget_rows
 
     @property
     def has_room(self) -> bool:
@@ -240,7 +242,7 @@ class _Copies:
 
     def take(self, num_rows: int) -> int:
         """How many of ``num_rows`` fit; they are used up."""
-        fitting = num_rows if self._left >= num_rows else int(self._left)
+        fitting = min(num_rows, self._left)
         self._left -= fitting
         return fitting
 

@@ -8,9 +8,9 @@ Knows one row of logits at a time; knows no temperature and draws nothing.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.request import Request
+from runtime.sampling.seen_tokens import SeenTokens
 from runtime.session.session import FloatArray
 
 LOGIT_BIAS_LIMIT = 100.0
@@ -25,7 +25,6 @@ class LogitRules:
         self._params = params
         self._num_generated = 0
         self._generated: list[int] = []
-        self._counts: dict[int, int] = {}
         self._allowed = np.array(sorted(set(params.allowed_token_ids)), np.int64)
         self._bias_ids = np.array([token_id for token_id, _ in params.logit_bias], np.int64)
         bias = np.array([value for _, value in params.logit_bias], np.float32)
@@ -39,8 +38,9 @@ class LogitRules:
                 self._words_by_head.setdefault(words[-2], []).append(words)
         end_ids = params.stop_token_ids | request.eos_token_ids
         self._end_ids = np.array(sorted(end_ids), np.int64)
-        self._prompt_ids = frozenset(request.prompt_ids) if params.repetition_penalty != 1.0 else frozenset()
         self._penalises = bool(params.frequency_penalty or params.presence_penalty)
+        self._drawn = SeenTokens()
+        self._seen = SeenTokens(request.prompt_ids) if params.repetition_penalty != 1.0 else self._drawn
         self.is_neutral = not (
             params.allowed_token_ids
             or params.bad_words
@@ -78,27 +78,25 @@ class LogitRules:
             logits[self._bias_ids] += self._bias
         if params.repetition_penalty != 1.0:
             self._apply_repetition(logits)
-        if self._penalises and self._counts:
-            ids, counts = self._seen()
-            logits[ids] -= params.frequency_penalty * counts + np.float32(params.presence_penalty)
+        if self._penalises and len(self._drawn):
+            penalty = params.frequency_penalty * self._drawn.counts + np.float32(params.presence_penalty)
+            logits[self._drawn.ids] -= penalty
 
     def observe(self, token_id: int) -> None:
         """Record the token that was drawn."""
         self._num_generated += 1
         if self.is_neutral:
             return
-        self._counts[token_id] = self._counts.get(token_id, 0) + 1
+        if self._penalises:
+            self._drawn.draw(token_id)
+        if self._seen is not self._drawn:
+            self._seen.draw(token_id)
         if self._params.bad_words:
             self._generated.append(token_id)
 
-    def _seen(self) -> tuple[NDArray[np.int64], FloatArray]:
-        size = len(self._counts)
-        ids = np.fromiter(self._counts.keys(), np.int64, size)
-        return ids, np.fromiter(self._counts.values(), np.float32, size)
-
     def _apply_repetition(self, logits: FloatArray) -> None:
         """Divide positive and multiply negative logits of seen tokens (Keskar et al. 2019, section 4.1)."""
-        ids = np.array(sorted(self._prompt_ids.union(self._counts)), np.int64)
+        ids = self._seen.ids
         seen = logits[ids]
         penalty = np.float32(self._params.repetition_penalty)
         logits[ids] = np.where(seen > 0, seen / penalty, seen * penalty)

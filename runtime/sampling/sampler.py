@@ -19,7 +19,8 @@ from runtime.events import TokenLogprobs
 from runtime.request import Request
 from runtime.sampling.allowed_tokens import Allowed, EndTokens, few_allowed, hide_others, is_allowed
 from runtime.sampling.logit_rules import LogitRules
-from runtime.sampling.token_choice import draw, floor_of_top
+from runtime.sampling.row_scan import RowScan
+from runtime.sampling.token_choice import draw
 from runtime.session.session import FloatArray
 
 _LOG = logging.getLogger("powertrain.sampler")
@@ -31,7 +32,7 @@ _UNIFORMS = 32
 
 
 class SamplerState:
-    """A choice's own randomness and rules.
+    """A choice's own randomness and rules. Each token takes one number of the seed's, greedy ones none.
 
     ``tells_token_only``: no rule changes its logits and no log-probabilities are asked for.
 
@@ -110,6 +111,7 @@ def _sample_alone(logits: FloatArray, state: SamplerState, allowed: Allowed | No
 def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None) -> Sampled | NoToken:
     """Sample from a row [V], which is scratch afterwards. The constraint comes before every other rule."""
     params = state.params
+    uniform = state.uniform()  # whatever comes of it: a seed's n-th number belongs to the choice's n-th token
     is_ruled = allowed is not None or not state.rules.is_neutral
     best = _argmax(logits) if is_ruled else -1
     if best is None:  # before the rules hide it
@@ -126,11 +128,12 @@ def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None
             return _nothing_left(state, allowed)
         elif len(ids) == 1 and state.tells_token_only and math.isfinite(logits[ids[0]]):
             return Sampled(int(ids[0]), None)
+    if ids is None and params.logprobs is not None and state.rules.is_neutral:
+        return _sample_scanned(logits, state, allowed, uniform)
     raw = None if params.logprobs is None else _only(logits, ids)
     state.rules.apply(logits)
     values = logits if ids is None else logits.take(ids)
-    # No number for the only token: otherwise to ask for log-probabilities would shift the numbers of a seed.
-    drawn = _argmax(values) if params.is_greedy or len(values) == 1 else draw(values, params, state.uniform)
+    drawn = _argmax(values) if params.is_greedy or len(values) == 1 else draw(values, params, uniform)
     if drawn is None:
         return _nothing_left(state, allowed) if is_ruled else UNUSABLE
     token_id = drawn if ids is None else int(ids[drawn])
@@ -138,6 +141,21 @@ def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None
     if raw is None:
         return Sampled(token_id, None)
     return Sampled(token_id, token_logprobs(raw, token_id, params.logprobs or 0))
+
+
+def _sample_scanned(
+    logits: FloatArray, state: SamplerState, allowed: Allowed | None, uniform: float
+) -> Sampled | NoToken:
+    """Sample from a row [V] that no rule changes, and tell log-probabilities: one pass over it does for both."""
+    params = state.params
+    temperatures = (1.0,) if params.is_greedy else (params.temperature, 1.0)
+    scan = RowScan(logits, *dict.fromkeys(temperatures), precise=True)
+    if not scan.is_usable:
+        return UNUSABLE if allowed is None else _nothing_left(state, allowed)
+    drawn = scan.best if params.is_greedy else draw(logits, params, uniform, scan)
+    token_id = int(drawn or 0)  # a usable row always gives one
+    state.rules.observe(token_id)
+    return Sampled(token_id, token_logprobs(logits, token_id, params.logprobs or 0, scan))
 
 
 def _only(logits: FloatArray, ids: NDArray[np.int64] | None) -> FloatArray:
@@ -164,25 +182,15 @@ def _argmax(logits: FloatArray) -> int | None:
     return best if math.isfinite(logits[best]) else None
 
 
-def _log_total(logits: FloatArray) -> float:
-    """log(sum(exp(logits))) of a row [V]; a token's log-probability is its logit minus this."""
-    peak = logits.max()
-    return float(peak) + float(np.log(np.exp(logits - peak).sum()))
+def token_logprobs(logits: FloatArray, token_id: int, num_top: int, scan: RowScan | None = None) -> TokenLogprobs:
+    """The drawn token's log-probability and those of the ``num_top`` likeliest, best first, ties by lower id.
 
-
-def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
-    """The drawn token's log-probability and those of the ``num_top`` likeliest, best first, ties by lower id."""
-    total = _log_total(logits)
-    top = [(int(token), _floored(float(logits[token]) - total)) for token in _largest(logits, num_top)]
+    ``scan`` is that of the row if it was scanned, temperature 1 last.
+    """
+    scan = scan or RowScan(logits, 1.0, precise=True)
+    total = scan.peak + math.log(scan.totals[-1])  # a token's log-probability is its logit minus this
+    top = [(token, _floored(float(logits[token]) - total)) for token in scan.largest(num_top).tolist()]
     return TokenLogprobs(_floored(float(logits[token_id]) - total), tuple(top))
-
-
-def _largest(logits: FloatArray, count: int) -> NDArray[np.int64]:
-    """Ids of the ``count`` largest values of a row [V], largest first."""
-    if count <= 0:
-        return np.empty(0, np.int64)
-    ids = (logits >= floor_of_top(logits, count)).nonzero()[0]
-    return ids[np.argsort(-logits[ids], kind="stable")][:count]
 
 
 def _floored(value: float) -> float:

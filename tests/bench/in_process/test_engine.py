@@ -26,6 +26,14 @@ from bench.in_process.engine_report import (
     verdict_table,
 )
 from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.synthetic_report import (
+    SyntheticReport,
+    judge_steps,
+    load_synthetic_report,
+    steps_table,
+    streams_table,
+)
+from bench.in_process.synthetic_session import SyntheticSession
 from runtime.package.manifest import Package
 from tests.fakes import Call, ScriptedSession, counting
 
@@ -193,3 +201,64 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
     again = CliRunner().invoke(bench_group, [*words, "--no-breakdown", "--baseline", str(first)])
     assert again.exit_code == 3, again.output
     assert "slower" in again.output
+
+
+def test_the_synthetic_bench_writes_tells_and_compares(tmp_path: Path) -> None:
+    words = ["engine", "--synthetic", "--vocab", "300", "-b", "1,2", "--breakdown-steps", "5", "-o", str(tmp_path)]
+    result = CliRunner().invoke(bench_group, [*words, "--json"])
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "engine-synthetic.json"
+    saved = load_synthetic_report(path)
+    assert msgspec.json.decode(result.stdout, type=SyntheticReport) == saved
+    kinds = ["greedy", "top-p", "penalties", "logprobs"]
+    assert [step.name for step in saved.steps] == [f"300 b{batch} {kind}" for batch in (1, 2) for kind in kinds]
+    assert {len(step.samples_us) for step in saved.steps} == {5}
+    assert {*saved.steps[0].parts_us} == {"plan", "copy", "bind", "sample", "commit"}
+    streams = [(speed.streams, speed.sampling, speed.num_tokens) for speed in saved.streams]
+    assert streams == [(64, kind, 64 * 100) for kind in ("greedy", "top-p")]
+
+    # Against itself made a hundred times faster, every step is slower, and a pipeline must hear of it.
+    faster = [msgspec.structs.replace(s, samples_us=[us / 100 for us in s.samples_us]) for s in saved.steps]
+    table, is_slower = judge_steps(saved, msgspec.structs.replace(saved, steps=faster), 5.0)
+    assert is_slower
+    assert [row[1] for row in table.rows] == ["0.010"] * 8
+    assert not judge_steps(saved, saved, 5.0)[1]
+    with pytest.raises(BenchError, match="holds none of these steps"):
+        judge_steps(saved, msgspec.structs.replace(saved, steps=[]), 5.0)
+    assert steps_table(saved).columns[:3] == ("V, batch, sampling", "plan", "copy")
+    assert streams_table(saved).rows[0][0] == "300 x64 greedy"
+
+
+def test_a_synthetic_report_is_told_from_others(tmp_path: Path) -> None:
+    path = tmp_path / "engine-synthetic.json"
+    with pytest.raises(BenchError, match=r"cannot read engine-synthetic\.json"):
+        load_synthetic_report(path)
+    path.write_bytes(b"{}")
+    with pytest.raises(BenchError, match="not a result of 'powertrain bench engine --synthetic'"):
+        load_synthetic_report(path)
+    report = SyntheticReport("powertrain-bench-engine-synthetic", 9, [], [], {})
+    path.write_bytes(msgspec.json.encode(report))
+    with pytest.raises(BenchError, match="measure the baseline again"):
+        load_synthetic_report(path)
+
+
+@pytest.mark.model
+def test_a_model_or_synthetic_but_not_both(default_package: Package) -> None:
+    for words in ([], [str(default_package.root), "--synthetic"]):
+        result = CliRunner().invoke(bench_group, ["engine", *words])
+        assert result.exit_code == 2
+        assert "name a MODEL to measure, or give --synthetic" in " ".join(result.output.split())
+
+
+def test_a_synthetic_session_lends_the_same_rows_anew_only_where_it_is_told_to() -> None:
+    ticks = iter(range(0, 1000, 10))
+    restoring = SyntheticSession(3, 40, 64, ticks.__next__, restores=True)
+    ids = np.zeros(3, np.int64)
+    first = restoring.decode(0, ids, ids).copy()
+    restoring.decode(0, ids, ids)[:] = 0.0
+    assert restoring.run_ns == 20
+    assert restoring.decode(0, ids, ids)[0].tolist() == first[2].tolist()
+    lending = SyntheticSession(3, 40, 64, ticks.__next__, restores=False)
+    assert np.shares_memory(lending.decode(0, ids, ids), lending.decode(0, ids, ids))
+    assert lending.decode(0, ids, ids).tolist() == first.tolist()
+    assert lending.run_ns == 0

@@ -204,3 +204,17 @@ def test_the_smallest_budget_still_catches_up_with_a_sequence_that_grows() -> No
     assert max(copied) == 2
     assert driver.session.count("copy") > 3
     check_answers(driver, **{f"r{position}": [position, 9, 9] for position in range(8)})
+
+
+def test_a_long_prefix_comes_in_pieces_also_while_nobody_decodes() -> None:
+    driver = Driver(num_slots=3, config=EngineConfig(copy_bytes_per_step=16))
+    text = [place % 90 for place in range(200)]
+    driver.add(request("first", [*text, 1, 2, 3], max_tokens=4))
+    driver.run()
+    driver.add(request("branch", [*text, 7, 8], max_tokens=3))
+    driver.step()
+    assert "branch" not in {name for name, _ in driver.tokens}
+    driver.add(request("other", [5, 6, 7], max_tokens=2))
+    check_answers(driver, branch=[*text, 7, 8], other=[5, 6, 7])
+    assert next(call.start for call in driver.session.calls if call.kind == "copy") == 128
+    assert driver.finishes["branch", 0].num_cached_tokens == 200

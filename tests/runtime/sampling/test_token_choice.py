@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -10,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import runtime.sampling.token_choice
+import runtime.sampling.row_scan
 from runtime.request import SamplingParams
-from runtime.sampling.token_choice import draw, floor_of_top, heaviest, is_in_nucleus, nucleus
+from runtime.sampling.row_scan import LOWEST, RowScan
+from runtime.sampling.token_choice import draw
 from tests.runtime.sampling.sample_rows import KINDS, row
 
 
 def plain(logits: np.ndarray, params: SamplingParams) -> dict[int, float]:
     """Temperature, min_p, top_k, top_p by a full stable sort: the probabilities that ``draw`` must follow."""
     weights = np.exp((logits.astype(np.float64) - logits.max()) / params.temperature)
-    order = [int(token) for token in np.argsort(-weights.astype(np.float32), kind="stable")]
-    order = [token for token in order if np.float32(weights[token]) >= np.float32(params.min_p)]
+    order = [int(token) for token in np.argsort(-logits, kind="stable")]
+    order = [token for token in order if weights[token] >= params.min_p]
     order = order[: params.top_k] if params.top_k > 0 else order
     total, kept, mass = sum(weights[token] for token in order), [], 0.0
     for token in order:
@@ -32,115 +32,97 @@ def plain(logits: np.ndarray, params: SamplingParams) -> dict[int, float]:
 
 
 @given(
+    kind=st.sampled_from(KINDS),
     seed=st.integers(0, 2**32 - 1),
-    size=st.sampled_from([40, 1000, 6000]),
-    spread=st.sampled_from([0.1, 1.0, 4.0, 12.0]),
+    size=st.sampled_from([1, 40, 1000, 6000]),
+    spread=st.sampled_from([0.03, 0.3, 1.0, 4.0]),
     temperature=st.sampled_from([0.2, 0.7, 1.0, 2.0]),
     top_p=st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.999, 1.0]),
     top_k=st.sampled_from([0, 1, 3, 50, 5000]),
     min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
 )
 def test_draw_follows_the_full_sort(
-    seed: int, size: int, spread: float, temperature: float, top_p: float, top_k: int, min_p: float
+    kind: str, seed: int, size: int, spread: float, temperature: float, top_p: float, top_k: int, min_p: float
 ) -> None:
-    generator = np.random.default_rng(seed)
-    logits = (generator.standard_normal(size) * spread).astype(np.float32)
+    logits = row(kind, seed, size) * np.float32(spread)
+    before = logits.copy()
     params = SamplingParams(max_tokens=1, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     expected = plain(logits, params)
-    rules = top_k > 0 or min_p > 0.0 or top_p < 1.0
-    ordered = sorted(expected) if rules else [token for token in by_stripes(size) if token in expected]
-    ends = np.cumsum([expected[token] for token in ordered])
-    for uniform in (0.001, 0.1, 0.5, 0.77, 0.999):  # 0 itself belongs to any token of negligible weight
+    ordered = list(expected)
+    ends = np.cumsum([*expected.values()])
+    for uniform in (0.0, 0.001, 0.1, 0.5, 0.77, 0.999, 1.0 - 2**-53):
         token = drawn(logits, params, uniform)
-        if top_k == 0 and min_p == 0.0 and top_p < 1.0:  # from the whole row, unless that is not kept
-            weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-            assert weights[weights > weights[token]].sum() < (top_p + 1e-5) * weights.sum()
-            continue
-        place = int(np.searchsorted(ends, uniform, side="right"))
-        near = {ordered[max(0, min(place + shift, len(ordered) - 1))] for shift in (-1, 0, 1)}
+        if uniform == 0.0:
+            assert token == ordered[0]
+        place = int(np.searchsorted(ends, uniform * ends[-1], side="right"))
+        first = int(np.searchsorted(ends, (uniform - 1e-5) * ends[-1], side="right"))
+        last = int(np.searchsorted(ends, (uniform + 1e-5) * ends[-1], side="right"))
+        near = ordered[max(0, min(first, place - 1)) : max(last, place + 1) + 1]
         assert token in near  # a neighbour is right too where rounding decides
+    assert logits.tobytes() == before.tobytes()
 
 
-def by_stripes(size: int) -> list[int]:
-    """Token ids in the order in which a draw from a whole row passes over them."""
-    length = min(size, 256)
-    whole = size // length * length
-    return [*np.arange(whole).reshape(length, -1).T.ravel().tolist(), *range(whole, size)]
+def kept(logits: np.ndarray, params: SamplingParams) -> list[int]:
+    """What a row keeps, likeliest first, found by drawing once within each of the tokens that the full sort keeps."""
+    expected = plain(logits, params)
+    ends = np.cumsum([*expected.values()])
+    middles = ends - np.array([*expected.values()]) / 2
+    return [drawn(logits, params, uniform / ends[-1]) for uniform in middles.tolist()]
 
 
-@given(
-    kind=st.sampled_from(KINDS),
-    seed=st.integers(0, 2**32 - 1),
-    size=st.sampled_from([1, 40, 1000, 6000, 20_000]),
-    temperature=st.sampled_from([0.2, 0.8, 1.0, 2.0]),
-    top_p=st.sampled_from([1e-6, 0.5, 0.95, 0.999, 1.0 - 1e-9, 1.0]),
-    top_k=st.sampled_from([0, 1, 3, 50, 5000]),
-    min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
-)
-def test_what_is_kept_starts_the_full_sort_and_ends_at_its_cut(
-    kind: str, seed: int, size: int, temperature: float, top_p: float, top_k: int, min_p: float
-) -> None:
-    logits = row(kind, seed, size)
-    params = SamplingParams(max_tokens=1, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
-    if (top_p, top_k, min_p) == (1.0, 0, 0.0):
-        return
-    ids, found = kept(logits, params)
-    weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    order = np.argsort(-logits, kind="stable")[: np.count_nonzero(weights > 0)]  # heaviest first, ties by lower id
-    assert found == pytest.approx(weights[ids], rel=2e-5)
-    near = 1e-5 * weights[order].sum()  # where sums in float32 and float64 may part
-    fuzzy = np.abs(weights - min_p) < 1e-5 * min_p
-    order = order[(weights >= min_p)[order] | fuzzy[order]]
-    if top_k:
-        order = order[:top_k]
-    assert set(ids.tolist()) <= set(order.tolist())
-    if top_p == 1.0:
-        assert set(order.tolist()) - set(ids.tolist()) <= set(np.flatnonzero(fuzzy & (min_p < 1)).tolist())
-        return
-    assert ids.tolist() == sorted(order[: len(ids)].tolist())
-    mass, share = np.cumsum(weights[order]), top_p * weights[order].sum()
-    assert mass[len(ids) - 1] >= share - near
-    assert len(ids) == 1 or mass[len(ids) - 2] <= share + near
-
-
-def kept(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
-    """What a row keeps, ids [K] ascending and weights [K], as ``draw`` finds it."""
-    scaled = logits * np.float32(runtime.sampling.token_choice._EXP_SCALE / params.temperature)
-    if params.top_k or params.min_p:
-        ids, weights = heaviest(scaled, float(scaled.max()), params)
-    else:
-        row = runtime.sampling.token_choice._weights(scaled, float(scaled.max()))
-        total = float(row.sum())
-        ids, weights = nucleus(row, total, params.top_p * total)
-        for token_id in [*ids[weights > 0][:20], *ids[weights > 0][-20:], *ids[weights == 0][:20]]:
-            near = abs(float(row[row > row[token_id]].sum()) / total - params.top_p) < 1e-5
-            assert near or is_in_nucleus(row, token_id, total, params.top_p * total) == (token_id in ids[weights > 0])
-    assert np.all(np.diff(ids) > 0)
-    return ids[weights > 0], weights[weights > 0]
-
-
-@pytest.mark.parametrize(("top_p", "expected"), [(0.5, range(2500)), (0.2, range(1000)), (0.99995, range(5000))])
-def test_ties_at_the_cut_of_many_go_to_the_lower_ids(top_p: float, expected: range) -> None:
+@pytest.mark.parametrize(("top_p", "expected"), [(0.5, range(250)), (0.2, range(100)), (0.9995, range(500))])
+def test_ties_go_to_the_lower_ids(top_p: float, expected: range) -> None:
     params = SamplingParams(max_tokens=1, temperature=1.0, top_p=top_p)
-    assert kept(np.zeros(5000, np.float32), params)[0].tolist() == list(expected)
-    one_above = np.zeros(5000, np.float32)
-    one_above[4000] = math.log(2)  # weighs as much as two others
-    assert kept(one_above, SamplingParams(max_tokens=1, top_k=3))[0].tolist() == [0, 1, 4000]
-    if top_p == 0.5:  # 5,001 in all; 2,500.5 takes the heavy one and 2,499 others
-        assert kept(one_above, params)[0].tolist() == [*range(2499), 4000]
+    assert kept(np.zeros(500, np.float32), params) == list(expected)
+    one_above = np.zeros(500, np.float32)
+    one_above[400] = math.log(2)  # weighs as much as two others
+    assert kept(one_above, SamplingParams(max_tokens=1, top_k=3)) == [400, 0, 1]
+    if top_p == 0.5:  # 501 in all; 250.5 takes the heavy one and 249 others
+        assert kept(one_above, params) == [400, *range(249)]
+
+
+@pytest.mark.parametrize("offset", [0.0, -70.0, 300.0, -1e6])
+@pytest.mark.parametrize("size", [1, 17, 49_152, 49_153, 60_001])
+def test_a_scan_finds_the_largest_and_the_weight(offset: float, size: int) -> None:
+    logits = row("normal", 3, size) + np.float32(offset)
+    logits[size // 2 : size // 2 + 9] = -np.inf
+    logits[-1] = offset
+    temperatures = (0.8, 1.0, 0.01)
+    scan = RowScan(logits, *temperatures)
+    assert (scan.best, scan.peak) == (int(logits.argmax()), float(logits.max()))
+    for temperature, total in zip(temperatures, scan.totals, strict=True):
+        weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+        assert total == pytest.approx(weights.sum(), rel=150 * 2.0**-24)
+    precise = RowScan(logits, 1.0, precise=True).totals[0]
+    assert precise == pytest.approx(np.exp(logits.astype(np.float64) - logits.max()).sum(), rel=5e-7)
+    for count in (1, 5, 20):
+        assert scan.largest(count).tolist() == np.argsort(-logits, kind="stable")[:count].tolist()
+    assert scan.reaching(LOWEST).tolist() == np.flatnonzero(logits > -np.inf).tolist()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("place", [0, 30_000, 59_999])
+def test_a_scan_finds_what_is_no_number(bad: float, place: int) -> None:
+    logits = row("normal", 3, 60_000)
+    logits[place] = bad
+    scan = RowScan(logits, 1.0)
+    assert not scan.is_usable
+    assert scan.totals == []
+    assert draw(logits, SamplingParams(max_tokens=1), 0.5) is None
+    assert not RowScan(np.full(9, -np.inf, np.float32), 1.0).is_usable
 
 
 @pytest.mark.parametrize("count", [1, 2, 20, 300, 4999, 5000, 6000])
 def test_a_floor_lets_the_largest_through_and_few_more(count: int) -> None:
     logits = np.random.default_rng(8).standard_normal(5000).astype(np.float32)
-    through = int(np.count_nonzero(logits >= floor_of_top(logits, count)))
+    through = int(np.count_nonzero(logits >= RowScan(logits).floor_of_top(count)))
     assert min(count, 5000) <= through
     assert through <= 1.5 * count + 64 or count >= 300
 
 
 @pytest.mark.parametrize("dispatch", ["X86_V4", "AVX512_SKX", "baseline(X86_V2)"])
 def test_both_exponentials_are_exp(dispatch: str) -> None:
-    function, scale = runtime.sampling.token_choice._exponential(dispatch)
+    function, scale = runtime.sampling.row_scan._exponential(dispatch)
     values = np.linspace(-80, 0, 1000, dtype=np.float32)
     expected = np.exp(values.astype(np.float64))
     assert function(values.astype(np.float64) * scale) == pytest.approx(expected, rel=1e-12)
@@ -154,10 +136,10 @@ def test_the_other_exponential_draws_the_same(monkeypatch: pytest.MonkeyPatch) -
         for rule in ({"top_p": 0.9}, {"min_p": 0.05}, {"top_k": 9}, {})
     ]
     draws_of = [[drawn(logits, params, u) for u in (0.1, 0.5, 0.9)] for logits, params in cases]
-    other = "baseline" if runtime.sampling.token_choice._EXP is np.exp2 else "X86_V4"
-    function, scale = runtime.sampling.token_choice._exponential(other)
-    monkeypatch.setattr(runtime.sampling.token_choice, "_EXP", function)
-    monkeypatch.setattr(runtime.sampling.token_choice, "_EXP_SCALE", scale)
+    other = "baseline" if runtime.sampling.row_scan._EXP is np.exp2 else "X86_V4"
+    function, scale = runtime.sampling.row_scan._exponential(other)
+    monkeypatch.setattr(runtime.sampling.row_scan, "_EXP", function)
+    monkeypatch.setattr(runtime.sampling.row_scan, "_EXP_SCALE", scale)
     assert [[drawn(logits, params, u) for u in (0.1, 0.5, 0.9)] for logits, params in cases] == draws_of
 
 
@@ -166,20 +148,49 @@ def test_draw_follows_the_probabilities() -> None:
     params = SamplingParams(max_tokens=1, temperature=1.0)
     counts = np.bincount([drawn(logits, params, u) for u in (np.arange(1000) + 0.5) / 1000], minlength=4)
     assert counts.tolist() == [500, 300, 150, 50]
-    # Of 800 first draws 160 are not kept; their second ones fall on tokens 0 and 1 as 5 to 3.
     half = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.75)
-    again = iter((np.arange(160) + 0.5) / 160)
-    firsts = (np.arange(800) + 0.5) / 800
-    tokens = [draw(logits.copy(), half, itertools.chain([u], again).__next__) for u in firsts]
-    assert [tokens.count(token) for token in (0, 1, 2, 3, None)] == [500, 300, 0, 0, 0]
-    assert next(again, None) is None
+    tokens = [drawn(logits, half, u) for u in (np.arange(800) + 0.5) / 800]
+    assert [tokens.count(token) for token in range(4)] == [500, 300, 0, 0]
 
 
 @pytest.mark.parametrize("size", [40, 256, 300, 700])
-def test_equal_tokens_are_drawn_equally_also_those_in_no_stripe(size: int) -> None:
+def test_equal_tokens_are_drawn_equally_in_the_order_of_their_ids(size: int) -> None:
     params = SamplingParams(max_tokens=1, temperature=1.0)
     uniforms = (np.arange(size) + 0.5) / size
-    assert [drawn(np.zeros(size, np.float32), params, u) for u in uniforms] == by_stripes(size)
+    assert [drawn(np.zeros(size, np.float32), params, u) for u in uniforms] == list(range(size))
+
+
+@pytest.mark.parametrize("rules", [{}, {"top_p": 0.9}, {"top_k": 40}, {"min_p": 0.02, "top_p": 0.8}], ids=str)
+def test_a_hundred_thousand_draws_follow_the_probabilities(rules: dict[str, float]) -> None:
+    """Chi-square: every token that is expected 20 times or more, the others as one."""
+    logits = row("zipf", 5, 150)
+    params = SamplingParams(max_tokens=1, temperature=1.3, **rules)  # type: ignore[arg-type]
+    expected = plain(logits, params)
+    uniforms = np.random.default_rng(11).random(100_000)
+    edges = np.sort(uniforms)
+    # The token is a rising step function of the number, so its steps are found by bisection instead of by drawing all.
+    counts = dict.fromkeys(expected, 0)
+    low = 0
+    while low < len(edges):
+        token = drawn(logits, params, float(edges[low]))
+        high = len(edges)
+        first, last = low + 1, high
+        while first < last:
+            middle = (first + last) // 2
+            if drawn(logits, params, float(edges[middle])) == token:
+                first = middle + 1
+            else:
+                last = middle
+        counts[token] += first - low
+        low = first
+    often = [token for token in expected if expected[token] * 1e5 >= 20]
+    pairs = [(counts[token], expected[token] * 1e5) for token in often]
+    rest = 1e5 - sum(wanted for _, wanted in pairs)
+    if rest > 20:
+        pairs.append((100_000 - sum(count for count, _ in pairs), rest))
+    chi_square = sum((count - wanted) ** 2 / wanted for count, wanted in pairs)
+    freedom = len(pairs) - 1
+    assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
 
 
 def test_masked_tokens_are_never_drawn() -> None:
@@ -190,8 +201,9 @@ def test_masked_tokens_are_never_drawn() -> None:
 
 
 def drawn(logits: np.ndarray, params: SamplingParams, uniform: float) -> int:
-    """``draw`` on a copy, since it overwrites its row."""
-    token_id = draw(logits.copy(), params, lambda: uniform)
+    """``draw`` of a row that holds usable numbers, quiet about what overflows."""
+    with np.errstate(all="ignore"):
+        token_id = draw(logits, params, uniform)
     assert token_id is not None
     return token_id
 
