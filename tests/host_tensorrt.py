@@ -69,6 +69,10 @@ class HostDevice:
     def stream(self) -> int:
         return STREAM
 
+    def memory_bytes(self) -> tuple[int, int]:
+        self.check_open()
+        return 2**33, 2**34
+
     def allocate(self, num_bytes: int) -> int:
         self._check_usable("memory was asked for")
         raw = np.zeros(num_bytes + 2 * ALIGNMENT_BYTES, np.uint8)
