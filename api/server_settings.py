@@ -67,6 +67,9 @@ class Settings:
     backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-tensorrt-rtx"] = _setting(
         "auto", "What runs the model."
     )
+    gpu: str | None = _setting(
+        None, "Which GPU: its number in nvidia-smi, or its UUID; default: the first that CUDA shows."
+    )
     self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int | None = _setting(
@@ -172,6 +175,8 @@ class Settings:
         for name in ("port", "management_port"):
             if (getattr(self, name) or 0) > 65535:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
+        if self.gpu is not None and self.backend == "cpu":
+            raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
         self.sampling_defaults  # noqa: B018 - raises for a value out of range

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
 from runtime.errors import TemplateError
 from runtime.loading.backend import choose_backend
+from runtime.loading.gpu import find_gpus
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
@@ -27,7 +29,7 @@ _LOG = logging.getLogger("powertrain.server")
 
 def build_service(settings: Settings, package: Package) -> Service:
     """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
-    backend = choose_backend(package, settings.backend)
+    backend = choose_backend(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
     _LOG.info("%s", backend.explain())
     options = ModelOptions(
         num_slots=settings.num_slots,
