@@ -62,7 +62,7 @@ class HostDevice:
     fresh: list[Span] = field(default_factory=list)
     holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
-    ordinal: int = 1
+    ordinal: int = 0
     downloaded_bytes: list[int] = field(default_factory=list)
     closed: bool = False
 

@@ -155,7 +155,11 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
 
 def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the backend's choice to a session that passed the self-test, with captured steps."""
-    package, device, made = write_package(tmp_path / "tiny", with_trt=False), HostDevice(), list[HostCudaSession]()
+    package, device, made = (
+        write_package(tmp_path / "tiny", with_trt=False),
+        HostDevice(ordinal=1),
+        list[HostCudaSession](),
+    )
 
     def make(path: Path, options: ort.SessionOptions, device_id: int) -> Any:
         assert device_id == device.ordinal
