@@ -132,6 +132,7 @@ class Settings:
     drain_timeout_s: float = _setting(30.0, "Time for running answers to end at shutdown.")
 
     vllm_metrics: bool = _setting(False, "Also expose metrics under vLLM's names.")
+    nvtx: bool = _setting(False, "Mark each step's calls for NVIDIA's profilers (extra nvtx).")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "Least severity logged.", "NIM_LOG_LEVEL"
     )

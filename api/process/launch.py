@@ -18,6 +18,7 @@ from runtime.package.manifest import Package
 
 from api.controllers.service import Service
 from api.errors import SettingsError
+from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.tracing import tracer_from_settings
 from api.request.reception import new_reception
@@ -39,6 +40,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         threads=settings.threads,
         backend=backend,
         self_test=settings.self_test,
+        nvtx=settings.nvtx,
     )
     kv_plan = plan_model(package, options)
     _LOG.info("%s", kv_plan.explain())
@@ -51,6 +53,9 @@ def build_service(settings: Settings, package: Package) -> Service:
     _LOG.info("%s", _explain(model.defaults))
     engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
+    gpu = None if backend.gpu is None else GpuWatch(backend.gpu.uuid)
+    if gpu is not None:
+        metrics.watch_gpu(gpu)
     return Service(
         settings=settings,
         model=model,
@@ -58,6 +63,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         metrics=metrics,
         reception=new_reception(settings, model.max_model_len),
         tracer=tracer_from_settings(settings),
+        gpu=gpu,
     )
 
 

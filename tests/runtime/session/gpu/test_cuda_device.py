@@ -164,6 +164,14 @@ def test_no_room_is_a_shortage_and_the_device_goes_on(cuda: HostCuda, device: An
     assert cuda.leftovers()["device memory"] == 1
 
 
+@pytest.mark.parametrize("direction", ["to", "from"])
+def test_a_copy_that_cuda_refuses_is_told_either_way(cuda: HostCuda, device: Any, direction: str) -> None:
+    address, memory = device.allocate(8), device.pinned(8)
+    cuda.refusals["cudaMemcpyAsync"] = 1
+    with pytest.raises(DeviceError, match=f"copying {direction} the GPU: cudaErrorInvalidValue"):
+        device.upload(address, memory) if direction == "to" else device.download(memory, address)
+
+
 # Recordings.
 
 
