@@ -26,6 +26,7 @@ GROUPS = {
     "host": "Address and access",
     "max_connections": "Connections",
     "backend": "Engine",
+    "max_queue": "Queue and cache",
     "chat_template": "Templates, tools and sampling",
     "trust_request_chat_template": "Requests and answers",
     "vllm_metrics": "Logs, metrics and traces",
@@ -78,16 +79,16 @@ class Settings:
         "NIM_MAX_NUM_SEQS",
         "NIM_MAX_BATCH_SIZE",
     )
-    max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
-    max_predicted_wait_s: float = _setting(
-        3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
-    )
-    max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")
     kv_cache_share: float | None = _setting(
         None, "That share, above 0, at most 1; default: 0.4 of the machine's, or 0.8 of the GPU's."
     )
     threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
+    max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
+    max_predicted_wait_s: float = _setting(
+        3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
+    )
+    max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
     prefix_cache_salt: Literal["optional", "required"] = _setting(

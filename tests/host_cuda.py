@@ -11,16 +11,13 @@ into a graph, which enters the stream at each launch. Host memory that is still 
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
 import operator
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -30,6 +27,7 @@ from runtime.session.device import Bytes
 from tests import host_cuda_names as names
 from tests.host_cuda_memory import POISON, Area, Block, HostCudaError, HostMemory, as_address, as_size
 from tests.host_cuda_names import cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+from tests.host_cuda_state import Graph, HostGpu, Issue, Run, Stream, Work, answers
 
 FIRST_STREAM = 7
 
@@ -39,79 +37,6 @@ _KINDS = {
     cudaMemcpyKind.cudaMemcpyDeviceToDevice: ("device", "device"),
 }
 """Kind of a copy -> kinds of target and source."""
-
-
-@dataclass(frozen=True)
-class HostGpu:
-    """One GPU that the double shows. ``split``: what ``nvidia-smi`` would call a MIG part."""
-
-    uuid: str
-    name: str = "Host GPU"
-    capability: tuple[int, int] = (8, 9)
-    memory_bytes: int = 2**30
-    used_bytes: int = 2**20
-    integrated: int = 0
-
-
-Run = Callable[[], None]
-Issue = Callable[[], Run]
-"""Work for a stream: called as it enters the stream, at every launch of its graph too; what it returns runs later."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One thing that a stream or a graph holds, and the memory that it uses."""
-
-    issue: Issue
-    blocks: tuple[Block, ...]
-
-
-@dataclass(eq=False)
-class Stream:
-    """``queue`` is what was issued and has not run; ``captured`` is the graph that is being made, if one is."""
-
-    handle: int
-    ordinal: int
-    queue: list[Run] = field(default_factory=list)
-    queued_blocks: set[Block] = field(default_factory=set)
-    captured: list[Work] | None = None
-    capturing_thread: int = 0
-    is_invalidated: bool = False
-
-    def __int__(self) -> int:
-        return self.handle
-
-
-@dataclass(eq=False)
-class Graph:
-    """A captured graph, and an instantiated one."""
-
-    work: list[Work]
-    stream: Stream
-
-
-def _answers(num_values: int) -> Callable[[Callable[..., Any]], Callable[..., tuple[Any, ...]]]:
-    """A function of CUDA's with so many values behind its status: counts, refuses and is poisoned as told."""
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-        name = function.__name__
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def call(self: HostCuda, *args: Any) -> tuple[Any, ...]:
-            signature.bind(self, *args)  # arity, and no keywords: TypeError, as from the real binding
-            self.calls.append(name)
-            refused = self.refusals.get(name, 0) or self.poisoned
-            if refused:
-                self._note_refusal(name, args)
-            status = refused or function(self, *args)
-            if isinstance(status, tuple):
-                return (cudaError_t.cudaSuccess, *status)
-            return (cudaError_t(status or 0), *[None] * num_values)
-
-        return call
-
-    return wrap
 
 
 class HostCuda:
@@ -161,11 +86,11 @@ class HostCuda:
 
     # Devices.
 
-    @_answers(1)
+    @answers(1)
     def cudaGetDeviceCount(self) -> Any:  # noqa: N802
         return (len(self.gpus),) if self.gpus else cudaError_t.cudaErrorNoDevice
 
-    @_answers(1)
+    @answers(1)
     def cudaGetDeviceProperties(self, device: int) -> Any:  # noqa: N802
         if not 0 <= operator.index(device) < len(self.gpus):
             return cudaError_t.cudaErrorInvalidDevice
@@ -181,49 +106,49 @@ class HostCuda:
             ),
         )
 
-    @_answers(0)
+    @answers(0)
     def cudaSetDevice(self, device: int) -> Any:  # noqa: N802
         if not 0 <= operator.index(device) < len(self.gpus):
             return cudaError_t.cudaErrorInvalidDevice
         self.current[threading.get_ident()] = device
         return ()
 
-    @_answers(2)
+    @answers(2)
     def cudaMemGetInfo(self) -> Any:  # noqa: N802
         ordinal = self._current()
         return self._free_bytes(ordinal), self.gpus[ordinal].memory_bytes
 
     # Memory.
 
-    @_answers(1)
+    @answers(1)
     def cudaMalloc(self, size: int) -> Any:  # noqa: N802
         return self._allocated(size, "device")
 
-    @_answers(1)
+    @answers(1)
     def cudaHostAlloc(self, size: int, flags: int) -> Any:  # noqa: N802
         if flags != names.cudaHostAllocDefault:
             return cudaError_t.cudaErrorInvalidValue
         return self._allocated(size, "pinned")
 
-    @_answers(0)
+    @answers(0)
     def cudaFree(self, devPtr: int) -> Any:  # noqa: N802, N803
         return self._release(devPtr, "device")
 
-    @_answers(0)
+    @answers(0)
     def cudaFreeHost(self, ptr: int) -> Any:  # noqa: N802
         return self._release(ptr, "pinned")
 
-    @_answers(0)
+    @answers(0)
     def cudaMemsetAsync(self, devPtr: int, value: int, count: int, stream: Any) -> Any:  # noqa: N802, N803
         area = self.memory.area(as_address(devPtr), "device", width=as_size(count))
         target = area.block.bytes_at(devPtr, count)
         return self._queue(stream, lambda: lambda: target.fill(operator.index(value)), area.block)
 
-    @_answers(0)
+    @answers(0)
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: cudaMemcpyKind, stream: Any) -> Any:  # noqa: N802
         return self._copy(dst, count, src, count, count, 1, kind, stream)
 
-    @_answers(0)
+    @answers(0)
     def cudaMemcpy2DAsync(  # noqa: N802
         self,
         dst: int,
@@ -239,7 +164,7 @@ class HostCuda:
 
     # Streams and graphs.
 
-    @_answers(1)
+    @answers(1)
     def cudaStreamCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
         if flags not in {0, names.cudaStreamNonBlocking}:
             return cudaError_t.cudaErrorInvalidValue
@@ -249,7 +174,7 @@ class HostCuda:
         self.streams[stream.handle] = stream
         return (stream,)
 
-    @_answers(0)
+    @answers(0)
     def cudaStreamDestroy(self, stream: Any) -> Any:  # noqa: N802
         found = self._stream(stream)
         if found is None:
@@ -263,7 +188,7 @@ class HostCuda:
         del self.streams[found.handle]
         return ()
 
-    @_answers(0)
+    @answers(0)
     def cudaStreamSynchronize(self, stream: Any) -> Any:  # noqa: N802
         found = self._stream(stream)
         if found is None:
@@ -277,7 +202,7 @@ class HostCuda:
         found.queued_blocks.clear()
         return self.poisoned or ()
 
-    @_answers(0)
+    @answers(0)
     def cudaStreamBeginCapture(self, stream: Any, mode: cudaStreamCaptureMode) -> Any:  # noqa: N802
         found = self._stream(stream)
         if found is None:
@@ -292,7 +217,7 @@ class HostCuda:
         self.on_capture(found.captured)
         return ()
 
-    @_answers(1)
+    @answers(1)
     def cudaStreamEndCapture(self, stream: Any) -> Any:  # noqa: N802
         found = self._stream(stream)
         if found is None:
@@ -309,7 +234,7 @@ class HostCuda:
         self.graphs.add(graph)
         return (graph,)
 
-    @_answers(1)
+    @answers(1)
     def cudaGraphInstantiate(self, graph: Any, flags: int) -> Any:  # noqa: N802
         if graph not in self.graphs or operator.index(flags):
             return cudaError_t.cudaErrorInvalidValue
@@ -317,21 +242,21 @@ class HostCuda:
         self.executables.add(executable)
         return (executable,)
 
-    @_answers(0)
+    @answers(0)
     def cudaGraphDestroy(self, graph: Any) -> Any:  # noqa: N802
         if graph not in self.graphs:
             return cudaError_t.cudaErrorInvalidValue
         self.graphs.remove(graph)
         return ()
 
-    @_answers(0)
+    @answers(0)
     def cudaGraphExecDestroy(self, graphExec: Any) -> Any:  # noqa: N802, N803
         if graphExec not in self.executables:
             return cudaError_t.cudaErrorInvalidValue
         self.executables.remove(graphExec)
         return ()
 
-    @_answers(0)
+    @answers(0)
     def cudaGraphLaunch(self, graphExec: Any, stream: Any) -> Any:  # noqa: N802, N803
         found = self._stream(stream)
         if found is None or graphExec not in self.executables:
@@ -449,7 +374,7 @@ class HostCuda:
             raise HostCudaError(f"a stream of GPU {found.ordinal} was used by a thread on GPU {self._current()}")
         return found
 
-    def _note_refusal(self, name: str, args: tuple[Any, ...]) -> None:
+    def note_refusal(self, name: str, args: tuple[Any, ...]) -> None:
         """A stream is out of capture, and a graph is given up, whatever the end of them was answered with."""
         if name == "cudaStreamEndCapture" and int(args[0]) in self.streams:
             self.streams[int(args[0])].captured = None

@@ -65,6 +65,27 @@ def test_a_prefix_that_cannot_be_copied_is_computed(piece: int, caplog: pytest.L
     assert "cache rows were not copied, which the step does without: DeviceError: no such pitch" in caplog.text
 
 
+@pytest.mark.parametrize("refused", [1, 2])
+def test_of_two_prefixes_in_a_step_only_the_one_that_cannot_be_copied_is_computed(refused: int) -> None:
+    driver = Driver(num_slots=5)
+    for name, prompt in (("one", PROMPT), ("two", MIDDLE)):
+        driver.add(request(name, prompt, max_tokens=2))
+        driver.run()
+    refuse_copies(driver, refused)
+    calls = len(driver.session.calls)
+    driver.add(
+        request("first", [*PROMPT[:40], 7, 8], max_tokens=4), request("second", [*MIDDLE[:40], 7, 8], max_tokens=4)
+    )
+    driver.step()
+    assert [call.kind for call in driver.session.calls[calls:]] == ["copy", "copy", "prefill"]
+    driver.run()
+    assert prefilled(driver, calls) == 42 + 2
+    cached = [driver.finishes[name, 0].num_cached_tokens for name in ("first", "second")]
+    assert cached == ([0, 40] if refused == 1 else [40, 0])
+    assert driver.tokens["first", 0] == adding_reply([*PROMPT[:40], 7, 8], 4)
+    assert driver.tokens["second", 0] == adding_reply([*MIDDLE[:40], 7, 8], 4)
+
+
 @pytest.mark.parametrize("number", range(1, 9))
 def test_a_move_that_fails_leaves_its_sequence_where_it_is_and_is_not_tried_again_at_once(number: int) -> None:
     """The retained rows take four copies to the empty slot, then the shorter end four into the hole."""
@@ -180,6 +201,17 @@ def test_calls_that_only_fail_end_the_engine_and_one_that_works_between_does_not
     driver.add(request("last", [1, 2]))
     told = f"{MAX_FAILED_CALLS} calls failed in a row and none worked; the last: {type(error).__name__}: {error}"
     assert lost(driver) == told
+
+
+def test_a_prompt_that_is_computed_shows_that_the_device_works() -> None:
+    driver = Driver()
+    long_prompt = failing(DeviceError("no"), lambda call: len(call.tokens) == 60)
+    driver.session.before_call = long_prompt
+    for number in range(3 * MAX_FAILED_CALLS):
+        driver.add(request(f"long{number}", PROMPT), request(f"short{number}", [1, 2], max_tokens=1))
+        driver.run()
+    assert driver.session.count("decode") == 0
+    assert {end.reason for key, end in driver.finishes.items() if "short" in key[0]} == {FinishReason.LENGTH}
 
 
 def test_a_copy_that_works_proves_nothing_and_one_that_fails_counts() -> None:

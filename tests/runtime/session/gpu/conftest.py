@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.host_cuda import HostCuda, HostGpu, installed
+from tests.host_cuda import HostCuda, installed
+from tests.host_cuda_state import HostGpu
 
 FIRST, SECOND = "00000000-0000-0000-0000-0000000000aa", "00000000-0000-0000-0000-0000000000bb"
 

@@ -13,8 +13,9 @@ import pytest
 
 from runtime.errors import DeviceError, DeviceLost, DeviceOutOfMemory, RecordingRefused
 from runtime.session.cuda_errors import LOST
-from tests.host_cuda import FIRST_STREAM, HostCuda, HostGpu, installed
+from tests.host_cuda import FIRST_STREAM, HostCuda, installed
 from tests.host_cuda_memory import POISON, HostCudaError
+from tests.host_cuda_state import HostGpu
 from tests.runtime.session.gpu.conftest import FIRST, SECOND
 
 
