@@ -184,6 +184,14 @@ def test_who_ended_in_the_step_that_lost_the_device_is_told_so() -> None:
     assert driver.engine.fail_all("again") == []
 
 
+def test_what_was_told_already_is_not_told_again() -> None:
+    driver = Driver()
+    driver.add(request("done", [1, 2], max_tokens=1), request("a", [3, 4], max_tokens=9))
+    driver.step()
+    told = driver.engine.fail_all("gone outside of a step")
+    assert [(event.request_id, type(event)) for event in told] == [("a", FinishEvent)]
+
+
 @pytest.mark.parametrize("error", [DeviceError("busy"), MemoryError("none left"), DeviceOutOfMemory("none left")])
 def test_calls_that_only_fail_end_the_engine_and_one_that_works_between_does_not(error: Exception) -> None:
     driver = Driver()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import BackendError
+from runtime.loading import cuda_query
 from runtime.loading.cuda_query import CudaAnswer, SeenGpu, ask_cuda
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.nvidia_smi import CardReport, list_cards
@@ -173,6 +175,32 @@ def test_a_gpu_that_is_not_to_be_had_is_refused(tool: str, wanted: str, message:
 def test_a_wish_without_any_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="GPU 0 was asked for: nvidia-smi did not answer"):
         find_gpus("0", tool=str(tmp_path / "absent"), ask=without_cuda)
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("kill -SEGV $$", "asking CUDA for its GPUs failed (exit status -11)"),
+        ("echo hello", "asking CUDA for its GPUs failed (exit status 0)"),
+        ("exec sleep 60", "CUDA does not answer for 0 s"),
+        ('echo noise; echo \'{"gpus": [], "problem": "said"}\'', "said"),
+    ],
+)
+def test_a_cuda_that_crashes_or_hangs_takes_its_own_process_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, problem: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(cuda_query, "_TIMEOUT_S", 0.2 if "sleep" in script else 60.0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    assert ask_cuda() == CudaAnswer(problem=problem)
+
+
+def test_without_cuda_python_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert ask_cuda() is None
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cuda") is None, reason="cuda-python is not installed")
