@@ -152,6 +152,8 @@ def test_a_part_of_a_split_gpu_is_a_gpu(tool: str) -> None:
     assert part == Gpu(2, f"MIG-{HALF}", SEEN_HALF.name, "8.0", 20 * GIB, 7 * GIB, "580.65")
     _, other = find_gpus(f"MIG-{HALF}", tool=tool, ask=cuda(SEEN_REST, SEEN_HALF)).gpus
     assert (other.uuid, other.free_bytes) == (f"MIG-{REST}", 7 * GIB)
+    _, unmeasured = find_gpus(tool=tool, ask=cuda(SEEN_FAST, SEEN_HALF)).gpus
+    assert unmeasured.free_bytes == 0  # what is free on the whole GPU is not free in its part
     with pytest.raises(BackendError, match=f"GPU 2 is several; name one by its UUID: 2 .*MIG-{HALF}.*MIG-{REST}"):
         find_gpus("2", tool=tool, ask=cuda(SEEN_HALF, SEEN_REST))
 
