@@ -26,6 +26,7 @@ GROUPS = {
     "host": "Address and access",
     "max_connections": "Connections",
     "backend": "Engine",
+    "max_queue": "Queue and cache",
     "chat_template": "Templates, tools and sampling",
     "trust_request_chat_template": "Requests and answers",
     "vllm_metrics": "Logs, metrics and traces",
@@ -67,6 +68,9 @@ class Settings:
     backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-tensorrt-rtx"] = _setting(
         "auto", "What runs the model."
     )
+    gpu: str | None = _setting(
+        None, "Which GPU: its number in nvidia-smi, or its UUID; default: the first that CUDA shows."
+    )
     self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int | None = _setting(
@@ -75,16 +79,16 @@ class Settings:
         "NIM_MAX_NUM_SEQS",
         "NIM_MAX_BATCH_SIZE",
     )
-    max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
-    max_predicted_wait_s: float = _setting(
-        3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
-    )
-    max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     kv_cache_bytes: int | None = _setting(None, "Memory for the KV cache; default: a share of what is free.")
     kv_cache_share: float | None = _setting(
         None, "That share, above 0, at most 1; default: 0.4 of the machine's, or 0.8 of the GPU's."
     )
     threads: int | None = _setting(None, "Threads of the model's arithmetic; default: the physical cores.")
+    max_queue: int = _setting(256, "Choices that may wait; more are refused with 429.")
+    max_predicted_wait_s: float = _setting(
+        3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
+    )
+    max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
     prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
     prefix_cache_salt: Literal["optional", "required"] = _setting(
@@ -129,6 +133,7 @@ class Settings:
     drain_timeout_s: float = _setting(30.0, "Time for running answers to end at shutdown.")
 
     vllm_metrics: bool = _setting(False, "Also expose metrics under vLLM's names.")
+    nvtx: bool = _setting(False, "Mark each step's calls for NVIDIA's profilers (extra nvtx).")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "Least severity logged.", "NIM_LOG_LEVEL"
     )
@@ -172,6 +177,8 @@ class Settings:
         for name in ("port", "management_port"):
             if (getattr(self, name) or 0) > 65535:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
+        if self.gpu is not None and self.backend == "cpu":
+            raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
         self.sampling_defaults  # noqa: B018 - raises for a value out of range

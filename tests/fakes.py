@@ -38,6 +38,7 @@ class ScriptedSession:
     """``script`` maps a slot's whole history to the next token id, or to a row of logits [V].
 
     ``before_call`` runs on the engine thread before each prefill or decode: raise in it, or block on an event.
+    ``before_copy`` is the same for copies; one that it refuses leaves rows in the target that are nobody's.
     """
 
     script: Script
@@ -45,6 +46,7 @@ class ScriptedSession:
     max_model_len: int = 256
     vocab_size: int = 512
     before_call: Callable[[Call], None] = lambda _call: None
+    before_copy: Callable[[Call], None] = lambda _call: None
     calls: list[Call] = field(default_factory=list)
     closed: bool = False
     batch_invariant: bool = True
@@ -85,11 +87,17 @@ class ScriptedSession:
         return self._lent
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
-        self.calls.append(Call("copy", (source, target), (), num_tokens - start))
+        call = Call("copy", (source, target), (), num_tokens - start)
+        self.calls.append(call)
         if num_tokens > len(self.rows[source]):
             raise ValueError(f"slot {source} holds {len(self.rows[source])} rows, {num_tokens} are to be copied")
         if self.rows[target][:start] != self.rows[source][:start]:
             raise ValueError(f"slots {source} and {target} differ in their first {start} rows")
+        try:
+            self.before_copy(call)
+        except BaseException:
+            self.rows[target][start:] = [self.vocab_size - 1] * (num_tokens - start)
+            raise
         self.rows[target][start:] = self.rows[source][start:num_tokens]
 
     def close(self) -> None:

@@ -54,22 +54,22 @@ class HostBinding:
     def _caches(self) -> list[tuple[str, str]]:
         return graph_io.cache_names((len(self.outputs) - 1) // 2)
 
-    def bind_input(self, name: str, memory: str, _index: int, dtype: Any, shape: tuple[int, ...], address: int) -> None:
+    def bind_input(self, name: str, memory: str, index: int, dtype: Any, shape: tuple[int, ...], address: int) -> None:
         if memory == "cuda":
-            self._check(address, dtype, shape)
+            self._check(index, address, dtype, shape)
         elif name != graph_io.TOTAL_SEQUENCE_LENGTH:
             raise HostError(f"{name} is bound in host memory: it is copied now, and what changes later is never read")
         self.inputs[name], self.dtypes[name] = (tuple(shape), address), dtype
 
-    def bind_output(
-        self, name: str, memory: str, _index: int, dtype: Any, shape: tuple[int, ...], address: int
-    ) -> None:
+    def bind_output(self, name: str, memory: str, index: int, dtype: Any, shape: tuple[int, ...], address: int) -> None:
         if memory != "cuda":
             raise HostError(f"{name} is bound in host memory, where a replayed graph does not write")
-        self._check(address, dtype, shape)
+        self._check(index, address, dtype, shape)
         self.outputs[name], self.dtypes[name] = (tuple(shape), address), dtype
 
-    def _check(self, address: int, dtype: Any, shape: tuple[int, ...]) -> None:
+    def _check(self, index: int, address: int, dtype: Any, shape: tuple[int, ...]) -> None:
+        if index != self.device.ordinal:
+            raise HostError(f"memory of GPU {self.device.ordinal} was bound as GPU {index}'s")
         self.device.view(address, int(np.prod(shape)) * _itemsize(dtype))
 
 

@@ -62,12 +62,17 @@ class HostDevice:
     fresh: list[Span] = field(default_factory=list)
     holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
+    ordinal: int = 0
     downloaded_bytes: list[int] = field(default_factory=list)
     closed: bool = False
 
     @property
     def stream(self) -> int:
         return STREAM
+
+    def memory_bytes(self) -> tuple[int, int]:
+        self.check_open()
+        return 2**33, 2**34
 
     def allocate(self, num_bytes: int) -> int:
         self._check_usable("memory was asked for")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from runtime.engine.async_engine import AsyncEngine, EngineState
 from runtime.errors import EngineUnavailable
 
+from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.request_record import RequestRecord
 from api.observe.tracing import Tracer
@@ -26,6 +27,7 @@ class Service:
     metrics: ServerMetrics
     reception: Reception
     tracer: Tracer | None = None
+    gpu: GpuWatch | None = None
 
     @property
     def rules(self) -> RequestRules:

@@ -1,7 +1,8 @@
 """Prometheus metrics: NIM 1.x's names always, vLLM's (NIM 2.x) on request. One registry per application.
 
 Counts and times come from finished request records, gauges from the engine at the moment of a scrape, so they are
-never stale. Buckets are those that NIM 1.x documents. Knows no HTTP.
+never stale; the GPU's are as old as ``gpu_watch`` lets them be. Buckets are those that NIM 1.x documents. Knows no
+HTTP.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from runtime.engine.step_report import STEP_TOKEN_BOUNDS, EngineStats
 
+from api.observe.gpu_watch import GpuWatch
 from api.observe.request_record import Outcome, RequestRecord
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -68,6 +70,10 @@ class ServerMetrics:
     def watch_connections(self, count: Callable[[], int]) -> None:
         """Say where the number of open connections is read at each scrape."""
         self._open.labels(self._model_name).set_function(count)
+
+    def watch_gpu(self, watch: GpuWatch) -> None:
+        """Say where the GPU's memory and load are read at each scrape."""
+        self.registry.register(_GpuGauges(self._model_name, watch))
 
     def page(self) -> bytes:
         """The metrics in Prometheus' text format."""
@@ -197,6 +203,26 @@ class _EngineGauges(Collector):
             for name, help_text, value in families:
                 family = kind(name, help_text, labels=["model_name"])
                 family.add_metric([self._model_name], value)
+                yield family
+
+
+class _GpuGauges(Collector):
+    """The GPU by the names that Triton gives it; only what was read, and lately."""
+
+    def __init__(self, model_name: str, watch: GpuWatch) -> None:
+        self._labels = {"model_name": model_name, "gpu_uuid": watch.uuid}
+        self._watch = watch
+
+    def collect(self) -> Iterator[Metric]:
+        reading = self._watch.latest()
+        for name, help_text, value in (
+            ("nv_gpu_memory_used_bytes", "GPU memory in use, by whomever.", reading.used_bytes),
+            ("nv_gpu_memory_total_bytes", "GPU memory.", reading.total_bytes),
+            ("nv_gpu_utilization", "Share of time in which the GPU ran a kernel, 0 to 1.", reading.utilization),
+        ):
+            if value is not None:
+                family = GaugeMetricFamily(name, help_text, labels=list(self._labels))
+                family.add_metric(list(self._labels.values()), value)
                 yield family
 
 

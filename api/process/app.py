@@ -53,9 +53,13 @@ def routed_app(service: Service) -> Litestar:
     @asynccontextmanager
     async def engine_lifespan(_app: Litestar) -> AsyncIterator[None]:
         service.engine.start()
+        if service.gpu is not None:
+            service.gpu.start()
         try:
             yield
         finally:
+            if service.gpu is not None:
+                service.gpu.close()
             await service.engine.close()
             await asyncio.to_thread(service.model.close)
             if service.tracer is not None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
 from runtime.errors import TemplateError
 from runtime.loading.backend import choose_backend
+from runtime.loading.gpu import find_gpus
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
 
 from api.controllers.service import Service
 from api.errors import SettingsError
+from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.tracing import tracer_from_settings
 from api.request.reception import new_reception
@@ -27,7 +30,7 @@ _LOG = logging.getLogger("powertrain.server")
 
 def build_service(settings: Settings, package: Package) -> Service:
     """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
-    backend = choose_backend(package, settings.backend)
+    backend = choose_backend(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
     _LOG.info("%s", backend.explain())
     options = ModelOptions(
         num_slots=settings.num_slots,
@@ -37,6 +40,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         threads=settings.threads,
         backend=backend,
         self_test=settings.self_test,
+        nvtx=settings.nvtx,
     )
     kv_plan = plan_model(package, options)
     _LOG.info("%s", kv_plan.explain())
@@ -49,6 +53,9 @@ def build_service(settings: Settings, package: Package) -> Service:
     _LOG.info("%s", _explain(model.defaults))
     engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
+    gpu = None if backend.gpu is None else GpuWatch(backend.gpu.uuid)
+    if gpu is not None:
+        metrics.watch_gpu(gpu)
     return Service(
         settings=settings,
         model=model,
@@ -56,6 +63,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         metrics=metrics,
         reception=new_reception(settings, model.max_model_len),
         tracer=tracer_from_settings(settings),
+        gpu=gpu,
     )
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from runtime.engine.awake_clock import AwakeClock
+from runtime.engine.call_health import CallHealth
 from runtime.engine.config import EngineConfig
 from runtime.engine.ngram_draft import NgramDraft
 from runtime.engine.scheduler import Scheduler
@@ -33,6 +34,8 @@ class Engine:
         self._config = config
         self._clock = clock
         self._totals = Totals()
+        self._health = CallHealth()
+        self._untold: list[Event] = []
         limit_s = config.max_queue_time_s
         self._queue_limit_ns = None if limit_s is None else int(limit_s * _NS_PER_S)
         self._awake = AwakeClock(clock, self._queue_limit_ns or 0)
@@ -78,8 +81,12 @@ class Engine:
         return [self._end(one, FinishReason.ABORT) for one in sequences if index is None or one.index == index]
 
     def fail_all(self, error: str) -> list[Event]:
-        """End every live choice with ERROR: the engine cannot go on."""
-        return [self._end(sequence, FinishReason.ERROR, error) for sequence in list(self._scheduler.alive())]
+        """End every live choice with ERROR: the engine cannot go on.
+
+        What the step that failed had to tell before it did comes first: it holds the ends of others.
+        """
+        told, self._untold = self._untold, []
+        return told + [self._end(sequence, FinishReason.ERROR, error) for sequence in list(self._scheduler.alive())]
 
     def warm_up(self) -> None:
         """Generate a few tokens through the whole path; raises what the session raises, or RuntimeError."""
@@ -99,12 +106,15 @@ class Engine:
         self._totals = Totals()
 
     def step(self) -> StepResult:
-        """Run the next step; with no work left it does nothing."""
-        step = Step(self.session, self._scheduler, self._totals, self._clock)
+        """Run the next step; with no work left it does nothing. Raises DeviceLost when the session is at its end."""
+        step = Step(self.session, self._scheduler, self._totals, self._health, self._clock)
+        self._untold = step.drawing.events
         if self._queue_limit_ns is not None:
             for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):
                 step.drawing.end(sequence, FinishReason.EXPIRED)
-        return step.run()
+        result = step.run()
+        self._untold = []
+        return result
 
     def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> Event:
         self._scheduler.finish(sequence, rows_valid=error is None)

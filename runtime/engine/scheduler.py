@@ -13,6 +13,7 @@ Rules, in order:
 6. A step copies rows within a budget, a larger one while nothing decodes: a long prefix or a moving sequence's rows
    come in pieces, over several steps, so that neither streams nor who comes or goes wait for all of them. A prompt
    waits for its rows. What moves goes on decoding where it was until its last piece is in place.
+7. A copy that fails costs nobody an answer: the rows are computed, or stay where they are (``copy_failed``).
 
 No chunk has exactly one token unless the whole prompt has: a lone token takes the decode path of the attention
 kernel, which sums in another order, and a request's result must not depend on how its prompt was cut.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.sequence import Phase, Sequence
@@ -44,6 +46,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._config = config
         self._waiting: deque[Sequence] = deque()
+        self._may_move = True
         self._copy_rows_per_step = max(MIN_COPY_ROWS, config.copy_bytes_per_step // kv_bytes_per_token)
 
     @property
@@ -77,6 +80,26 @@ class Scheduler:
         first_slot, rows = self._decode_rows()
         return StepPlan(copies=tuple(copies.planned), first_slot=first_slot, decode=rows, prefills=tuple(prefills))
 
+    def copy_failed(self, plan: StepPlan, failed: SlotCopy) -> StepPlan:
+        """What is left of a plan after one of its copies failed, so that nobody counts on rows that are not there.
+
+        A prompt computes what it could not copy. A sequence that was to move stays where it is, with everything that
+        was to move after it; no hole is closed again before a sequence has ended, which changes where holes are.
+        """
+        position = next(index for index, copy in enumerate(plan.copies) if copy is failed)
+        if isinstance(failed.cause, Sequence):
+            sequence = failed.cause
+            sequence.num_computed = sequence.num_prefilled = sequence.num_cached = failed.start
+            copies = (*plan.copies[:position], *plan.copies[position + 1 :])
+            prefills = tuple(chunk for chunk in plan.prefills if chunk.sequence is not sequence)
+            return replace(plan, copies=copies, prefills=prefills)
+        for copy in reversed(plan.copies[position:]):  # moves are planned last
+            if isinstance(copy.cause, SlotMove):
+                self.slots.undo(copy.cause)
+        self._may_move = False
+        first_slot, rows = self._decode_rows()
+        return replace(plan, copies=plan.copies[:position], first_slot=first_slot, decode=rows)
+
     def commit_prefill(self, chunk: PrefillChunk) -> None:
         """Record that a chunk's rows are now in the slot; after the last chunk the sequence decodes."""
         sequence = chunk.sequence
@@ -100,6 +123,7 @@ class Scheduler:
             keep = rows_valid and self._config.prefix_cache
             self.slots.offer(sequence.slot, _prefix(sequence, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
+        self._may_move = True
         sequence.phase = Phase.FINISHED
         sequence.close()
 
@@ -160,7 +184,7 @@ class Scheduler:
     def _copy_piece(self, sequence: Sequence, source: int, copies: _Copies) -> None:
         start = sequence.num_computed
         stop = start + copies.take(sequence.num_cached - start)
-        copies.planned.append(SlotCopy(source, sequence.slot, stop, start))
+        copies.planned.append(SlotCopy(source, sequence.slot, stop, start, sequence))
         self.slots.touch(source)
         sequence.num_computed = sequence.num_prefilled = stop
 
@@ -200,10 +224,10 @@ class Scheduler:
         return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
 
     def _close_holes(self, copies: _Copies) -> None:
-        while copies.has_room and (move := self._next_move()) is not None:
+        while self._may_move and copies.has_room and (move := self._next_move()) is not None:
             start, num_rows = move.num_copied, self.slots.num_rows(move.source)
             move.num_copied += copies.take(num_rows - start)
-            copies.planned.append(SlotCopy(move.source, move.target, move.num_copied, start))
+            copies.planned.append(SlotCopy(move.source, move.target, move.num_copied, start, move))
             if move.num_copied == num_rows:
                 self.slots.complete(move)
 

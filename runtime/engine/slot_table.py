@@ -19,6 +19,7 @@ class SlotMove:
     source: int
     target: int
     num_copied: int = 0
+    is_complete: bool = False
 
 
 class SlotTable:
@@ -75,6 +76,18 @@ class SlotTable:
         self._last_used[target] = self._last_used[source]
         self.offer(target, self.rows[source])
         self.offer(source, NOTHING)
+        move.is_complete = True
+
+    def undo(self, move: SlotMove) -> None:
+        """Take a move back, complete or not: its rows did not reach the target. The source has them still."""
+        source, target = move.source, move.target
+        if move.is_complete:
+            owner, self.owners[target] = self.owners[target], None
+            self.owners[source] = owner
+            if owner is not None:
+                owner.slot = source
+            self.offer(source, self.rows[target])
+        self.offer(target, NOTHING)
 
     def touch(self, slot: int) -> None:
         """Mark a slot as the most recently used."""

@@ -1,52 +1,58 @@
 """One step of continuous batching: plan, copy, decode, prefill, and the drawing of tokens. Owns the step's times.
 
 A step is transactional per call: a failing decode call ends the sequences that decoded in it, a failing prefill call
-ends its sequence, a row without a usable number ends that row; everything else goes on. Knows no queue and no text.
+ends its sequence, a failing copy is done without, a row without a usable number ends that row; everything else goes on.
+Only what ``call_health`` takes for the end of the device leaves a step, as DeviceLost. Knows no queue and no text.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
+from runtime.engine.call_health import BACKEND_FAILURES, CallHealth, said
 from runtime.engine.drawing import ALONE_WAIT_S, Draft, Drawing
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
-from runtime.errors import DeviceError
 from runtime.session.session import FloatArray, Int64Array, Session
 
 SCORED_ROWS = 32
 """Most rows of logits that exist at once where a prompt is scored: 6 MB of a vocabulary of 49,152 tokens."""
-_BACKEND_FAILURES = (DeviceError, MemoryError)
+
+_LOG = logging.getLogger("powertrain.engine")
 
 
 class Step:
     """The next step of a scheduler's sequences, to be run once. It begins when it is made.
 
-    ``clock`` returns nanoseconds. ``totals`` are the engine's; the step adds to them.
+    ``clock`` returns nanoseconds. ``totals`` and ``health`` are the engine's; the step adds to them.
     """
 
-    def __init__(self, session: Session, scheduler: Scheduler, totals: Totals, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, session: Session, scheduler: Scheduler, totals: Totals, health: CallHealth, clock: Callable[[], int]
+    ) -> None:
         self._session = session
         self._scheduler = scheduler
         self._totals = totals
+        self._health = health
         self._clock = clock
         self._run_before_ns = session.run_ns
         self.drawing = Drawing(scheduler, clock)
         self.begin_ns = clock()
 
     def run(self) -> StepResult:
-        """Plan and do it; with no work left nothing happens."""
+        """Plan and do it; with no work left nothing happens. Raises DeviceLost."""
         self.drawing.draw_held()
         before_ns = self.drawing.spent_ns
         plan = self._scheduler.plan()
         planned = self._clock()
-        admitted = self._note_admissions(plan, planned)
-        for copy in plan.copies:
-            self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
+        admitted = self._admitted(planned)
+        plan = self._copy(plan)
+        self._count_prefixes(plan)
         for sequence in admitted:
             self.drawing.begin(sequence)
         copied = self._clock()
@@ -68,16 +74,33 @@ class Step:
         )
         return StepResult(self.drawing.events, num_decoded, num_prefilled, times)
 
-    def _note_admissions(self, plan: StepPlan, now_ns: int) -> list[Sequence]:
-        """Returns the sequences that the plan admits."""
+    def _admitted(self, now_ns: int) -> list[Sequence]:
+        """The sequences that the plan admits."""
         admitted = [sequence for sequence in self._scheduler.running if not sequence.admitted_ns]
         for sequence in admitted:
             sequence.admitted_ns = now_ns
+        return admitted
+
+    def _copy(self, plan: StepPlan) -> StepPlan:
+        """Run the plan's copies; returns what is left of it, without those that failed and what relied on them."""
+        done = 0
+        while done < len(plan.copies):
+            copy = plan.copies[done]
+            try:
+                self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
+            except BACKEND_FAILURES as error:
+                self._health.failed(error)
+                _LOG.warning("cache rows were not copied, which the step does without: %s", said(error))
+                plan = self._scheduler.copy_failed(plan, copy)
+            else:
+                done += 1
+        return plan
+
+    def _count_prefixes(self, plan: StepPlan) -> None:
         for chunk in plan.prefills:
             if chunk.start == chunk.sequence.num_cached:
                 self._totals.prefix_query_tokens += chunk.sequence.num_prompt
                 self._totals.prefix_hit_tokens += chunk.sequence.num_cached
-        return admitted
 
     def _decode(self, plan: StepPlan) -> int:
         """Run the plan's decode call; returns how many tokens were drawn."""
@@ -98,10 +121,12 @@ class Step:
                 token_ids[row] = planned.sequence.token_ids[-1]
         try:
             logits = self._session.decode(plan.first_slot, token_ids, positions)
-        except _BACKEND_FAILURES as error:
+        except BACKEND_FAILURES as error:
+            self._health.failed(error)
             for sequence in filter(None, sequences):
-                self.drawing.fail(sequence, _said(error))
+                self.drawing.fail(sequence, said(error))
             return 0
+        self._health.worked()
         for sequence in filter(None, sequences):
             self._scheduler.commit_decode(sequence)
         return self.drawing.draw(logits, sequences)
@@ -163,11 +188,10 @@ class Step:
     def _appended(self, sequence: Sequence, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray | None:
         """Logits [num_logits, V] of a prefill call; None if the backend failed, which ends the sequence."""
         try:
-            return self._session.prefill(sequence.slot, token_ids, start, num_logits)
-        except _BACKEND_FAILURES as error:
-            self.drawing.fail(sequence, _said(error))
+            logits = self._session.prefill(sequence.slot, token_ids, start, num_logits)
+        except BACKEND_FAILURES as error:
+            self._health.failed(error)
+            self.drawing.fail(sequence, said(error))
             return None
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+        self._health.worked()
+        return logits

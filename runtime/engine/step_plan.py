@@ -9,16 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runtime.engine.sequence import Sequence
+from runtime.engine.slot_table import SlotMove
 
 
 @dataclass(frozen=True, slots=True)
 class SlotCopy:
-    """Copy the cache rows ``start`` to ``num_tokens`` from one slot to another."""
+    """Copy the cache rows ``start`` to ``num_tokens`` from one slot to another.
+
+    ``cause`` is the sequence whose prompt begins with the rows, or the move that they are a part of.
+    """
 
     source: int
     target: int
     num_tokens: int
     start: int
+    cause: Sequence | SlotMove
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,15 +74,20 @@ def _gpus(report: GpuReport) -> list[Finding]:
         if not _has_nvidia_device():
             return [Finding("gpu", "missing", "no NVIDIA GPU in this machine")]
         return [Finding("gpu", "missing", report.problem, report.fix)]
-    return [
-        Finding(
-            "gpu",
-            "ok",
-            f"{gpu.name}, compute capability {gpu.compute_capability} ({gpu.sm}), driver {gpu.driver}, "
-            f"{gpu.free_bytes / _GIB:.1f} of {gpu.memory_bytes / _GIB:.1f} GiB free",
-        )
-        for gpu in report.gpus
-    ]
+    beside = [Finding("gpu", "problem", report.problem, report.fix)] if report.problem else []
+    return [Finding("gpu", "ok", _described(gpu)) for gpu in report.gpus] + beside
+
+
+def _described(gpu: Gpu) -> str:
+    total = (
+        f"{gpu.memory_bytes / _GIB:.1f} GiB of memory" if gpu.memory_bytes else "memory that nobody tells the size of"
+    )
+    if gpu.free_bytes:
+        total = f"{gpu.free_bytes / _GIB:.1f} of {gpu.memory_bytes / _GIB:.1f} GiB free"
+    return (
+        f"{gpu.index}: {gpu.name}, {gpu.uuid}, compute capability {gpu.compute_capability} ({gpu.sm}), "
+        f"driver {gpu.driver or 'unseen'}, {total}"
+    )
 
 
 def _has_nvidia_device() -> bool:

@@ -97,13 +97,14 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     from runtime.session.gpu.cuda_device import CudaDevice
 
     gpu, shape = _gpu(choice), package.manifest.shape
+    device = CudaDevice(gpu.uuid)
     if choice.plan is not None:
-        return open_trt_session(choice.plan, shape, CudaDevice(gpu.index), kv.num_slots)
+        return open_trt_session(choice.plan, shape, device, kv.num_slots)
     prefill_tokens = min(_PREFILL_TOKENS, kv.slot_tokens)
     return open_ort_session(
         package.path(package.manifest.graphs[_graph_key(choice.backend)].path),
-        _provider(package, choice.backend, kv, prefill_tokens),
-        CudaDevice(gpu.index),
+        _provider(package, choice.backend, kv, prefill_tokens, device.ordinal),
+        device,
         shape,
         num_slots=kv.num_slots,
         prefill_tokens=prefill_tokens,
@@ -111,9 +112,9 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     )
 
 
-def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int) -> Provider:
+def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int) -> Provider:
     if backend is Backend.CUDA:
-        return cuda_provider()
+        return cuda_provider(device_id)
     root = package.root
     cache_folder = root.parent / f".{root.name}.{backend}"
     cache_folder.mkdir(exist_ok=True)
@@ -124,6 +125,7 @@ def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: in
         max_slots=kv.num_slots,
         prefill_tokens=prefill_tokens,
         cache_folder=cache_folder,
+        device_id=device_id,
     )
 
 

@@ -1,7 +1,8 @@
 """What a session asks of a device: memory by address, ordered copies, and replay of a recorded step.
 
 Everything but ``allocate`` and ``pinned`` is queued on one stream and done, in order, by the time ``synchronize``
-returns. Addresses are plain integers in the device's address space. Knows neither graphs nor caches.
+returns. Addresses are plain integers in the device's address space. Every method but ``close`` may raise DeviceLost,
+after which no other can succeed. Knows neither graphs nor caches.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ class Device(Protocol):
         """Handle of the stream that runtimes must queue their work on."""
         ...
 
+    def memory_bytes(self) -> tuple[int, int]:
+        """(free, total) bytes of the device's memory now. Raises DeviceError."""
+        ...
+
     def allocate(self, num_bytes: int) -> int:
-        """Address of fresh device memory, zeroed. Raises DeviceError with the size when there is not enough."""
+        """Address of fresh device memory, zeroed. Raises DeviceOutOfMemory with the size when there is not enough."""
         ...
 
     def pinned(self, num_bytes: int) -> Bytes:
@@ -55,7 +60,10 @@ class Device(Protocol):
         ...
 
     def record(self, work: Callable[[], None]) -> Recording:
-        """Record what ``work`` queues, without running it."""
+        """Record what ``work`` queues, without running it.
+
+        Raises RecordingRefused when the device cannot record it, which leaves the stream as it was; DeviceLost.
+        """
         ...
 
     def synchronize(self) -> None:
@@ -63,5 +71,5 @@ class Device(Protocol):
         ...
 
     def close(self) -> None:
-        """Free everything."""
+        """Free everything. Raises nothing: what the device refuses is logged. Closing again does nothing."""
         ...

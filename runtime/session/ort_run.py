@@ -6,12 +6,14 @@ name them only one by one. Knows no graph.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from runtime.errors import DeviceError, PackageError
+from runtime.errors import DeviceError, DeviceOutOfMemory, PackageError
+from runtime.session.cuda_errors import LOST, device_failure
 
 _FAILURES = (
     status.EPFail,
@@ -24,6 +26,13 @@ _FAILURES = (
 )
 _UNUSABLE = (*_FAILURES, status.InvalidGraph, status.InvalidProtobuf, status.NoModel, status.NoSuchFile)
 _MAX_REASON_CHARS = 300
+_CUDA_FAILURE = re.compile(r"CUDA failure (\d+):")
+_NO_MEMORY = (
+    "Failed to allocate memory for requested buffer of size",  # BFCArena::AllocateRawInternal, of every device
+    "is smaller than requested bytes of",  # BFCArena::Extend, at the arena's limit
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def open_graph(graph: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
@@ -43,8 +52,26 @@ def open_graph(graph: Path, options: ort.SessionOptions, providers: list[str]) -
 
 
 def run_bound(session: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions | None = None) -> None:
-    """Run ``session`` on what ``binding`` holds. Raises DeviceError or MemoryError."""
+    """Run ``session`` on what ``binding`` holds. Raises DeviceError, as what the text of the failure tells, or
+    MemoryError."""
     try:
         session.run_with_iobinding(binding, options)
     except _FAILURES as error:
-        raise DeviceError(f"ONNX Runtime failed: {error}") from error
+        raise run_failure(str(error)) from error
+
+
+def run_failure(text: str) -> DeviceError:
+    """The error to raise for what ONNX Runtime said of a failed run.
+
+    Its GPU providers put CUDA's own number into the text (``CudaCall`` in onnxruntime/core/providers/cuda), also where
+    a failure was the consequence of one before: cuBLAS and cuDNN fail with numbers of their own when the context is
+    poisoned, and CUDA tells at the next call. Its allocators, on a CPU too, name the size that they did not get.
+    """
+    said = f"ONNX Runtime failed: {text}"
+    numbers = [int(found) for found in _CUDA_FAILURE.findall(text)]
+    for number in numbers:
+        if number in LOST:
+            return device_failure(number, said)
+    if any(sign in text for sign in _NO_MEMORY):
+        return DeviceOutOfMemory(said)
+    return device_failure(numbers[0], said) if numbers else DeviceError(said)

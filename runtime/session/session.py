@@ -34,7 +34,8 @@ class SessionInfo:
 class Session(Protocol):
     """Runs the model over slots. Used by one thread only; every returned array is valid until the next call.
 
-    ``prefill`` and ``decode`` raise DeviceError or MemoryError when the backend failed; later calls may succeed.
+    ``prefill``, ``decode`` and ``copy_slot`` raise DeviceError or MemoryError when the backend failed; later calls may
+    succeed. DeviceLost says that none will.
     """
 
     @property

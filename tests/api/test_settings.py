@@ -83,6 +83,7 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_DEFAULT_TOP_P": "0"}, "default_top_p: 0.0 is out of range"),
         ({"POWERTRAIN_DEFAULT_TOP_K": "-2"}, "default_top_k: -2 is out of range"),
         ({"POWERTRAIN_KEEP_ALIVE_S": "nan"}, "keep_alive_s: nan is below 0 or not finite"),
+        ({"POWERTRAIN_GPU": "1", "POWERTRAIN_BACKEND": "cpu"}, "gpu 1 is set but backend is cpu"),
         ({"POWERTRAIN_OTEL_ENDPOINT": "http://x"}, "otel_endpoint is set but otel is off"),
         ({"NIM_LOG_LEVEL": "loud"}, "log_level .from NIM_LOG_LEVEL."),
     ],

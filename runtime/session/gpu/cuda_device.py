@@ -6,72 +6,73 @@ Knows CUDA's runtime API and nothing else. Imported only when a GPU backend was 
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from cuda.bindings import runtime as cudart
 
-from runtime.errors import DeviceError
+from runtime.errors import DeviceError, DeviceLost, RecordingRefused
+from runtime.session.cuda_errors import LOST
 from runtime.session.device import Bytes
+from runtime.session.gpu.visible_gpus import checked, find_visible, memory_bytes, use
 
-
-def _checked(result: tuple[Any, ...], doing: str) -> Any:  # noqa: ANN401 - cuda-python answers with tuples of anything
-    """The value behind a status, or DeviceError. Every function of cuda-python returns (status, values...)."""
-    status, *values = result
-    if status != cudart.cudaError_t.cudaSuccess:
-        _, name = cudart.cudaGetErrorName(status)
-        _, text = cudart.cudaGetErrorString(status)
-        raise DeviceError(f"CUDA failed {doing}: {_text(name)} ({_text(text)}); run 'powertrain doctor'")
-    return values[0] if len(values) == 1 else tuple(values)
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+_LOG = logging.getLogger("powertrain.backend")
 
 
 class CudaRecording:
-    """An instantiated CUDA graph."""
+    """An instantiated CUDA graph, which its device destroys."""
 
     def __init__(self, executable: Any, stream: Any) -> None:  # noqa: ANN401 - handles are opaque
-        self._executable, self._stream = executable, stream
+        self.executable, self._stream = executable, stream
 
     def launch(self) -> None:
-        """Queue the graph."""
-        _checked(cudart.cudaGraphLaunch(self._executable, self._stream), "launching a recorded step")
-
-    def close(self) -> None:
-        """Destroy the graph."""
-        cudart.cudaGraphExecDestroy(self._executable)
+        """Queue the graph. Raises DeviceError."""
+        checked(cudart.cudaGraphLaunch(self.executable, self._stream), "launching a recorded step")
 
 
 class CudaDevice:
-    """The device with the given index, made current for the calling thread; use it on that thread only."""
+    """The GPU with the given UUID, made current for the calling thread; use it on that thread only.
 
-    def __init__(self, device_index: int = 0) -> None:
-        _checked(cudart.cudaSetDevice(device_index), f"choosing GPU {device_index}")
-        flags = cudart.cudaStreamNonBlocking
-        self._stream = _checked(cudart.cudaStreamCreateWithFlags(flags), "making a stream")
+    ``uuid`` as nvidia-smi shows it. ``ordinal`` is the GPU's number in CUDA, for libraries that ask for one.
+    """
+
+    def __init__(self, uuid: str) -> None:
+        self._gpu = find_visible(uuid)
+        use(self._gpu)
         self._addresses: list[int] = []
         self._pinned: list[int] = []
         self._recordings: list[CudaRecording] = []
+        self._closed = False
+        flags = cudart.cudaStreamNonBlocking
+        self._stream = checked(cudart.cudaStreamCreateWithFlags(flags), "making a stream")
+
+    @property
+    def ordinal(self) -> int:
+        """The GPU's number in CUDA's order."""
+        return self._gpu.ordinal
 
     @property
     def stream(self) -> int:
         """Handle of the stream."""
         return int(self._stream)
 
+    def memory_bytes(self) -> tuple[int, int]:
+        """See ``Device.memory_bytes``."""
+        return memory_bytes(self._gpu)
+
     def allocate(self, num_bytes: int) -> int:
         """See ``Device.allocate``."""
-        address = int(_checked(cudart.cudaMalloc(max(1, num_bytes)), f"allocating {num_bytes:,} bytes on the GPU"))
+        address = int(checked(cudart.cudaMalloc(max(1, num_bytes)), f"allocating {num_bytes:,} bytes on the GPU"))
         self._addresses.append(address)
-        _checked(cudart.cudaMemsetAsync(address, 0, num_bytes, self._stream), "clearing memory")
+        checked(cudart.cudaMemsetAsync(address, 0, num_bytes, self._stream), "clearing memory")
         return address
 
     def pinned(self, num_bytes: int) -> Bytes:
         """See ``Device.pinned``."""
         flags = cudart.cudaHostAllocDefault
-        address = int(_checked(cudart.cudaHostAlloc(max(1, num_bytes), flags), f"pinning {num_bytes:,} bytes"))
+        address = int(checked(cudart.cudaHostAlloc(max(1, num_bytes), flags), f"pinning {num_bytes:,} bytes"))
         self._pinned.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(address))
 
@@ -79,13 +80,13 @@ class CudaDevice:
         """See ``Device.upload``."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         done = cudart.cudaMemcpyAsync(target, source.ctypes.data, source.nbytes, kind, self._stream)
-        _checked(done, "copying to the GPU")
+        checked(done, "copying to the GPU")
 
     def download(self, target: Bytes, source: int) -> None:
         """See ``Device.download``."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         done = cudart.cudaMemcpyAsync(target.ctypes.data, source, target.nbytes, kind, self._stream)
-        _checked(done, "copying from the GPU")
+        checked(done, "copying from the GPU")
 
     def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
         """See ``Device.copy_rows``."""
@@ -93,34 +94,67 @@ class CudaDevice:
         done = cudart.cudaMemcpy2DAsync(
             target, pitch_bytes, source, pitch_bytes, row_bytes, num_rows, kind, self._stream
         )
-        _checked(done, "copying cache rows")
+        checked(done, "copying cache rows")
 
     def record(self, work: Callable[[], None]) -> CudaRecording:
         """See ``Device.record``. Captures the stream into a CUDA graph."""
+        try:
+            return self._instantiated(self._captured(work))
+        except (DeviceLost, RecordingRefused):
+            raise
+        except DeviceError as error:
+            raise RecordingRefused(str(error)) from error
+
+    def _captured(self, work: Callable[[], None]) -> Any:  # noqa: ANN401 - handles are opaque
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _checked(cudart.cudaStreamBeginCapture(self._stream, mode), "recording a step")
+        checked(cudart.cudaStreamBeginCapture(self._stream, mode), "recording a step")
         try:
             work()
-        finally:  # a stream left in capture mode would refuse everything after
-            ended = cudart.cudaStreamEndCapture(self._stream)
-        graph = _checked(ended, "recording a step")
-        executable = _checked(cudart.cudaGraphInstantiate(graph, 0), "preparing a recorded step")
-        cudart.cudaGraphDestroy(graph)
-        self._recordings.append(CudaRecording(executable, self._stream))
-        return self._recordings[-1]
+        except BaseException:
+            self._drop_capture()
+            raise
+        return checked(cudart.cudaStreamEndCapture(self._stream), "recording a step")
+
+    def _drop_capture(self) -> None:
+        """Take the stream out of capture, which would refuse everything after. Raises DeviceLost if that is why."""
+        status, graph = cudart.cudaStreamEndCapture(self._stream)
+        if int(status) in LOST:
+            checked((status,), "recording a step")
+        if not int(status):
+            checked(cudart.cudaGraphDestroy(graph), "dropping a step that was not recorded")
+
+    def _instantiated(self, graph: Any) -> CudaRecording:  # noqa: ANN401 - handles are opaque
+        try:
+            executable = checked(cudart.cudaGraphInstantiate(graph, 0), "preparing a recorded step")
+            recording = CudaRecording(executable, self._stream)
+            self._recordings.append(recording)
+        finally:
+            destroyed = cudart.cudaGraphDestroy(graph)
+        checked(destroyed, "preparing a recorded step")
+        return recording
 
     def synchronize(self) -> None:
         """See ``Device.synchronize``."""
-        _checked(cudart.cudaStreamSynchronize(self._stream), "running a step")
+        checked(cudart.cudaStreamSynchronize(self._stream), "running a step")
 
     def close(self) -> None:
-        """Free everything; what fails here has failed before and was reported then."""
-        cudart.cudaStreamSynchronize(self._stream)
-        for recording in self._recordings:
-            recording.close()
-        for address in self._addresses:
-            cudart.cudaFree(address)
-        for address in self._pinned:
-            cudart.cudaFreeHost(address)
-        cudart.cudaStreamDestroy(self._stream)
+        """See ``Device.close``: recordings before the memory that they point to, the stream last."""
+        if self._closed:
+            return
+        self._closed = True
+        steps: list[tuple[Callable[[Any], tuple[Any, ...]], Any, str]] = [
+            (cudart.cudaStreamSynchronize, self._stream, "waiting for the last step"),
+            *((cudart.cudaGraphExecDestroy, one.executable, "dropping a recorded step") for one in self._recordings),
+            *((cudart.cudaFree, address, "freeing memory") for address in self._addresses),
+            *((cudart.cudaFreeHost, address, "freeing pinned memory") for address in self._pinned),
+            (cudart.cudaStreamDestroy, self._stream, "closing the stream"),
+        ]
+        refusals = []
+        for call, handle, doing in steps:  # what is refused must not keep the rest from being freed
+            try:
+                checked(call(handle), doing)
+            except DeviceError as error:
+                refusals.append(str(error))
+        if refusals:
+            _LOG.warning("%d calls failed as the GPU was closed; the first: %s", len(refusals), refusals[0])
         self._recordings, self._addresses, self._pinned = [], [], []

@@ -12,7 +12,9 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.errors import DeviceLost
 from tests.api.scripted_server import NAMES, RunningServer, content_of, running_server, user
+from tests.fakes import Call
 
 
 def test_case_088_probes_while_loading() -> None:
@@ -54,16 +56,12 @@ def test_a_server_whose_model_cannot_be_loaded_exits() -> None:
         assert server.service.engine.failure == "RuntimeError: weights are missing"
 
 
-def test_a_dead_engine_is_503_and_its_words_stay_inside() -> None:
+def test_an_engine_that_lost_its_device_is_503_and_its_words_stay_inside() -> None:
+    def lose(_call: Call) -> None:
+        raise DeviceLost("broken at /secret/path")
+
     with running_server() as server:
-        worker = server.service.engine._worker
-        deliver = worker._deliver
-
-        def die_once(events: Any) -> None:
-            worker._deliver = deliver  # type: ignore[method-assign]
-            raise RuntimeError("broken at /secret/path")
-
-        worker._deliver = die_once  # type: ignore[method-assign]
+        server.session.before_call = lose
         assert server.post({"messages": [user("abc")]}).status_code in {500, 503}
         server.wait_for(lambda: server.service.engine.failure is not None)
         probes = [server.get(f"/v1/health/{name}") for name in ("live", "ready")]

@@ -249,8 +249,8 @@ def test_a_build_that_does_not_fit_is_refused_in_numbers(tmp_path: Path) -> None
 class TestTargets:
     """What ``--target`` may say."""
 
-    ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
-    HOPPER = Gpu(0, "H100", "9.0", 80 * 2**30, 80 * 2**30, "595.10")
+    ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+    HOPPER = Gpu(0, "GPU-00002", "H100", "9.0", 80 * 2**30, 80 * 2**30, "595.10")
 
     def test_named_targets_need_no_gpu(self) -> None:
         targets = parse_targets("sm80, SM89,sm80")

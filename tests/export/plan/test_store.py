@@ -29,7 +29,7 @@ from tests.export.tiny_package import write_package
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
 
 SETTINGS = PlanSettings(max_slots=4, prefill_tokens=32)
-ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
 
 
 def build(root: Path, sm: str = "sm89", settings: PlanSettings = SETTINGS) -> StoredPlan:
@@ -153,7 +153,7 @@ def test_another_library_is_refused(root: Path) -> None:
 
 
 def test_another_gpu_is_refused(root: Path) -> None:
-    blackwell = Gpu(0, "RTX 5090", "12.0", 32 * 2**30, 32 * 2**30, "595.10")
+    blackwell = Gpu(0, "GPU-00001", "RTX 5090", "12.0", 32 * 2**30, 32 * 2**30, "595.10")
     with pytest.raises(PlanError, match=r"built for compute capability 8\.9, RTX 5090 has 12\.0; .* --target sm120'"):
         choose_plan(load_package(root), running(), blackwell)
 

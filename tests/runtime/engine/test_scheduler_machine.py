@@ -8,7 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.sequence import Phase
+from runtime.errors import DeviceError
 from runtime.events import FinishReason
+from tests.fakes import Call
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
 STEMS: tuple[list[int], ...] = ([], list(range(100, 120)), list(range(100, 150)), list(range(200, 240)))
@@ -21,8 +23,11 @@ class EngineLife(RuleBasedStateMachine):
         cache=st.booleans(),
         deterministic=st.booleans(),
         copy_rows=st.sampled_from([7, 60, 2**20]),
+        failing=st.sets(st.integers(1, 12)),
     )
-    def begin(self, num_slots: int, chunk: int, cache: bool, deterministic: bool, copy_rows: int) -> None:
+    def begin(
+        self, num_slots: int, chunk: int, cache: bool, deterministic: bool, copy_rows: int, failing: set[int]
+    ) -> None:
         config = EngineConfig(
             prefill_chunk_tokens=chunk,
             idle_prefill_chunk_tokens=chunk,
@@ -32,6 +37,13 @@ class EngineLife(RuleBasedStateMachine):
         )
         self.copy_rows = copy_rows
         self.driver = Driver(num_slots=num_slots, config=config)
+
+        def fail_some(_call: Call) -> None:
+            """The copies of these numbers fail, counted from the first."""
+            if self.driver.session.count("copy") in failing:
+                raise DeviceError("a copy failed")
+
+        self.driver.session.before_copy = fail_some
         self.expected: dict[tuple[str, int], list[int]] = {}
         self.aborted: set[str] = set()
 

@@ -25,7 +25,9 @@ from tests.runtime.loading.test_backend import ADA, NONE, VERSIONS, add_plan, br
 
 CPU = Finding("cpu", "ok", "4 cores, AVX2, AVX-512 VNNI, 12.5 GiB of memory available")
 NO_GPU = Finding("gpu", "missing", "no driver", "install one")
-GPU = Finding("gpu", "ok", "RTX 4090, compute capability 8.9 (sm89), driver 595.10, 20.0 of 24.0 GiB free")
+GPU = Finding(
+    "gpu", "ok", "0: RTX 4090, GPU-00000, compute capability 8.9 (sm89), driver 595.10, 20.0 of 24.0 GiB free"
+)
 BUILDER = Finding("builder", "ok", "tensorrt-rtx 1.7.1.116 builds plans for other machines, no GPU needed")
 LIBRARIES = [
     Finding("cuda", "ok", "cuda 1.31.1 works"),
@@ -235,4 +237,26 @@ def test_the_command_prints_a_line_per_finding_and_its_fix(monkeypatch: pytest.M
         "        -> fix cuda",
         f"missing {tmp_path / 'models'}: no package",
         "        -> powertrain export smollm2-135m-instruct",
+    ]
+
+
+def test_every_gpu_is_listed_with_its_number_and_its_uuid_and_what_is_wrong_beside() -> None:
+    shared = Gpu(3, "GPU-aaaa", "NVIDIA GB10", "12.1", 0, 0, "")
+    split = Gpu(2, "MIG-bbbb", "A100 MIG 3g.20gb", "8.0", 20 * 2**30, 0, "580.65")
+    report = GpuReport((ADA, shared, split), "nvidia-smi says: GPU 1 is lost", "restart the machine")
+    found = [finding for finding in examine([], probe=working, gpus=lambda: report) if finding.topic == "gpu"]
+    assert found == [
+        GPU,
+        Finding(
+            "gpu",
+            "ok",
+            "3: NVIDIA GB10, GPU-aaaa, compute capability 12.1 (sm121), driver unseen, "
+            "memory that nobody tells the size of",
+        ),
+        Finding(
+            "gpu",
+            "ok",
+            "2: A100 MIG 3g.20gb, MIG-bbbb, compute capability 8.0 (sm80), driver 580.65, 20.0 GiB of memory",
+        ),
+        Finding("gpu", "problem", "nvidia-smi says: GPU 1 is lost", "restart the machine"),
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ _CUDA = "CUDAExecutionProvider"
 
 
 def tensorrt_provider(
-    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
+    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path, device_id: int = 0
 ) -> Provider:
     """ONNX Runtime's TensorRT provider, compiling for the two profiles and keeping plans in ``cache_folder``."""
     options = {
@@ -36,16 +36,17 @@ def tensorrt_provider(
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(cache_folder),
         "trt_cuda_graph_enable": "1",
+        "device_id": str(device_id),
     }
 
     def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
         return _session(graph, session_options, "TensorrtExecutionProvider", options)
 
-    return Provider("ort-tensorrt", "cuda", make, graph_id_entry)
+    return Provider("ort-tensorrt", "cuda", make, graph_id_entry, device_id=device_id)
 
 
 def tensorrt_rtx_provider(
-    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path
+    shape: ModelShape, capacity: int, *, max_slots: int, prefill_tokens: int, cache_folder: Path, device_id: int = 0
 ) -> Provider:
     """The TensorRT for RTX provider, a plug-in of ONNX Runtime, keeping compiled kernels in ``cache_folder``."""
     options = {
@@ -60,10 +61,10 @@ def tensorrt_rtx_provider(
         name = plugin.get_ep_name()
         if not any(device.ep_name == name for device in ort.get_ep_devices()):
             ort.register_execution_provider_library(name, plugin.get_library_path())
-        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
-        if not devices:
-            raise DeviceError(f"{name} finds no GPU that it supports; run 'powertrain doctor'")
-        session_options.add_provider_for_devices(devices[:1], options)
+        device = plugin_device([device for device in ort.get_ep_devices() if device.ep_name == name], device_id)
+        if device is None:
+            raise DeviceError(f"{name} does not support GPU {device_id} of CUDA; run 'powertrain doctor'")
+        session_options.add_provider_for_devices([device], options)
         _LOG.info(
             "backend ort-tensorrt-rtx: CUDA graphs are asked for; the plug-in has no call that tells if it captures"
         )
@@ -76,12 +77,28 @@ def tensorrt_rtx_provider(
             "cuda_graph_annotation_id": str(graph_id),
         }
 
-    return Provider("ort-tensorrt-rtx", "cuda", make, entries)
+    return Provider("ort-tensorrt-rtx", "cuda", make, entries, device_id=device_id)
 
 
-def cuda_provider() -> Provider:
+def plugin_device(devices: Sequence[Any], device_id: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """The plug-in's device for a GPU of CUDA's, by the ``device_id`` among its options; None if there is none.
+
+    Where the only device does not say which it is, it is taken for the only GPU.
+    """
+    named = [device for device in devices if device.ep_options.get("device_id") == str(device_id)]
+    silent = [device for device in devices if "device_id" not in device.ep_options]
+    if not named and len(devices) == len(silent) == 1 and device_id == 0:
+        return silent[0]
+    return named[0] if named else None
+
+
+def cuda_provider(device_id: int = 0) -> Provider:
     """ONNX Runtime's CUDA provider on the ``ort`` graph, with one CUDA graph per decode shape if it takes the graph."""
-    return Provider("cuda", "cuda", _cuda_session, graph_id_entry, graph_io.SEQLENS_K)
+
+    def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
+        return _cuda_session(graph, session_options, device_id)
+
+    return Provider("cuda", "cuda", make, graph_id_entry, graph_io.SEQLENS_K, device_id)
 
 
 def graph_id_entry(_call: Call, graph_id: int) -> dict[str, str]:
@@ -89,9 +106,9 @@ def graph_id_entry(_call: Call, graph_id: int) -> dict[str, str]:
     return {"gpu_graph_id": str(graph_id)}
 
 
-def _cuda_session(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
+def _cuda_session(graph: Path, session_options: ort.SessionOptions, device_id: int) -> ort.InferenceSession:
     """Without capture when ONNX Runtime refuses it, which it does if it left a node to the CPU."""
-    options = {"arena_extend_strategy": "kSameAsRequested"}
+    options = {"arena_extend_strategy": "kSameAsRequested", "device_id": str(device_id)}
     try:
         return _session(graph, session_options, _CUDA, {**options, "enable_cuda_graph": "1"})
     except Fail as error:

@@ -40,7 +40,8 @@ SessionMaker = Callable[[Path, ort.SessionOptions], ort.InferenceSession]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """``make`` builds a session that runs on the provider alone; ``memory`` is where cache and inputs lie.
+    """``make`` builds a session that runs on the provider alone; ``memory`` is where cache and inputs lie, on CUDA's
+    GPU ``device_id``.
 
     ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from the call and
     the CUDA graph's id: one number from 1 on per (first slot, rows) of decode calls, SKIP_CAPTURE for prefill, whose
@@ -52,6 +53,7 @@ class Provider:
     make: SessionMaker
     run_entries: Callable[[Call, int], dict[str, str]]
     position_input: str = graph_io.WRITE_INDICES
+    device_id: int = 0
 
 
 SKIP_CAPTURE = -1
@@ -141,25 +143,27 @@ class OrtRunner:
         del self._session
 
     def _bound(self, call: Call, arena: DeviceArena, total: NDArray[np.int32]) -> ort.IOBinding:
-        binding, memory, position = self._session.io_binding(), self._provider.memory, self._limits.position_input
+        binding, position = self._session.io_binding(), self._limits.position_input
+        memory, device_id = self._provider.memory, self._provider.device_id
         small: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
             graph_io.INPUT_IDS: (np.dtype(np.int64), (call.num_rows, call.num_tokens)),
             position: (POSITION_DTYPES[position], (call.num_rows,)),
             graph_io.LOGITS_INDICES: (np.dtype(np.int64), (call.num_logits,)),
         }
         for name, (dtype, shape) in small.items():
-            binding.bind_input(name, memory, 0, dtype, shape, call.addresses[name])
+            binding.bind_input(name, memory, device_id, dtype, shape, call.addresses[name])
         if position == graph_io.SEQLENS_K:
             binding.bind_input(graph_io.TOTAL_SEQUENCE_LENGTH, "cpu", 0, np.int32, (), total.ctypes.data)
         logits = (call.num_logits, self._shape.vocab_size)
-        binding.bind_output(graph_io.LOGITS, memory, 0, np.float32, logits, call.addresses[graph_io.LOGITS])
+        address = call.addresses[graph_io.LOGITS]
+        binding.bind_output(graph_io.LOGITS, memory, device_id, np.float32, logits, address)
         self._bind_cache(binding, call, arena)
         return binding
 
     def _bind_cache(self, binding: ort.IOBinding, call: Call, arena: DeviceArena) -> None:
-        memory = self._provider.memory
+        memory, device_id = self._provider.memory, self._provider.device_id
         cache = (call.num_rows, self._shape.num_kv_heads, self._limits.capacity, self._shape.head_dim)
         for block, (past, present) in enumerate(graph_io.cache_names(self._shape.num_layers)):
             address = arena.address(block, call.first_slot)
-            binding.bind_input(past, memory, 0, self._cache_type.onnx_number, cache, address)
-            binding.bind_output(present, memory, 0, self._cache_type.onnx_number, cache, address)
+            binding.bind_input(past, memory, device_id, self._cache_type.onnx_number, cache, address)
+            binding.bind_output(present, memory, device_id, self._cache_type.onnx_number, cache, address)

@@ -195,7 +195,7 @@ def test_a_plan_of_other_weights_never_serves(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(
         sys.modules, "runtime.session.gpu.cuda_device", SimpleNamespace(CudaDevice=lambda _index: plan.device)
     )
-    gpu = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+    gpu = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
     choice = BackendChoice(Backend.TENSORRT_RTX, (), gpu, read_sidecar(package.root, "sm89"))
     kv = plan_gpu_cache(package, choice, KVWishes())
     build = gpu_session_factory(package, choice, kv, self_test=True, threads=1)

@@ -155,16 +155,21 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
 
 def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the backend's choice to a session that passed the self-test, with captured steps."""
-    package, device, made = write_package(tmp_path / "tiny", with_trt=False), HostDevice(), list[HostCudaSession]()
+    package, device, made = (
+        write_package(tmp_path / "tiny", with_trt=False),
+        HostDevice(ordinal=1),
+        list[HostCudaSession](),
+    )
 
-    def make(path: Path, options: ort.SessionOptions) -> Any:
+    def make(path: Path, options: ort.SessionOptions, device_id: int) -> Any:
+        assert device_id == device.ordinal
         made.append(HostCudaSession(path, options, device))
         return made[0]
 
-    memory = SimpleNamespace(CudaDevice=lambda _index: device)
+    memory = SimpleNamespace(CudaDevice=lambda _uuid: device)
     monkeypatch.setitem(sys.modules, "runtime.session.gpu.cuda_device", memory)
     monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
-    choice = BackendChoice(Backend.CUDA, ("asked for",), Gpu(0, "RTX 4090", "8.9", 2**34, 2**34, "595.10"))
+    choice = BackendChoice(Backend.CUDA, ("asked for",), Gpu(0, "GPU-00000", "RTX 4090", "8.9", 2**34, 2**34, "595.10"))
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
@@ -215,7 +220,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
 
 
 def test_tensorrt_is_asked_for_capture_and_to_keep_what_it_compiles(fake: type[FakeSession], tmp_path: Path) -> None:
-    provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
+    provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path, device_id=2)
     provider.make(Path("model.onnx"), ort.SessionOptions())
     profiles = profile_options("trt_profile", SHAPE, CAPACITY, 4, 16)
     assert fake.asked == [
@@ -226,6 +231,7 @@ def test_tensorrt_is_asked_for_capture_and_to_keep_what_it_compiles(fake: type[F
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": str(tmp_path),
             "trt_cuda_graph_enable": "1",
+            "device_id": "2",
         }
     ]
 

@@ -1,0 +1,69 @@
+"""Marks each call of a session for NVIDIA's profilers: prefill, decode and copy, in the domain ``powertrain``.
+
+A range lasts as long as the call, and its payload is the number of rows (of tokens, for a prefill). Knows the package
+``nvtx`` and the device seam; changes nothing about a call.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from runtime.errors import BackendError
+from runtime.install import install_line
+from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+
+
+def marking(build: Callable[[], Session]) -> Callable[[], Session]:
+    """A function that builds the same session, marked. Raises BackendError at once where ``nvtx`` is missing."""
+    try:
+        nvtx: Any = importlib.import_module("nvtx")
+    except ImportError as error:
+        raise BackendError(f"nvtx is on but the package nvtx is missing: {install_line('nvtx', 'nvtx')}") from error
+    return lambda: NvtxSession(build(), nvtx.get_domain("powertrain"))
+
+
+class NvtxSession:
+    """``runtime.session.session.Session`` around another one. ``domain`` is one of ``nvtx``."""
+
+    def __init__(self, inner: Session, domain: Any) -> None:  # noqa: ANN401 - nvtx has no types
+        self._inner, self._domain = inner, domain
+
+    @property
+    def info(self) -> SessionInfo:
+        """The inner session's."""
+        return self._inner.info
+
+    @property
+    def run_ns(self) -> int:
+        """The inner session's."""
+        return self._inner.run_ns
+
+    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
+        """See ``Session.prefill``."""
+        with self._range("prefill", len(token_ids)):
+            return self._inner.prefill(slot, token_ids, start, num_logits)
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        """See ``Session.decode``."""
+        with self._range("decode", len(token_ids)):
+            return self._inner.decode(first_slot, token_ids, positions)
+
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        """See ``Session.copy_slot``."""
+        with self._range("copy", num_tokens - start):
+            self._inner.copy_slot(source, target, num_tokens, start)
+
+    def close(self) -> None:
+        """See ``Session.close``."""
+        self._inner.close()
+
+    @contextmanager
+    def _range(self, name: str, rows: int) -> Iterator[None]:
+        self._domain.push_range(message=name, payload=rows)
+        try:
+            yield
+        finally:
+            self._domain.pop_range()
