@@ -15,9 +15,10 @@ from pathlib import Path
 
 from runtime.errors import PlanError
 from runtime.package import plan_sidecar as sidecars
-from runtime.package.graph_profiles import max_prefill_logits
+from runtime.package.graph_profiles import max_prefill_logits, slot_rows
 from runtime.package.manifest import Package, load_package, sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar
+from runtime.session.kv_budget import MIN_SLOT_TOKENS
 
 from export.folder_lock import exclusive
 from export.plan.builder import build_plan
@@ -71,11 +72,27 @@ def wanted_key(package: Package, target: Target, settings: PlanSettings) -> Plan
         hardware_compatibility=settings.hardware_compatibility,
         graph_sha256=sidecars.graph_digests(package),
         max_slots=settings.max_slots,
+        max_model_len=_max_model_len(package, settings.max_model_len),
         prefill_tokens=settings.prefill_tokens,
         max_logits=max_prefill_logits(settings.prefill_tokens),
         optimization_level=settings.optimization_level,
         workspace_bytes=settings.workspace_bytes,
     )
+
+
+def _max_model_len(package: Package, wanted: int | None) -> int:
+    """The plan's slot length in tokens. Raises PlanError unless the package's graph goes as far."""
+    longest = package.manifest.max_model_len
+    if wanted is None:
+        return longest
+    if wanted > longest:
+        raise PlanError(
+            f"--max-model-len {wanted} is more than the {longest} tokens that the package was exported for; "
+            f"{sidecars.longer_export(package, wanted)}"
+        )
+    if wanted < MIN_SLOT_TOKENS:
+        raise PlanError(f"--max-model-len {wanted} is too short; choose {MIN_SLOT_TOKENS} to {longest}")
+    return wanted
 
 
 def rebuild_reasons(root: Path, key: PlanKey) -> list[str]:
@@ -92,7 +109,9 @@ def _build(
     package: Package, key: PlanKey, target: Target, settings: PlanSettings, on_fraction: OnFraction
 ) -> PlanSidecar:
     root, graph = package.root, package.manifest.graphs[sidecars.TRT_GRAPH]
-    built = build_plan(package.path(graph.path), target, settings, on_fraction)
+    built = build_plan(
+        package.path(graph.path), slot_rows(key.max_model_len), target, settings, on_fraction
+    )
     path = sidecars.plan_path(root, target.name)
     temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
     try:
@@ -106,6 +125,7 @@ def _build(
             precision=graph.precision,
             capacity=built.facts.cache_shape[1],
             plan_bytes=len(built.data),
+            scratch_bytes=built.scratch_bytes,
             plan_sha256=sha256_of_file(temporary),
             driver=target.driver,
             build_seconds=built.build_seconds,

@@ -5,6 +5,7 @@ Pure numbers; knows neither arrays nor the graph. ``available_memory_bytes`` is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,23 +19,36 @@ MIN_SLOT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class KVPlan:
-    """The cache's final dimensions. ``total_bytes`` = slots x length x bytes per token."""
+    """The cache's final dimensions. ``total_bytes`` = slots x rows x bytes per token.
+
+    A sequence may fill ``slot_tokens`` of a slot's rows in memory; there are ``slot_rows`` of them where that is more.
+    ``budget_note`` says how the budget came about.
+    """
 
     num_slots: int
     slot_tokens: int
     bytes_per_token: int
     budget_bytes: int
+    slot_rows: int = 0
+    budget_note: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows of a slot in memory."""
+        return max(self.slot_rows, self.slot_tokens)
 
     @property
     def total_bytes(self) -> int:
         """Bytes of a cache filled to the last row."""
-        return self.num_slots * self.slot_tokens * self.bytes_per_token
+        return self.num_slots * self.rows * self.bytes_per_token
 
     def explain(self) -> str:
         """One line of arithmetic for the log."""
+        used = f" ({self.slot_tokens} in use)" if self.slot_tokens < self.rows else ""
+        note = f": {self.budget_note}" if self.budget_note else ""
         return (
-            f"kv cache: {self.num_slots} slots x {self.slot_tokens} tokens x {self.bytes_per_token:,} bytes/token "
-            f"= {self.total_bytes / 2**30:.2f} GiB of a budget of {self.budget_bytes / 2**30:.2f} GiB"
+            f"kv cache: {self.num_slots} slots x {self.rows} tokens{used} x {self.bytes_per_token:,} bytes/token "
+            f"= {self.total_bytes / 2**30:.2f} GiB of a budget of {self.budget_bytes / 2**30:.2f} GiB{note}"
         )
 
 
@@ -55,11 +69,19 @@ class KVWishes:
     budget_is_asked: bool = False
 
 
-def plan_kv_cache(bytes_per_token: int, budget_bytes: int, wishes: KVWishes, *, model_len: int) -> KVPlan:
+def plan_kv_cache(
+    bytes_per_token: int,
+    budget_bytes: int,
+    wishes: KVWishes,
+    *,
+    model_len: int,
+    budget_note: str = "",
+    shortening: Callable[[int], str] = "max_model_len {}".format,
+) -> KVPlan:
     """Fit slots into the budget: the wanted number at full length, by default as many as fit of ``DEFAULT_SLOTS``.
 
     Only where nothing at all was asked for, a machine that is short of memory gets one slot of less than ``model_len``.
-    Raises KVBudgetError with the numbers.
+    ``shortening`` names what gives slots of so many tokens. Raises KVBudgetError with the numbers.
     """
     asked = wishes.slot_tokens
     if asked is not None and not MIN_SLOT_TOKENS <= asked <= model_len:
@@ -72,20 +94,26 @@ def plan_kv_cache(bytes_per_token: int, budget_bytes: int, wishes: KVWishes, *, 
     if wishes == KVWishes() and not slots:
         slots, length = 1, budget_bytes // bytes_per_token
     if not 1 <= slots <= budget_bytes // (bytes_per_token * max(1, length)) or length < MIN_SLOT_TOKENS:
-        raise KVBudgetError(_refusal(bytes_per_token, budget_bytes, max(1, slots), max(length, MIN_SLOT_TOKENS)))
-    return KVPlan(num_slots=slots, slot_tokens=length, bytes_per_token=bytes_per_token, budget_bytes=budget_bytes)
+        wanted = KVPlan(
+            max(1, slots), max(length, MIN_SLOT_TOKENS), bytes_per_token, budget_bytes, budget_note=budget_note
+        )
+        raise KVBudgetError(_refusal(wanted, shortening))
+    return KVPlan(slots, length, bytes_per_token, budget_bytes, budget_note=budget_note)
 
 
-def _refusal(bytes_per_token: int, budget_bytes: int, num_slots: int, slot_tokens: int) -> str:
+def _refusal(wanted: KVPlan, shortening: Callable[[int], str]) -> str:
     """The arithmetic of what does not fit, and what would."""
-    needed = num_slots * slot_tokens * bytes_per_token
+    num_slots, slot_tokens = wanted.num_slots, wanted.slot_tokens
+    bytes_per_token, budget_bytes = wanted.bytes_per_token, wanted.budget_bytes
+    needed = wanted.total_bytes
+    note = f" ({wanted.budget_note})" if wanted.budget_note else ""
     fitting, shorter = budget_bytes // (bytes_per_token * slot_tokens), budget_bytes // (bytes_per_token * num_slots)
     ways = [f"num_slots {fitting}"] if fitting else []
-    ways += [f"max_model_len {shorter}"] if shorter >= MIN_SLOT_TOKENS else []
+    ways += [shortening(shorter)] if shorter >= MIN_SLOT_TOKENS else []
     fits = f"; {' or '.join(ways)} would fit" if ways else ""
     return (
         f"a kv cache of {num_slots} slots x {slot_tokens} tokens x {bytes_per_token:,} bytes/token needs {needed:,} "
-        f"bytes, the budget is {budget_bytes:,}{fits}; or raise the budget with kv_cache_bytes"
+        f"bytes, the budget is {budget_bytes:,}{note}{fits}; or raise the budget with kv_cache_bytes"
     )
 
 

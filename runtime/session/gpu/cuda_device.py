@@ -31,18 +31,21 @@ def _text(raw: bytes | str) -> str:
 
 
 class CudaRecording:
-    """An instantiated CUDA graph."""
+    """An instantiated CUDA graph. ``open_ones`` is the device's list of those that it must destroy."""
 
-    def __init__(self, executable: Any, stream: Any) -> None:  # noqa: ANN401 - handles are opaque
-        self._executable, self._stream = executable, stream
+    def __init__(self, executable: Any, stream: Any, open_ones: list[CudaRecording]) -> None:  # noqa: ANN401 - opaque
+        self._executable, self._stream, self._open_ones = executable, stream, open_ones
+        open_ones.append(self)
 
     def launch(self) -> None:
         """Queue the graph."""
         _checked(cudart.cudaGraphLaunch(self._executable, self._stream), "launching a recorded step")
 
     def close(self) -> None:
-        """Destroy the graph."""
-        cudart.cudaGraphExecDestroy(self._executable)
+        """See ``Recording.close``. Destroys the graph."""
+        if self in self._open_ones:
+            self._open_ones.remove(self)
+            cudart.cudaGraphExecDestroy(self._executable)
 
 
 class CudaDevice:
@@ -106,8 +109,7 @@ class CudaDevice:
         graph = _checked(ended, "recording a step")
         executable = _checked(cudart.cudaGraphInstantiate(graph, 0), "preparing a recorded step")
         cudart.cudaGraphDestroy(graph)
-        self._recordings.append(CudaRecording(executable, self._stream))
-        return self._recordings[-1]
+        return CudaRecording(executable, self._stream, self._recordings)
 
     def synchronize(self) -> None:
         """See ``Device.synchronize``."""
@@ -116,7 +118,7 @@ class CudaDevice:
     def close(self) -> None:
         """Free everything; what fails here has failed before and was reported then."""
         cudart.cudaStreamSynchronize(self._stream)
-        for recording in self._recordings:
+        for recording in [*self._recordings]:
             recording.close()
         for address in self._addresses:
             cudart.cudaFree(address)

@@ -21,7 +21,7 @@ from export.graph.decoder import emit_decoder
 from export.graph.trt.dialect import OPSET, TrtDialect
 from export.graph.trt.weights import pack_int4, quantize_for
 from export.graph.writer import GraphWriter
-from runtime.package.graph_profiles import fixed_capacity
+from runtime.package.graph_profiles import slot_rows
 from tests.export.random_checkpoint import (
     ARCHITECTURES,
     CAPACITY,
@@ -169,4 +169,4 @@ def test_plan_and_capacity_of_a_package() -> None:
     mixed = PrecisionPlan(WeightFormat(), "float32", {"layers.0.down": WeightFormat(8, 64)})
     assert trt_plan(mixed).float_type == "float16"
     assert trt_plan(PrecisionPlan(WeightFormat(4, 32), "bfloat16")).float_type == "bfloat16"
-    assert [fixed_capacity(length) for length in (8192, 4096, 1000, 50)] == [4096, 4096, 960, 50]
+    assert [slot_rows(length) for length in (8192, 1000, 960, 50)] == [8192, 1024, 960, 64]

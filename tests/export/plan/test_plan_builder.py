@@ -44,7 +44,7 @@ def library() -> Library:
 
 
 def build(path: Path, library: Library, sm: str = "sm89", settings: PlanSettings = SETTINGS) -> BuiltPlan:
-    return build_plan(path, Target(sm, sm, library), settings, lambda _fraction: None)
+    return build_plan(path, CAPACITY, Target(sm, sm, library), settings, lambda _fraction: None)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -177,7 +177,7 @@ def test_settings_that_the_cache_cannot_hold_are_refused(library: Library, tmp_p
 def test_a_build_reports_progress_to_the_end(library: Library, tmp_path: Path) -> None:
     seen: list[float] = []
     path = write_trt(ARCHITECTURES["llama"], tmp_path, "fp16")
-    build_plan(path, Target("sm89", "sm89", library), SETTINGS, seen.append)
+    build_plan(path, CAPACITY, Target("sm89", "sm89", library), SETTINGS, seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len({round(fraction, 1) for fraction in seen}) >= 4
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path) -> None:
         "from export.plan.settings import PlanSettings;"
         "target = Target('sm89', 'sm89', load_library('tensorrt_rtx'));"
         "report = lambda fraction: print('step', flush=True);"
-        "build_plan(Path(sys.argv[1]), target, PlanSettings(prefill_tokens=64), report)"
+        "build_plan(Path(sys.argv[1]), 256, target, PlanSettings(prefill_tokens=64), report)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

@@ -13,7 +13,7 @@ from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.manifest import Package, sha256_of_file
-from runtime.package.plan_sidecar import PlanKey, PlanSidecar, graph_digests, write_sidecar
+from runtime.package.plan_sidecar import SCHEMA_VERSION, PlanKey, PlanSidecar, graph_digests, write_sidecar
 from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
 
@@ -46,17 +46,19 @@ def add_plan(package: Package, name: str, library: str, version: str, capability
         hardware_compatibility="none",
         graph_sha256=graph_digests(package),
         max_slots=4,
+        max_model_len=64,
         prefill_tokens=32,
         max_logits=16,
         optimization_level=3,
         workspace_bytes=0,
     )
     sidecar = PlanSidecar(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         key=key,
         precision={},
         capacity=64,
         plan_bytes=path.stat().st_size,
+        scratch_bytes=1000,
         plan_sha256=sha256_of_file(path),
         driver="",
         build_seconds=1.0,

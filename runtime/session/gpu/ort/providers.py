@@ -76,7 +76,7 @@ def tensorrt_rtx_provider(
             "cuda_graph_annotation_id": str(graph_id),
         }
 
-    return Provider("ort-tensorrt-rtx", "cuda", make, entries)
+    return Provider("ort-tensorrt-rtx", "cuda", make, entries, compiles_per_shape=True)
 
 
 def cuda_provider() -> Provider:

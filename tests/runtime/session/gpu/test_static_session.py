@@ -26,7 +26,7 @@ from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.host_cuda_session import HostCudaSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError
+from tests.host_tensorrt import HostContext, HostCudaEngine, HostDevice, HostError, HostPlan
 from tests.runtime.engine_driver import request
 
 SPEC = ARCHITECTURES["llama"]
@@ -50,7 +50,7 @@ def trt_session(
     graph: Path, *, records: bool = True, prefill_tokens: int = 16
 ) -> tuple[StaticSession, HostCudaEngine, HostDevice]:
     device, plan = HostDevice(), HostCudaEngine(graph, num_slots=SLOTS, prefill_tokens=prefill_tokens)
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=records)
+    runner = TrtRunner(HostPlan(plan, device, compiles_per_shape=not records), device, SHAPE)
     return StaticSession("tensorrt", runner, device, SHAPE, SLOTS), plan, device
 
 
@@ -204,7 +204,7 @@ def test_only_the_wanted_rows_of_logits_come_back(session: StaticSession) -> Non
     session.prefill(1, np.array([5, 6, 7]), 0, 0)
     session.decode(0, np.array([1, 2]), np.array([14, 3]))
     session.decode(1, np.array([1]), np.array([4]))
-    assert device.downloaded_bytes == [count * row_bytes for count in (3, 1, 2, 1)]
+    assert device.downloaded_bytes == [count * row_bytes for count in (3, 2, 1)]  # none for none
 
 
 def test_copied_slots_hold_their_rows(graphs: dict[str, Path], session: Session) -> None:
@@ -245,14 +245,14 @@ def test_more_logits_than_the_plan_gives_at_once_are_run_in_pieces(graphs: dict[
 
 def test_more_slots_than_the_plan_has_are_refused(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"], num_slots=2)
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+    runner = TrtRunner(HostPlan(plan, device), device, SHAPE)
     with pytest.raises(DeviceError, match="4 slots were asked for, the plan was built for 2"):
         StaticSession("tensorrt", runner, device, SHAPE, 4)
 
 
 def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"])
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+    runner = TrtRunner(HostPlan(plan, device), device, SHAPE)
     arena = DeviceArena(device, SHAPE, SLOTS, CAPACITY, 4)
     call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=3, num_logits=2, total_tokens=3, addresses={})
     with pytest.raises(DeviceError, match=r"refused shape \[2, 3\] for 'input_ids'"):
@@ -262,14 +262,14 @@ def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> Non
 def test_a_plan_without_aliases_is_refused(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"], aliases=False)
     with pytest.raises(DeviceError, match=r"does not update 'past_key_values\.0\.key' in place"):
-        TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+        TrtRunner(HostPlan(plan, device), device, SHAPE)
 
 
 def test_a_plan_of_another_model_is_refused(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"])
     other = model_shape(replace(SPEC, num_layers=3))
     with pytest.raises(DeviceError, match=r"differ from the package's by 'past_key_values\.2\.key'"):
-        TrtRunner(plan, lambda: plan.create_execution_context(device), device, other, records_decode=False)
+        TrtRunner(HostPlan(plan, device), device, other)
 
 
 class TestTheDoubleIsStrict:
