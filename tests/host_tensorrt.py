@@ -392,7 +392,7 @@ class HostContext:
         if memory % ALIGNMENT_BYTES:
             raise HostError("scratch memory is not aligned")
         if size < self.plan.device_memory_size_v2:
-            raise HostError(f"scratch memory of {size} bytes is too small, {self.plan.device_memory_size_v2} are needed")
+            raise HostError(f"scratch memory of {size} bytes, {self.plan.device_memory_size_v2} are needed")
         self.device.view(memory, size)
         self.scratch = (memory, memory + size)
 

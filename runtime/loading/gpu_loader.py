@@ -18,7 +18,7 @@ from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.self_test import check_against_cpu
 from runtime.package import dtypes
-from runtime.package.graph_profiles import max_prefill_logits, slot_rows
+from runtime.package.graph_profiles import SLOT_STEP, max_prefill_logits
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.package.plan_sidecar import TRT_GRAPH, PlanFile, longer_export, rebuild_command
 from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
@@ -26,14 +26,14 @@ from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.trt.session import open_trt_session
-from runtime.session.kv_budget import KVPlan, KVWishes, kv_bytes_per_token, plan_kv_cache
+from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
 _PREFILL_TOKENS = 512
 """Prompt tokens per call of ONNX Runtime's GPU providers; those of TensorRT compile for it."""
 _KV_SHARE = 0.8
-"""Share of the GPU memory that is free beside weights, scratch and staging; the rest is for CUDA and its kernels, and for
-other processes."""
+"""Share of the GPU memory that is free beside weights, scratch and logits; the rest is for CUDA, kernels, recorded
+steps and other processes."""
 
 
 def plan_gpu_cache(
@@ -49,27 +49,24 @@ def plan_gpu_cache(
     Raises KVBudgetError with the arithmetic, or BackendError for what the plan was not built for.
     """
     graph, plan = package.manifest.graphs[_graph_key(choice.backend)], choice.plan
-    longest = package.manifest.max_model_len if plan is None else plan.sidecar.key.max_model_len
-    tokens = wishes.slot_tokens or longest
+    longest, form = package.manifest.max_model_len, SlotForm(row_step=SLOT_STEP)
     if plan is not None:
+        longest = plan.sidecar.key.max_model_len
+        form = replace(form, fixed_rows=plan.sidecar.capacity, shortening=partial(_shorter_plan, plan))
         _check_plan(package, plan, wishes)
     budget, note = kv_cache_bytes, ""
     if budget is None:
         budget, note = _budget(package, choice, wishes, kv_cache_share or _KV_SHARE)
-    in_rows = wishes
-    if plan is not None or wishes.slot_tokens is not None:
-        in_rows = replace(wishes, slot_tokens=slot_rows(tokens if plan is None else longest))
     planned = plan_kv_cache(
         kv_bytes_per_token(package.manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize),
         budget,
-        in_rows,
-        model_len=slot_rows(longest),
+        wishes,
+        model_len=longest,
         budget_note=note,
-        shortening="max_model_len {}".format if plan is None else partial(_shorter_plan, plan),
+        form=form,
     )
     most = planned.num_slots if plan is None else plan.sidecar.key.max_slots
-    rows = planned.slot_tokens
-    return replace(planned, num_slots=min(planned.num_slots, most), slot_tokens=min(tokens, rows), slot_rows=rows)
+    return replace(planned, num_slots=min(planned.num_slots, most))
 
 
 def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: float) -> tuple[int, str]:
@@ -106,9 +103,8 @@ def _check_plan(package: Package, plan: PlanFile, wishes: KVWishes) -> None:
     raise BackendError(f"the plan's slots have {key.max_model_len} tokens, {asked} were asked for; {way}")
 
 
-def _shorter_plan(plan: PlanFile, max_model_len: int) -> str:
-    """What gives shorter slots where a plan fixes them: the end of a KVBudgetError's sentence."""
-    rows = max_model_len // slot_rows(1) * slot_rows(1) or max_model_len
+def _shorter_plan(plan: PlanFile, rows: int) -> str:
+    """What gives slots of fewer rows where a plan fixes them; part of a KVBudgetError's sentence."""
     key = plan.sidecar.key
     key = msgspec.structs.replace(key, max_model_len=rows, prefill_tokens=min(rows, key.prefill_tokens))
     return f"a plan with slots of {rows} tokens ('{rebuild_command(plan.path.parent.parent, key.target, key)}')"

@@ -10,12 +10,13 @@ Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 MAX_LOGITS = 16
 """Rows of logits that one prefill call can give: a prompt needs one, checking a drafted continuation a few more."""
 
-_SLOT_STEP = 64  # keeps every slot at an address that CUDA kernels can load from in full width
+SLOT_STEP = 64
+"""Rows of a slot come in multiples of it, which keeps every slot where CUDA kernels can load in full width."""
 
 
 def slot_rows(max_model_len: int) -> int:
     """Rows of a cache slot in GPU memory that holds ``max_model_len`` tokens: the next multiple of 64."""
-    return -(-max_model_len // _SLOT_STEP) * _SLOT_STEP
+    return -(-max_model_len // SLOT_STEP) * SLOT_STEP
 
 
 def profile_shapes(max_slots: int, prefill_tokens: int, cache_shapes: dict[str, tuple[int, int, int]]) -> list[Shapes]:

@@ -32,8 +32,8 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Everything that decides whether a built plan is the wanted one.
 
     ``library`` is ``tensorrt`` or ``tensorrt_rtx``; ``compute_capability`` such as ``8.9``; ``graph_sha256`` maps the
-    package's graph files to their digests. A cache slot holds ``max_model_len`` tokens. The profiles are decode (1..max_slots rows of one token) and prefill (one
-    row of 1..prefill_tokens tokens with 1..max_logits rows of logits).
+    package's graph files to their digests. A cache slot holds ``max_model_len`` tokens. The profiles are decode
+    (1..max_slots rows of one token) and prefill (one row of 1..prefill_tokens tokens with 1..max_logits of logits).
     """
 
     library: Name

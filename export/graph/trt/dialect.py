@@ -1,11 +1,11 @@
 """The ``trt`` dialect: standard operators of opset 24 in the forms that TensorRT compiles to fused kernels.
 
-Inputs and outputs are those of ``runtime.package.graph_io`` for a cache whose slots are all of one length. What is avoided, and why, as
-seen with the parser of TensorRT for RTX 1.7.1: ``Attention``'s ``is_causal`` becomes an upper-left mask, with which a
-decoded token sees only the first key; its ``nonpad_kv_seqlen`` input is dropped without a word; ``softcap`` is
-refused; contributed attention and ``MatMulNBits`` parse but need plugins that the library does not carry. So the mask
-is a boolean tensor made from absolute positions, and a softcapped attention is spelled out. A float32 graph of this
-dialect runs on ONNX Runtime's CPU provider, which is how its meaning is tested. Knows no order of layers.
+Inputs and outputs are those of ``runtime.package.graph_io``. What is avoided, and why, as seen with the parser of
+TensorRT for RTX 1.7.1: ``Attention``'s ``is_causal`` becomes an upper-left mask, with which a decoded token sees only
+the first key; its ``nonpad_kv_seqlen`` input is dropped without a word; ``softcap`` is refused; contributed attention
+and ``MatMulNBits`` parse but need plugins that the library does not carry. So the mask is a boolean tensor made from
+absolute positions, and a softcapped attention is spelled out. A float32 graph of this dialect runs on ONNX Runtime's
+CPU provider, which is how its meaning is tested. Knows no order of layers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ OPSET = 24
 class TrtDialect:
     """Emits into a GraphWriter. ``weight_bytes`` and ``formats`` are what the manifest records about the result.
 
-    ``max_model_len`` bounds the length of a cache slot, which is symbolic in the graph: tables of positions go up to
-    the next ``slot_rows`` of it. The embedding's table stays in floating point: TensorRT keeps no int8 table packed that it gathers from; a tied head gets its own matrix in the
-    plan's format, since every decode step reads all of it.
+    ``max_model_len`` bounds the length of a cache slot, which is symbolic in the graph: tables of positions have the
+    rows of the longest slot. The embedding's table stays in floating point: TensorRT keeps no int8 table packed that it
+    gathers from; a tied head gets its own matrix in the plan's format, since every decode step reads all of it.
     """
 
     def __init__(self, spec: DecoderSpec, writer: GraphWriter, plan: PrecisionPlan, max_model_len: int) -> None:

@@ -42,9 +42,11 @@ class _DecodeStep:
 
     def close(self) -> None:
         """The recording before what it was recorded from."""
-        if self.recording is not None:
-            self.recording.close()
-        self.run.close()
+        try:
+            if self.recording is not None:
+                self.recording.close()
+        finally:
+            self.run.close()
 
 
 class StaticSession:
@@ -60,6 +62,7 @@ class StaticSession:
         device: Device,
         shape: ModelShape,
         num_slots: int,
+        *,
         max_model_len: int | None = None,
     ) -> None:
         limits = runner.limits
@@ -212,7 +215,7 @@ class StaticSession:
                 self._info.backend,
                 num_rows,
                 first_slot,
-                refusal,
+                str(refusal),  # a handler may keep what it is given, and an error keeps contexts through its traceback
             )
             return None
 

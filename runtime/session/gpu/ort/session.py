@@ -41,7 +41,7 @@ def open_ort_session(
             capacity=kv.rows,
         )
         on_failure.callback(runner.close)
-        session = StaticSession(provider.backend, runner, device, shape, kv.num_slots, kv.slot_tokens)
+        session = StaticSession(provider.backend, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens)
         on_failure.pop_all()
         on_failure.callback(session.close)
         session.warm_up()

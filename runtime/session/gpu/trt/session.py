@@ -40,7 +40,7 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPl
         try:
             runner = TrtRunner(loaded, device, shape)
             on_failure.callback(runner.close)
-            session = StaticSession(library, runner, device, shape, kv.num_slots, kv.slot_tokens)
+            session = StaticSession(library, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens)
             on_failure.pop_all()
             on_failure.callback(session.close)
             session.warm_up()

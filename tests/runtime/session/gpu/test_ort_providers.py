@@ -168,7 +168,9 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monke
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
-    assert made[0].graph_ids == [-1] * 3 + [1] * 6 + [2]  # the script: two chunks, a prompt, six steps, a moved slot
+    warm_up = [-1, 1, 1, 2, 2, 3, 3, 4, 4]  # the longest prefill, and four to one rows from slot 0
+    script = [-1] * 3 + [3] * 6 + [5]  # two chunks, a prompt, six steps of two rows, one of the slot that was moved
+    assert made[0].graph_ids == warm_up + script
     session.close()
     assert device.closed
 
