@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,10 +152,8 @@ class StaticSession:
             total_tokens=start + piece.num_tokens,
             addresses=staging.addresses,
         )
-        begin = time.perf_counter_ns()
-        self._queue(self._runner.prepare(call, self._arena), staging, piece.num_logits)
-        self._device.synchronize()
-        self._run_ns += time.perf_counter_ns() - begin
+        with self._run():
+            self._queue(self._runner.prepare(call, self._arena), staging, piece.num_logits)
         return staging.logits[: piece.num_logits]
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
@@ -173,16 +172,24 @@ class StaticSession:
             total_tokens=self._limits.capacity,
             addresses=staging.addresses,
         )
-        begin = time.perf_counter_ns()
-        self._queue_decode(call)
-        self._device.synchronize()
-        self._run_ns += time.perf_counter_ns() - begin
+        with self._run():
+            self._queue_decode(call)
         return staging.logits[:count]
 
     def _check_room(self, num_tokens: int) -> None:
         """Raise DeviceError rather than let a graph write rows of the next slot, which nobody would notice."""
         if num_tokens > self._limits.capacity:
             raise DeviceError(f"a slot holds {self._limits.capacity} tokens, row {num_tokens} was to be written")
+
+    @contextmanager
+    def _run(self) -> Iterator[None]:
+        """Wait for what is queued inside, also after a failure: the next call writes the inputs that it may read."""
+        begin = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._device.synchronize()
+            self._run_ns += time.perf_counter_ns() - begin
 
     def _queue_decode(self, call: Call) -> None:
         key = (call.first_slot, call.num_rows)

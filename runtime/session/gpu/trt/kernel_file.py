@@ -30,15 +30,18 @@ class KernelFile:
             handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return b""
-        except OSError as error:
+        except OSError as error:  # of a link it says that there are too many of them
             _LOG.info("%s is not used: %s", self.path.name, error.strerror)
             return b""
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-                _LOG.info("%s is not used: it is no file of at most %s bytes", self.path.name, f"{MAX_BYTES:,}")
-                return b""
-            return file.read(MAX_BYTES)
+        try:
+            status = os.fstat(handle)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+                with os.fdopen(handle, "rb", closefd=False) as file:
+                    return file.read(MAX_BYTES)
+            _LOG.info("%s is not used: it is no file of at most %s bytes", self.path.name, f"{MAX_BYTES:,}")
+            return b""
+        finally:
+            os.close(handle)
 
     def write(self, compiled: memoryview) -> None:
         """Put ``compiled`` in the file's place at once; a reader sees the old bytes or the new ones."""

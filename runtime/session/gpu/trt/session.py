@@ -60,7 +60,7 @@ def _needs(plan: PlanFile, shape: ModelShape, kv: KVPlan, scratch_bytes: int) ->
         "plan": plan.sidecar.plan_bytes,
         "scratch": scratch_bytes,
         "logits": logits_bytes(kv.num_slots, plan.sidecar.key.max_logits, shape.vocab_size),
-        f"{kv.num_slots} slots of {kv.rows} tokens": kv.total_bytes,
+        f"cache ({kv.num_slots} slots of {kv.rows} tokens)": kv.total_bytes,
     }
     terms = " + ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
     return f"{terms} = {sum(parts.values()) / 2**30:.2f} GiB"

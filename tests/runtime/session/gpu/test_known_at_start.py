@@ -192,7 +192,6 @@ def test_a_first_run_that_failed_is_no_ground_for_a_recording(graphs: dict[str, 
     engine.refused = {"execute_async_v3"}
     with pytest.raises(DeviceError, match="refused to run"):
         session.decode(0, TEXT[:1], np.array([0]))
-    device.synchronize()
     engine.refused = set()
     for position in range(3):
         session.decode(0, TEXT[:1], np.array([position]))
@@ -272,7 +271,7 @@ def test_what_the_library_refuses_in_a_run_is_its_error_alone(
     for _ in range(2):  # what was refused was not noted as set
         with pytest.raises(DeviceError, match=message):
             session.prefill(0, TEXT[:3], 0, 1)
-        device.synchronize()
+        assert device.queue == []  # the next call writes the memory that an upload would still read
     engine.refused = set()
     assert session.prefill(0, TEXT[:3], 0, 1).shape == (1, SPEC.vocab_size)
 
@@ -289,13 +288,8 @@ def test_a_failure_while_closing_does_not_keep_the_rest_open(graphs: dict[str, P
     device.queue.append(lambda: None)  # so that recordings are closed too early
     with pytest.raises(HostError) as failed:
         session.close()
-    reasons, error = list[str](), failed.value.__context__
-    while error is not None:
-        reasons.append(str(error))
-        error = error.__context__
     assert len(plan.saves) == 1
     assert str(failed.value) == "the device was closed with work in the stream"
-    assert reasons.count("a recording was closed with work in the stream") == SLOTS
 
 
 def test_a_session_may_use_less_of_its_slots(graphs: dict[str, Path]) -> None:
