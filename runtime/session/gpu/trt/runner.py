@@ -149,10 +149,15 @@ class TrtRunner:
         self._head_shape = (shape.num_kv_heads, self._limits.capacity, shape.head_dim)
         self._scratch_bytes = plan.engine.device_memory_size_v2
         self._scratch = device.allocate(self._scratch_bytes)
-        self._prefill = self._bound(PREFILL_PROFILE)
         num_ranges = self._limits.num_slots * (self._limits.num_slots + 1) // 2
         num_decode = 1 if plan.compiles_per_shape else min(MAX_RECORDED, num_ranges)
-        self._decode = [self._bound(DECODE_PROFILE) for _ in range(num_decode)]
+        self._all: list[_Bound] = []
+        try:
+            self._prefill = self._bound(PREFILL_PROFILE)
+            self._decode = [self._bound(DECODE_PROFILE) for _ in range(num_decode)]
+        except BaseException:
+            self._drop_contexts()
+            raise
         if plan.compiles_per_shape:
             tokens, logits = prefill_buckets(self._limits.prefill_tokens), (1, self._limits.max_logits)
             self._limits = replace(self._limits, prefill_buckets=tokens, logits_buckets=logits)
@@ -184,17 +189,22 @@ class TrtRunner:
     def close(self) -> None:
         """Keep the compiled kernels, drop the contexts, and then the plan."""
         self._plan.save_kernels()
-        self._decode.clear()
-        del self._prefill
+        self._drop_contexts()
         self._plan.close()
 
+    def _drop_contexts(self) -> None:
+        """Drop them even where somebody still holds a run, as the traceback of an error does."""
+        while self._all:
+            del self._all.pop().context
+
     def _bound(self, profile: int) -> _Bound:
-        context = self._plan.make_context()
-        if not context.set_optimization_profile_async(profile, self._device.stream):
+        bound = _Bound(self._plan.make_context())
+        self._all.append(bound)
+        if not bound.context.set_optimization_profile_async(profile, self._device.stream):
             raise DeviceError(f"the plan has no profile {profile}; rebuild it with 'powertrain engine'")
         self._device.synchronize()  # the switch must be over before shapes are set
-        context.set_device_memory(self._scratch, self._scratch_bytes)
-        return _Bound(context)
+        bound.context.set_device_memory(self._scratch, self._scratch_bytes)
+        return bound
 
 
 def limits_of_plan(plan: CudaEngine, shape: ModelShape) -> Limits:

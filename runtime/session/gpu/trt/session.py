@@ -35,6 +35,7 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPl
     with ExitStack() as on_failure:
         on_failure.callback(device.close)
         loaded = LoadedPlan(trt, plan)
+        on_failure.callback(loaded.close)
         needs = _needs(plan, shape, kv, loaded.engine.device_memory_size_v2)
         _LOG.info("GPU memory: %s", needs)
         try:

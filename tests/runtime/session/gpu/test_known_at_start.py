@@ -160,8 +160,10 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
     assert [(line.levelno, line.getMessage()) for line in caplog.records] == [
         (
             level,
-            f"backend tensorrt: a step of {count} rows from slot 0 runs unrecorded from now on, which is slower "
-            "(CUDA failed recording a step: cudaErrorStreamCaptureUnsupported)",
+            (
+                f"backend tensorrt: a step of {count} rows from slot 0 runs unrecorded from now on, which is slower "
+                "(CUDA failed recording a step: cudaErrorStreamCaptureUnsupported)"
+            ),
         )
         for level, count in ((logging.WARNING, 2), (logging.INFO, 3))
     ]

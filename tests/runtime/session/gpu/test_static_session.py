@@ -220,7 +220,7 @@ def test_copied_slots_hold_their_rows(graphs: dict[str, Path], session: Session)
 
 
 def test_a_decode_shape_is_recorded_once_and_replayed(graphs: dict[str, Path]) -> None:
-    session, plan, device = trt_session(graphs["trt"])
+    session, _, device = trt_session(graphs["trt"])
     session.prefill(0, np.array([1, 2, 3]), 0, 0)
     for position in range(3, 8):
         session.decode(0, np.array([4]), np.array([position]))
