@@ -160,7 +160,7 @@ def test_only_standard_operators_are_used(tmp_path: Path) -> None:
 
 def test_a_cache_longer_than_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="a cache of 257 tokens is not possible; the model supports 1 to 256"):
-        write_trt(ARCHITECTURES["llama"], tmp_path, capacity=257)
+        write_trt(ARCHITECTURES["llama"], tmp_path, max_model_len=257)
 
 
 def test_plan_and_capacity_of_a_package() -> None:

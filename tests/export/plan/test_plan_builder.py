@@ -50,7 +50,9 @@ def build(path: Path, library: Library, sm: str = "sm89", settings: PlanSettings
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_architecture_compiles_as_it_was_meant(name: str, library: Library, tmp_path: Path) -> None:
     spec = ARCHITECTURES[name]
-    built = build(write_trt(spec, tmp_path, "bf16" if name == "gemma3" else "fp16"), library)
+    # The graph is exported for longer slots than the plan gets.
+    graph = write_trt(spec, tmp_path, "bf16" if name == "gemma3" else "fp16", max_model_len=3 * CAPACITY)
+    built = build(graph, library)
     facts = built.facts
     assert len(built.data) > 1_000_000
     assert facts.cache_pairs == tuple(cache_names(2))
@@ -183,6 +185,14 @@ def test_a_build_reports_progress_to_the_end(library: Library, tmp_path: Path) -
     assert len({round(fraction, 1) for fraction in seen}) >= 4
 
 
+def test_the_scratch_memory_is_read_from_the_builders_words(library: Library) -> None:
+    logger, info = make_logger(library), library.module.ILogger.Severity.INFO
+    for line in ("Total Activation Memory: 200 bytes", "Total Activation Memory: 3000 bytes", "Total Weights: 9000"):
+        logger.log(info, line)
+    logger.log(info, "Total Activation Memory: 1000 bytes")
+    assert logger.scratch_bytes == 3000  # of the profile that needs the most
+
+
 def test_progress_elsewhere_than_a_terminal_is_a_line_per_tenth() -> None:
     out = io.StringIO()
     with shown_progress(Console(file=out), "Building sm89") as report:
@@ -211,7 +221,7 @@ def test_nested_phases_fold_into_one_fraction() -> None:
 
 def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path) -> None:
     spec = replace(WIDE, num_layers=12, layers=WIDE.layers * 6)
-    write_trt(spec, tmp_path, "int4", capacity=256)
+    write_trt(spec, tmp_path, "int4", max_model_len=256)
     script = (
         "import sys; from pathlib import Path; from export.plan.builder import build_plan;"
         "from export.plan.library import load_library; from export.plan.targets import Target;"
