@@ -28,7 +28,7 @@ EDGES = {
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
-    "export.plan": "export runtime runtime.loading runtime.package runtime.session",
+    "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.commands": "export export.checkpoint export.package export.plan export.source runtime runtime.commands"
     " runtime.package",
     "runtime": "",

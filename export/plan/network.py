@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 from runtime.errors import PlanError
 from runtime.package import graph_io
 
+from export.graph.trt.slot_length import with_slot_rows
 from export.plan.library import Library
 
 _PASS_THROUGH = {"CAST", "IDENTITY", "SHUFFLE"}
@@ -39,16 +39,10 @@ class NetworkFacts:
 def parse_graph(library: Library, network: Any, logger: Any, path: Path, capacity: int) -> None:  # noqa: ANN401
     """Parse an ONNX file with its external data into ``network``, for cache slots of ``capacity`` rows.
 
-    TensorRT takes no symbolic length of a cache, so the number is written into the graph that it parses. Raises
-    PlanError with the parser's reasons.
+    Raises PlanError with the parser's reasons.
     """
-    model = onnx.load(str(path), load_external_data=False)
-    for value in (*model.graph.input, *model.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == graph_io.CAPACITY:
-                dim.dim_value = capacity
     parser = library.module.OnnxParser(network, logger)
-    if not parser.parse(model.SerializeToString(), str(path)):
+    if not parser.parse(with_slot_rows(path, capacity), str(path)):
         first = " ".join(parser.get_error(0).desc().split()) if parser.num_errors else "no reason given"
         raise PlanError(
             f"{library.name} {library.version} cannot parse {path.name}: {first[:300]}; export the package again, "

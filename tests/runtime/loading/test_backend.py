@@ -165,7 +165,7 @@ def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> Non
     small = replace(ADA, free_bytes=10_000)
     choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((small,)))
     with pytest.raises(
-        KVBudgetError, match=r"the budget is 981 \(0\.8 x \(0\.00 GiB free - 0\.00 plan - 0\.00 scratch"
+        KVBudgetError, match=r"the budget is 982 \(0\.8 x \(0\.00 GiB free - 0\.00 plan - 0\.00 scratch"
     ):
         plan_gpu_cache(package, choice, KVWishes())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Session
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError, HostPlan
+from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError, HostPlan, HostRecording
 
 SPEC = ARCHITECTURES["llama"]
 SHAPE = model_shape(SPEC)
@@ -88,8 +90,8 @@ def test_a_slot_is_filled_to_its_last_row_and_no_further(parts: Parts, reference
         ours, theirs = (one.decode(slot, TEXT[:1], np.array([20])) for one in (parts.session, reference))
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     for call in (
-        lambda: parts.session.prefill(1, TEXT[:2], CAPACITY - 1, 1),
-        lambda: parts.session.decode(0, TEXT[:2], np.array([3, CAPACITY])),
+        partial(parts.session.prefill, 1, TEXT[:2], CAPACITY - 1, 1),
+        partial(parts.session.decode, 0, TEXT[:2], np.array([3, CAPACITY])),
     ):
         with pytest.raises(DeviceError, match="a slot holds 64 tokens, row 65 was to be written"):
             call()
@@ -143,12 +145,20 @@ def test_shapes_are_inferred_when_they_changed_and_only_then(parts: Parts) -> No
 
 
 def test_a_step_that_cannot_be_recorded_runs_as_it_is(
-    graphs: dict[str, Path], reference: OrtSession, caplog: pytest.LogCaptureFixture
+    graphs: dict[str, Path],
+    reference: OrtSession,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     session, _, device, _ = opened(graphs, compiles=False)
     tried: list[int] = []
     record = device.record
-    device.record = lambda work: (tried.append(1), record(work))[1]  # type: ignore[method-assign]
+
+    def counted(work: Callable[[], None]) -> HostRecording:
+        tried.append(1)
+        return record(work)
+
+    monkeypatch.setattr(device, "record", counted)
     device.refuses_recordings = True
     with caplog.at_level(logging.INFO, "powertrain.backend"):
         for count in (2, 3):

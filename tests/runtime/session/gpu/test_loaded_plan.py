@@ -51,7 +51,7 @@ class FakeCudaEngine(HostCudaEngine):
     """A plan whose contexts and runtime configuration are those of the library that loaded it."""
 
     device: HostDevice
-    caches: list[FakeCache]
+    runtime_caches: list[FakeCache]
     how: list[Any]
 
     def create_execution_context(self, how: Any) -> HostContext | None:
@@ -63,8 +63,8 @@ class FakeCudaEngine(HostCudaEngine):
         config.set_execution_context_allocation_strategy = config.strategies.append
 
         def create() -> FakeCache:
-            self.caches.append(FakeCache(self))
-            return self.caches[-1]
+            self.runtime_caches.append(FakeCache(self))
+            return self.runtime_caches[-1]
 
         def put(cache: FakeCache) -> bool:
             config.cache = cache
@@ -136,7 +136,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 @pytest.fixture
 def plan(package: Package) -> FakeCudaEngine:
     made = FakeCudaEngine(package.path("trt/model.onnx"))
-    made.device, made.caches, made.how = HostDevice(), [], []
+    made.device, made.runtime_caches, made.how = HostDevice(), [], []
     return made
 
 
@@ -179,22 +179,22 @@ def test_rtx_compiles_before_it_serves_and_keeps_its_kernels(package: Package, p
     config = plan.how[0]
     assert (config.strategies, config.cuda_graph_strategy) == (["user managed"], "whole graph")
     assert config.dynamic_shapes_kernel_specialization_strategy == "at once"
-    assert config.cache is plan.caches[0]
+    assert config.cache is plan.runtime_caches[0]
     assert plan.device.launches == 0  # that library captures by itself
     assert len(plan.contexts) == 2
     session.close()
     again = FakeCudaEngine(package.path("trt/model.onnx"))
-    again.device, again.caches, again.how = HostDevice(), [], []
+    again.device, again.runtime_caches, again.how = HostDevice(), [], []
     file = use(fake_library(again, is_rtx=True), "sm89")
     open_trt_session(file, package.manifest.shape, again.device, cache_of()).close()
-    assert again.caches[0].loaded == b"kernels" + bytes(NUM_COMPILED)
+    assert again.runtime_caches[0].loaded == b"kernels" + bytes(NUM_COMPILED)
 
 
 def test_kernels_of_another_gpu_are_compiled_anew(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     kernels_file(package).write_bytes(b"of another GPU")
     file = use(fake_library(plan, is_rtx=True), "sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
-    assert plan.caches[0].loaded == b""
+    assert plan.runtime_caches[0].loaded == b""
     assert kernels_file(package).read_bytes() == b"kernels" + bytes(NUM_COMPILED)
     session.close()
 
@@ -206,7 +206,7 @@ def test_kernels_never_go_through_a_link(package: Package, plan: FakeCudaEngine,
     kernels_file(package).symlink_to(elsewhere)
     file = use(fake_library(plan, is_rtx=True), "sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
-    assert plan.caches[0].loaded == b""
+    assert plan.runtime_caches[0].loaded == b""
     assert elsewhere.read_bytes() == b"kernels, not ours"
     assert not kernels_file(package).is_symlink()
     session.close()
@@ -219,7 +219,7 @@ def test_too_many_kernels_are_neither_read_nor_kept(
     kernels_file(package).write_bytes(b"kernels" + bytes(4))
     file = use(fake_library(plan, is_rtx=True), "sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
-    assert plan.caches[0].loaded == b""
+    assert plan.runtime_caches[0].loaded == b""
     assert kernels_file(package).read_bytes() == b"kernels" + bytes(4)
     session.close()
 
@@ -348,7 +348,7 @@ def test_a_plan_of_other_weights_never_serves(tmp_path: Path, monkeypatch: pytes
     package = write_package(tmp_path / "tiny", "fp32", seed=seed)
     add_plan(package, "sm89", "tensorrt_rtx", "1.7", "8.9")
     plan = FakeCudaEngine(package.path("trt/model.onnx"))
-    plan.device, plan.caches, plan.how = HostDevice(), [], []
+    plan.device, plan.runtime_caches, plan.how = HostDevice(), [], []
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_library(plan, is_rtx=True))
     monkeypatch.setitem(
         sys.modules, "runtime.session.gpu.cuda_device", SimpleNamespace(CudaDevice=lambda _index: plan.device)

@@ -369,15 +369,16 @@ class TestTheDoubleIsStrict:
         for use in (device.synchronize, allocate):
             with pytest.raises(HostError, match="while a step was recorded"):
                 device.record(use)
-        for change in (
+        changes: tuple[Callable[[], object], ...] = (
             lambda: context.set_input_shape("input_ids", (1, 3)),
             lambda: context.set_optimization_profile_async(1, 7),
             lambda: context.set_device_memory(0, 1000),
             context.infer_shapes,
             lambda: plan.create_execution_context(device),
-        ):
+        )
+        for change in changes:
             with pytest.raises(HostError, match="while a step was recorded"):
-                device.record(change)
+                device.record(lambda it=change: (it(), None)[1])  # type: ignore[misc]
         context.set_input_shape("input_ids", (1, 5))
         with pytest.raises(HostError, match="not inferred since one of them changed"):
             run()
