@@ -51,6 +51,10 @@ def build_plan(
     network = builder.create_network(0)
     parse_graph(library, network, logger, graph, capacity)
     facts = check_network(library, network)
+    if facts.cache_shape[1] != capacity:
+        raise PlanError(
+            f"the graph's cache slots have {facts.cache_shape[1]} rows and no other number; export the package again"
+        )
     check_settings(settings, capacity)
     config = builder.create_builder_config()
     _configure(library, config, settings, target)
@@ -84,6 +88,10 @@ def _configure(library: Library, config: Any, settings: PlanSettings, target: Ta
     if target.ahead:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target.sm.upper()), 0)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Else the library may allocate while it runs, beyond the scratch memory that it was given. The classic one,
+        # which has no such flag, does not.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.hardware_compatibility != "none":
         if library.builds_ahead:
             raise PlanError("TensorRT for RTX has no hardware compatibility levels; name the targets instead")

@@ -150,7 +150,8 @@ def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: in
     if backend is Backend.CUDA:
         return cuda_provider()
     root = package.root
-    cache_folder = root.parent / f".{root.name}.{backend}"
+    # What a provider keeps is for slots of one length, which it does not look at.
+    cache_folder = root.parent / f".{root.name}.{backend}.{kv.rows}"
     cache_folder.mkdir(exist_ok=True)
     make = tensorrt_provider if backend is Backend.ORT_TENSORRT else tensorrt_rtx_provider
     return make(

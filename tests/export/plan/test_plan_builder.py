@@ -19,7 +19,8 @@ import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
 
-from export.plan.builder import BuiltPlan, build_plan
+from export.graph.trt.slot_length import with_slot_rows
+from export.plan.builder import BuiltPlan, _configure, build_plan
 from export.plan.estimate import check_room, estimate_build
 from export.plan.library import Library, load_library, make_logger
 from export.plan.network import check_network, parse_graph
@@ -183,6 +184,20 @@ def test_a_build_reports_progress_to_the_end(library: Library, tmp_path: Path) -
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len({round(fraction, 1) for fraction in seen}) >= 4
+
+
+def test_a_graph_of_one_slot_length_gets_no_other(library: Library, tmp_path: Path) -> None:
+    path = write_trt(ARCHITECTURES["llama"], tmp_path, "fp16")
+    path.write_bytes(with_slot_rows(path, 128))
+    with pytest.raises(PlanError, match="slots have 128 rows and no other number; export the package again"):
+        build(path, library)
+
+
+def test_a_plan_allocates_nothing_of_its_own(library: Library) -> None:
+    trt = library.module
+    config = trt.Builder(make_logger(library)).create_builder_config()
+    _configure(library, config, SETTINGS, Target("sm89", "sm89", library))
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def test_the_scratch_memory_is_read_from_the_builders_words(library: Library) -> None:
