@@ -54,7 +54,7 @@ class Provider:
     compiles_per_shape: bool = False
 
 
-MAX_CAPTURED = 64
+MAX_CAPTURED = 128
 """CUDA graphs of one session: ONNX Runtime gives none back, so later decode shapes launch their kernels one by one."""
 
 SKIP_CAPTURE = -1

@@ -233,6 +233,14 @@ def test_more_ranges_than_contexts_take_turns(
     assert all(recording.closed for recording in device.recordings)
 
 
+def test_the_step_unused_for_longest_gives_way(graphs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt_runner, "MAX_RECORDED", 3)
+    session, _, device, _ = opened(graphs, compiles=False)
+    for first in (0, 0, 1, 1, 2, 2, 0, 3):  # the first one again before a fourth comes
+        session.decode(first, TEXT[:1], np.array([1]))
+    assert [recording.closed for recording in device.recordings] == [False, True, False]
+
+
 @pytest.mark.parametrize("kv", ["float16", "bfloat16"])
 def test_caches_in_half_precision_lie_where_they_should(
     graphs: dict[str, Path], reference: OrtSession, kv: str
