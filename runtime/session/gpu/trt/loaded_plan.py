@@ -69,7 +69,12 @@ class LoadedPlan:
         """How contexts of the compiling library are made. Raises DeviceError when it refuses the settings."""
         trt, config = self._trt, self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._how)
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        capture = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        config.cuda_graph_strategy = capture
+        if config.cuda_graph_strategy != capture:  # a refusal is a False that an assignment does not show
+            _LOG.warning(
+                "TensorRT for RTX refused to capture CUDA graphs: decode steps launch their kernels one by one"
+            )
         # At once and not in the background, so that the warm-up leaves nothing to compile and the file lacks nothing.
         strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         config.dynamic_shapes_kernel_specialization_strategy = strategy

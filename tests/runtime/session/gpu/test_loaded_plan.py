@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import sys
@@ -47,6 +48,16 @@ class FakeCache:
         return None if "serialize" in self.plan.refused else b"kernels" + bytes(len(self.plan.compiled))
 
 
+class RuntimeConfig(SimpleNamespace):
+    """``IRuntimeConfig``, of which an assignment may be refused without a sign."""
+
+    refuses_capture = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "cuda_graph_strategy" and self.refuses_capture):
+            super().__setattr__(name, value)
+
+
 class FakeCudaEngine(HostCudaEngine):
     """A plan whose contexts and runtime configuration are those of the library that loaded it."""
 
@@ -58,8 +69,9 @@ class FakeCudaEngine(HostCudaEngine):
         self.how.append(how)
         return super().create_execution_context(self.device)
 
-    def create_runtime_config(self) -> SimpleNamespace:
-        config = SimpleNamespace(strategies=[], cuda_graph_strategy=None, cache=None)
+    def create_runtime_config(self) -> RuntimeConfig:
+        config = RuntimeConfig(strategies=[], cuda_graph_strategy=None, cache=None)
+        config.refuses_capture = "cuda_graph_strategy" in self.refused
         config.set_execution_context_allocation_strategy = config.strategies.append
 
         def create() -> FakeCache:
@@ -249,6 +261,16 @@ def test_a_cache_that_the_library_refuses_is_an_error(package: Package, plan: Fa
     with pytest.raises(DeviceError, match="refused a cache for the kernels"):
         open_trt_session(file, package.manifest.shape, plan.device, cache_of())
     assert plan.device.closed
+
+
+def test_a_library_that_does_not_capture_is_told(
+    package: Package, plan: FakeCudaEngine, use: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan.refused = {"cuda_graph_strategy"}
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    open_trt_session(file, package.manifest.shape, plan.device, cache_of()).close()
+    (warning,) = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
+    assert warning.startswith("TensorRT for RTX refused to capture CUDA graphs")
 
 
 def test_classic_tensorrt_records_its_decode_steps(package: Package, plan: FakeCudaEngine, use: Use) -> None:
