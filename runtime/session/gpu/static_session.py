@@ -222,7 +222,7 @@ class StaticSession:
                 self._info.backend,
                 num_rows,
                 first_slot,
-                str(refusal),  # a handler may keep what it is given, and an error keeps contexts through its traceback
+                refusal,
             )
             return None
 
