@@ -17,7 +17,7 @@ from runtime.errors import PlanError
 from runtime.package.graph_profiles import profile_shapes
 
 from export.plan.library import Library, make_logger
-from export.plan.network import NetworkFacts, check_network, parse_graph
+from export.plan.network import NetworkFacts, allow_unfused_attention, check_network, parse_graph
 from export.plan.progress import OnFraction, make_monitor
 from export.plan.settings import PlanSettings, check_settings
 from export.plan.targets import Target
@@ -55,6 +55,7 @@ def build_plan(
         raise PlanError(
             f"the graph's cache slots have {facts.cache_shape[1]} rows and no other number; export the package again"
         )
+    allow_unfused_attention(library, network)
     check_settings(settings, capacity)
     config = builder.create_builder_config()
     _configure(library, config, settings, target)

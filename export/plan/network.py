@@ -80,6 +80,18 @@ def check_network(library: Library, network: Any) -> NetworkFacts:  # noqa: ANN4
     )
 
 
+def allow_unfused_attention(library: Library, network: Any) -> None:  # noqa: ANN401 - TensorRT's objects
+    """Let an attention be computed in parts where the library has no fused kernel for its shape, rather than fail.
+
+    TensorRT for RTX 1.7.1 has them for up to some 20,000 rows of a cache slot, and takes them where it has them.
+    """
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type.name == "ATTENTION_OUTPUT":
+            layer.__class__ = library.module.IAttentionOutputLayer  # the network hands out base classes
+            layer.attention.decomposable = True
+
+
 def _facts(
     *,
     num_layers: int,

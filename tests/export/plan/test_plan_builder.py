@@ -44,8 +44,10 @@ def library() -> Library:
     return load_library("tensorrt_rtx")
 
 
-def build(path: Path, library: Library, sm: str = "sm89", settings: PlanSettings = SETTINGS) -> BuiltPlan:
-    return build_plan(path, CAPACITY, Target(sm, sm, library), settings, lambda _fraction: None)
+def build(
+    path: Path, library: Library, sm: str = "sm89", settings: PlanSettings = SETTINGS, *, capacity: int = CAPACITY
+) -> BuiltPlan:
+    return build_plan(path, capacity, Target(sm, sm, library), settings, lambda _fraction: None)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -184,6 +186,14 @@ def test_a_build_reports_progress_to_the_end(library: Library, tmp_path: Path) -
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len({round(fraction, 1) for fraction in seen}) >= 4
+
+
+def test_a_slot_that_no_fused_kernel_reaches_compiles(library: Library, tmp_path: Path) -> None:
+    """Slots of 32,768 rows: the scores of a chunk lie in scratch memory, which shows."""
+    spec = replace(ARCHITECTURES["llama"], max_positions=32768)
+    built = build(write_trt(spec, tmp_path, "fp16", max_model_len=32768), library, capacity=32768)
+    assert built.facts.cache_shape == (2, 32768, 16)
+    assert built.scratch_bytes > spec.num_heads * SETTINGS.prefill_tokens * 32768 * 2
 
 
 def test_a_graph_of_one_slot_length_gets_no_other(library: Library, tmp_path: Path) -> None:
