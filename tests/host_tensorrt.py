@@ -2,18 +2,25 @@
 
 "Device memory" is host memory and a "stream" is a list of work that runs, in order, when somebody synchronizes: a
 result read too early, or an input changed too early, shows. Executing runs the float32 ``trt`` graph in ONNX Runtime
-on exactly the addresses and shapes that were set, and fails on an address that is unset, freed, too small or shared
-by two tensors, on a cache whose past and present differ, on an input that nobody uploaded since it was last read, and
-on a shape that a profile switch voided. A shape outside the profile is refused as TensorRT refuses it: with False.
+on exactly the addresses and shapes that were set (caches in half precision are converted on the way), and fails on
 
-Host memory of a copy must be pinned; what is uploaded must not change, and what is downloaded is poisoned, until the
-stream was waited for. A step may be recorded after a first run in its shapes, waits for nothing while it is, and its
-context stays as it is from then on. Nothing may point into memory when the device is closed, or use it afterwards.
+* an address that is unset, not aligned, outside live memory, too small for the shape, or shared by two tensors; a
+  cache whose past and present differ; scratch memory that is missing, too small or shared with a tensor;
+* a shape that a profile switch voided, that was set while the switch was under way, or that nobody inferred;
+* an input that nobody uploaded since it was last read; rows after a cache slot's end; tokens and rows that are none;
+* work on another stream or another thread than the first.
+
+What TensorRT refuses with False or None is refused so, and ``refused`` makes any call do it. Host memory of a copy must
+be pinned; what is uploaded must not change, and what is downloaded is poisoned, until the stream was waited for. A step
+may be recorded after a first run in its shapes, waits for nothing and allocates nothing while it is, and its context
+stays as it is until the recording is closed. Contexts go before the plan, and nothing may point into memory when the
+device is closed, or use it afterwards.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +31,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.lib.stride_tricks import as_strided
 
+from runtime.errors import DeviceError, DeviceOutOfMemory, RecordingRefused
 from runtime.package import dtypes, graph_io
 from runtime.session.device import ALIGNMENT_BYTES, Bytes
 
@@ -52,13 +60,18 @@ Issue = Callable[[], Callable[[], None]]
 class HostDevice:
     """``runtime.session.device.Device`` in host memory, with a stream that runs late.
 
-    ``holders`` are contexts and bindings that point into its memory, which must be gone when it closes.
+    ``holders`` are contexts and bindings that point into its memory, which must be gone when it closes. It has
+    ``limit_bytes`` of memory, and takes recordings unless it ``refuses_recordings``.
     """
 
     blocks: dict[int, Bytes] = field(default_factory=dict)
     pinned_blocks: list[Bytes] = field(default_factory=list)
     queue: list[Callable[[], None]] = field(default_factory=list)
-    recording: list[Issue] | None = None
+    recording: HostRecording | None = None
+    recordings: list[HostRecording] = field(default_factory=list)
+    limit_bytes: int = 2**40
+    refuses_recordings: bool = False
+    thread: int = field(default_factory=threading.get_ident)
     fresh: list[Span] = field(default_factory=list)
     holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
@@ -76,6 +89,8 @@ class HostDevice:
 
     def allocate(self, num_bytes: int) -> int:
         self._check_usable("memory was asked for")
+        if num_bytes + sum(map(len, self.blocks.values())) > self.limit_bytes:
+            raise DeviceOutOfMemory(f"CUDA failed allocating {num_bytes:,} bytes on the GPU")
         raw = np.zeros(num_bytes + 2 * ALIGNMENT_BYTES, np.uint8)
         address = int(raw.ctypes.data) + -raw.ctypes.data % ALIGNMENT_BYTES
         begin = address - raw.ctypes.data
@@ -100,7 +115,7 @@ class HostDevice:
         if self.recording is None:
             self.queue.append(issue())
         else:
-            self.recording.append(issue)
+            self.recording.work.append(issue)
 
     def upload(self, target: int, source: Bytes) -> None:
         self._check_pinned(source)
@@ -144,12 +159,19 @@ class HostDevice:
 
     def record(self, work: Callable[[], None]) -> HostRecording:
         self._check_usable("a recording was begun")
-        self.recording = []
+        recording = self.recording = HostRecording(self)
         try:
             work()
+        except DeviceError as error:
+            recording.close()
+            raise RecordingRefused(str(error)) from error
         finally:
-            recorded, self.recording = self.recording, None
-        return HostRecording(self, recorded)
+            self.recording = None
+        if self.refuses_recordings:
+            recording.close()
+            raise RecordingRefused("CUDA failed recording a step: cudaErrorStreamCaptureUnsupported")
+        self.recordings.append(recording)
+        return recording
 
     def synchronize(self) -> None:
         self._check_usable("the stream was waited for")
@@ -176,6 +198,8 @@ class HostDevice:
     def check_open(self) -> None:
         if self.closed:
             raise HostError("memory was used after the device was closed")
+        if threading.get_ident() != self.thread:
+            raise HostError("the device was used on another thread than the one that made it")
 
     def _check_usable(self, what: str) -> None:
         self.check_open()
@@ -190,12 +214,21 @@ class HostDevice:
         raise HostError("a copy's host memory is not pinned: a recorded step would read it after it is gone")
 
 
-@dataclass
+@dataclass(eq=False)
 class HostRecording:
     device: HostDevice
-    work: list[Issue]
+    work: list[Issue] = field(default_factory=list)
+    closed: bool = False
+
+    def close(self) -> None:
+        if self.device.queue and not self.closed:
+            raise HostError("a recording was closed with work in the stream")
+        self.closed = True
+        self.work.clear()
 
     def launch(self) -> None:
+        if self.closed:
+            raise HostError("a recording was launched after it was closed")
         self.device.launches += 1
         for issue in self.work:
             self.device.push(issue)
@@ -205,21 +238,40 @@ Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 
 class HostCudaEngine:
-    """``trt.api.CudaEngine`` over an ONNX graph. ``aliases`` False forgets that caches are updated in place."""
+    """``trt.api.CudaEngine`` over an ONNX graph with slots of ``capacity`` rows.
+
+    ``aliases`` False forgets that caches are updated in place. ``kv`` is the type of the caches. ``refused`` names
+    calls, of contexts too, that answer with False, None or what stands for a refusal. ``compiled`` gets every set of
+    input shapes that is run for the first time, by profile.
+    """
 
     def __init__(
-        self, graph: Path, *, num_slots: int = 4, prefill_tokens: int = 16, max_logits: int = 8, aliases: bool = True
+        self,
+        graph: Path,
+        *,
+        num_slots: int = 4,
+        prefill_tokens: int = 16,
+        max_logits: int = 8,
+        capacity: int = 64,
+        kv: str = "float32",
+        aliases: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
+        options.add_free_dimension_override_by_name(graph_io.CAPACITY, capacity)
         self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = {node.name: node for node in self.session.get_outputs()}
-        caches = graph_io.cache_names((len(self.outputs) - 1) // 2)
-        self.pasts = {present: past for past, present in caches}
+        self.caches = graph_io.cache_names((len(self.outputs) - 1) // 2)
+        self.pasts = {present: past for past, present in self.caches}
+        self.kv, self.capacity = dtypes.BY_NAME[kv], capacity
         self.aliases = self.pasts if aliases else {}
+        self.device_memory_size_v2 = 1000
         self.made: list[weakref.ref[HostContext]] = []
+        self.refused: set[str] = set()
+        self.compiled: list[tuple[int, dict[str, tuple[int, ...]]]] = []
+        self.num_inferences = 0
         self.profiles = [
             self._profile((1, num_slots, num_slots), (1, 1, 1), (1, num_slots, num_slots)),
             self._profile((1, 1, 1), (1, prefill_tokens, prefill_tokens), (1, 1, max_logits)),
@@ -251,10 +303,13 @@ class HostCudaEngine:
         return _Named(self.element_type(name).tensorrt_name)
 
     def element_type(self, name: str) -> dtypes.ElementType:
+        """Of the tensor as a caller sees it."""
+        if name in self.pasts or name in self.pasts.values():
+            return self.kv
         return dtypes.BY_ORT_NAME[(self.inputs | self.outputs)[name].type]
 
     def get_tensor_location(self, name: str, /) -> _Named:
-        return _Named("DEVICE" if name else "HOST")
+        return _Named("DEVICE" if name and "get_tensor_location" not in self.refused else "HOST")
 
     def get_tensor_profile_shape(self, name: str, profile_index: int, /) -> Sequence[Sequence[int]]:
         return self.profiles[profile_index][name]
@@ -262,7 +317,11 @@ class HostCudaEngine:
     def get_aliased_input_tensor(self, name: str, /) -> str | None:
         return self.aliases.get(name)
 
-    def create_execution_context(self, device: HostDevice) -> HostContext:
+    def create_execution_context(self, device: HostDevice) -> HostContext | None:
+        if device.recording is not None:
+            raise HostError("a context was made while a step was recorded")
+        if "create_execution_context" in self.refused:
+            return None
         context = HostContext(self, device)
         self.made.append(weakref.ref(context))
         device.holders.add(context)
@@ -274,71 +333,142 @@ class HostCudaEngine:
         return [context for made in self.made if (context := made()) is not None]
 
 
+@dataclass(eq=False)
+class HostPlan:
+    """``trt.runner.OpenPlan`` over the double of an engine. ``saves`` has how many contexts there were at each save."""
+
+    host: HostCudaEngine
+    device: HostDevice
+    compiles_per_shape: bool = False
+    saves: list[int] = field(default_factory=list)
+    closed: bool = False
+
+    @property
+    def engine(self) -> HostCudaEngine:
+        if self.closed:
+            raise HostError("a plan was used after it was closed")
+        return self.host
+
+    def make_context(self) -> HostContext:
+        context = self.engine.create_execution_context(self.device)
+        if context is None:
+            raise DeviceError("no context")
+        return context
+
+    def save_kernels(self) -> None:
+        self.saves.append(len(self.host.contexts))
+
+    def close(self) -> None:
+        if self.host.contexts:
+            raise HostError("a plan was closed before its contexts")
+        if self.device.closed:
+            raise HostError("a plan was closed after the device")
+        self.closed = True
+
+
 class HostContext:
-    """``runtime.session.gpu.trt.api.Context``. Once it was recorded, nothing about it may change."""
+    """``runtime.session.gpu.trt.api.Context``. While a recording of it is open, nothing about it may change."""
 
     def __init__(self, plan: HostCudaEngine, device: HostDevice) -> None:
         device.check_open()
         self.plan, self.device = plan, device
         self.profile = -1
-        self.is_recorded = False
+        self.is_switching = False
+        self.is_inferred = False
+        self.recorded_in: list[HostRecording] = []
         self.settled: dict[str, tuple[int, ...]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
+        self.scratch: Span | None = None
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool:
         self._check_stream(stream_handle)
-        self._check_changeable()
-        if profile_index >= len(self.plan.profiles):
+        self._check_changeable("its profile")
+        if profile_index >= len(self.plan.profiles) or "set_optimization_profile_async" in self.plan.refused:
             return False
-        self.profile = profile_index
+        self.profile, self.is_inferred, self.is_switching = profile_index, False, True
         self.shapes.clear()
+        self.settled.clear()
+        self.device.push(lambda: lambda: setattr(self, "is_switching", False))
         return True
 
+    def set_device_memory(self, memory: int, size: int, /) -> None:
+        self._check_changeable("its memory")
+        if memory % ALIGNMENT_BYTES:
+            raise HostError("scratch memory is not aligned")
+        if size < self.plan.device_memory_size_v2:
+            raise HostError(f"scratch memory of {size} bytes, {self.plan.device_memory_size_v2} are needed")
+        self.device.view(memory, size)
+        self.scratch = (memory, memory + size)
+
     def set_input_shape(self, name: str, shape: Sequence[int], /) -> bool:
-        self._check_changeable()
+        self._check_changeable("a shape")
         if self.profile < 0:
             raise HostError("a shape was set before a profile")
+        if self.is_switching:
+            raise HostError("a shape was set before the switch of profiles was waited for")
         low, _, high = self.plan.profiles[self.profile][name]
-        if len(shape) != len(low) or any(not a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
+        is_inside = len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
+        if not is_inside or "set_input_shape" in self.plan.refused:
             return False
+        self.is_inferred = self.is_inferred and self.shapes.get(name) == tuple(shape)
         self.shapes[name] = tuple(shape)
         return True
 
     def set_tensor_address(self, name: str, memory: int, /) -> bool:
-        self._check_changeable()
-        if memory % ALIGNMENT_BYTES:
+        self._check_changeable("an address")
+        if not memory or memory % ALIGNMENT_BYTES:
             raise HostError(f"{name} was set to an address that is not aligned")
+        known = name in self.plan.inputs or name in self.plan.outputs
+        if not known or "set_tensor_address" in self.plan.refused:
+            return False
         self.addresses[name] = memory
-        return name in self.plan.inputs or name in self.plan.outputs
+        return True
 
     def infer_shapes(self) -> list[str]:
-        return [name for name in self.plan.inputs if name not in self.shapes]
+        self._check_changeable("its inferred shapes")
+        self.plan.num_inferences += 1
+        if "infer_shapes" in self.plan.refused:
+            raise RuntimeError("shape inference failed")
+        missing = [name for name in self.plan.inputs if name not in self.shapes]
+        self.is_inferred = not missing
+        return missing
 
     def execute_async_v3(self, stream_handle: int, /) -> bool:
         self._check_stream(stream_handle)
+        if "execute_async_v3" in self.plan.refused:
+            return False
         shapes = self._all_shapes()
         spans = self._spans(shapes)
         self._check_overlaps(spans)
         addresses = dict(self.addresses)
-        if self.device.recording is not None:
+        if (recording := self.device.recording) is not None:
             if self.settled != shapes:
                 raise HostError("a context was recorded before a first run with these shapes settled it")
-            self.is_recorded = True
+            self.recorded_in.append(recording)
         self.device.push(lambda: lambda: self._run(addresses, shapes, spans))
         return True
 
-    def _check_changeable(self) -> None:
-        if self.is_recorded:
+    def _check_changeable(self, what: str) -> None:
+        self.device.check_open()
+        if self.device.recording is not None:
+            raise HostError(f"{what} of a context changed while a step was recorded")
+        if any(not recording.closed for recording in self.recorded_in):
             raise HostError("a context was changed after it was recorded")
 
     def _check_stream(self, stream_handle: int) -> None:
+        self.device.check_open()
         if stream_handle != STREAM:
             raise HostError(f"work was queued on stream {stream_handle}, the device's is {STREAM}")
 
     def _all_shapes(self) -> dict[str, tuple[int, ...]]:
-        if missing := self.infer_shapes():
+        if missing := [name for name in self.plan.inputs if name not in self.shapes]:
             raise HostError(f"executed without a shape for {missing}")
+        if not self.is_inferred:
+            raise HostError("executed with shapes that were not inferred since one of them changed")
+        rows = self.shapes[graph_io.INPUT_IDS][0]
+        if any(self.shapes[name][0] != rows for name in (graph_io.WRITE_INDICES, *self.plan.pasts.values())):
+            raise HostError(f"shapes disagree about the rows of the call: {self.shapes}")
         shapes = dict(self.shapes)
         shapes[graph_io.LOGITS] = (
             *self.shapes[graph_io.LOGITS_INDICES],
@@ -346,8 +476,10 @@ class HostContext:
         )
         return shapes | {present: self.shapes[past] for present, past in self.plan.pasts.items()}
 
-    def _spans(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
-        spans = {}
+    def _spans(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Span]:
+        if self.scratch is None:
+            raise HostError("executed without scratch memory")
+        spans = {"scratch memory": self.scratch}
         for name, shape in shapes.items():
             if name not in self.addresses:
                 raise HostError(f"executed without an address for {name}")
@@ -356,7 +488,7 @@ class HostContext:
             spans[name] = (self.addresses[name], self.addresses[name] + num_bytes)
         return spans
 
-    def _check_overlaps(self, spans: dict[str, tuple[int, int]]) -> None:
+    def _check_overlaps(self, spans: dict[str, Span]) -> None:
         for present, past in self.plan.pasts.items():
             if spans[present] != spans[past]:
                 raise HostError(f"{present} and {past} must be the same memory")
@@ -365,15 +497,34 @@ class HostContext:
             if other[0] < one[1]:
                 raise HostError(f"{name} and {neighbour} overlap")
 
-    def _run(
-        self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]], spans: dict[str, tuple[int, int]]
-    ) -> None:
+    def _run(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]], spans: dict[str, Span]) -> None:
         small = (graph_io.INPUT_IDS, graph_io.WRITE_INDICES, graph_io.LOGITS_INDICES)
         self.device.read_inputs({name: spans[name] for name in small})
+        arrays = {name: self._array(name, addresses[name], shape) for name, shape in shapes.items()}
+        self._check_inputs(arrays)
         self.settled = shapes
-        binding = self.plan.session.io_binding()
-        for name, shape in shapes.items():
-            self.device.view(addresses[name], spans[name][1] - spans[name][0])
-            bind = binding.bind_input if name in self.plan.inputs else binding.bind_output
-            bind(name, "cpu", 0, self.plan.element_type(name).numpy, shape, addresses[name])
-        self.plan.session.run_with_iobinding(binding)
+        if (key := (self.profile, {name: shapes[name] for name in self.plan.inputs})) not in self.plan.compiled:
+            self.plan.compiled.append(key)
+        self.device.view(spans["scratch memory"][0], self.plan.device_memory_size_v2)[:] = _POISON
+        outputs = self.plan.session.run(
+            None, {name: arrays[name].astype(self._graph_type(name), copy=False) for name in self.plan.inputs}
+        )
+        for name, value in zip(self.plan.outputs, outputs, strict=True):
+            arrays[name][...] = value.astype(arrays[name].dtype, copy=False)
+
+    def _array(self, name: str, address: int, shape: tuple[int, ...]) -> Any:
+        kind = self.plan.element_type(name)
+        return self.device.view(address, int(np.prod(shape)) * kind.itemsize).view(kind.numpy).reshape(shape)
+
+    def _graph_type(self, name: str) -> Any:
+        return dtypes.BY_ORT_NAME[self.plan.inputs[name].type].numpy
+
+    def _check_inputs(self, arrays: dict[str, Any]) -> None:
+        ids, starts = arrays[graph_io.INPUT_IDS], arrays[graph_io.WRITE_INDICES]
+        wanted, vocab_size = arrays[graph_io.LOGITS_INDICES], self.plan.outputs[graph_io.LOGITS].shape[1]
+        if starts.min() < 0 or starts.max() + ids.shape[1] > self.plan.capacity:
+            raise HostError(f"{ids.shape[1]} rows from {starts.tolist()} on do not fit slots of {self.plan.capacity}")
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            raise HostError(f"input_ids holds a token that is none of {vocab_size}")
+        if wanted.min() < 0 or wanted.max() >= ids.size:
+            raise HostError(f"logits_indices names a token that is none of {ids.size}")

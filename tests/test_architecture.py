@@ -28,10 +28,10 @@ EDGES = {
     " runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
-    "export.plan": "export runtime runtime.loading runtime.package runtime.session",
+    "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
-    "export.commands": "export export.checkpoint export.compare export.package export.plan export.source runtime runtime.commands"
-    " runtime.package",
+    "export.commands": "export export.checkpoint export.compare export.package export.plan export.source runtime"
+    " runtime.commands runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
     "runtime.session": "runtime runtime.package",

@@ -33,6 +33,8 @@ _WHERE, _SHAPES, _BUILD = "Where the plan is to run", "Shapes", "Building"
               help="Run on other GPUs too (tensorrt only).")  # fmt: skip
 @click.option("--max-slots", panel=_SHAPES, default=DEFAULT_SLOTS, show_default=True,
               help="Sequences that decode together.")  # fmt: skip
+@click.option("--max-model-len", panel=_SHAPES, type=int, show_default="the package's",
+              help="Longest context in tokens: the length of a cache slot.")  # fmt: skip
 @click.option("--prefill-tokens", panel=_SHAPES, default=512, show_default=True,
               help="Prompt tokens computed in one call.")  # fmt: skip
 @click.option("--optimization-level", panel=_BUILD, type=click.IntRange(0, 5), default=3, show_default=True,
@@ -76,12 +78,23 @@ def _settings(*, workspace_mib: int, **values: Any) -> PlanSettings:  # noqa: AN
 
 
 def _lines(stored: StoredPlan) -> list[str]:
-    """What was done, and why."""
+    """What was done, and why, and what it takes on the GPU."""
+    sidecar, memory = stored.sidecar, _memory_line(stored)
     if not stored.reasons:
-        return [f"{stored.path} is up to date"]
-    sidecar = stored.sidecar
+        return [f"{stored.path} is up to date", memory]
     size, peak = sidecar.plan_bytes / 2**20, sidecar.peak_memory_bytes / 2**30
     return [
         f"built because {'; '.join(stored.reasons)}",
         f"{stored.path}: {size:.0f} MiB in {sidecar.build_seconds:.1f} s, peak memory {peak:.1f} GiB",
+        memory,
     ]
+
+
+def _memory_line(stored: StoredPlan) -> str:
+    """How slots times length add up: a server takes as many slots as its GPU has room for."""
+    sidecar, slots = stored.sidecar, stored.sidecar.key.max_slots
+    plan, scratch, slot = sidecar.plan_bytes / 2**20, sidecar.scratch_bytes / 2**20, stored.slot_bytes / 2**20
+    return (
+        f"on the GPU: {plan:.1f} MiB of plan + {scratch:.1f} MiB of scratch + {slot:.1f} MiB for each slot of "
+        f"{sidecar.capacity} tokens = {plan + scratch + slots * slot:.1f} MiB with {slots} slots"
+    )

@@ -17,7 +17,7 @@ from runtime.errors import PlanError
 from runtime.package.graph_profiles import profile_shapes
 
 from export.plan.library import Library, make_logger
-from export.plan.network import NetworkFacts, check_network, parse_graph
+from export.plan.network import NetworkFacts, allow_unfused_attention, check_network, parse_graph
 from export.plan.progress import OnFraction, make_monitor
 from export.plan.settings import PlanSettings, check_settings
 from export.plan.targets import Target
@@ -25,24 +25,38 @@ from export.plan.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """The serialized plan and what its build cost. ``peak_memory_bytes`` is the process's highest resident size."""
+    """The serialized plan and what its build cost. ``peak_memory_bytes`` is the process's highest resident size.
 
-    data: bytes
+    ``data`` is TensorRT's own memory. ``scratch_bytes`` is the activation memory of the largest profile, 0 if unknown.
+    """
+
+    data: memoryview
+    scratch_bytes: int
     facts: NetworkFacts
     build_seconds: float
     peak_memory_bytes: int
 
 
-def build_plan(graph: Path, target: Target, settings: PlanSettings, on_fraction: OnFraction) -> BuiltPlan:
-    """Build ``graph`` for ``target``. Raises PlanError with TensorRT's reason; KeyboardInterrupt ends the build."""
+def build_plan(
+    graph: Path, capacity: int, target: Target, settings: PlanSettings, on_fraction: OnFraction
+) -> BuiltPlan:
+    """Build ``graph`` for ``target`` with cache slots of ``capacity`` rows.
+
+    Raises PlanError with TensorRT's reason; KeyboardInterrupt ends the build.
+    """
     library, trt = target.library, target.library.module
     started = time.perf_counter()
     logger = make_logger(library)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
-    parse_graph(library, network, logger, graph)
+    parse_graph(library, network, logger, graph, capacity)
     facts = check_network(library, network)
-    check_settings(settings, facts.cache_shape[1])
+    if facts.cache_shape[1] != capacity:
+        raise PlanError(
+            f"the graph's cache slots have {facts.cache_shape[1]} rows and no other number; export the package again"
+        )
+    allow_unfused_attention(library, network)
+    check_settings(settings, capacity)
     config = builder.create_builder_config()
     _configure(library, config, settings, target)
     cache = _timing_cache(library, config, settings)
@@ -64,7 +78,7 @@ def build_plan(graph: Path, target: Target, settings: PlanSettings, on_fraction:
     if cache is not None and settings.timing_cache is not None:
         settings.timing_cache.write_bytes(bytes(cache.serialize()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return BuiltPlan(bytes(data), facts, round(time.perf_counter() - started, 3), peak)
+    return BuiltPlan(memoryview(data), logger.scratch_bytes, facts, round(time.perf_counter() - started, 3), peak)
 
 
 def _configure(library: Library, config: Any, settings: PlanSettings, target: Target) -> None:  # noqa: ANN401
@@ -75,6 +89,10 @@ def _configure(library: Library, config: Any, settings: PlanSettings, target: Ta
     if target.ahead:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target.sm.upper()), 0)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Else the library may allocate while it runs, beyond the scratch memory that it was given. The classic one,
+        # which has no such flag, does not.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.hardware_compatibility != "none":
         if library.builds_ahead:
             raise PlanError("TensorRT for RTX has no hardware compatibility levels; name the targets instead")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from typing import Any, Literal
 from runtime.errors import PlanError
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
+
+_ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
+"""What both libraries log, with severity INFO, once per profile of a build."""
 
 _LOG = logging.getLogger("powertrain.tensorrt")
 _INSTALL = {"tensorrt": "pip install 'powertrain[tensorrt]'", "tensorrt_rtx": "pip install 'powertrain[tensorrt-rtx]'"}
@@ -51,7 +55,11 @@ def load_library(name: LibraryName) -> Library:
 
 
 def make_logger(library: Library) -> Any:  # noqa: ANN401 - a subclass of a type known at run time only
-    """A TensorRT logger that writes to Python's log; its ``errors`` are the last lines of severity error."""
+    """A TensorRT logger that writes to Python's log.
+
+    ``errors`` are the last lines of severity error. ``scratch_bytes`` is the most memory for activations that a build
+    said a profile needs, 0 before a build; the builder has no call that tells.
+    """
     base: Any = library.module.ILogger
     levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.INFO}
 
@@ -59,10 +67,13 @@ def make_logger(library: Library) -> Any:  # noqa: ANN401 - a subclass of a type
         def __init__(self) -> None:
             base.__init__(self)
             self.errors: list[str] = []
+            self.scratch_bytes = 0
 
         def log(self, severity: Any, message: str) -> None:  # noqa: ANN401
             if severity.name in {"ERROR", "INTERNAL_ERROR"}:
                 self.errors = [*self.errors[-9:], message]
+            if found := _ACTIVATIONS.match(message):
+                self.scratch_bytes = max(self.scratch_bytes, int(found[1]))
             _LOG.log(min(levels.get(severity.name, logging.DEBUG), logging.INFO), "%s", message)
 
     return _Logger()

@@ -14,6 +14,7 @@ from typing import Any
 from runtime.errors import PlanError
 from runtime.package import graph_io
 
+from export.graph.trt.slot_length import with_slot_rows
 from export.plan.library import Library
 
 _PASS_THROUGH = {"CAST", "IDENTITY", "SHUFFLE"}
@@ -35,10 +36,13 @@ class NetworkFacts:
     cache_dtype: str
 
 
-def parse_graph(library: Library, network: Any, logger: Any, path: Path) -> None:  # noqa: ANN401 - TensorRT's objects
-    """Parse an ONNX file with its external data into ``network``. Raises PlanError with the parser's reasons."""
+def parse_graph(library: Library, network: Any, logger: Any, path: Path, capacity: int) -> None:  # noqa: ANN401
+    """Parse an ONNX file with its external data into ``network``, for cache slots of ``capacity`` rows.
+
+    Raises PlanError with the parser's reasons.
+    """
     parser = library.module.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
+    if not parser.parse(with_slot_rows(path, capacity), str(path)):
         first = " ".join(parser.get_error(0).desc().split()) if parser.num_errors else "no reason given"
         raise PlanError(
             f"{library.name} {library.version} cannot parse {path.name}: {first[:300]}; export the package again, "
@@ -74,6 +78,18 @@ def check_network(library: Library, network: Any) -> NetworkFacts:  # noqa: ANN4
         inputs=inputs,
         outputs=outputs,
     )
+
+
+def allow_unfused_attention(library: Library, network: Any) -> None:  # noqa: ANN401 - TensorRT's objects
+    """Let an attention be computed in parts where the library has no fused kernel for its shape, rather than fail.
+
+    TensorRT for RTX 1.7.1 has them for up to some 20,000 rows of a cache slot, and takes them where it has them.
+    """
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type.name == "ATTENTION_OUTPUT":
+            layer.__class__ = library.module.IAttentionOutputLayer  # the network hands out base classes
+            layer.attention.decomposable = True
 
 
 def _facts(

@@ -16,12 +16,15 @@ Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 class PlanSettings:
     """``max_slots`` sequences decode together, ``prefill_tokens`` of a prompt are computed per call.
 
+    ``max_model_len`` tokens fit a cache slot, None for as many as the package was exported for.
+
     ``optimization_level`` 0 to 5 trades build time for speed. ``workspace_bytes`` bounds the scratch memory of any
     kernel on the GPU, 0 for no bound. The last two concern the classic library only: ``hardware_compatibility``
     makes a plan that runs on other GPUs too, ``timing_cache`` is a file that makes the next build faster.
     """
 
     max_slots: int = DEFAULT_SLOTS
+    max_model_len: int | None = None
     prefill_tokens: int = 512
     optimization_level: int = 3
     workspace_bytes: int = 0

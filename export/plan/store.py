@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import PlanError
+from runtime.package import dtypes
 from runtime.package import plan_sidecar as sidecars
-from runtime.package.graph_profiles import max_prefill_logits
+from runtime.package.graph_profiles import max_prefill_logits, slot_rows
 from runtime.package.manifest import Package, load_package, sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar
+from runtime.session.kv_budget import MIN_SLOT_TOKENS, kv_bytes_per_token
 
 from export.folder_lock import exclusive
 from export.plan.builder import build_plan
@@ -31,10 +33,14 @@ ShowProgress = Callable[[str], AbstractContextManager[OnFraction]]
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """A plan in its package. ``reasons`` say why it was built now; empty when it was there already."""
+    """A plan in its package. ``reasons`` say why it was built now; empty when it was there already.
+
+    ``slot_bytes`` is the GPU memory of one cache slot.
+    """
 
     path: Path
     sidecar: PlanSidecar
+    slot_bytes: int
     reasons: tuple[str, ...]
 
 
@@ -50,7 +56,8 @@ def ensure_plan(
     reasons = rebuild_reasons(root, key)
     path = sidecars.plan_path(root, target.name)
     if not reasons:
-        return StoredPlan(path, sidecars.read_sidecar(root, target.name).sidecar, ())
+        sidecar = sidecars.read_sidecar(root, target.name).sidecar
+        return StoredPlan(path, sidecar, _slot_bytes(package, sidecar), ())
     if not force:
         size = sum(package.manifest.files[name].size for name in key.graph_sha256)
         check_room(estimate_build(size), root)
@@ -58,7 +65,12 @@ def ensure_plan(
     lock = root.parent / f".{root.name}.plan.lock"
     with exclusive(lock, f"building plans for {root.name}", "build in a copy of the package"), show(title) as progress:
         sidecar = _build(package, key, target, settings, progress)
-    return StoredPlan(path, sidecar, tuple(reasons))
+    return StoredPlan(path, sidecar, _slot_bytes(package, sidecar), tuple(reasons))
+
+
+def _slot_bytes(package: Package, sidecar: PlanSidecar) -> int:
+    itemsize = dtypes.BY_NAME[package.manifest.graphs[sidecars.TRT_GRAPH].kv_dtype].itemsize
+    return sidecar.capacity * kv_bytes_per_token(package.manifest.shape, itemsize)
 
 
 def wanted_key(package: Package, target: Target, settings: PlanSettings) -> PlanKey:
@@ -71,11 +83,27 @@ def wanted_key(package: Package, target: Target, settings: PlanSettings) -> Plan
         hardware_compatibility=settings.hardware_compatibility,
         graph_sha256=sidecars.graph_digests(package),
         max_slots=settings.max_slots,
+        max_model_len=_max_model_len(package, settings.max_model_len),
         prefill_tokens=settings.prefill_tokens,
         max_logits=max_prefill_logits(settings.prefill_tokens),
         optimization_level=settings.optimization_level,
         workspace_bytes=settings.workspace_bytes,
     )
+
+
+def _max_model_len(package: Package, wanted: int | None) -> int:
+    """The plan's slot length in tokens. Raises PlanError unless the package's graph goes as far."""
+    longest = package.manifest.max_model_len
+    if wanted is None:
+        return longest
+    if wanted > longest:
+        raise PlanError(
+            f"--max-model-len {wanted} is more than the {longest} tokens that the package was exported for; "
+            f"{sidecars.longer_export(package, wanted)}"
+        )
+    if wanted < MIN_SLOT_TOKENS:
+        raise PlanError(f"--max-model-len {wanted} is too short; choose {MIN_SLOT_TOKENS} to {longest}")
+    return wanted
 
 
 def rebuild_reasons(root: Path, key: PlanKey) -> list[str]:
@@ -92,7 +120,7 @@ def _build(
     package: Package, key: PlanKey, target: Target, settings: PlanSettings, on_fraction: OnFraction
 ) -> PlanSidecar:
     root, graph = package.root, package.manifest.graphs[sidecars.TRT_GRAPH]
-    built = build_plan(package.path(graph.path), target, settings, on_fraction)
+    built = build_plan(package.path(graph.path), slot_rows(key.max_model_len), target, settings, on_fraction)
     path = sidecars.plan_path(root, target.name)
     temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
     try:
@@ -106,6 +134,7 @@ def _build(
             precision=graph.precision,
             capacity=built.facts.cache_shape[1],
             plan_bytes=len(built.data),
+            scratch_bytes=built.scratch_bytes,
             plan_sha256=sha256_of_file(temporary),
             driver=target.driver,
             build_seconds=built.build_seconds,

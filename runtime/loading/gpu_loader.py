@@ -8,26 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+import msgspec
+
+from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import BackendError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.self_test import check_against_cpu
 from runtime.package import dtypes
-from runtime.package.graph_profiles import fixed_capacity
+from runtime.package.graph_profiles import SLOT_STEP, max_prefill_logits
 from runtime.package.manifest import ORT_GRAPH, Package
-from runtime.package.plan_sidecar import TRT_GRAPH
+from runtime.package.plan_sidecar import TRT_GRAPH, PlanFile, longer_export, rebuild_command
 from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.trt.session import open_trt_session
-from runtime.session.kv_budget import KVPlan, KVWishes, kv_bytes_per_token, plan_kv_cache
+from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
 _PREFILL_TOKENS = 512
 """Prompt tokens per call of ONNX Runtime's GPU providers; those of TensorRT compile for it."""
 _KV_SHARE = 0.8
-"""Share of the GPU memory that is free after the weights; the rest is for activations and other processes."""
+"""Share of the GPU memory that is free beside weights, scratch and logits; the rest is for CUDA, kernels, recorded
+steps and other processes."""
 
 
 def plan_gpu_cache(
@@ -38,40 +44,70 @@ def plan_gpu_cache(
     kv_cache_bytes: int | None = None,
     kv_cache_share: float | None = None,
 ) -> KVPlan:
-    """The KV cache that fits the GPU. A plan's slot length is fixed; CUDA's can be chosen.
+    """The KV cache that fits the GPU. The rows of a plan's slots are fixed; those of ONNX Runtime's providers are not.
 
-    Raises KVBudgetError, or BackendError for what the plan was not built for.
+    Raises KVBudgetError with the arithmetic, or BackendError for what the plan was not built for.
     """
-    length = package.manifest.max_model_len
-    graph = package.manifest.graphs[_graph_key(choice.backend)]
-    weight_bytes = graph.weight_bytes
-    if choice.plan is not None:
-        weight_bytes = choice.plan.sidecar.plan_bytes
-        _check_slots(wishes.num_slots, choice.plan.sidecar.key.max_slots)
-    if choice.backend is not Backend.CUDA:
-        length = fixed_capacity(package.manifest.max_model_len)
-        if wishes.slot_tokens not in {None, length}:
-            raise BackendError(
-                f"the plan's slots have {length} tokens, {wishes.slot_tokens} were asked for; "
-                f"export with --max-model-len {wishes.slot_tokens} and build the plan again"
-            )
-        wishes = replace(wishes, slot_tokens=length)
-    budget = kv_cache_bytes
+    graph, plan = package.manifest.graphs[_graph_key(choice.backend)], choice.plan
+    longest, form = package.manifest.max_model_len, SlotForm(row_step=SLOT_STEP)
+    if plan is not None:
+        longest = plan.sidecar.key.max_model_len
+        form = replace(form, fixed_rows=plan.sidecar.capacity, shortening=partial(_shorter_plan, plan))
+        _check_plan(package, plan, wishes)
+    budget, note = kv_cache_bytes, ""
     if budget is None:
-        budget = int(max(0, _gpu(choice).free_bytes - weight_bytes) * (kv_cache_share or _KV_SHARE))
-    per_token = kv_bytes_per_token(package.manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize)
-    planned = plan_kv_cache(per_token, budget, wishes, model_len=length)
-    most = planned.num_slots if choice.plan is None else choice.plan.sidecar.key.max_slots
+        budget, note = _budget(package, choice, wishes, kv_cache_share or _KV_SHARE)
+    planned = plan_kv_cache(
+        kv_bytes_per_token(package.manifest.shape, dtypes.BY_NAME[graph.kv_dtype].itemsize),
+        budget,
+        wishes,
+        model_len=longest,
+        budget_note=note,
+        form=form,
+    )
+    most = planned.num_slots if plan is None else plan.sidecar.key.max_slots
     return replace(planned, num_slots=min(planned.num_slots, most))
 
 
-def _check_slots(num_slots: int | None, most: int) -> None:
-    """Raise BackendError for more slots than a plan was built for."""
-    if num_slots is not None and num_slots > most:
+def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: float) -> tuple[int, str]:
+    """Bytes for the KV cache, and where they come from."""
+    free, shape, plan = _gpu(choice).free_bytes, package.manifest.shape, choice.plan
+    parts = {"weights": package.manifest.graphs[_graph_key(choice.backend)].weight_bytes}
+    slots, prefill_tokens = wishes.num_slots or DEFAULT_SLOTS, _PREFILL_TOKENS
+    if plan is not None:
+        slots, prefill_tokens = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.prefill_tokens
+        parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
+    parts["logits"] = logits_bytes(slots, max_prefill_logits(prefill_tokens), shape.vocab_size)
+    terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
+    return (
+        int(max(0, free - sum(parts.values())) * share),
+        f"{share:g} x ({free / 2**30:.2f} GiB free - {terms})",
+    )
+
+
+def _check_plan(package: Package, plan: PlanFile, wishes: KVWishes) -> None:
+    """Raise BackendError for more slots, or longer ones, than a plan was built for."""
+    key, asked = plan.sidecar.key, wishes.slot_tokens
+    if wishes.num_slots is not None and wishes.num_slots > key.max_slots:
+        wanted = msgspec.structs.replace(key, max_slots=wishes.num_slots)
         raise BackendError(
-            f"num_slots {num_slots} were asked for, the plan was built for {most}; build the plan again with "
-            f"--max-slots {num_slots}, or ask for {most} at most"
+            f"num_slots {wishes.num_slots} were asked for, the plan was built for {key.max_slots}; build the plan "
+            f"again with '{rebuild_command(package.root, key.target, wanted)}', or ask for {key.max_slots} at most"
         )
+    if asked is None or asked <= key.max_model_len:
+        return
+    wanted = msgspec.structs.replace(key, max_model_len=asked)
+    way = f"build the plan again with '{rebuild_command(package.root, key.target, wanted)}'"
+    if asked > package.manifest.max_model_len:
+        way = longer_export(package, asked)
+    raise BackendError(f"the plan's slots have {key.max_model_len} tokens, {asked} were asked for; {way}")
+
+
+def _shorter_plan(plan: PlanFile, rows: int) -> str:
+    """What gives slots of fewer rows where a plan fixes them; part of a KVBudgetError's sentence."""
+    key = plan.sidecar.key
+    key = msgspec.structs.replace(key, max_model_len=rows, prefill_tokens=min(rows, key.prefill_tokens))
+    return f"a plan with slots of {rows} tokens ('{rebuild_command(plan.path.parent.parent, key.target, key)}')"
 
 
 def gpu_session_factory(
@@ -99,16 +135,15 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     gpu, shape = _gpu(choice), package.manifest.shape
     device = CudaDevice(gpu.uuid)
     if choice.plan is not None:
-        return open_trt_session(choice.plan, shape, device, kv.num_slots)
-    prefill_tokens = min(_PREFILL_TOKENS, kv.slot_tokens)
+        return open_trt_session(choice.plan, shape, device, kv)
+    prefill_tokens = min(_PREFILL_TOKENS, kv.rows)
     return open_ort_session(
         package.path(package.manifest.graphs[_graph_key(choice.backend)].path),
         _provider(package, choice.backend, kv, prefill_tokens, device.ordinal),
         device,
         shape,
-        num_slots=kv.num_slots,
+        kv=kv,
         prefill_tokens=prefill_tokens,
-        capacity=kv.slot_tokens,
     )
 
 
@@ -116,12 +151,13 @@ def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: in
     if backend is Backend.CUDA:
         return cuda_provider(device_id)
     root = package.root
-    cache_folder = root.parent / f".{root.name}.{backend}"
+    # What a provider keeps is for slots of one length, which it does not look at.
+    cache_folder = root.parent / f".{root.name}.{backend}.{kv.rows}"
     cache_folder.mkdir(exist_ok=True)
     make = tensorrt_provider if backend is Backend.ORT_TENSORRT else tensorrt_rtx_provider
     return make(
         package.manifest.shape,
-        kv.slot_tokens,
+        kv.rows,
         max_slots=kv.num_slots,
         prefill_tokens=prefill_tokens,
         cache_folder=cache_folder,

@@ -16,7 +16,8 @@ H kv heads, S cache capacity of a slot in tokens, D head_dim.
 ``logits_indices`` lets one graph serve prefill (the last token, or none before the last chunk), decode (every row),
 verification of drafted tokens and the quality report (every token) without computing a head that nobody reads.
 
-A graph for TensorRT has a fixed S and, in place of ``seqlens_k`` and ``total_sequence_length``:
+A graph for TensorRT names S ``capacity``, so that whoever compiles the graph can fix it, and has, in place of
+``seqlens_k`` and ``total_sequence_length``:
 
 | tensor                          | dtype     | shape        | meaning                                             |
 |---------------------------------|-----------|--------------|-----------------------------------------------------|
@@ -33,6 +34,9 @@ TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
 WRITE_INDICES = "write_indices"
 LOGITS_INDICES = "logits_indices"
 LOGITS = "logits"
+
+CAPACITY = "capacity"
+"""The symbolic dimension S of a graph for TensorRT."""
 
 
 def layer_cache_names(layer: int) -> tuple[tuple[str, str], tuple[str, str]]:

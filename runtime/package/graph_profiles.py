@@ -10,17 +10,13 @@ Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 MAX_LOGITS = 16
 """Rows of logits that one prefill call can give: a prompt needs one, checking a drafted continuation a few more."""
 
-
-MAX_CAPACITY = 4096
-"""Longest cache slot that is chosen unasked: attention reads a slot's whole length at every step, filled or not."""
-
-_CAPACITY_STEP = 64  # keeps every slot at an address that CUDA kernels can load from in full width
+SLOT_STEP = 64
+"""Rows of a slot come in multiples of it, which keeps every slot where CUDA kernels can load in full width."""
 
 
-def fixed_capacity(max_model_len: int) -> int:
-    """Tokens of a cache slot in a graph for TensorRT: the package's length, at most MAX_CAPACITY, in steps of 64."""
-    wanted = min(max_model_len, MAX_CAPACITY)
-    return wanted - wanted % _CAPACITY_STEP or wanted
+def slot_rows(max_model_len: int) -> int:
+    """Rows of a cache slot in GPU memory that holds ``max_model_len`` tokens: the next multiple of 64."""
+    return -(-max_model_len // SLOT_STEP) * SLOT_STEP
 
 
 def profile_shapes(max_slots: int, prefill_tokens: int, cache_shapes: dict[str, tuple[int, int, int]]) -> list[Shapes]:
@@ -43,6 +39,17 @@ def profile_shapes(max_slots: int, prefill_tokens: int, cache_shapes: dict[str, 
             shapes[name] = ((low[0], *shape), (best[0], *shape), (high[0], *shape))
         profiles.append(shapes)
     return profiles
+
+
+def prefill_buckets(prefill_tokens: int) -> tuple[int, ...]:
+    """Tokens per call, ascending, where each number that occurs costs a compilation: a chunk is padded to the next.
+
+    The two smallest are for the last rows of a slot, which a padded chunk would run past.
+    """
+    buckets = [1, 8, 64]
+    while buckets[-1] < prefill_tokens:
+        buckets.append(2 * buckets[-1])
+    return (*(size for size in buckets if size < prefill_tokens), prefill_tokens)
 
 
 def max_prefill_logits(prefill_tokens: int) -> int:

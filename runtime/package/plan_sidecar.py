@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from runtime.errors import PlanError
 from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document
 from runtime.package.manifest import Package, sha256_of_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TRT_GRAPH = "trt"
 PLAN_FOLDER = "trt"
 PLAN_SUFFIX = ".plan"
@@ -31,8 +32,8 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Everything that decides whether a built plan is the wanted one.
 
     ``library`` is ``tensorrt`` or ``tensorrt_rtx``; ``compute_capability`` such as ``8.9``; ``graph_sha256`` maps the
-    package's graph files to their digests. The profiles are decode (1..max_slots rows of one token) and prefill (one
-    row of 1..prefill_tokens tokens with 1..max_logits rows of logits).
+    package's graph files to their digests. A cache slot holds ``max_model_len`` tokens. The profiles are decode
+    (1..max_slots rows of one token) and prefill (one row of 1..prefill_tokens tokens with 1..max_logits of logits).
     """
 
     library: Name
@@ -42,6 +43,7 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     hardware_compatibility: Text
     graph_sha256: dict[Name, Sha256]
     max_slots: Width
+    max_model_len: Tokens
     prefill_tokens: Tokens
     max_logits: Tokens
     optimization_level: Size
@@ -49,13 +51,18 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``key`` and what came of it. ``digest`` is the sha256 of all other fields, so that an edit shows."""
+    """``key`` and what came of it. ``digest`` is the sha256 of all other fields, so that an edit shows.
+
+    ``capacity`` is the rows of a cache slot in memory. ``scratch_bytes`` is the memory that a run needs for
+    activations, as the builder said it; 0 if it did not.
+    """
 
     schema_version: int
     key: PlanKey
     precision: dict[Name, Text]
     capacity: Tokens
     plan_bytes: Size
+    scratch_bytes: Size
     plan_sha256: Sha256
     driver: Text
     build_seconds: Seconds
@@ -88,10 +95,28 @@ def plan_targets(root: Path) -> list[str]:
     return sorted(path.name.removesuffix(PLAN_SUFFIX) for path in folder.glob("*" + PLAN_SUFFIX))
 
 
-def rebuild_command(root: Path, target: str) -> str:
-    """The line that builds a target's plan anew."""
+def rebuild_command(root: Path, target: str, key: PlanKey | None = None) -> str:
+    """The line that builds a target's plan anew: as usual, or with the shapes and options of ``key``."""
     wanted = "current" if target.startswith("current-") else target
-    return f"powertrain engine {root} --target {wanted}"
+    line = f"powertrain engine {shlex.quote(str(root))} --target {wanted}"
+    if key is None:
+        return line
+    line += f" --max-slots {key.max_slots} --prefill-tokens {key.prefill_tokens} --max-model-len {key.max_model_len}"
+    line += f" --optimization-level {key.optimization_level}"
+    line += f" --workspace-mib {key.workspace_bytes // 2**20}" if key.workspace_bytes else ""
+    compatible = key.hardware_compatibility
+    return line if compatible == "none" else f"{line} --hardware-compatibility {compatible}"
+
+
+def longer_export(package: Package, max_model_len: int) -> str:
+    """What a person must do to get a package whose slots may hold ``max_model_len`` tokens; the end of a sentence."""
+    most = package.manifest.spec.get("max_positions")
+    if isinstance(most, int) and max_model_len > most:
+        return f"the model was made for {most} tokens, so ask for {most} at most"
+    return (
+        f"export the package again with 'powertrain export MODEL --dialect ort,trt --max-model-len {max_model_len} "
+        f"-o {shlex.quote(str(package.root))}', where MODEL is what it was exported from"
+    )
 
 
 def graph_digests(package: Package) -> dict[str, str]:

@@ -26,6 +26,10 @@ class Recording(Protocol):
         """Queue the recorded work."""
         ...
 
+    def close(self) -> None:
+        """Forget the recorded work, of which nothing is queued any more. Closing again does nothing."""
+        ...
+
 
 class Device(Protocol):
     """One device and one stream. Not thread-safe; everything allocated lives until ``close``."""

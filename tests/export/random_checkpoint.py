@@ -116,12 +116,12 @@ def plan(precision: str, block: int = 32) -> PrecisionPlan:
 
 
 def write_trt(
-    spec: DecoderSpec, folder: Path, precision: str | PrecisionPlan = "fp32", capacity: int = CAPACITY
+    spec: DecoderSpec, folder: Path, precision: str | PrecisionPlan = "fp32", max_model_len: int = CAPACITY
 ) -> Path:
     """The ``trt`` graph of a random checkpoint; returns its path."""
     chosen = plan(precision) if isinstance(precision, str) else precision
     with GraphWriter(folder) as writer:
-        emit_decoder(RandomCheckpoint(spec), TrtDialect(spec, writer, chosen, capacity))
+        emit_decoder(RandomCheckpoint(spec), TrtDialect(spec, writer, chosen, max_model_len))
         writer.save(TRT_OPSET)
     return folder / GRAPH_FILE
 

@@ -24,14 +24,20 @@ SPEC = ARCHITECTURES["llama"]
 
 
 def write_package(
-    root: Path, precision: str = "fp16", spec: DecoderSpec = SPEC, *, seed: int = 0, with_trt: bool = True
+    root: Path,
+    precision: str = "fp16",
+    spec: DecoderSpec = SPEC,
+    *,
+    seed: int = 0,
+    with_trt: bool = True,
+    max_model_len: int = CAPACITY,
 ) -> Package:
     """Both graphs: ``ort`` in float32, ``trt`` in ``precision``."""
     write_ort(spec, root / "ort")
     graphs = {"ort": GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, 1000, 10)}
     if with_trt:
         checkpoint = RandomCheckpoint(spec, seed)
-        graphs["trt"] = write_trt_graph(checkpoint, plan(precision), CAPACITY, root / "trt", SilentReporter())
+        graphs["trt"] = write_trt_graph(checkpoint, plan(precision), max_model_len, root / "trt", SilentReporter())
     names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -41,7 +47,7 @@ def write_package(
         architecture=spec.architecture,
         spec=asdict(spec),
         shape=model_shape(spec),
-        max_model_len=CAPACITY,
+        max_model_len=max_model_len,
         stop_token_ids=(0,),
         special_tokens={},
         graphs=graphs,

@@ -22,9 +22,10 @@ _HIDDEN_SCORE = -30000.0
 class TrtAttention:
     """Emits positions and masks once per graph, and one attention per layer."""
 
-    def __init__(self, spec: DecoderSpec, writer: GraphWriter, dtype: DType, capacity: int) -> None:
-        self._spec, self._writer, self._dtype, self._capacity = spec, writer, dtype, capacity
+    def __init__(self, spec: DecoderSpec, writer: GraphWriter, dtype: DType, num_positions: int) -> None:
+        self._spec, self._writer, self._dtype, self._num_positions = spec, writer, dtype, num_positions
         self._positions: Value | None = None
+        self._rows: Value | None = None
         self._masks: dict[int | None, Value] = {}
 
     def emit(self, layer: int, q: Value, k: Value, v: Value) -> Value:
@@ -51,7 +52,7 @@ class TrtAttention:
         """RotaryEmbedding over the first ``dim`` of each head."""
         writer, spec = self._writer, self._spec.ropes[rope]
         tables = [f"rope.{rope}.cos", f"rope.{rope}.sin"]
-        for table, values in zip(tables, rope_tables(spec, self._capacity), strict=True):
+        for table, values in zip(tables, rope_tables(spec, self._num_positions), strict=True):
             writer.constant(table, values.astype(self._dtype))
         inputs = [x, *tables, self._token_positions()]
         rotated = spec.dim if spec.dim != self._spec.head_dim else 0  # 0: all of it
@@ -59,7 +60,7 @@ class TrtAttention:
 
     def _update(self, past: str, present: str, rows: Value) -> None:
         """``present``: the cache ``past`` with ``rows`` [B, kv_heads, T, D] written at ``write_indices``, in place."""
-        shape = ("batch", self._spec.num_kv_heads, self._capacity, self._spec.head_dim)
+        shape = ("batch", self._spec.num_kv_heads, graph_io.CAPACITY, self._spec.head_dim)
         self._writer.input(past, self._dtype, shape)
         self._writer.output(present, self._dtype, shape)
         self._writer.node("TensorScatter", [past, rows, graph_io.WRITE_INDICES], present, axis=2)
@@ -77,15 +78,26 @@ class TrtAttention:
             self._positions = writer.node("Add", [starts, offsets], "positions")
         return self._positions
 
+    def _key_rows(self) -> Value:
+        """Number of every cache row, int64 [capacity]."""
+        if self._rows is None:
+            writer = self._writer
+            (past, _), _ = graph_io.layer_cache_names(0)
+            writer.node("Shape", [past], "num_key_rows.vector", start=2, end=3)
+            count = writer.node("Squeeze", ["num_key_rows.vector"], "num_key_rows")
+            zero, one = writer.constant("zero", np.array(0, np.int64)), writer.constant("one", np.array(1, np.int64))
+            self._rows = writer.node("Range", [zero, count, one], "key_rows")
+        return self._rows
+
     def _mask(self, window: int | None) -> Value:
         """Which keys each token sees: bool [B, 1, T, capacity]."""
-        if window is not None and window >= self._capacity:
+        if window is not None and window >= self._num_positions:
             window = None
         if window in self._masks:
             return self._masks[window]
         writer = self._writer
         axes = writer.constant("axes_1_3", np.array([1, 3], np.int64))
-        keys = writer.constant("key_rows", np.arange(self._capacity, dtype=np.int64).reshape(1, 1, 1, -1))
+        keys = self._key_rows()
         if None not in self._masks:
             tokens = writer.node("Unsqueeze", [self._token_positions(), axes], "positions.column")
             self._masks[None] = writer.node("LessOrEqual", [keys, tokens], "mask.causal")

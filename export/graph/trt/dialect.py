@@ -1,17 +1,18 @@
 """The ``trt`` dialect: standard operators of opset 24 in the forms that TensorRT compiles to fused kernels.
 
-Inputs and outputs are those of ``runtime.package.graph_io`` for a cache of fixed capacity. What is avoided, and why, as
-seen with the parser of TensorRT for RTX 1.7.1: ``Attention``'s ``is_causal`` becomes an upper-left mask, with which a
-decoded token sees only the first key; its ``nonpad_kv_seqlen`` input is dropped without a word; ``softcap`` is
-refused; contributed attention and ``MatMulNBits`` parse but need plugins that the library does not carry. So the mask
-is a boolean tensor made from absolute positions, and a softcapped attention is spelled out. A float32 graph of this
-dialect runs on ONNX Runtime's CPU provider, which is how its meaning is tested. Knows no order of layers.
+Inputs and outputs are those of ``runtime.package.graph_io``. What is avoided, and why, as seen with the parser of
+TensorRT for RTX 1.7.1: ``Attention``'s ``is_causal`` becomes an upper-left mask, with which a decoded token sees only
+the first key; its ``nonpad_kv_seqlen`` input is dropped without a word; ``softcap`` is refused; contributed attention
+and ``MatMulNBits`` parse but need plugins that the library does not carry. So the mask is a boolean tensor made from
+absolute positions, and a softcapped attention is spelled out. A float32 graph of this dialect runs on ONNX Runtime's
+CPU provider, which is how its meaning is tested. Knows no order of layers.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from runtime.package import dtypes, graph_io
+from runtime.package.graph_profiles import slot_rows
 
 from export.checkpoint.lazy_tensor import LazyTensor
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
@@ -29,20 +30,20 @@ OPSET = 24
 class TrtDialect:
     """Emits into a GraphWriter. ``weight_bytes`` and ``formats`` are what the manifest records about the result.
 
-    ``capacity`` is the length in tokens of every cache slot, fixed in the graph. The embedding's table stays in
-    floating point: TensorRT keeps no int8 table packed that it gathers from; a tied head gets its own matrix in the
-    plan's format, since every decode step reads all of it.
+    ``max_model_len`` bounds the length of a cache slot, which is symbolic in the graph: tables of positions have the
+    rows of the longest slot. The embedding's table stays in floating point: TensorRT keeps no int8 table packed that it
+    gathers from; a tied head gets its own matrix in the plan's format, since every decode step reads all of it.
     """
 
-    def __init__(self, spec: DecoderSpec, writer: GraphWriter, plan: PrecisionPlan, capacity: int) -> None:
-        if capacity < 1 or capacity > spec.max_positions:
+    def __init__(self, spec: DecoderSpec, writer: GraphWriter, plan: PrecisionPlan, max_model_len: int) -> None:
+        if max_model_len < 1 or max_model_len > spec.max_positions:
             raise UnsupportedError(
-                f"a cache of {capacity} tokens is not possible; the model supports 1 to {spec.max_positions}"
+                f"a cache of {max_model_len} tokens is not possible; the model supports 1 to {spec.max_positions}"
             )
         self._spec, self._writer, self._plan = spec, writer, plan
         self._dtype = dtypes.BY_NAME[plan.float_type].numpy
         self._weights = TrtWeights(writer, self._dtype)
-        self._attention = TrtAttention(spec, writer, self._dtype, capacity)
+        self._attention = TrtAttention(spec, writer, self._dtype, slot_rows(max_model_len))
         self._table: LazyTensor | None = None
         self._parts: dict[Value, list[Value]] = {}
         self.formats: dict[str, set[str]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.package.graph_profiles import fixed_capacity
 from runtime.package.manifest import GraphInfo
 from runtime.package.plan_sidecar import TRT_GRAPH
 
@@ -24,7 +23,7 @@ def write_trt_graph(
     chosen = trt_plan(plan)
     title = f"Writing the {TRT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
-        dialect = TrtDialect(checkpoint.spec, writer, chosen, fixed_capacity(max_model_len))
+        dialect = TrtDialect(checkpoint.spec, writer, chosen, max_model_len)
         emit_decoder(checkpoint, dialect, lambda: advance(1))
         writer.save(OPSET)
         return GraphInfo(

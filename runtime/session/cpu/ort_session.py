@@ -31,8 +31,6 @@ _DYNAMIC_BLOCK_BASE = 4
 """Threads take a loop's work in pieces as they become free instead of one fixed part each, so a thread that the machine
 holds up does not hold up the step: 6 to 11 % less time at batch 1, nothing beyond noise at 16 and in prefill (2 virtual
 cores)."""
-_FEW_LOGITS = 16
-"""Rows of logits whose buffer every slot may keep. With 32 rows and 262,144 tokens it would take 34 MB a slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +63,41 @@ def cpu_session_options(options: OrtOptions) -> ort.SessionOptions:
     return so
 
 
-class _Call:
-    """One bound call: persistent small inputs, mutated in place, and a persistent logits buffer."""
+class _LogitsBuffer:
+    """Memory for every call's logits, float32 [rows, V]: one block, since nobody reads but the last call's.
 
-    def __init__(self, session: ort.InferenceSession, arena: KVArena, first_slot: int, num_rows: int) -> None:
+    It grows to the most rows that a call ever asked for. A grown block lies elsewhere and the old one is gone, so a
+    call looks at ``address`` before it runs.
+    """
+
+    def __init__(self, num_rows: int, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._rows: FloatArray = np.empty((0, vocab_size), np.float32)
+        self.address = 0
+        self.first(num_rows)
+
+    def first(self, num_rows: int) -> FloatArray:
+        """A view of the first ``num_rows`` rows."""
+        if num_rows > len(self._rows):
+            self._rows = np.empty((num_rows, self._vocab_size), np.float32)
+            self.address = self._rows.ctypes.data
+        return self._rows[:num_rows]
+
+
+class _Call:
+    """One bound call: persistent small inputs, mutated in place, and logits that go to the shared buffer."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        arena: KVArena,
+        buffer: _LogitsBuffer,
+        first_slot: int,
+        num_rows: int,
+    ) -> None:
         self.binding = session.io_binding()
         self.num_rows = num_rows
+        self._buffer = buffer
         self.seqlens_k = np.zeros(num_rows, np.int32)  # [B]
         self.total_sequence_length = np.zeros((), np.int32)
         self._bind_input(graph_io.SEQLENS_K, self.seqlens_k)
@@ -78,18 +105,18 @@ class _Call:
         self._bind_cache(arena, first_slot)
         self.input_ids: Int64Array = np.zeros((num_rows, 0), np.int64)
         self.logits_indices: Int64Array = np.full(1, -1, np.int64)
-        self.logits: FloatArray = np.zeros((0, 0), np.float32)
+        self.num_logits = -1
+        self.logits_address = 0
 
-    def set_shape(self, num_tokens: int, num_logits: int, vocab_size: int) -> None:
-        """Bind inputs for ``num_tokens`` per row and a buffer for ``num_logits`` rows, if they are not yet so."""
+    def set_shape(self, num_tokens: int, num_logits: int) -> None:
+        """Bind inputs for ``num_tokens`` per row and memory for ``num_logits`` rows, if they are not yet so."""
         if self.input_ids.shape[1] != num_tokens:
             self.input_ids = np.zeros((self.num_rows, num_tokens), np.int64)  # [B, T]
             self._bind_input(graph_io.INPUT_IDS, self.input_ids)
-        if self.logits.shape != (num_logits, vocab_size):
-            self.logits = np.empty((num_logits, vocab_size), np.float32)  # [N, V]
-            self.binding.bind_output(
-                graph_io.LOGITS, _DEVICE, 0, np.float32, self.logits.shape, self.logits.ctypes.data
-            )
+        logits = self._buffer.first(num_logits)  # [N, V]
+        if (self.num_logits, self.logits_address) != (num_logits, self._buffer.address):
+            self.num_logits, self.logits_address = num_logits, self._buffer.address
+            self.binding.bind_output(graph_io.LOGITS, _DEVICE, 0, np.float32, logits.shape, self.logits_address)
         indices = np.arange(self.num_rows * num_tokens - num_logits, self.num_rows * num_tokens, dtype=np.int64)
         if not np.array_equal(indices, self.logits_indices):
             self.logits_indices = indices  # [N]
@@ -116,7 +143,7 @@ class OrtSession:
         self._arena = KVArena(shape, kv.num_slots, kv.slot_tokens, kv_dtype)
         self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
-        self._wide_call: tuple[int, _Call] | None = None  # the last one with many logits, and its slot
+        self._logits = _LogitsBuffer(kv.num_slots, shape.vocab_size)
         self._run_ns = 0
         self._info = SessionInfo(
             backend="cpu",
@@ -140,38 +167,30 @@ class OrtSession:
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``."""
-        call = self._prefill_call(slot, num_logits)
-        call.set_shape(len(token_ids), num_logits, self._info.vocab_size)
+        call = self._prefill_calls.get(slot)
+        if call is None:
+            call = self._prefill_calls[slot] = _Call(self._session, self._arena, self._logits, slot, 1)
+        call.set_shape(len(token_ids), num_logits)
         call.input_ids[0] = token_ids
         call.seqlens_k[0] = start + len(token_ids) - 1
         call.total_sequence_length[...] = start + len(token_ids)
         self._run(call)
-        return call.logits
-
-    def _prefill_call(self, slot: int, num_logits: int) -> _Call:
-        """One call per slot is kept, but only one of those whose logits are large."""
-        if num_logits > _FEW_LOGITS:
-            if self._wide_call is None or self._wide_call[0] != slot:
-                self._wide_call = slot, _Call(self._session, self._arena, slot, 1)
-            return self._wide_call[1]
-        call = self._prefill_calls.get(slot)
-        if call is None:
-            call = self._prefill_calls[slot] = _Call(self._session, self._arena, slot, 1)
-        return call
+        return self._logits.first(call.num_logits)
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         """See ``Session.decode``."""
         num_rows = len(token_ids)
         call = self._decode_calls.get((first_slot, num_rows))
         if call is None:
-            call = _Call(self._session, self._arena, first_slot, num_rows)
+            call = _Call(self._session, self._arena, self._logits, first_slot, num_rows)
             self._decode_calls[first_slot, num_rows] = call
-            call.set_shape(1, num_rows, self._info.vocab_size)
+        if call.logits_address != self._logits.address:  # a new call, or the buffer has grown since its last run
+            call.set_shape(1, num_rows)
         call.input_ids[:, 0] = token_ids
         call.seqlens_k[:] = positions
         call.total_sequence_length[...] = max(positions.tolist()) + 1  # a reduction with cold caches costs 30 us
         self._run(call)
-        return call.logits
+        return self._logits.first(call.num_logits)
 
     def _run(self, call: _Call) -> None:
         begin = time.perf_counter_ns()
@@ -186,4 +205,3 @@ class OrtSession:
         """Drop the bindings before the arena and the session that they point to."""
         self._decode_calls.clear()
         self._prefill_calls.clear()
-        self._wide_call = None

@@ -22,14 +22,21 @@ _LOG = logging.getLogger("powertrain.backend")
 
 
 class CudaRecording:
-    """An instantiated CUDA graph, which its device destroys."""
+    """An instantiated CUDA graph. ``open_ones`` is the device's list of those that it must destroy."""
 
-    def __init__(self, executable: Any, stream: Any) -> None:  # noqa: ANN401 - handles are opaque
-        self.executable, self._stream = executable, stream
+    def __init__(self, executable: Any, stream: Any, open_ones: list[CudaRecording]) -> None:  # noqa: ANN401 - opaque
+        self.executable, self._stream, self._open_ones = executable, stream, open_ones
+        open_ones.append(self)
 
     def launch(self) -> None:
         """Queue the graph. Raises DeviceError."""
         checked(cudart.cudaGraphLaunch(self.executable, self._stream), "launching a recorded step")
+
+    def close(self) -> None:
+        """See ``Recording.close``. Destroys the graph. Raises DeviceError."""
+        if self in self._open_ones:
+            self._open_ones.remove(self)
+            checked(cudart.cudaGraphExecDestroy(self.executable), "dropping a recorded step")
 
 
 class CudaDevice:
@@ -126,8 +133,7 @@ class CudaDevice:
     def _instantiated(self, graph: Any) -> CudaRecording:  # noqa: ANN401 - handles are opaque
         try:
             executable = checked(cudart.cudaGraphInstantiate(graph, 0), "preparing a recorded step")
-            recording = CudaRecording(executable, self._stream)
-            self._recordings.append(recording)
+            recording = CudaRecording(executable, self._stream, self._recordings)
         finally:
             destroyed = cudart.cudaGraphDestroy(graph)
         checked(destroyed, "preparing a recorded step")
@@ -157,4 +163,5 @@ class CudaDevice:
                 refusals.append(str(error))
         if refusals:
             _LOG.warning("%d calls failed as the GPU was closed; the first: %s", len(refusals), refusals[0])
-        self._recordings, self._addresses, self._pinned = [], [], []
+        self._recordings.clear()
+        self._addresses, self._pinned = [], []

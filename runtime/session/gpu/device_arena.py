@@ -23,7 +23,7 @@ class DeviceArena:
         if self._slot_bytes % ALIGNMENT_BYTES:
             raise DeviceError(
                 f"a cache slot has {self._slot_bytes} bytes per layer, which is no multiple of {ALIGNMENT_BYTES}; "
-                "export the graph again with a cache length that is a multiple of 64"
+                "choose a --max-model-len that is a multiple of 64"
             )
         self._block_bytes = num_slots * self._slot_bytes
         self.num_bytes = self._num_blocks * self._block_bytes

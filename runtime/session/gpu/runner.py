@@ -25,6 +25,9 @@ class Limits:
     """What a runner can take. ``capacity`` is a slot's fixed length in tokens; ``max_logits`` bounds N of a prefill.
 
     ``position_input`` names the graph's input that places a row in its cache: ``write_indices`` or ``seqlens_k``.
+    ``prefill_buckets`` are the token counts that prefill calls must have, ascending and from 1 on, and
+    ``logits_buckets`` their N; empty where every count up to the most is as good. ``max_kept`` is the number of decode
+    runs that may be kept at a time.
     """
 
     num_slots: int
@@ -33,6 +36,9 @@ class Limits:
     max_logits: int
     kv_itemsize: int
     position_input: str = graph_io.WRITE_INDICES
+    prefill_buckets: tuple[int, ...] = ()
+    logits_buckets: tuple[int, ...] = ()
+    max_kept: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,10 @@ class Run(Protocol):
         """Queue one run. Raises PowertrainError when the graph refuses a shape or an address."""
         ...
 
+    def close(self) -> None:
+        """Give back what the run holds; it is not queued again, and what was recorded of it is gone by then."""
+        ...
+
 
 class Runner(Protocol):
     """Queues runs of one graph on a device's stream."""
@@ -75,7 +85,7 @@ class Runner(Protocol):
         ...
 
     def prepare(self, call: Call, arena: DeviceArena) -> Run:
-        """Make a call ready. A decode call is prepared once per first slot and rows, and kept by the session."""
+        """Make a call ready. The session keeps the runs of at most ``limits.max_kept`` decode calls."""
         ...
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from export.graph.decoder import emit_decoder
 from export.graph.trt.dialect import OPSET, TrtDialect
 from export.graph.trt.weights import pack_int4, quantize_for
 from export.graph.writer import GraphWriter
-from runtime.package.graph_profiles import fixed_capacity
+from runtime.package.graph_profiles import slot_rows
 from tests.export.random_checkpoint import (
     ARCHITECTURES,
     CAPACITY,
@@ -160,7 +160,7 @@ def test_only_standard_operators_are_used(tmp_path: Path) -> None:
 
 def test_a_cache_longer_than_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="a cache of 257 tokens is not possible; the model supports 1 to 256"):
-        write_trt(ARCHITECTURES["llama"], tmp_path, capacity=257)
+        write_trt(ARCHITECTURES["llama"], tmp_path, max_model_len=257)
 
 
 def test_plan_and_capacity_of_a_package() -> None:
@@ -169,4 +169,4 @@ def test_plan_and_capacity_of_a_package() -> None:
     mixed = PrecisionPlan(WeightFormat(), "float32", {"layers.0.down": WeightFormat(8, 64)})
     assert trt_plan(mixed).float_type == "float16"
     assert trt_plan(PrecisionPlan(WeightFormat(4, 32), "bfloat16")).float_type == "bfloat16"
-    assert [fixed_capacity(length) for length in (8192, 4096, 1000, 50)] == [4096, 4096, 960, 50]
+    assert [slot_rows(length) for length in (8192, 1000, 960, 50)] == [8192, 1024, 960, 64]

@@ -50,12 +50,12 @@ def add_plan(root: Path, target: str, digests: dict[str, str]) -> None:
     plan.write_bytes(target.encode())
     plan.with_name(plan.name + ".kernels").write_bytes(b"kernels")
     key = PlanKey(library="tensorrt_rtx", library_version="1", target=target, compute_capability="8.0",
-                  hardware_compatibility="none", graph_sha256=digests, max_slots=1, prefill_tokens=1, max_logits=1,
-                  optimization_level=3, workspace_bytes=0)  # fmt: skip
+                  hardware_compatibility="none", graph_sha256=digests, max_slots=1, max_model_len=1,
+                  prefill_tokens=1, max_logits=1, optimization_level=3, workspace_bytes=0)  # fmt: skip
     digest = hashlib.sha256(target.encode()).hexdigest()
     write_sidecar(sidecar_path(plan), sealed(PlanSidecar(
-        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, plan_sha256=digest,
-        driver="", build_seconds=0.0, peak_memory_bytes=1, created_unix=0)))  # fmt: skip
+        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, scratch_bytes=0,
+        plan_sha256=digest, driver="", build_seconds=0.0, peak_memory_bytes=1, created_unix=0)))  # fmt: skip
 
 
 def test_a_package_is_replaced_in_one_step_with_the_plans_that_still_fit(

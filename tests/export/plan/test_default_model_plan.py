@@ -31,7 +31,7 @@ from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from runtime.text.tokenizer import Tokenizer
-from tests.host_tensorrt import HostCudaEngine, HostDevice
+from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan
 from tests.paths import MODELS
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
@@ -75,8 +75,8 @@ def test_the_float32_twin_writes_the_same_text(checkpoint: Checkpoint, default_p
     expected = greedy(reference, prompt)
     reference.close()
     device = HostDevice()
-    plan = HostCudaEngine(folder / "trt/model.onnx", num_slots=2, prefill_tokens=32)
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, shape, records_decode=True)
+    plan = HostCudaEngine(folder / "trt/model.onnx", num_slots=2, prefill_tokens=32, capacity=LENGTH)
+    runner = TrtRunner(HostPlan(plan, device), device, shape)
     session = StaticSession("tensorrt", runner, device, shape, 2)
     assert greedy(session, prompt) == expected
     session.close()
@@ -109,7 +109,7 @@ def test_a_plan_compiles_without_a_gpu(checkpoint: Checkpoint, folder: Path) -> 
     write_trt_graph(checkpoint, plan, 1024, folder / "whole", SilentReporter())
     logger = make_logger(library)
     network = library.module.Builder(logger).create_network(0)
-    parse_graph(library, network, logger, folder / "whole/model.onnx")
+    parse_graph(library, network, logger, folder / "whole/model.onnx", 1024)
     facts = check_network(library, network)
     assert (facts.num_attention, len(facts.cache_pairs)) == (30, 60)
     assert facts.num_dequantize == 30 * 4 + 1  # qkv, o, gate and up, down; head
@@ -117,7 +117,7 @@ def test_a_plan_compiles_without_a_gpu(checkpoint: Checkpoint, folder: Path) -> 
 
     graph = write_trt_graph(FirstLayers(checkpoint, 2), plan, 1024, folder / "trt", SilentReporter())
     target = Target("sm89", "sm89", library)
-    built = build_plan(folder / "trt/model.onnx", target, PlanSettings(), lambda _fraction: None)
+    built = build_plan(folder / "trt/model.onnx", 1024, target, PlanSettings(), lambda _fraction: None)
     assert (built.facts.num_attention, built.facts.num_dequantize) == (2, 2 * 4 + 1)
     assert built.facts.cache_shape == facts.cache_shape
     stored = sum(file.stat().st_size for file in (folder / "trt").iterdir())

@@ -19,7 +19,8 @@ import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
 
-from export.plan.builder import BuiltPlan, build_plan
+from export.graph.trt.slot_length import with_slot_rows
+from export.plan.builder import BuiltPlan, _configure, build_plan
 from export.plan.estimate import check_room, estimate_build
 from export.plan.library import Library, load_library, make_logger
 from export.plan.network import check_network, parse_graph
@@ -43,14 +44,18 @@ def library() -> Library:
     return load_library("tensorrt_rtx")
 
 
-def build(path: Path, library: Library, sm: str = "sm89", settings: PlanSettings = SETTINGS) -> BuiltPlan:
-    return build_plan(path, Target(sm, sm, library), settings, lambda _fraction: None)
+def build(
+    path: Path, library: Library, sm: str = "sm89", settings: PlanSettings = SETTINGS, *, capacity: int = CAPACITY
+) -> BuiltPlan:
+    return build_plan(path, capacity, Target(sm, sm, library), settings, lambda _fraction: None)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_architecture_compiles_as_it_was_meant(name: str, library: Library, tmp_path: Path) -> None:
     spec = ARCHITECTURES[name]
-    built = build(write_trt(spec, tmp_path, "bf16" if name == "gemma3" else "fp16"), library)
+    # The graph is exported for longer slots than the plan gets.
+    graph = write_trt(spec, tmp_path, "bf16" if name == "gemma3" else "fp16", max_model_len=3 * CAPACITY)
+    built = build(graph, library)
     facts = built.facts
     assert len(built.data) > 1_000_000
     assert facts.cache_pairs == tuple(cache_names(2))
@@ -177,10 +182,40 @@ def test_settings_that_the_cache_cannot_hold_are_refused(library: Library, tmp_p
 def test_a_build_reports_progress_to_the_end(library: Library, tmp_path: Path) -> None:
     seen: list[float] = []
     path = write_trt(ARCHITECTURES["llama"], tmp_path, "fp16")
-    build_plan(path, Target("sm89", "sm89", library), SETTINGS, seen.append)
+    build_plan(path, CAPACITY, Target("sm89", "sm89", library), SETTINGS, seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len({round(fraction, 1) for fraction in seen}) >= 4
+
+
+def test_a_slot_that_no_fused_kernel_reaches_compiles(library: Library, tmp_path: Path) -> None:
+    """Slots of 32,768 rows: the scores of a chunk lie in scratch memory, which shows."""
+    spec = replace(ARCHITECTURES["llama"], max_positions=32768)
+    built = build(write_trt(spec, tmp_path, "fp16", max_model_len=32768), library, capacity=32768)
+    assert built.facts.cache_shape == (2, 32768, 16)
+    assert built.scratch_bytes > spec.num_heads * SETTINGS.prefill_tokens * 32768 * 2
+
+
+def test_a_graph_of_one_slot_length_gets_no_other(library: Library, tmp_path: Path) -> None:
+    path = write_trt(ARCHITECTURES["llama"], tmp_path, "fp16")
+    path.write_bytes(with_slot_rows(path, 128))
+    with pytest.raises(PlanError, match="slots have 128 rows and no other number; export the package again"):
+        build(path, library)
+
+
+def test_a_plan_allocates_nothing_of_its_own(library: Library) -> None:
+    trt = library.module
+    config = trt.Builder(make_logger(library)).create_builder_config()
+    _configure(library, config, SETTINGS, Target("sm89", "sm89", library))
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
+def test_the_scratch_memory_is_read_from_the_builders_words(library: Library) -> None:
+    logger, info = make_logger(library), library.module.ILogger.Severity.INFO
+    for line in ("Total Activation Memory: 200 bytes", "Total Activation Memory: 3000 bytes", "Total Weights: 9000"):
+        logger.log(info, line)
+    logger.log(info, "Total Activation Memory: 1000 bytes")
+    assert logger.scratch_bytes == 3000  # of the profile that needs the most
 
 
 def test_progress_elsewhere_than_a_terminal_is_a_line_per_tenth() -> None:
@@ -211,14 +246,14 @@ def test_nested_phases_fold_into_one_fraction() -> None:
 
 def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path) -> None:
     spec = replace(WIDE, num_layers=12, layers=WIDE.layers * 6)
-    write_trt(spec, tmp_path, "int4", capacity=256)
+    write_trt(spec, tmp_path, "int4", max_model_len=256)
     script = (
         "import sys; from pathlib import Path; from export.plan.builder import build_plan;"
         "from export.plan.library import load_library; from export.plan.targets import Target;"
         "from export.plan.settings import PlanSettings;"
         "target = Target('sm89', 'sm89', load_library('tensorrt_rtx'));"
         "report = lambda fraction: print('step', flush=True);"
-        "build_plan(Path(sys.argv[1]), target, PlanSettings(prefill_tokens=64), report)"
+        "build_plan(Path(sys.argv[1]), 256, target, PlanSettings(prefill_tokens=64), report)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -295,6 +330,6 @@ def test_tensorrts_words_go_to_the_log(library: Library, caplog: pytest.LogCaptu
     with caplog.at_level(logging.DEBUG, logger="powertrain.tensorrt"):
         logger = make_logger(library)
         network = library.module.Builder(logger).create_network(0)
-        parse_graph(library, network, logger, write_trt(ARCHITECTURES["llama"], tmp_path, "fp16"))
+        parse_graph(library, network, logger, write_trt(ARCHITECTURES["llama"], tmp_path, "fp16"), CAPACITY)
         assert check_network(library, network).num_attention == 2
     assert any("Int64 binding" in record.message for record in caplog.records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,17 +15,24 @@ import pytest
 from click.testing import CliRunner
 
 from export.commands.engine import engine_command
+from export.commands.export import export_command
 from export.commands.inspect import inspect_command
+from export.plan.builder import BuiltPlan
 from export.plan.library import load_library
+from export.plan.network import NetworkFacts
 from export.plan.progress import OnFraction
-from export.plan.settings import PlanSettings
+from export.plan.settings import PlanSettings, check_settings
 from export.plan.store import StoredPlan, ensure_plan
 from export.plan.targets import Target
-from runtime.errors import PackageError, PlanError
+from runtime.errors import BackendError, KVBudgetError, PackageError, PlanError
+from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
+from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.loading.plan_choice import RunningLibrary, choose_plan, judge_plans
 from runtime.package.manifest import load_package
 from runtime.package.plan_sidecar import PlanSidecar, read_sidecar, write_sidecar
+from runtime.session.kv_budget import KVWishes
+from tests.export.tiny_models import write_tiny_folder
 from tests.export.tiny_package import write_package
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
@@ -80,6 +89,8 @@ def test_the_sidecar_records_what_was_built(root: Path) -> None:
         name: info.sha256 for name, info in load_package(root).manifest.files.items() if name.startswith("trt/")
     }
     assert (sidecar.capacity, sidecar.precision["mlp"], sidecar.driver) == (64, "float16", "")
+    assert sidecar.key.max_model_len == 64
+    assert 2**20 < sidecar.scratch_bytes < 2**24  # some 8 MB, as the builder's log says it
     assert sidecar.plan_bytes == (root / "trt/sm89.plan").stat().st_size
 
 
@@ -183,6 +194,13 @@ def test_the_command_builds_and_explains(tmp_path: Path) -> None:
     first, second = (CliRunner().invoke(engine_command, arguments) for _ in range(2))
     assert first.exit_code == 0
     assert "built because tiny holds no plan for sm89" in first.output
+    slot = 64 * 256 / 2**20  # tokens times bytes
+    for output in (" ".join(one.output.split()) for one in (first, second)):
+        assert re.search(
+            rf"on the GPU: 4\.\d MiB of plan \+ \d+\.\d MiB of scratch \+ {slot:.1f} MiB for each slot of 64 tokens "
+            r"= \d+\.\d MiB with 2 slots",
+            output,
+        )
     assert "is up to date" in second.output
     refused = CliRunner().invoke(engine_command, [str(root), "--target", "sm89"])
     assert refused.exit_code == 1
@@ -206,3 +224,86 @@ def test_a_package_without_the_graph_says_how_to_get_it(tmp_path: Path) -> None:
     write_package(root, with_trt=False)
     with pytest.raises(PlanError, match="holds no graph for TensorRT; build it with 'powertrain export MODEL"):
         build(root)
+
+
+def run_advice(message: str) -> None:
+    """Execute each command that a message quotes, as a person would."""
+    lines = re.findall(r"'powertrain ([^']+)'", message)
+    assert lines, message
+    for line in lines:
+        word, *arguments = shlex.split(line)
+        command = {"engine": engine_command, "export": export_command}[word]
+        result = CliRunner().invoke(command, arguments, obj=None)
+        assert result.exit_code == 0, result.output
+
+
+def choice_of(root: Path) -> BackendChoice:
+    package = load_package(root)
+    return BackendChoice(Backend.TENSORRT_RTX, (), ADA, choose_plan(package, running(), ADA))
+
+
+@pytest.fixture
+def quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of nonsense: what is asked for is looked at here, not what a compiler makes of it."""
+
+    def fake(_graph: Path, capacity: int, _target: Target, settings: PlanSettings, _show: OnFraction) -> BuiltPlan:
+        check_settings(settings, capacity)
+        data = memoryview(f"a plan of {capacity} rows".encode())
+        return BuiltPlan(data, 1000, NetworkFacts(1, 2, 0, (), (2, capacity, 16), "HALF"), 0.1, 1)
+
+    monkeypatch.setattr("export.plan.store.build_plan", fake)
+
+
+@pytest.mark.usefixtures("quick_builds")
+def test_what_is_advised_for_longer_or_more_slots_helps(root: Path) -> None:
+    build(root, settings=replace(SETTINGS, max_model_len=40))
+    for wishes, problem in (
+        (KVWishes(slot_tokens=64), "the plan's slots have 40 tokens, 64 were asked for; build the plan again with"),
+        (KVWishes(num_slots=6), "num_slots 6 were asked for, the plan was built for 4; build the plan again with"),
+    ):
+        with pytest.raises(BackendError, match=problem) as refused:
+            plan_gpu_cache(load_package(root), choice_of(root), wishes)
+        run_advice(str(refused.value))
+        plan_gpu_cache(load_package(root), choice_of(root), wishes)
+    key = read_sidecar(root, "sm89").sidecar.key
+    assert (key.max_slots, key.max_model_len, key.prefill_tokens) == (6, 64, 32)  # nothing else was lost on the way
+
+
+@pytest.mark.usefixtures("quick_builds")
+def test_what_is_advised_when_slots_do_not_fit_helps(tmp_path: Path) -> None:
+    root = tmp_path / "tiny"
+    write_package(root, max_model_len=192)
+    build(root, settings=replace(SETTINGS, prefill_tokens=100))
+    wishes, budget = KVWishes(num_slots=2, budget_is_asked=True), 2 * 100 * 256
+    with pytest.raises(KVBudgetError, match="num_slots 1 or a plan with slots of 64 tokens") as refused:
+        plan_gpu_cache(load_package(root), choice_of(root), wishes, kv_cache_bytes=budget)
+    plan_gpu_cache(load_package(root), choice_of(root), replace(wishes, num_slots=1), kv_cache_bytes=budget)
+    run_advice(str(refused.value))
+    planned = plan_gpu_cache(load_package(root), choice_of(root), wishes, kv_cache_bytes=budget)
+    assert (planned.num_slots, planned.rows) == (2, 64)
+
+
+@pytest.mark.usefixtures("quick_builds")
+def test_a_longer_slot_than_the_package_was_exported_for(tmp_path: Path) -> None:
+    """The advice goes through export, of the checkpoint that MODEL stands for, to a plan that holds what was asked."""
+    checkpoint = write_tiny_folder(tmp_path / "hf", "llama")
+    root, arguments = tmp_path / "models" / "hf", [str(checkpoint), "--no-quality", "--dialect", "ort,trt", "-o"]
+    exported = CliRunner().invoke(export_command, [*arguments, str(root), "--max-model-len", "64"])
+    assert exported.exit_code == 0, exported.output
+    build(root)
+    with pytest.raises(BackendError, match="the plan's slots have 64 tokens, 100 were asked for; export") as refused:
+        plan_gpu_cache(load_package(root), choice_of(root), KVWishes(slot_tokens=100))
+    with pytest.raises(PlanError, match="--max-model-len 100 is more than the 64 tokens") as unbuilt:
+        build(root, settings=replace(SETTINGS, max_model_len=100))
+    (advice,) = {re.search("export the package again.*", str(error.value))[0] for error in (refused, unbuilt)}  # type: ignore[index]
+    run_advice(advice.replace("MODEL --dialect", f"{checkpoint} --no-quality --dialect"))
+    build(root)
+    planned = plan_gpu_cache(load_package(root), choice_of(root), KVWishes(slot_tokens=100))
+    assert (planned.slot_tokens, planned.rows) == (100, 128)
+    with pytest.raises(BackendError, match="the model was made for 128 tokens, so ask for 128 at most"):
+        plan_gpu_cache(load_package(root), choice_of(root), KVWishes(slot_tokens=129))
+
+
+def test_a_slot_too_short_for_anything_is_refused(root: Path) -> None:
+    with pytest.raises(PlanError, match="--max-model-len 15 is too short; choose 16 to 64"):
+        build(root, settings=replace(SETTINGS, max_model_len=15))

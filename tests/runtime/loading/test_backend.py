@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import BackendError, KVBudgetError
-from runtime.loading.backend import Backend, choose_backend, probe_in_subprocess
+from runtime.loading.backend import Backend, BackendChoice, choose_backend, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.manifest import Package, sha256_of_file
-from runtime.package.plan_sidecar import PlanKey, PlanSidecar, graph_digests, write_sidecar
+from runtime.package.plan_sidecar import SCHEMA_VERSION, PlanKey, PlanSidecar, graph_digests, write_sidecar
 from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
 
@@ -46,17 +47,19 @@ def add_plan(package: Package, name: str, library: str, version: str, capability
         hardware_compatibility="none",
         graph_sha256=graph_digests(package),
         max_slots=4,
+        max_model_len=64,
         prefill_tokens=32,
         max_logits=16,
         optimization_level=3,
         workspace_bytes=0,
     )
     sidecar = PlanSidecar(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         key=key,
         precision={},
         capacity=64,
         plan_bytes=path.stat().st_size,
+        scratch_bytes=1000,
         plan_sha256=sha256_of_file(path),
         driver="",
         build_seconds=1.0,
@@ -149,12 +152,35 @@ def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> Non
     choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
     plan = plan_gpu_cache(package, choice, KVWishes())
     assert (plan.num_slots, plan.slot_tokens, plan.bytes_per_token) == (4, 64, 2 * 2 * 2 * 16 * 2)
-    with pytest.raises(BackendError, match="the plan's slots have 64 tokens, 32 were asked for"):
-        plan_gpu_cache(package, choice, KVWishes(slot_tokens=32))
+    shorter = plan_gpu_cache(package, choice, KVWishes(slot_tokens=32))
+    assert (shorter.slot_tokens, shorter.rows, shorter.total_bytes) == (32, 64, 4 * 64 * 256)  # rows are the plan's
+    assert shorter.explain().startswith("kv cache: 4 slots x 64 tokens (32 in use) x 256 bytes/token = ")
     with pytest.raises(KVBudgetError, match="needs 16,384 bytes, the budget is 1,000"):
         plan_gpu_cache(package, choice, KVWishes(budget_is_asked=True), kv_cache_bytes=1000)
-    with pytest.raises(BackendError, match="num_slots 5 were asked for, the plan was built for 4"):
-        plan_gpu_cache(package, choice, KVWishes(num_slots=5))
     shared = plan_gpu_cache(package, choice, KVWishes(num_slots=3, budget_is_asked=True), kv_cache_share=0.5)
-    free = ADA.free_bytes - (choice.plan.sidecar.plan_bytes if choice.plan else 0)
-    assert (shared.num_slots, shared.budget_bytes) == (3, free // 2)
+    # 12 bytes of plan, 1000 of scratch, logits of 3 and of 16 rows of 97 tokens in float32
+    assert (shared.num_slots, shared.budget_bytes) == (3, (ADA.free_bytes - 12 - 1000 - (3 + 16) * 97 * 4) // 2)
+    assert shared.budget_note == "0.5 x (20.00 GiB free - 0.00 plan - 0.00 scratch - 0.00 logits)"
+    assert shared.explain().endswith("of a budget of 10.00 GiB: " + shared.budget_note)
+    small = replace(ADA, free_bytes=10_000)
+    choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((small,)))
+    with pytest.raises(
+        KVBudgetError, match=r"the budget is 982 \(0\.8 x \(0\.00 GiB free - 0\.00 plan - 0\.00 scratch"
+    ):
+        plan_gpu_cache(package, choice, KVWishes())
+
+
+def test_slots_of_the_cuda_provider_are_as_long_as_asked(package: Package) -> None:
+    """In rows of whole 64s, so that every slot lies where kernels load in full width."""
+    choice = BackendChoice(Backend.CUDA, (), ADA)
+    for wishes, expected in (
+        (KVWishes(), (16, 64, 64)),
+        (KVWishes(slot_tokens=50, num_slots=2), (2, 50, 64)),
+    ):
+        plan = plan_gpu_cache(package, choice, wishes)
+        assert (plan.num_slots, plan.slot_tokens, plan.rows) == expected
+    half = 512 * 64  # bytes of a slot in float32, which the package's CPU graph is in
+    with pytest.raises(KVBudgetError, match="max_model_len 65 is not between 16 and the 64 tokens"):
+        plan_gpu_cache(package, choice, KVWishes(slot_tokens=65))
+    with pytest.raises(KVBudgetError, match=r"2 slots x 64 tokens .*; num_slots 1 would fit; or raise"):
+        plan_gpu_cache(package, choice, KVWishes(num_slots=2, budget_is_asked=True), kv_cache_bytes=2 * half - 1)

@@ -26,7 +26,7 @@ from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
 from tests.export.random_checkpoint import plan, write_ort
 from tests.export.tiny_package import SPEC, write_package
 from tests.fakes import ScriptedSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice
+from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 def session(package: Package) -> Iterator[StaticSession]:
     device, plan = HostDevice(), HostCudaEngine(package.path("trt/model.onnx"))
     shape = package.manifest.shape
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, shape, records_decode=True)
+    runner = TrtRunner(HostPlan(plan, device), device, shape)
     made = StaticSession("tensorrt", runner, device, shape, 4)
     yield made
     made.close()

@@ -77,7 +77,7 @@ def tensorrt_rtx_provider(
             "cuda_graph_annotation_id": str(graph_id),
         }
 
-    return Provider("ort-tensorrt-rtx", "cuda", make, entries, device_id=device_id)
+    return Provider("ort-tensorrt-rtx", "cuda", make, entries, device_id=device_id, compiles_per_shape=True)
 
 
 def plugin_device(devices: Sequence[Any], device_id: int) -> Any:  # noqa: ANN401 - onnxruntime has no types

@@ -13,9 +13,8 @@ holds for every provider and version. Knows no TensorRT and no CUDA; the provide
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import DeviceError
 from runtime.package import dtypes, graph_io
-from runtime.package.graph_profiles import max_prefill_logits
+from runtime.package.graph_profiles import max_prefill_logits, prefill_buckets
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
@@ -45,7 +44,7 @@ class Provider:
 
     ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from the call and
     the CUDA graph's id: one number from 1 on per (first slot, rows) of decode calls, SKIP_CAPTURE for prefill, whose
-    shapes vary.
+    shapes vary. ``compiles_per_shape``: every new shape costs a compilation, so prefill is padded to a few.
     """
 
     backend: str
@@ -54,7 +53,11 @@ class Provider:
     run_entries: Callable[[Call, int], dict[str, str]]
     position_input: str = graph_io.WRITE_INDICES
     device_id: int = 0
+    compiles_per_shape: bool = False
 
+
+MAX_CAPTURED = 128
+"""CUDA graphs of one session: ONNX Runtime gives none back, so later decode shapes launch their kernels one by one."""
 
 SKIP_CAPTURE = -1
 """The CUDA graph id that ONNX Runtime's providers neither capture nor replay for."""
@@ -80,6 +83,9 @@ class _OrtRun:
         self.device.synchronize()
         run_bound(self.session, self.binding, self.options)
 
+    def close(self) -> None:
+        """See ``Run.close``: nothing, since ONNX Runtime keeps a captured graph as long as its session."""
+
 
 class OrtRunner:
     """``runtime.session.gpu.runner.Runner`` over a graph in ONNX Runtime.
@@ -101,6 +107,7 @@ class OrtRunner:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
+        options.add_free_dimension_override_by_name(graph_io.CAPACITY, capacity)
         self._session = provider.make(graph, options)
         self._provider, self._device, self._shape = provider, device, shape
         inputs = {node.name: node for node in self._session.get_inputs()}
@@ -119,7 +126,10 @@ class OrtRunner:
             kv_itemsize=self._cache_type.itemsize,
             position_input=provider.position_input,
         )
-        self._graph_ids = itertools.count(1)
+        if provider.compiles_per_shape:
+            tokens, logits = prefill_buckets(prefill_tokens), (1, self._limits.max_logits)
+            self._limits = replace(self._limits, prefill_buckets=tokens, logits_buckets=logits)
+        self._graph_ids: dict[tuple[int, int], int] = {}
 
     @property
     def limits(self) -> Limits:
@@ -127,9 +137,13 @@ class OrtRunner:
         return self._limits
 
     def prepare(self, call: Call, arena: DeviceArena) -> _OrtRun:
-        """See ``Runner.prepare``. A decode call gets a CUDA graph id of its own."""
-        options = ort.RunOptions()
-        graph_id = next(self._graph_ids) if call.is_decode else SKIP_CAPTURE
+        """See ``Runner.prepare``. The first ``MAX_CAPTURED`` decode shapes get a CUDA graph id of their own."""
+        options, graph_id = ort.RunOptions(), SKIP_CAPTURE
+        if call.is_decode:
+            key = (call.first_slot, call.num_rows)
+            if len(self._graph_ids) < MAX_CAPTURED:
+                self._graph_ids.setdefault(key, len(self._graph_ids) + 1)
+            graph_id = self._graph_ids.get(key, SKIP_CAPTURE)
         for name, value in self._provider.run_entries(call, graph_id).items():
             options.add_run_config_entry(name, value)
         # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with,

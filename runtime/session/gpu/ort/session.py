@@ -5,12 +5,14 @@ Knows what a session is made of; options are ``providers``', runs are ``runner``
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.static_session import StaticSession
+from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 
 
@@ -20,25 +22,28 @@ def open_ort_session(
     device: Device,
     shape: ModelShape,
     *,
-    num_slots: int,
+    kv: KVPlan,
     prefill_tokens: int,
-    capacity: int,
 ) -> Session:
-    """A session that owns ``device`` and closes it, also on failure. Raises DeviceError.
+    """A session that owns ``device`` and closes it, also on failure; every shape has run once. Raises DeviceError.
 
     Its numbers are not proven: see ``runtime.loading.self_test``.
     """
-    try:
+    with ExitStack() as on_failure:
+        on_failure.callback(device.close)
         runner = OrtRunner(
             graph,
             provider,
             device,
             shape,
-            max_slots=num_slots,
+            max_slots=kv.num_slots,
             prefill_tokens=prefill_tokens,
-            capacity=capacity,
+            capacity=kv.rows,
         )
-        return StaticSession(provider.backend, runner, device, shape, num_slots)
-    except BaseException:
-        device.close()
-        raise
+        on_failure.callback(runner.close)
+        session = StaticSession(provider.backend, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens)
+        on_failure.pop_all()
+        on_failure.callback(session.close)
+        session.warm_up()
+        on_failure.pop_all()
+    return session

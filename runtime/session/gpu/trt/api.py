@@ -26,6 +26,10 @@ class Context(Protocol):
         """Switch the profile; voids every input shape set before."""
         ...
 
+    def set_device_memory(self, memory: int, size: int) -> None:
+        """Memory for activations, aligned to 256 bytes, in use by every execution until it is over."""
+        ...
+
     def set_input_shape(self, name: str, shape: Sequence[int], /) -> bool:
         """Shape of an input for the next execution."""
         ...
@@ -35,7 +39,7 @@ class Context(Protocol):
         ...
 
     def infer_shapes(self) -> list[str]:
-        """Names of the inputs that lack a shape or a value; empty when the context is ready."""
+        """Names of the inputs that lack a shape or a value; empty when the context is ready. Raises RuntimeError."""
         ...
 
     def execute_async_v3(self, stream_handle: int, /) -> bool:
@@ -54,6 +58,11 @@ class CudaEngine(Protocol):
     @property
     def num_optimization_profiles(self) -> int:
         """Profiles that the plan was built with."""
+        ...
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        """Bytes of memory for activations that the profile which needs the most needs."""
         ...
 
     def get_tensor_name(self, index: int, /) -> str:

@@ -1,17 +1,19 @@
 """Runs a TensorRT plan: contexts, profiles, shapes and addresses. Knows one plan and the cache's addresses.
 
-The plan has two profiles, decode and prefill, and each gets a context of its own, so that going from one to the
-other switches nothing. Past and present of a cache are one address, which the plan demands through its aliases.
+The plan has two profiles, decode and prefill, and each gets contexts of its own, so that going from one to the other
+switches nothing. All contexts are made at the start and share one block of scratch memory, since their runs follow
+each other on one stream. Past and present of a cache are one address, which the plan demands through its aliases.
 Only shapes and addresses that changed are set again, and every refusal is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from runtime.errors import DeviceError
 from runtime.package import dtypes, graph_io
+from runtime.package.graph_profiles import prefill_buckets
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
@@ -21,10 +23,37 @@ from runtime.session.gpu.trt.api import Context, CudaEngine
 DECODE_PROFILE = 0
 PREFILL_PROFILE = 1
 
-_MAX_RECORDED = 32
-"""Decode shapes that are recorded: each costs a context."""
+MAX_RECORDED = 32
+"""Decode shapes that are recorded at a time: each has a context to itself, which must stay as it was recorded."""
 
 _CACHE_TYPES = {kind.tensorrt_name: kind for kind in dtypes.FLOATS}
+
+
+class OpenPlan(Protocol):
+    """A plan in memory. ``compiles_per_shape``: every new shape costs a compilation, and decode steps are captured by
+    the library itself; else they are recorded by the device."""
+
+    @property
+    def compiles_per_shape(self) -> bool:
+        """See the class."""
+        ...
+
+    @property
+    def engine(self) -> CudaEngine:
+        """The plan."""
+        ...
+
+    def make_context(self) -> Context:
+        """An execution context without memory for activations. Raises DeviceError."""
+        ...
+
+    def save_kernels(self) -> None:
+        """Keep what was compiled so far; asked for while there are contexts."""
+        ...
+
+    def close(self) -> None:
+        """Drop the plan, after every context was dropped."""
+        ...
 
 
 @dataclass(slots=True)
@@ -34,30 +63,54 @@ class _Bound:
     context: Context
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)
+    are_shapes_inferred: bool = False
 
     def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if self.shapes.get(name) != shape:
+            self.are_shapes_inferred = False
+            self.shapes.pop(name, None)
             if not self.context.set_input_shape(name, shape):
                 raise DeviceError(f"the plan refused shape {list(shape)} for {name!r}; rebuild it with larger profiles")
             self.shapes[name] = shape
 
     def set_address(self, name: str, address: int) -> None:
         if self.addresses.get(name) != address:
+            self.addresses.pop(name, None)
             if not self.context.set_tensor_address(name, address):
                 raise DeviceError(f"the plan refused an address for {name!r}; rebuild it with 'powertrain engine'")
             self.addresses[name] = address
 
+    def infer_shapes(self) -> None:
+        """Have TensorRT derive the other shapes, which takes it a while, if an input's changed since it last did."""
+        if self.are_shapes_inferred:
+            return
+        try:
+            missing = self.context.infer_shapes()
+        except RuntimeError as error:
+            raise DeviceError(f"the plan cannot run these shapes ({error}); rebuild it") from error
+        if missing:
+            raise DeviceError(f"the plan lacks a shape for {', '.join(missing)}; rebuild it with 'powertrain engine'")
+        self.are_shapes_inferred = True
+
 
 @dataclass(frozen=True, slots=True)
 class _TrtRun:
-    """A call and the context that runs it. Nothing else may use the context if the run is recorded."""
+    """A call and the context that runs it. Nothing else may use the context if the run is recorded.
+
+    ``idle`` takes the context back if it is this run's alone.
+    """
 
     bound: _Bound
     call: Call
     cache_shape: tuple[int, ...]
     cache_addresses: tuple[tuple[str, str, int], ...]
     stream: int
-    may_be_recorded: bool
+    idle: list[_Bound] | None
+
+    @property
+    def may_be_recorded(self) -> bool:
+        """See ``Run.may_be_recorded``."""
+        return self.idle is not None
 
     def enqueue(self) -> None:
         """See ``Run.enqueue``."""
@@ -71,73 +124,87 @@ class _TrtRun:
             bound.set_shape(past, self.cache_shape)
             bound.set_address(past, address)
             bound.set_address(present, address)
-        if missing := bound.context.infer_shapes():
-            raise DeviceError(f"the plan lacks a shape for {', '.join(missing)}; rebuild it with 'powertrain engine'")
+        bound.infer_shapes()
         if not bound.context.execute_async_v3(self.stream):
             raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
 
+    def close(self) -> None:
+        """See ``Run.close``."""
+        if self.idle is not None:
+            self.idle.append(self.bound)
+
 
 class TrtRunner:
-    """``runtime.session.gpu.runner.Runner`` over a plan.
+    """``runtime.session.gpu.runner.Runner`` over a plan, which it closes.
 
-    ``make_context`` creates an execution context. ``records_decode`` lets the device record decode steps as CUDA
-    graphs: a recorded step belongs to a context whose shapes and addresses stay as they were, so every recorded
-    shape gets a context of its own. TensorRT for RTX captures by itself and is given False. ``on_close`` is called
-    while the contexts are still there.
+    A step that the device records belongs to a context whose shapes and addresses stay as they were ("modifying the
+    context from which the graph was captured will result in undefined behavior", NVIDIA), so every kept decode shape
+    has a context to itself. Where the library captures, one context serves them all.
     """
 
-    def __init__(
-        self,
-        plan: CudaEngine,
-        make_context: Callable[[], Context],
-        device: Device,
-        shape: ModelShape,
-        *,
-        records_decode: bool,
-        on_close: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._make_context, self._device, self._on_close = make_context, device, on_close
-        self._limits = limits_of_plan(plan, shape)
+    def __init__(self, plan: OpenPlan, device: Device, shape: ModelShape) -> None:
+        self._plan, self._device = plan, device
+        self._limits = limits_of_plan(plan.engine, shape)
         self._cache_names = graph_io.cache_names(shape.num_layers)
         self._head_shape = (shape.num_kv_heads, self._limits.capacity, shape.head_dim)
-        self._num_recordable = _MAX_RECORDED if records_decode else 0
-        self._shared = {PREFILL_PROFILE: self._bound(PREFILL_PROFILE)}
+        self._scratch_bytes = plan.engine.device_memory_size_v2
+        self._scratch = device.allocate(self._scratch_bytes)
+        num_ranges = self._limits.num_slots * (self._limits.num_slots + 1) // 2
+        num_decode = 1 if plan.compiles_per_shape else min(MAX_RECORDED, num_ranges)
+        self._all: list[_Bound] = []
+        try:
+            self._prefill = self._bound(PREFILL_PROFILE)
+            self._decode = [self._bound(DECODE_PROFILE) for _ in range(num_decode)]
+        except BaseException:
+            self._drop_contexts()
+            raise
+        if plan.compiles_per_shape:
+            tokens, logits = prefill_buckets(self._limits.prefill_tokens), (1, self._limits.max_logits)
+            self._limits = replace(self._limits, prefill_buckets=tokens, logits_buckets=logits)
+        else:
+            self._limits = replace(self._limits, max_kept=num_decode)
 
     @property
     def limits(self) -> Limits:
         """From the plan's profiles."""
         return self._limits
 
+    @property
+    def scratch_bytes(self) -> int:
+        """The block that all contexts share."""
+        return self._scratch_bytes
+
     def prepare(self, call: Call, arena: DeviceArena) -> _TrtRun:
-        """See ``Runner.prepare``. The first ``_MAX_RECORDED`` decode shapes, if any, get contexts of their own."""
+        """See ``Runner.prepare``."""
         addresses = tuple(
             (past, present, arena.address(block, call.first_slot))
             for block, (past, present) in enumerate(self._cache_names)
         )
-        bound, is_own = self._context_for(call)
-        return _TrtRun(bound, call, (call.num_rows, *self._head_shape), addresses, self._device.stream, is_own)
+        bound, idle = self._prefill, None
+        if call.is_decode:
+            own = not self._plan.compiles_per_shape
+            bound, idle = (self._decode.pop(), self._decode) if own else (self._decode[0], None)
+        return _TrtRun(bound, call, (call.num_rows, *self._head_shape), addresses, self._device.stream, idle)
 
     def close(self) -> None:
-        """Drop the contexts."""
-        self._on_close()
-        self._shared.clear()
+        """Keep the compiled kernels, drop the contexts, and then the plan."""
+        self._plan.save_kernels()
+        self._drop_contexts()
+        self._plan.close()
 
-    def _context_for(self, call: Call) -> tuple[_Bound, bool]:
-        """A context, and whether it is this call's alone."""
-        if call.is_decode and self._num_recordable:
-            self._num_recordable -= 1
-            return self._bound(DECODE_PROFILE), True
-        profile = DECODE_PROFILE if call.is_decode else PREFILL_PROFILE
-        if profile not in self._shared:
-            self._shared[profile] = self._bound(profile)
-        return self._shared[profile], False
+    def _drop_contexts(self) -> None:
+        """Drop them even where somebody still holds a run, as the traceback of an error does."""
+        while self._all:
+            del self._all.pop().context
 
     def _bound(self, profile: int) -> _Bound:
-        context = self._make_context()
-        if not context.set_optimization_profile_async(profile, self._device.stream):
+        bound = _Bound(self._plan.make_context())
+        self._all.append(bound)
+        if not bound.context.set_optimization_profile_async(profile, self._device.stream):
             raise DeviceError(f"the plan has no profile {profile}; rebuild it with 'powertrain engine'")
         self._device.synchronize()  # the switch must be over before shapes are set
-        return _Bound(context)
+        bound.context.set_device_memory(self._scratch, self._scratch_bytes)
+        return bound
 
 
 def limits_of_plan(plan: CudaEngine, shape: ModelShape) -> Limits:

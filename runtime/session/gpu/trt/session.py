@@ -6,35 +6,62 @@ Knows what a session is made of; what TensorRT does is ``loaded_plan``'s and ``r
 from __future__ import annotations
 
 import importlib
+import logging
+from contextlib import ExitStack
 from typing import Any
 
+from runtime.errors import DeviceOutOfMemory
 from runtime.package.manifest import ModelShape
 from runtime.package.plan_sidecar import PlanFile
 from runtime.session.device import Device
+from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.loaded_plan import LoadedPlan
 from runtime.session.gpu.trt.runner import TrtRunner
+from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 
+_LOG = logging.getLogger("powertrain.tensorrt")
 
-def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, num_slots: int) -> Session:
-    """A session that owns ``device`` and closes it, also on failure. Raises PlanError or DeviceError.
 
-    Its numbers are not proven: see ``runtime.loading.self_test``.
+def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPlan) -> Session:
+    """A session that owns ``device`` and closes it, also on failure; every shape has run once.
+
+    Raises PlanError or DeviceError; DeviceOutOfMemory with what the session needs. Its numbers are not proven: see
+    ``runtime.loading.self_test``.
     """
     library = plan.sidecar.key.library
     trt: Any = importlib.import_module(library)
-    try:
+    with ExitStack() as on_failure:
+        on_failure.callback(device.close)
         loaded = LoadedPlan(trt, plan)
-        runner = TrtRunner(
-            loaded.plan,
-            loaded.make_context,
-            device,
-            shape,
-            records_decode=not loaded.captures_by_itself,
-            on_close=loaded.save_kernels,
-        )
-        return StaticSession(library, runner, device, shape, num_slots)
-    except BaseException:
-        device.close()
-        raise
+        on_failure.callback(loaded.close)
+        needs = _needs(plan, shape, kv, loaded.engine.device_memory_size_v2)
+        _LOG.info("GPU memory: %s", needs)
+        try:
+            runner = TrtRunner(loaded, device, shape)
+            on_failure.callback(runner.close)
+            session = StaticSession(library, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens)
+            on_failure.pop_all()
+            on_failure.callback(session.close)
+            session.warm_up()
+        except DeviceOutOfMemory as error:
+            raise DeviceOutOfMemory(
+                f"{error}; needed are {needs}: ask for fewer slots with --num-slots, or build the plan again with a "
+                "smaller --max-model-len"
+            ) from error
+        loaded.save_kernels()
+        on_failure.pop_all()
+    return session
+
+
+def _needs(plan: PlanFile, shape: ModelShape, kv: KVPlan, scratch_bytes: int) -> str:
+    """The arithmetic of a session's memory."""
+    parts = {
+        "plan": plan.sidecar.plan_bytes,
+        "scratch": scratch_bytes,
+        "logits": logits_bytes(kv.num_slots, plan.sidecar.key.max_logits, shape.vocab_size),
+        f"cache ({kv.num_slots} slots of {kv.rows} tokens)": kv.total_bytes,
+    }
+    terms = " + ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
+    return f"{terms} = {sum(parts.values()) / 2**30:.2f} GiB"

@@ -1,33 +1,59 @@
-"""The CPU session's buffers: many rows of logits take memory once, not once a slot."""
+"""The CPU session's buffers: logits take the memory of the largest call, not that of every slot and batch size."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
+from runtime.session.session import FloatArray
 from tests.export.tiny_package import write_package
 
-NUM_TOKENS = 20
+SLOTS = 5
+PROMPT = np.arange(20)
 
 
-def test_many_rows_of_logits_are_kept_for_one_slot_only(tmp_path: Path) -> None:
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[OrtSession]:
     package = write_package(tmp_path / "tiny", with_trt=False)
-    kv = KVPlan(num_slots=3, slot_tokens=64, bytes_per_token=0, budget_bytes=0)
+    kv = KVPlan(num_slots=SLOTS, slot_tokens=64, bytes_per_token=0, budget_bytes=0)
     options = OrtOptions(intra_op_threads=1)
-    session = OrtSession(package.path("ort/model.onnx"), package.manifest.shape, kv, options, "float32")
-    token_ids = np.arange(NUM_TOKENS)
-    buffers = []
-    for slot in range(3):
-        wide = session.prefill(slot, token_ids, 0, NUM_TOKENS)
-        last = wide[-1].copy()
-        buffers.append(weakref.ref(wide))
-        del wide
-        assert np.array_equal(session.prefill(slot, token_ids, 0, 1)[0], last)
-    assert [buffer() is not None for buffer in buffers] == [False, False, True]
-    again = session.prefill(2, token_ids, 0, NUM_TOKENS)
-    assert again is buffers[2]()  # the pieces of one prompt share theirs
-    session.close()
+    made = OrtSession(package.path("ort/model.onnx"), package.manifest.shape, kv, options, "float32")
+    yield made
+    made.close()
+
+
+def block_of(logits: FloatArray) -> FloatArray:
+    """The whole buffer that a call's answer is a view of."""
+    assert isinstance(logits.base, np.ndarray)
+    return logits.base
+
+
+def test_every_call_shares_one_buffer_of_the_most_rows(session: OrtSession) -> None:
+    answers = [session.prefill(slot, PROMPT, 0, count) for slot in range(SLOTS) for count in (0, 1, 3)]
+    for first in range(SLOTS):
+        for count in range(1, SLOTS - first + 1):
+            answers.append(session.decode(first, np.full(count, 7), np.full(count, len(PROMPT))))
+            assert answers[-1].shape == (count, session.info.vocab_size)
+    assert {id(block_of(answer)) for answer in answers} == {id(block_of(answers[0]))}
+    assert block_of(answers[0]).nbytes == SLOTS * session.info.vocab_size * 4
+
+
+def test_a_grown_buffer_replaces_the_old_one_and_all_calls_follow(session: OrtSession) -> None:
+    """The fault would be a call that still writes to the block that was freed."""
+    session.prefill(0, PROMPT, 0, 0)
+    before = session.decode(0, np.array([7]), np.array([len(PROMPT)])).copy()
+    old = weakref.ref(block_of(session.prefill(1, PROMPT, 0, 1)))
+    last = session.prefill(1, PROMPT, 0, len(PROMPT))[-1].copy()
+    assert old() is None
+    wide = block_of(session.prefill(1, PROMPT, 0, 2))
+    assert len(wide) == len(PROMPT)
+    wide[:] = np.nan
+    np.testing.assert_array_equal(session.decode(0, np.array([7]), np.array([len(PROMPT)])), before)
+    wide[:] = np.nan
+    np.testing.assert_array_equal(session.prefill(1, PROMPT, 0, 1)[0], last)

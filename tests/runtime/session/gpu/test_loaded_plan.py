@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import mmap
+import os
 import sys
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +16,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.errors import PlanError
+from runtime.errors import DeviceError, DeviceOutOfMemory, PlanError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.loading.self_test import check_against_cpu
-from runtime.package.manifest import Package
+from runtime.package.manifest import Package, load_package
 from runtime.package.plan_sidecar import PlanFile, read_sidecar
 from runtime.session.gpu.trt.session import open_trt_session
-from runtime.session.kv_budget import KVWishes
+from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.tiny_package import write_package
 from tests.host_tensorrt import HostContext, HostCudaEngine, HostDevice, HostError
 from tests.runtime.loading.test_backend import add_plan
@@ -33,60 +38,102 @@ class FakeCache:
         self.loaded = b""
 
     def deserialize(self, blob: bytes) -> bool:
-        self.loaded = blob if blob == b"kernels" else b""
+        self.loaded = blob if blob.startswith(b"kernels") else b""
         return bool(self.loaded)
 
-    def serialize(self) -> bytes:
+    def serialize(self) -> bytes | None:
+        """One byte for each shape that was compiled."""
         if not self.plan.contexts:
             raise HostError("kernels were asked for after the contexts were gone")
-        return b"kernels"
+        return None if "serialize" in self.plan.refused else b"kernels" + bytes(len(self.plan.compiled))
+
+
+class RuntimeConfig(SimpleNamespace):
+    """``IRuntimeConfig``, of which an assignment may be refused without a sign."""
+
+    refuses_capture = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "cuda_graph_strategy" and self.refuses_capture):
+            super().__setattr__(name, value)
 
 
 class FakeCudaEngine(HostCudaEngine):
     """A plan whose contexts and runtime configuration are those of the library that loaded it."""
 
     device: HostDevice
-    caches: list[FakeCache]
+    runtime_caches: list[FakeCache]
     how: list[Any]
 
-    def create_execution_context(self, how: Any) -> HostContext:
+    def create_execution_context(self, how: Any) -> HostContext | None:
         self.how.append(how)
         return super().create_execution_context(self.device)
 
-    def create_runtime_config(self) -> SimpleNamespace:
-        config = SimpleNamespace(strategies=[], cuda_graph_strategy=None, cache=None)
+    def create_runtime_config(self) -> RuntimeConfig:
+        config = RuntimeConfig(strategies=[], cuda_graph_strategy=None, cache=None)
+        config.refuses_capture = "cuda_graph_strategy" in self.refused
         config.set_execution_context_allocation_strategy = config.strategies.append
 
         def create() -> FakeCache:
-            self.caches.append(FakeCache(self))
-            return self.caches[-1]
+            self.runtime_caches.append(FakeCache(self))
+            return self.runtime_caches[-1]
+
+        def put(cache: FakeCache) -> bool:
+            config.cache = cache
+            return "set_runtime_cache" not in self.refused
 
         config.create_runtime_cache = create
-        config.set_runtime_cache = lambda cache: setattr(config, "cache", cache)
+        config.set_runtime_cache = put
         return config
 
 
+class Handle:
+    """What a library hands out for an object: the object ends, for the library, when nobody holds the handle."""
+
+    def __init__(self, of: object) -> None:
+        self._of = of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+
 def fake_library(plan: FakeCudaEngine | None, *, is_rtx: bool, validity: str = "VALID") -> SimpleNamespace:
-    """``tensorrt`` or ``tensorrt_rtx``, as far as a session sees it."""
-    deserialized: list[bytes] = []
+    """``tensorrt`` or ``tensorrt_rtx``, as far as a session sees it.
 
-    def deserialize(data: bytes) -> FakeCudaEngine | None:
-        deserialized.append(data)
-        return plan
+    ``deserialized`` has the bytes and the type of each plan that was loaded; ``ended`` tells the order in which the
+    plan and the runtime went, and how many contexts there were.
+    """
+    deserialized, ended = list[tuple[bytes, type]](), list[tuple[str, int]]()
 
-    runtime = SimpleNamespace(
-        engine_header_size=4,
-        get_engine_validity=lambda header: (SimpleNamespace(name=validity), len(header)),
-        deserialize_cuda_engine=deserialize,
-    )
+    def deserialize(data: Any) -> Handle | None:
+        deserialized.append((bytes(data), type(data)))
+        if plan is None:
+            return None
+        handle = Handle(plan)
+        weakref.finalize(handle, lambda: ended.append(("plan", len(plan.contexts))))
+        return handle
+
+    def make_runtime(_logger: object) -> Handle:
+        handle = Handle(
+            SimpleNamespace(
+                engine_header_size=4,
+                get_engine_validity=lambda header: (SimpleNamespace(name=validity), bytes(header)),
+                deserialize_cuda_engine=deserialize,
+            )
+        )
+        weakref.finalize(handle, lambda: ended.append(("runtime", 0)))
+        return handle
+
     module = SimpleNamespace(
-        Runtime=lambda _logger: runtime,
+        Runtime=make_runtime,
         Logger=type("Logger", (), {"WARNING": 1, "__init__": lambda _self, _level: None}),
-        ExecutionContextAllocationStrategy=SimpleNamespace(ON_PROFILE_CHANGE="on profile change"),
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
         deserialized=deserialized,
+        ended=ended,
     )
     if is_rtx:
         module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
+        module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="at once")
     return module
 
 
@@ -101,7 +148,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 @pytest.fixture
 def plan(package: Package) -> FakeCudaEngine:
     made = FakeCudaEngine(package.path("trt/model.onnx"))
-    made.device, made.caches, made.how = HostDevice(), [], []
+    made.device, made.runtime_caches, made.how = HostDevice(), [], []
     return made
 
 
@@ -124,47 +171,153 @@ def kernels_file(package: Package) -> Path:
     return package.root / "trt/sm89.plan.kernels"
 
 
-def test_rtx_compiles_once_and_keeps_its_kernels(package: Package, plan: FakeCudaEngine, use: Use) -> None:
-    file = use(fake_library(plan, is_rtx=True), "sm89")
-    session = open_trt_session(file, package.manifest.shape, plan.device, 4)
+def cache_of(slots: int = 4) -> KVPlan:
+    return KVPlan(num_slots=slots, slot_tokens=64, bytes_per_token=2 * 2 * 2 * 16 * 4, budget_bytes=0)
+
+
+NUM_COMPILED = 3 * 2 + 4
+"""Prefill of 1, 8 and 16 tokens with 1 and 8 rows of logits; decode of 1 to 4 rows."""
+
+
+def test_rtx_compiles_before_it_serves_and_keeps_its_kernels(package: Package, plan: FakeCudaEngine, use: Use) -> None:
+    module = fake_library(plan, is_rtx=True)
+    session = open_trt_session(use(module, "sm89"), package.manifest.shape, plan.device, cache_of())
+    assert kernels_file(package).read_bytes() == b"kernels" + bytes(NUM_COMPILED)  # a killed server loses nothing
+    assert kernels_file(package).stat().st_mode & 0o777 == 0o644
+    assert sorted(path.name for path in (package.root / "trt").glob("*kernels")) == ["sm89.plan.kernels"]
+    load_package(package.root)
     assert check_against_cpu(session, package, 1).max_kl < 1e-6
+    assert len(plan.compiled) == NUM_COMPILED
     config = plan.how[0]
-    assert (config.strategies, config.cuda_graph_strategy) == (["on profile change"], "whole graph")
-    assert config.cache is plan.caches[0]
+    assert (config.strategies, config.cuda_graph_strategy) == (["user managed"], "whole graph")
+    assert config.dynamic_shapes_kernel_specialization_strategy == "at once"
+    assert config.cache is plan.runtime_caches[0]
     assert plan.device.launches == 0  # that library captures by itself
     assert len(plan.contexts) == 2
     session.close()
-    assert kernels_file(package).read_bytes() == b"kernels"
     again = FakeCudaEngine(package.path("trt/model.onnx"))
-    again.device, again.caches, again.how = HostDevice(), [], []
+    again.device, again.runtime_caches, again.how = HostDevice(), [], []
     file = use(fake_library(again, is_rtx=True), "sm89")
-    open_trt_session(file, package.manifest.shape, again.device, 4).close()
-    assert again.caches[0].loaded == b"kernels"
+    open_trt_session(file, package.manifest.shape, again.device, cache_of()).close()
+    assert again.runtime_caches[0].loaded == b"kernels" + bytes(NUM_COMPILED)
 
 
-def test_kernels_of_another_gpu_are_left_alone(package: Package, plan: FakeCudaEngine, use: Use) -> None:
+def test_kernels_of_another_gpu_are_compiled_anew(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     kernels_file(package).write_bytes(b"of another GPU")
     file = use(fake_library(plan, is_rtx=True), "sm89")
-    session = open_trt_session(file, package.manifest.shape, plan.device, 4)
-    assert plan.caches[0].loaded == b""
+    session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    assert plan.runtime_caches[0].loaded == b""
+    assert kernels_file(package).read_bytes() == b"kernels" + bytes(NUM_COMPILED)
     session.close()
-    assert kernels_file(package).read_bytes() == b"kernels"
+
+
+def test_kernels_never_go_through_a_link(package: Package, plan: FakeCudaEngine, use: Use, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "kernels of somebody"
+    elsewhere.write_bytes(b"kernels, not ours")
+    kernels_file(package).unlink(missing_ok=True)
+    kernels_file(package).symlink_to(elsewhere)
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    assert plan.runtime_caches[0].loaded == b""
+    assert elsewhere.read_bytes() == b"kernels, not ours"
+    assert not kernels_file(package).is_symlink()
+    session.close()
+
+
+def test_too_many_kernels_are_neither_read_nor_kept(
+    package: Package, plan: FakeCudaEngine, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.session.gpu.trt.kernel_file.MAX_BYTES", 10)
+    kernels_file(package).write_bytes(b"kernels" + bytes(4))
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    assert plan.runtime_caches[0].loaded == b""
+    assert kernels_file(package).read_bytes() == b"kernels" + bytes(4)
+    session.close()
+
+
+@pytest.mark.parametrize("odd", ["folder", "pipe", "none given"])
+def test_kernels_that_cannot_be_kept_cost_nothing_else(
+    package: Package, plan: FakeCudaEngine, use: Use, odd: str
+) -> None:
+    path = kernels_file(package)
+    path.unlink(missing_ok=True)
+    if odd == "folder":
+        path.mkdir()
+    elif odd == "pipe":
+        os.mkfifo(path)
+    else:
+        plan.refused = {"serialize"}
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    open_trt_session(file, package.manifest.shape, plan.device, cache_of()).close()
+    assert [one.name for one in path.parent.glob(".*")] == []
+    if odd == "folder":
+        path.rmdir()
+
+
+def test_a_cache_that_the_library_refuses_is_an_error(package: Package, plan: FakeCudaEngine, use: Use) -> None:
+    plan.refused = {"set_runtime_cache"}
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    with pytest.raises(DeviceError, match="refused a cache for the kernels"):
+        open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    assert plan.device.closed
+
+
+def test_a_library_that_does_not_capture_is_told(
+    package: Package, plan: FakeCudaEngine, use: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan.refused = {"cuda_graph_strategy"}
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    open_trt_session(file, package.manifest.shape, plan.device, cache_of()).close()
+    (warning,) = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
+    assert warning.startswith("TensorRT for RTX refused to capture CUDA graphs")
 
 
 def test_classic_tensorrt_records_its_decode_steps(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     file = use(fake_library(plan, is_rtx=False), "current-sm89")
-    session = open_trt_session(file, package.manifest.shape, plan.device, 4)
+    session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    launches = plan.device.launches
     assert check_against_cpu(session, package, 1).max_kl < 1e-6
-    assert set(plan.how) == {"on profile change"}
-    assert plan.device.launches > 0
+    assert set(plan.how) == {"user managed"}
+    assert plan.device.launches > launches > 0
     session.close()
     assert not (package.root / "trt/current-sm89.plan.kernels").exists()
 
 
+@pytest.mark.parametrize("is_rtx", [True, False])
+def test_a_plan_is_mapped_and_goes_after_its_contexts(
+    package: Package, plan: FakeCudaEngine, use: Use, is_rtx: bool
+) -> None:
+    """A plan of 16 GB must not be read into a bytes object, nor stay in memory after it was loaded."""
+    module = fake_library(plan, is_rtx=is_rtx)
+    file = use(module, "sm89" if is_rtx else "current-sm89")
+    session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    assert module.deserialized == [(file.path.read_bytes(), mmap.mmap)]
+    assert str(file.path) not in Path("/proc/self/maps").read_text()
+    assert module.ended == []
+    session.close()
+    assert module.ended == [("plan", 0), ("runtime", 0)]
+
+
+def test_memory_that_is_not_there_is_refused_with_the_arithmetic(
+    package: Package, plan: FakeCudaEngine, use: Use
+) -> None:
+    plan.device.limit_bytes, plan.device_memory_size_v2 = 2**30, 3 * 2**30
+    file = use(fake_library(plan, is_rtx=True), "sm89")
+    with pytest.raises(DeviceOutOfMemory) as refused:
+        open_trt_session(file, package.manifest.shape, plan.device, replace(cache_of(), bytes_per_token=2**23))
+    assert str(refused.value) == (
+        "CUDA failed allocating 3,221,225,472 bytes on the GPU; needed are 0.00 plan + 3.00 scratch + 0.00 logits "
+        "+ 2.00 cache (4 slots of 64 tokens) = 5.00 GiB: ask for fewer slots with --num-slots, or build the plan again "
+        "with a smaller --max-model-len"
+    )
+    assert plan.device.closed
+
+
 def test_a_header_that_does_not_fit_is_refused_unread(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     module = fake_library(plan, is_rtx=True, validity="INVALID")
-    with pytest.raises(PlanError, match=r"plan sm89\.plan does not fit this GPU and driver"):
-        open_trt_session(use(module, "sm89"), package.manifest.shape, plan.device, 4)
+    with pytest.raises(PlanError, match=r"plan sm89\.plan does not fit this GPU and driver \(diagnostics b'plan'\)"):
+        open_trt_session(use(module, "sm89"), package.manifest.shape, plan.device, cache_of())
     assert module.deserialized == []
     with pytest.raises(HostError, match="after the device was closed"):
         plan.device.view(0, 1)
@@ -173,15 +326,42 @@ def test_a_header_that_does_not_fit_is_refused_unread(package: Package, plan: Fa
 def test_a_plan_that_tensorrt_refuses_is_an_error(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     file = use(fake_library(None, is_rtx=False), "current-sm89")
     with pytest.raises(PlanError, match=r"TensorRT refused plan current-sm89\.plan; rebuild it with 'powertrain"):
-        open_trt_session(file, package.manifest.shape, plan.device, 4)
+        open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+
+
+def test_a_plan_that_was_emptied_meanwhile_is_an_error(package: Package, plan: FakeCudaEngine, use: Use) -> None:
+    file = use(fake_library(plan, is_rtx=False), "current-sm89")
+    held = file.path.read_bytes()
+    file.path.write_bytes(b"")
+    try:
+        with pytest.raises(PlanError, match=r"plan current-sm89\.plan cannot be mapped"):
+            open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    finally:
+        file.path.write_bytes(held)
 
 
 def test_a_plan_of_another_model_closes_the_device(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     file = use(fake_library(plan, is_rtx=False), "current-sm89")
     other = msgspec.structs.replace(package.manifest.shape, num_layers=3)
     with pytest.raises(Exception, match="differ from the package's"):
-        open_trt_session(file, other, plan.device, 4)
+        open_trt_session(file, other, plan.device, cache_of())
     assert plan.device.closed
+
+
+@pytest.mark.parametrize(
+    "refused", ["create_execution_context", "set_optimization_profile_async", "set_input_shape", "execute_async_v3"]
+)
+def test_a_library_that_refuses_at_the_start_closes_everything(
+    package: Package, plan: FakeCudaEngine, use: Use, refused: str
+) -> None:
+    plan.refused = {refused}
+    module = fake_library(plan, is_rtx=True)
+    file = use(module, "sm89")
+    with pytest.raises(DeviceError) as failed:  # held, with its traceback, while the order of things is looked at
+        open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    assert (plan.device.closed, plan.contexts) == (True, [])
+    assert module.ended == [("plan", 0), ("runtime", 0)]
+    assert failed.value.__context__ is None
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -190,7 +370,7 @@ def test_a_plan_of_other_weights_never_serves(tmp_path: Path, monkeypatch: pytes
     package = write_package(tmp_path / "tiny", "fp32", seed=seed)
     add_plan(package, "sm89", "tensorrt_rtx", "1.7", "8.9")
     plan = FakeCudaEngine(package.path("trt/model.onnx"))
-    plan.device, plan.caches, plan.how = HostDevice(), [], []
+    plan.device, plan.runtime_caches, plan.how = HostDevice(), [], []
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_library(plan, is_rtx=True))
     monkeypatch.setitem(
         sys.modules, "runtime.session.gpu.cuda_device", SimpleNamespace(CudaDevice=lambda _index: plan.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +49,7 @@ def open_session(graph: Path, provider: Provider, option: str = "gpu_graph_id", 
         made.append(HostCudaSession(path, options, device, option))
         return made[0]
 
-    doubled = Provider(provider.backend, provider.memory, make, provider.run_entries, provider.position_input)
+    doubled = replace(provider, make=make)
     runner = OrtRunner(graph, doubled, device, shape, max_slots=4, prefill_tokens=16, capacity=CAPACITY)
     return Parts(StaticSession(provider.backend, runner, device, shape, 4), made[0], device)
 
@@ -83,6 +83,30 @@ def test_each_decode_shape_has_a_graph_and_prefill_has_none(parts: Parts) -> Non
     assert inner.graph_ids == [-1, -1, -1, 1, 1, 2, 3, 1, -1, 1]
     assert sorted(inner.captured) == [1, 2, 3]
     assert inner.num_executions == len(inner.graph_ids) + len(inner.captured)  # a regular run before each capture
+
+
+def test_captured_graphs_are_bounded(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime gives none back: what comes after the last is neither captured nor replayed."""
+    monkeypatch.setattr("runtime.session.gpu.ort.runner.MAX_CAPTURED", 2)
+    for _ in range(2):
+        for first, positions in ((0, (0, 1)), (1, (0, 1)), (2, (0, 1)), (0, (0,))):
+            decode(parts.session, first, *positions)
+    assert parts.inner.graph_ids == [1, 2, -1, -1, 1, 2, -1, -1]
+
+
+def test_a_forgotten_step_finds_its_graph_again(parts: Parts) -> None:
+    parts.session._limits = replace(parts.session._limits, max_kept=1)
+    for first in (0, 1, 0):
+        decode(parts.session, first, 3, 4)
+    assert parts.inner.graph_ids == [1, 2, 1]
+
+
+def test_where_shapes_cost_a_compilation_prefill_has_a_few(parts: Parts) -> None:
+    parts.session.prefill(0, np.arange(11), 0, 1)
+    limits = parts.session._limits
+    compiles = parts.session.info.backend == "ort-tensorrt-rtx"
+    assert limits.prefill_buckets == ((1, 8, 16) if compiles else ())
+    assert limits.logits_buckets == ((1, 16) if compiles else ())
 
 
 def test_inputs_stay_where_they_are_and_change_in_place(parts: Parts) -> None:
@@ -173,7 +197,9 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monke
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
-    assert made[0].graph_ids == [-1] * 3 + [1] * 6 + [2]  # the script: two chunks, a prompt, six steps, a moved slot
+    warm_up = [-1, 1, 1, 2, 2, 3, 3, 4, 4]  # the longest prefill, and four to one rows from slot 0
+    script = [-1] * 3 + [3] * 6 + [5]  # two chunks, a prompt, six steps of two rows, one of the slot that was moved
+    assert made[0].graph_ids == warm_up + script
     session.close()
     assert device.closed
 

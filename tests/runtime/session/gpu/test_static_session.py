@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.host_cuda_session import HostCudaSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError
+from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError, HostPlan
 from tests.runtime.engine_driver import request
 
 SPEC = ARCHITECTURES["llama"]
@@ -50,7 +51,7 @@ def trt_session(
     graph: Path, *, records: bool = True, prefill_tokens: int = 16
 ) -> tuple[StaticSession, HostCudaEngine, HostDevice]:
     device, plan = HostDevice(), HostCudaEngine(graph, num_slots=SLOTS, prefill_tokens=prefill_tokens)
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=records)
+    runner = TrtRunner(HostPlan(plan, device, compiles_per_shape=not records), device, SHAPE)
     return StaticSession("tensorrt", runner, device, SHAPE, SLOTS), plan, device
 
 
@@ -204,7 +205,7 @@ def test_only_the_wanted_rows_of_logits_come_back(session: StaticSession) -> Non
     session.prefill(1, np.array([5, 6, 7]), 0, 0)
     session.decode(0, np.array([1, 2]), np.array([14, 3]))
     session.decode(1, np.array([1]), np.array([4]))
-    assert device.downloaded_bytes == [count * row_bytes for count in (3, 1, 2, 1)]
+    assert device.downloaded_bytes == [count * row_bytes for count in (3, 2, 1)]  # none for none
 
 
 def test_copied_slots_hold_their_rows(graphs: dict[str, Path], session: Session) -> None:
@@ -219,14 +220,12 @@ def test_copied_slots_hold_their_rows(graphs: dict[str, Path], session: Session)
 
 
 def test_a_decode_shape_is_recorded_once_and_replayed(graphs: dict[str, Path]) -> None:
-    session, plan, device = trt_session(graphs["trt"])
+    session, _, device = trt_session(graphs["trt"])
     session.prefill(0, np.array([1, 2, 3]), 0, 0)
     for position in range(3, 8):
         session.decode(0, np.array([4]), np.array([position]))
     assert device.launches == 4  # five calls, the first one queued
-    assert len(plan.contexts) == 2  # prefill and one decode shape
-    session.decode(0, np.array([4, 4]), np.array([8, 0]))
-    assert len(plan.contexts) == 3
+    assert len(device.recordings) == 1
 
 
 def test_limits_come_from_the_plan(graphs: dict[str, Path]) -> None:
@@ -245,14 +244,14 @@ def test_more_logits_than_the_plan_gives_at_once_are_run_in_pieces(graphs: dict[
 
 def test_more_slots_than_the_plan_has_are_refused(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"], num_slots=2)
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+    runner = TrtRunner(HostPlan(plan, device), device, SHAPE)
     with pytest.raises(DeviceError, match="4 slots were asked for, the plan was built for 2"):
         StaticSession("tensorrt", runner, device, SHAPE, 4)
 
 
 def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"])
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+    runner = TrtRunner(HostPlan(plan, device), device, SHAPE)
     arena = DeviceArena(device, SHAPE, SLOTS, CAPACITY, 4)
     call = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=3, num_logits=2, total_tokens=3, addresses={})
     with pytest.raises(DeviceError, match=r"refused shape \[2, 3\] for 'input_ids'"):
@@ -262,14 +261,14 @@ def test_a_shape_outside_the_profile_is_an_error(graphs: dict[str, Path]) -> Non
 def test_a_plan_without_aliases_is_refused(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"], aliases=False)
     with pytest.raises(DeviceError, match=r"does not update 'past_key_values\.0\.key' in place"):
-        TrtRunner(plan, lambda: plan.create_execution_context(device), device, SHAPE, records_decode=False)
+        TrtRunner(HostPlan(plan, device), device, SHAPE)
 
 
 def test_a_plan_of_another_model_is_refused(graphs: dict[str, Path]) -> None:
     device, plan = HostDevice(), HostCudaEngine(graphs["trt"])
     other = model_shape(replace(SPEC, num_layers=3))
     with pytest.raises(DeviceError, match=r"differ from the package's by 'past_key_values\.2\.key'"):
-        TrtRunner(plan, lambda: plan.create_execution_context(device), device, other, records_decode=False)
+        TrtRunner(HostPlan(plan, device), device, other)
 
 
 class TestTheDoubleIsStrict:
@@ -370,13 +369,114 @@ class TestTheDoubleIsStrict:
         for use in (device.synchronize, allocate):
             with pytest.raises(HostError, match="while a step was recorded"):
                 device.record(use)
+        changes: tuple[Callable[[], object], ...] = (
+            lambda: context.set_input_shape("input_ids", (1, 3)),
+            lambda: context.set_optimization_profile_async(1, 7),
+            lambda: context.set_device_memory(0, 1000),
+            context.infer_shapes,
+            lambda: plan.create_execution_context(device),
+        )
+        for change in changes:
+            with pytest.raises(HostError, match="while a step was recorded"):
+                device.record(lambda it=change: (it(), None)[1])  # type: ignore[misc]
         context.set_input_shape("input_ids", (1, 5))
+        with pytest.raises(HostError, match="not inferred since one of them changed"):
+            run()
+        context.infer_shapes()
         with pytest.raises(HostError, match="before a first run with these shapes"):
             device.record(run)
-        context.set_input_shape("input_ids", (1, 3))
-        device.record(run)
+        context.set_input_shape("input_ids", (1, 8))
+        context.infer_shapes()
+        recording = device.record(run)
         with pytest.raises(HostError, match="changed after it was recorded"):
             context.set_input_shape("input_ids", (1, 5))
+        recording.close()
+        context.set_input_shape("input_ids", (1, 5))
+        with pytest.raises(HostError, match="launched after it was closed"):
+            recording.launch()
+
+    def test_a_switch_of_profiles_that_nobody_waited_for(
+        self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]
+    ) -> None:
+        context = parts[1].contexts[0]
+        context.set_optimization_profile_async(1, 7)
+        with pytest.raises(HostError, match="before the switch of profiles was waited for"):
+            context.set_input_shape("input_ids", (1, 3))
+
+    def test_scratch_memory(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        _, plan, device = parts
+        context = plan.contexts[0]
+        for address, size, message in (
+            (device.allocate(5000) + 8, 1000, "not aligned"),
+            (device.allocate(5000), 999, "scratch memory of 999 bytes, 1000 are needed"),
+            (device.allocate(100), 1000, "no block holds 1000 bytes"),
+        ):
+            with pytest.raises(HostError, match=message):
+                context.set_device_memory(address, size)
+        context.set_device_memory(context.addresses["past_key_values.0.key"], 1000)
+        with pytest.raises(HostError, match="overlap"):
+            context.execute_async_v3(7)
+        context.scratch = None
+        with pytest.raises(HostError, match="without scratch memory"):
+            context.execute_async_v3(7)
+
+    def test_what_a_kernel_would_read_or_write_out_of_bounds(
+        self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]
+    ) -> None:
+        session, _, device = parts
+        runner, staging = session._runner, session._prefill_staging
+        call = Call(
+            is_decode=False,
+            first_slot=0,
+            num_rows=1,
+            num_tokens=8,
+            num_logits=1,
+            total_tokens=8,
+            addresses=staging.addresses,
+        )
+        for name, index, value, message in (
+            ("write_indices", 0, CAPACITY - 7, r"8 rows from \[57\] on do not fit slots of 64"),
+            ("input_ids", 3, SPEC.vocab_size, "a token that is none of 97"),
+            ("logits_indices", 0, 8, "a token that is none of 8"),
+        ):
+            staging.inputs[name][index] = value
+            staging.upload()
+            runner.prepare(call, session._arena).enqueue()
+            with pytest.raises(HostError, match=message):
+                device.synchronize()
+            staging.inputs[name][index] = 0
+
+    def test_shapes_that_disagree(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        context = next(one for one in parts[1].contexts if one.profile == 0)
+        for name, (_, _, high) in parts[1].profiles[0].items():
+            context.set_input_shape(name, high)
+        context.set_input_shape("write_indices", (2,))
+        context.infer_shapes()
+        with pytest.raises(HostError, match="disagree about the rows"):
+            context.execute_async_v3(7)
+
+    def test_another_thread(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
+        session, plan, device = parts
+        uses: tuple[Callable[[], object], ...] = (
+            lambda: session.prefill(0, np.array([1, 2, 3]), 0, 1),
+            device.synchronize,
+            plan.contexts[0].infer_shapes,
+            lambda: plan.contexts[0].execute_async_v3(7),
+        )
+        with ThreadPoolExecutor(1) as pool:
+            for use in uses:
+                with pytest.raises(HostError, match="on another thread"):
+                    pool.submit(use).result()
+
+    def test_a_plan_that_goes_before_its_contexts(
+        self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]
+    ) -> None:
+        session, plan, device = parts
+        with pytest.raises(HostError, match="closed before its contexts"):
+            HostPlan(plan, device).close()
+        session.close()
+        with pytest.raises(HostError, match="closed after the device"):
+            HostPlan(plan, device).close()
 
     def test_foreign_stream(self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]) -> None:
         with pytest.raises(HostError, match="stream 0"):

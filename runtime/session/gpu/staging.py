@@ -1,0 +1,69 @@
+"""Where a call's small inputs are written and its logits are read: pinned host memory, and as much on the device.
+
+Addresses are fixed for the session's life, so that recorded steps stay valid. Knows no graph and no cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.package import graph_io
+from runtime.session.device import ALIGNMENT_BYTES, Device
+from runtime.session.gpu.runner import POSITION_DTYPES
+from runtime.session.session import FloatArray, Int64Array
+
+_FLOAT32_BYTES = 4
+
+
+def logits_bytes(num_slots: int, max_logits: int, vocab_size: int) -> int:
+    """Device memory that the logits of a decode and of a prefill call take."""
+    return (num_slots + max_logits) * vocab_size * _FLOAT32_BYTES
+
+
+class Staging:
+    """Three integer inputs side by side, in pinned and in device memory, and a logits buffer in both."""
+
+    def __init__(
+        self, device: Device, position_input: str, *, num_tokens: int, num_rows: int, num_logits: int, vocab_size: int
+    ) -> None:
+        self._device = device
+        self._position_input = position_input
+        sizes: dict[str, tuple[int, np.dtype[Any]]] = {
+            graph_io.INPUT_IDS: (num_tokens, np.dtype(np.int64)),
+            position_input: (num_rows, POSITION_DTYPES[position_input]),
+            graph_io.LOGITS_INDICES: (num_logits, np.dtype(np.int64)),
+        }
+        offsets, end = {}, 0
+        for name, (count, dtype) in sizes.items():
+            offsets[name] = end
+            end += -(-count * dtype.itemsize // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        self._host = device.pinned(end)
+        base = device.allocate(end)
+        self.inputs: dict[str, NDArray[np.signedinteger[Any]]] = {
+            name: self._host[offset:][: sizes[name][0] * sizes[name][1].itemsize].view(sizes[name][1])
+            for name, offset in offsets.items()
+        }
+        self._base = base
+        self._logits_bytes = device.pinned(num_logits * vocab_size * _FLOAT32_BYTES)
+        self.logits: FloatArray = self._logits_bytes.view(np.float32).reshape(num_logits, vocab_size)  # [N, V]
+        self._logits_base = device.allocate(self._logits_bytes.nbytes)
+        self.addresses = {name: base + offset for name, offset in offsets.items()}
+        self.addresses[graph_io.LOGITS] = self._logits_base
+
+    def set_positions(self, positions: Int64Array, num_tokens: int) -> None:
+        """Place ``num_tokens`` per row from cache rows ``positions``, int64 [B], on."""
+        last = num_tokens - 1 if self._position_input == graph_io.SEQLENS_K else 0
+        self.inputs[self._position_input][: len(positions)] = positions + last
+
+    def upload(self) -> None:
+        """Queue the copy of all inputs to the device."""
+        self._device.upload(self._base, self._host)
+
+    def download(self, num_logits: int) -> None:
+        """Queue the copy of the first rows of logits to host memory."""
+        self._device.download(
+            self._logits_bytes[: num_logits * self.logits.shape[1] * _FLOAT32_BYTES], self._logits_base
+        )
