@@ -458,8 +458,8 @@ class HostContext:
 
     def _check_stream(self, stream_handle: int) -> None:
         self.device.check_open()
-        if stream_handle != STREAM:
-            raise HostError(f"work was queued on stream {stream_handle}, the device's is {STREAM}")
+        if stream_handle != self.device.stream:
+            raise HostError(f"work was queued on stream {stream_handle}, the device's is {self.device.stream}")
 
     def _all_shapes(self) -> dict[str, tuple[int, ...]]:
         if missing := [name for name in self.plan.inputs if name not in self.shapes]:

@@ -27,7 +27,7 @@ from tests.export.random_checkpoint import CAPACITY
 from tests.host_cuda import HostCuda
 from tests.host_cuda_memory import HostCudaError
 from tests.host_cuda_session import HostCudaSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice
+from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan, HostRecording
 from tests.runtime.engine_driver import request
 from tests.runtime.session.gpu.test_static_session import SHAPE, SLOTS, graphs, ort_session
 
@@ -64,6 +64,10 @@ class MemoryOfCuda(HostDevice):
         cuda.on_upload = lambda address, num_bytes: self.fresh.append((address, address + num_bytes))
         cuda.on_capture = self._note_capture
 
+    @property
+    def stream(self) -> int:
+        return self.handle
+
     def view(self, address: int, num_bytes: int) -> Any:
         return self.cuda.view(address, num_bytes)
 
@@ -71,12 +75,12 @@ class MemoryOfCuda(HostDevice):
         self.cuda.push(self.handle, issue)
 
     def _note_capture(self, captured: list[Any] | None) -> None:
-        self.recording = None if captured is None else []
+        self.recording = None if captured is None else HostRecording(self)
 
 
 def open_trt(device: Any, cuda: HostCuda, graphs: dict[str, Path]) -> StaticSession:
     memory, plan = MemoryOfCuda(cuda, device), HostCudaEngine(graphs["trt"], num_slots=SLOTS, prefill_tokens=16)
-    runner = TrtRunner(plan, lambda: plan.create_execution_context(memory), device, SHAPE, records_decode=True)
+    runner = TrtRunner(HostPlan(plan, memory), device, SHAPE)
     return StaticSession("tensorrt", runner, device, SHAPE, SLOTS)
 
 
