@@ -9,8 +9,9 @@ from pathlib import Path
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
 from runtime.errors import TemplateError
-from runtime.loading.backend import choose_backend
-from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.loading.backend import backend_choices
+from runtime.loading.first_that_loads import FirstThatLoads
+from runtime.loading.model_loader import ModelOptions
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
 
@@ -27,27 +28,23 @@ _LOG = logging.getLogger("powertrain.server")
 
 def build_service(settings: Settings, package: Package) -> Service:
     """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
-    backend = choose_backend(package, settings.backend)
-    _LOG.info("%s", backend.explain())
     options = ModelOptions(
         num_slots=settings.num_slots,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=settings.kv_cache_bytes,
         kv_cache_share=settings.kv_cache_share,
         threads=settings.threads,
-        backend=backend,
         self_test=settings.self_test,
     )
-    kv_plan = plan_model(package, options)
-    _LOG.info("%s", kv_plan.explain())
+    loading = FirstThatLoads(package, options, backend_choices(package, settings.backend))
     model = served_model_from_package(
         package,
         settings=settings,
-        max_model_len=kv_plan.slot_tokens,
+        max_model_len=loading.kv.slot_tokens,
         template_source=_template_source(settings),
     )
     _LOG.info("%s", _explain(model.defaults))
-    engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
+    engine = AsyncEngine(loading.build, engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
     return Service(
         settings=settings,
