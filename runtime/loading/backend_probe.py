@@ -29,7 +29,7 @@ _PROVIDERS = {
     "ort_tensorrt": ("TensorrtExecutionProvider", "libonnxruntime_providers_tensorrt.so"),
 }
 _DRIVER = "install a driver for CUDA 13 or newer: nvidia-smi shows the version that the driver has"
-_ABSENT = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
+_ABSENT = re.compile(r"([^/\s]+\.so[.\d]*): cannot open shared object file")
 
 
 class ProbeResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""What is opened for a backend, in which order, and what is said where something is missing. Doubles stand for wheels."""
+"""What is opened for a backend, in which order, and what is said of what is missing. The wheels are doubles."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_everything_that_is_missing_is_named_at_once(machine: Machine) -> None:
     with pytest.raises(BackendError) as raised:
         open_libraries("cuda")
     assert str(raised.value) == "cuda.bindings.runtime, libcublasLt.so.13, libcurand.so.10 are missing"
+    machine.set("cuda.bindings.runtime", ModuleType("cuda.bindings.runtime"))
     with pytest.raises(BackendError, match=r"^tensorrt_rtx is missing$"):
-        machine.set("cuda.bindings.runtime", ModuleType("cuda.bindings.runtime"))
         open_libraries("tensorrt_rtx")
 
 
@@ -113,7 +113,7 @@ def test_the_systems_libraries_serve_as_well_and_another_cudas_do_not(machine: M
         open_libraries("cuda")
     machine.libraries["libcudart.so.13"] = ""
     open_libraries("cuda")
-    assert machine.opened[-5:] == [*CUDA_PROVIDER_NEEDS[0:], "preload_dlls"]
+    assert machine.opened[-5:] == [*CUDA_PROVIDER_NEEDS, "preload_dlls"]
 
 
 def test_a_module_that_is_there_and_broken_says_why(machine: Machine, tmp_path: Path) -> None:

@@ -153,7 +153,9 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
         parts.session.close()
 
 
-def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loader_opens_checks_and_closes_a_cuda_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
     """From the backend's choice to a session that passed the self-test, with captured steps."""
     package, device, made = write_package(tmp_path / "tiny", with_trt=False), HostDevice(), list[HostCudaSession]()
 
@@ -168,6 +170,7 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monke
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
+    assert opened == ["cuda"]
     assert made[0].graph_ids == [-1] * 3 + [1] * 6 + [2]  # the script: two chunks, a prompt, six steps, a moved slot
     session.close()
     assert device.closed
