@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from requirements.audit import FOLDER, pins_of
 from requirements.wheels import Wheel, load_record, resolve, unmet
-from runtime.session.gpu.libraries import CUDA_LIBRARIES, NEEDS
+from runtime.session.gpu.libraries import CUDA_LIBRARIES, NEEDS, WHEELS
 from tests.paths import ROOT
 
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
@@ -25,6 +25,7 @@ BACKENDS = sorted(NEEDS)
 NOT_OPENED = {"cuda": {"libonnxruntime_providers_tensorrt.so"}}
 """Libraries in a backend's wheels that it leaves alone."""
 RECORD = load_record()
+CURAND = "nvidia/cu13/lib/libcurand.so.10"
 
 
 def problems(backend: str, requirements: list[str], record: list[Wheel] = RECORD) -> list[str]:
@@ -67,13 +68,12 @@ def test_what_is_missing_and_where_nobody_looks_is_named() -> None:
     silent = [dataclasses.replace(wheel, preloads=()) for wheel in wheels]
     needed = [line for line in unmet(silent, (), NOT_OPENED["cuda"]) if "providers_cuda.so needs libcurand" in line]
     assert needed == [
-        "onnxruntime/capi/libonnxruntime_providers_cuda.so needs libcurand.so.10: "
-        + "nvidia/cu13/lib/libcurand.so.10 has it, where nobody looks"
+        f"onnxruntime/capi/libonnxruntime_providers_cuda.so needs libcurand.so.10: {CURAND} has it, where nobody looks"
     ]
 
 
 def test_the_plug_ins_cuda_runtime_is_found_only_because_it_is_opened() -> None:
-    """It lies beside the plug-in under a name that the loader does not look for, in a folder that it does not search."""
+    """It lies beside the plug-in, under a name that the loader does not look for and where it does not search."""
     wheels, _ = resolve(EXTRAS["ort-tensorrt-rtx"], RECORD)
     closed = [
         dataclasses.replace(wheel, preloads=tuple(path for path in wheel.preloads if "cudart" not in path))
@@ -83,6 +83,16 @@ def test_the_plug_ins_cuda_runtime_is_found_only_because_it_is_opened() -> None:
     assert line.endswith(
         "needs libcudart.so.13: onnxruntime_ep_nv_tensorrt_rtx/libcudart.so.13.4.36 has it, where nobody looks"
     )
+
+
+def test_the_wheel_that_is_named_brings_what_is_missing() -> None:
+    named = {*CUDA_LIBRARIES.values(), *(module for needs in NEEDS.values() for module in needs.modules)}
+    assert set(WHEELS) == named
+    for missing, wheel in WHEELS.items():
+        brought, found = resolve([wheel], RECORD)
+        assert not found
+        libraries = {library.name for one in brought for library in one.libraries}
+        assert missing in libraries | {module for one in brought for module in one.modules}, missing
 
 
 def test_onnx_runtimes_tensorrt_is_not_the_plans_tensorrt() -> None:

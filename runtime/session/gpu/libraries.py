@@ -31,6 +31,21 @@ CUDA_LIBRARIES = {
 }
 """CUDA 13's libraries: the name that ``cuda-pathfinder`` has for each, and the name that others need it by."""
 
+WHEELS = {
+    "cuda.bindings.runtime": "cuda-bindings",
+    "onnxruntime": "onnxruntime-gpu",
+    "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "libcudart.so.13": "nvidia-cuda-runtime",
+    "libnvrtc.so.13": "nvidia-cuda-nvrtc",
+    "libcublasLt.so.13": "nvidia-cublas",
+    "libcublas.so.13": "nvidia-cublas",
+    "libcurand.so.10": "nvidia-curand",
+    "libcudnn.so.9": "nvidia-cudnn-cu13",
+}
+"""Which wheel brings a module or a library."""
+
 _NVINFER = re.compile(rb"libnvinfer\.so\.\d+")
 _ORT_TENSORRT = "libonnxruntime_providers_tensorrt.so"
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
@@ -72,7 +87,7 @@ def open_libraries(backend: str) -> None:
     modules = {name: _import(name) for name in needs.modules}
     absent = [name for name, module in modules.items() if module is None] + absent
     if absent:
-        raise BackendError(f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing")
+        raise BackendError(_missing(absent))
     if backend in {"cuda", "ort_tensorrt"}:
         _preload(modules["onnxruntime"])
     if backend == "ort_tensorrt":
@@ -93,6 +108,11 @@ def plugin_devices() -> tuple[str, list[Any]]:
     if not any(device.ep_name == name for device in ort.get_ep_devices()):
         ort.register_execution_provider_library(name, plugin.get_library_path())
     return name, [device for device in ort.get_ep_devices() if device.ep_name == name]
+
+
+def _missing(names: list[str]) -> str:
+    listed = ", ".join(f"{name} (in {WHEELS[name]})" for name in names)
+    return f"{listed} {'is' if len(names) == 1 else 'are'} missing"
 
 
 def _import(name: str) -> Any:  # noqa: ANN401 - a module of anything
@@ -146,7 +166,8 @@ def _open_tensorrt_of(ort: ModuleType) -> None:
     wanted = linked[0].decode()
     if not _open(wanted):
         major = wanted.rpartition(".")[2]
-        raise BackendError(f"{wanted} is missing: this ONNX Runtime's provider is linked with TensorRT {major}")
+        where = f"in tensorrt-cu13-libs of version {major}"
+        raise BackendError(f"{wanted} ({where}) is missing: ONNX Runtime's provider is linked with TensorRT {major}")
 
 
 def _open_cudart_of(plugin: ModuleType) -> None:
@@ -156,4 +177,4 @@ def _open_cudart_of(plugin: ModuleType) -> None:
     """
     beside = sorted(Path(str(plugin.__file__)).parent.glob("libcudart.so.*"))
     if not (any(_open(str(path)) for path in beside) or _open_cuda("cudart")):
-        raise BackendError(f"{CUDA_LIBRARIES['cudart']} is missing")
+        raise BackendError(_missing([CUDA_LIBRARIES["cudart"]]))

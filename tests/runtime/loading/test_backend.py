@@ -22,6 +22,8 @@ from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
 
 ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+CUDA_BINDINGS = "cuda.bindings.runtime (in cuda-bindings)"
+PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx (in onnxruntime-ep-nv-tensorrt-rtx-cu13)"
 NONE = GpuReport((), "no driver", "install one")
 VERSIONS = {Backend.TENSORRT: "11.4.0", Backend.TENSORRT_RTX: "1.7.1.116", Backend.CUDA: "1.31.1"}
 
@@ -136,8 +138,8 @@ def test_probes_name_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "cuda.bindings.runtime", "onnxruntime_ep_nv_tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     for name, extra, missing in (
-        ("tensorrt", "tensorrt", "cuda.bindings.runtime, tensorrt are missing"),
-        ("ort_tensorrt_rtx", "ort-tensorrt-rtx", "cuda.bindings.runtime, onnxruntime_ep_nv_tensorrt_rtx are missing"),
+        ("tensorrt", "tensorrt", f"{CUDA_BINDINGS}, tensorrt (in tensorrt) are missing"),
+        ("ort_tensorrt_rtx", "ort-tensorrt-rtx", f"{CUDA_BINDINGS}, {PLUGIN} are missing"),
     ):
         assert probe(name) == ProbeResult(problem=missing, fix=backend_line(extra))
 

@@ -96,9 +96,12 @@ def test_everything_that_is_missing_is_named_at_once(machine: Machine) -> None:
     machine.add_onnxruntime()
     with pytest.raises(BackendError) as raised:
         open_libraries("cuda")
-    assert str(raised.value) == "cuda.bindings.runtime, libcublasLt.so.13, libcurand.so.10 are missing"
+    assert str(raised.value) == (
+        "cuda.bindings.runtime (in cuda-bindings), libcublasLt.so.13 (in nvidia-cublas), "
+        "libcurand.so.10 (in nvidia-curand) are missing"
+    )
     machine.set("cuda.bindings.runtime", ModuleType("cuda.bindings.runtime"))
-    with pytest.raises(BackendError, match=r"^tensorrt_rtx is missing$"):
+    with pytest.raises(BackendError, match=r"^tensorrt_rtx \(in tensorrt-rtx\) is missing$"):
         open_libraries("tensorrt_rtx")
 
 
@@ -109,7 +112,7 @@ def test_the_systems_libraries_serve_as_well_and_another_cudas_do_not(machine: M
         machine.set("cuda.pathfinder", None)
     machine.libraries = dict.fromkeys(CUDA_PROVIDER_NEEDS[1:], "")
     machine.add_onnxruntime()
-    with pytest.raises(BackendError, match=r"^libcudart\.so\.13 is missing$"):
+    with pytest.raises(BackendError, match=r"^libcudart\.so\.13 \(in nvidia-cuda-runtime\) is missing$"):
         open_libraries("cuda")
     machine.libraries["libcudart.so.13"] = ""
     open_libraries("cuda")
@@ -140,12 +143,15 @@ def test_onnx_runtimes_tensorrt_is_the_one_it_was_linked_with(machine: Machine) 
     machine.set("tensorrt_libs", ModuleType("tensorrt_libs"))  # TensorRT 11's
     with pytest.raises(BackendError) as raised:
         open_libraries("ort_tensorrt")
-    assert str(raised.value) == ("libnvinfer.so.10 is missing: this ONNX Runtime's provider is linked with TensorRT 10")
+    assert str(raised.value) == (
+        "libnvinfer.so.10 (in tensorrt-cu13-libs of version 10) is missing: "
+        "ONNX Runtime's provider is linked with TensorRT 10"
+    )
     machine.libraries = {"libnvinfer.so.10": ""}
     open_libraries("ort_tensorrt")
     assert machine.opened[-2:] == ["preload_dlls", "libnvinfer.so.10"]
     machine.wheels.pop("cudnn")  # which this provider is linked with, other than CUDA's
-    with pytest.raises(BackendError, match=r"^libcudnn\.so\.9 is missing$"):
+    with pytest.raises(BackendError, match=r"^libcudnn\.so\.9 \(in nvidia-cudnn-cu13\) is missing$"):
         open_libraries("ort_tensorrt")
 
 
@@ -156,7 +162,7 @@ def test_the_plug_ins_own_cuda_runtime_is_opened_by_its_path(machine: Machine, t
     machine.add_onnxruntime()
     bundled = tmp_path / "libcudart.so.13.4.36"
     bundled.touch()
-    with pytest.raises(BackendError, match=r"^libcudart\.so\.13 is missing$"):
+    with pytest.raises(BackendError, match=r"^libcudart\.so\.13 \(in nvidia-cuda-runtime\) is missing$"):
         open_libraries("ort_tensorrt_rtx")  # it is there and does not open
     machine.libraries = {str(bundled): ""}
     open_libraries("ort_tensorrt_rtx")
