@@ -1,7 +1,7 @@
 """Makes ``wheels.json``: downloads the wheels that the extras for GPUs ask for, and records what their headers say.
 
     pip install pyelftools packaging
-    python requirements/record_wheels.py [--keep FOLDER]
+    python -m requirements.record_wheels [--keep FOLDER]
 
 Versions are those of the lock files beside it. The wheels are 2 GB; with ``--keep`` they stay in a folder and are not
 downloaded again. Some of TensorRT's wheels lie on an index of NVIDIA's own, and the package of their name on the
@@ -25,11 +25,12 @@ from email.parser import Parser
 from pathlib import Path
 from typing import Any
 
-from audit import FOLDER, pins_of
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from requirements.audit import FOLDER, pins_of
 
 EXTRAS = ("gpu", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-tensorrt-rtx")
 PYTHON_TAG = "cp311"
@@ -173,7 +174,7 @@ def _read_source(archive: Path, made: dict[str, Any]) -> dict[str, Any]:
         made["unread"] = UNREAD
         major = made["version"].partition(".")[0]
         for file in UNREAD_LIBRARIES:
-            nothing = {"soname": f"{file}.{major}", "needed": None, "search": [], "opens": []}
+            nothing: dict[str, Any] = {"soname": f"{file}.{major}", "needed": None, "search": [], "opens": []}
             made["libraries"][f"tensorrt_libs/{file}.{major}"] = nothing
         made["preloads"] = sorted(made["libraries"])
     return made

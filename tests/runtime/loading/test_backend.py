@@ -25,7 +25,13 @@ ADA = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
 CUDA_BINDINGS = "cuda.bindings.runtime (in cuda-bindings)"
 PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx (in onnxruntime-ep-nv-tensorrt-rtx-cu13)"
 NONE = GpuReport((), "no driver", "install one")
-VERSIONS = {Backend.TENSORRT: "11.4.0", Backend.TENSORRT_RTX: "1.7.1.116", Backend.CUDA: "1.31.1"}
+VERSIONS = {
+    Backend.TENSORRT: "11.4.0",
+    Backend.TENSORRT_RTX: "1.7.1.116",
+    Backend.CUDA: "1.31.1",
+    Backend.ORT_TENSORRT: "1.31.1",
+    Backend.ORT_TENSORRT_RTX: "0.5.0",
+}
 
 
 def working(backend: Backend) -> ProbeResult:
@@ -203,7 +209,7 @@ def test_a_probe_opens_what_the_loader_opens_and_starts_it(
     assert opened == ["cuda"] * 6 + ["ort_tensorrt"] * 6
     trt = SimpleNamespace(__version__="11.4", Logger=SimpleNamespace(ERROR=1), Runtime=lambda _logger: None)
     trt.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(1))
     assert probe("tensorrt").problem == "tensorrt does not start"
     trt.Runtime = lambda logger: logger
