@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from requirements.audit import FOLDER, pins_of
-from requirements.wheels import Wheel, load_record, resolve, unmet
+from requirements.wheels import Library, Wheel, load_record, resolve, unmet
 from runtime.session.gpu.libraries import CUDA_LIBRARIES, NEEDS, WHEELS
 from tests.paths import ROOT
 
@@ -126,3 +126,22 @@ def test_what_could_not_be_read_is_known() -> None:
     unread = {(wheel.name, wheel.version.partition(".")[0]) for wheel in RECORD if wheel.unread}
     assert unread == {("tensorrt-cu13-libs", "10"), ("tensorrt-cu13-libs", "11")}
     assert all(library.needed is not None for wheel in RECORD if not wheel.unread for library in wheel.libraries)
+
+
+def test_a_library_is_found_by_its_files_name_in_a_folder_that_is_searched() -> None:
+    """As the system's loader does it: by RUNPATH and the file's name, or because it is open already."""
+
+    def judge(file: str, search: str, preloads: tuple[str, ...] = ()) -> list[str]:
+        user = Library("a/libuser.so", "", ("libdep.so.1", "libc.so.6", "libcuda.so.1"), (search,), ())
+        dependency = Library(f"b/{file}", "libdep.so.1", (), (), ("libgone.so.2",))
+        return unmet([Wheel("w", "1", (), (), preloads, "", (user, dependency))], ())
+
+    gone = "libgone.so.2: no wheel has it"
+    assert judge("libdep.so.1", "$ORIGIN/../b") == [f"b/libdep.so.1 needs {gone}"]
+    assert judge("libdep.so.1", "/elsewhere:${ORIGIN}/../b/") == [f"b/libdep.so.1 needs {gone}"]
+    assert judge("libdep.so.1.2", "$ORIGIN/../b") == [
+        "a/libuser.so needs libdep.so.1: b/libdep.so.1.2 has it, where nobody looks",
+        f"b/libdep.so.1.2 needs {gone}",
+    ]
+    assert judge("libdep.so.1", "$ORIGIN")[0].endswith("where nobody looks")
+    assert judge("libdep.so.1.2", "$ORIGIN", ("b/libdep.so.1.2",)) == [f"b/libdep.so.1.2 needs {gone}"]

@@ -118,6 +118,18 @@ def test_a_gpu_whose_libraries_are_broken(root: Path) -> None:
     ]
 
 
+def test_onnx_runtimes_tensorrt_runs_no_plan(root: Path) -> None:
+    add_plan(package_at(root), "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
+
+    def probe(backend: Backend) -> ProbeResult:
+        return (broken if backend in {Backend.TENSORRT, Backend.TENSORRT_RTX} else working)(backend)
+
+    assert about(root, examine([root], probe=probe, gpus=lambda: GpuReport((ADA,)))) == [
+        whole(root),
+        Finding("tiny", "missing", "plan sm89 cannot run here: no TensorRT library works"),
+    ]
+
+
 def test_which_plan_runs_and_which_does_not(root: Path) -> None:
     package, rtx = package_at(root), VERSIONS[Backend.TENSORRT_RTX]
     add_plan(package, "sm89", "tensorrt_rtx", rtx, "8.9")

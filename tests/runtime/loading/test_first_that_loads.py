@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from runtime.engine.config import EngineConfig
+from runtime.engine.worker import EngineWorker
 from runtime.errors import BackendError, DeviceError, KVBudgetError
 from runtime.loading.backend import Backend, BackendChoice, backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
@@ -156,3 +158,20 @@ def test_what_failed_is_let_go(package: Package, monkeypatch: pytest.MonkeyPatch
     gc.collect()
     assert [ref() for ref in held] == [None]
     session.close()
+
+
+def test_an_expected_failure_to_load_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It says what to do; a stack trace is for what nobody expected."""
+    for error, has_trace in ((BackendError("serve with --backend cpu"), False), (ZeroDivisionError("oh"), True)):
+
+        def fail(error: Exception = error) -> Any:
+            raise error
+
+        caplog.clear()
+        worker = EngineWorker(fail, EngineConfig(), lambda _events: None, lambda: None)
+        worker.start()
+        worker.close()
+        assert worker.failure == f"{type(error).__name__}: {error}"
+        (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert record.getMessage() == f"the engine died: {error}"
+        assert bool(record.exc_info) is has_trace
