@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PIN = re.compile(r"(?m)^(?=[A-Za-z0-9])")
+_REASON = re.compile(r"(?:^|\s)ERROR: \S|Error: \S")
 _HASH = re.compile(r"\s*\\\n\s+--hash=\S+")
 _FOR_TESTS = ("pytest>=9.0", "pytest-timeout>=2.4", "hypothesis>=6.140")
 """What the acceptance needs beside powertrain itself."""
@@ -129,9 +132,10 @@ def _run(command: list[str]) -> None:
     except OSError as error:
         raise NoEnvironment(f"{command[0]} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["it said nothing"]
-        told = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise NoEnvironment(f"{' '.join(command[1:4])} failed: {told}")
+        lines = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+        told = [line.strip() for line in lines if _REASON.search(line)] or lines
+        raise NoEnvironment(f"{' '.join(command[1:3])} failed: {told[-1]}")
 
 
 def absent_requirements(root: Path, python: str) -> list[str]:
@@ -164,13 +168,20 @@ def absent_libraries(root: Path, python: str, backend: Backend) -> str:
 def _answer(root: Path, python: str, arguments: list[str]) -> str:
     """The last line that ``python`` prints."""
     try:
-        done = subprocess.run([python, *arguments], check=False, capture_output=True, text=True, cwd=root)
+        done = subprocess.run(
+            [python, *arguments], check=False, capture_output=True, text=True, cwd=root, env=_with(root)
+        )
     except OSError as error:
         raise NoEnvironment(f"{python} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise NoEnvironment(f"{python} failed: {lines[-1]}")
     return (done.stdout.strip().splitlines() or [""])[-1]
+
+
+def _with(root: Path) -> dict[str, str]:
+    """The environment in which an interpreter imports this folder's code, whichever powertrain it has installed."""
+    return {**os.environ, "PYTHONPATH": str(root)}
 
 
 def _distribution(requirement: str) -> str:
