@@ -34,8 +34,8 @@ from tests.gpu.environments import (
 ROOT = Path(__file__).resolve().parents[2]
 _ACCEPTANCE = "tests/gpu/test_gpu_acceptance.py"
 _QUERY = ["--query-gpu=name,compute_cap", "--format=csv,noheader"]
-_NOT_RTX = {"9.0", "10.0", "10.3", "11.0"}
-"""Compute capabilities that TensorRT for RTX has no kernels for: data-centre and embedded cards."""
+_OF_RTX = {"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"}
+"""Compute capabilities that TensorRT for RTX 1.7 has kernels for."""
 _OLDEST = (3, 11)
 
 
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 def _row(
     backend: Backend, card: Card, options: argparse.Namespace, for_pytest: list[str], python: str, root: Path
 ) -> Row:
-    if backend.name == "tensorrt-rtx" and card.compute_capability in _NOT_RTX:
+    if backend.name == "tensorrt-rtx" and card.compute_capability not in _OF_RTX:
         why = f"TensorRT for RTX has no kernels for compute capability {card.compute_capability}"
         return Row(backend.name, left_out=why)
     try:
