@@ -100,7 +100,7 @@ def make_environment(root: Path, python: str, backend: Backend, wheels: Path | N
     print(f"making {backend.folder}", flush=True)
     if not inside.exists():
         _run([python, "-m", "venv", str(folder)])
-    # Complete lists: TensorRT's own metadata ask for more than its libraries need, which has no pin.
+    # The lock files are complete; metadata of TensorRT's wheels may name packages that have no hash in them.
     pip = [str(inside), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
     offline = ["--no-index", "--find-links", str(wheels)] if wheels else ["--require-hashes"]
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
