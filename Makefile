@@ -14,6 +14,7 @@ PORT   ?= 8000
 TARGET ?= sm89
 MUTANTS ?= 200
 ARGS   ?=
+WHEELS ?=
 
 .DEFAULT_GOAL := help
 # Seconds of make fuzz (for each target) and of make soak.
@@ -83,8 +84,10 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 test-clients: setup-dev model ## Try other people's clients against the served default model (scripts in ARGS, else all)
 	@$(BIN)/python -m tests.clients.run $(ARGS)
 
-test-gpu: setup-dev setup-tensorrt model ## On a machine with a GPU: build for it, compare with the CPU, decode
-	@$(BIN)/python -m pytest tests/gpu/test_gpu_acceptance.py $(ARGS)
+# An environment for each backend, made once; docs/gpu.md tells what it takes. PYTHON on the command line names an
+# interpreter to be used as it is, WHEELS a folder to install from without a network.
+test-gpu: ## On a machine with a GPU: every backend that fits it, in an environment of its own; one table of the checks
+	@$(PYTHON) -m tests.gpu.run $(if $(WHEELS),--wheels $(WHEELS),$(if $(filter command,$(origin PYTHON)),--here)) $(ARGS)
 
 # Not part of CI: some minutes. mutmut loads the tests into its own process, so it needs what they need beside it.
 mutants: $(MUTANT_VENV)/.installed ## Break the engine MUTANTS times on purpose, and list what no test noticed
@@ -131,5 +134,5 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -10,9 +10,10 @@ from pathlib import Path
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
 from runtime.errors import TemplateError
-from runtime.loading.backend import choose_backend
+from runtime.loading.backend import backend_choices
+from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.gpu import find_gpus
-from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
+from runtime.loading.model_loader import ModelOptions
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
 
@@ -30,30 +31,27 @@ _LOG = logging.getLogger("powertrain.server")
 
 def build_service(settings: Settings, package: Package) -> Service:
     """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
-    backend = choose_backend(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
-    _LOG.info("%s", backend.explain())
     options = ModelOptions(
         num_slots=settings.num_slots,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=settings.kv_cache_bytes,
         kv_cache_share=settings.kv_cache_share,
         threads=settings.threads,
-        backend=backend,
         self_test=settings.self_test,
         nvtx=settings.nvtx,
     )
-    kv_plan = plan_model(package, options)
-    _LOG.info("%s", kv_plan.explain())
+    choices = backend_choices(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
+    loading = FirstThatLoads(package, options, choices)
     model = served_model_from_package(
         package,
         settings=settings,
-        max_model_len=kv_plan.slot_tokens,
+        max_model_len=loading.kv.slot_tokens,
         template_source=_template_source(settings),
     )
     _LOG.info("%s", _explain(model.defaults))
-    engine = AsyncEngine(session_factory(package, kv_plan, options), engine_config(settings, warm_up_ids(model)))
+    engine = AsyncEngine(loading.build, engine_config(settings, warm_up_ids(model)))
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
-    gpu = None if backend.gpu is None else GpuWatch(backend.gpu.uuid)
+    gpu = None if loading.backend.gpu is None else GpuWatch(loading.backend.gpu.uuid)
     if gpu is not None:
         metrics.watch_gpu(gpu)
     return Service(

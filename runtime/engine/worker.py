@@ -18,7 +18,7 @@ from runtime.engine.admission import Admission
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.engine.step_report import EngineStats
-from runtime.errors import EngineUnavailable
+from runtime.errors import EngineUnavailable, PowertrainError
 from runtime.events import Event, FinishEvent, FinishReason, Timing
 from runtime.request import Request
 from runtime.session.session import Session
@@ -121,7 +121,8 @@ class EngineWorker:
             self._become_ready(engine)
             self._serve(engine)
         except Exception as error:  # noqa: BLE001 - the worker loop: whatever happens, every request must end
-            _LOG.exception("the engine died")
+            is_expected = engine is None and isinstance(error, PowertrainError)  # its text says what to do
+            _LOG.error("the engine died: %s", error, exc_info=not is_expected)
             self._die(engine, f"{type(error).__name__}: {error}")
         finally:
             if session is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -83,35 +83,45 @@ def probe_in_subprocess(backend: Backend) -> ProbeResult:
 def choose_backend(
     package: Package, wanted: str, *, probe: Probe = probe_in_subprocess, gpus: Callable[[], GpuReport] = find_gpus
 ) -> BackendChoice:
-    """The backend for ``wanted``: ``auto``, or one by name. Raises BackendError when the one named cannot serve.
+    """The first of ``backend_choices``. Raises BackendError when the backend named cannot serve."""
+    return next(backend_choices(package, wanted, probe=probe, gpus=gpus))
 
-    ``auto`` takes the first of TensorRT, TensorRT for RTX and CUDA whose libraries work and for which the package
-    holds what it needs, and otherwise the CPU.
+
+def backend_choices(
+    package: Package, wanted: str, *, probe: Probe = probe_in_subprocess, gpus: Callable[[], GpuReport] = find_gpus
+) -> Iterator[BackendChoice]:
+    """The backends for ``wanted``, best first: those that ``auto`` takes, or one by name.
+
+    Asking for the next one says that the last did not load; only then is the next probed. ``auto`` takes each of
+    TensorRT, TensorRT for RTX and CUDA whose libraries work and for which the package holds what it needs, and then the
+    CPU. Raises BackendError when the one named cannot serve.
     """
     if wanted == Backend.CPU:
-        return BackendChoice(Backend.CPU, ("asked for",))
+        yield BackendChoice(Backend.CPU, ("asked for",))
+        return
     if wanted != AUTO and wanted not in set(Backend):
         known = ", ".join([AUTO, *Backend])
         raise BackendError(f"backend {wanted!r} is unknown; choose one of {known}")
     report = gpus()
-    if not report.gpus:
-        if wanted == AUTO:
-            return BackendChoice(Backend.CPU, (report.problem,))
+    if not report.gpus and wanted != AUTO:
         raise BackendError(f"backend {wanted} needs a GPU: {report.problem}; {report.fix}, or serve with --backend cpu")
-    gpu = report.gpus[0]
-    reasons: list[str] = []
-    for backend in _BY_PREFERENCE if wanted == AUTO else (Backend(wanted),):
-        result = probe(backend)
+    reasons = [] if report.gpus else [report.problem]
+    candidates = _BY_PREFERENCE if wanted == AUTO else (Backend(wanted),)
+    for backend in candidates if report.gpus else ():
+        gpu, result = report.gpus[0], probe(backend)
         try:
             plan = _plan_for(package, backend, result, gpu)
         except PowertrainError as error:
             reasons.append(f"no {backend}: {error}")
             continue
-        reasons.append(f"{backend} {result.version} works on {gpu.name}")
-        return BackendChoice(backend, tuple(reasons), gpu, plan)
+        works = f"{backend} {result.version} works on {gpu.name}"
+        yield BackendChoice(backend, (*reasons, works), gpu, plan)
+        if wanted != AUTO:
+            return
+        reasons.append(f"no {backend}: it did not load")
     if wanted != AUTO:
         raise BackendError(f"backend {wanted} cannot serve: {reasons[0].removeprefix(f'no {wanted}: ')}")
-    return BackendChoice(Backend.CPU, tuple(reasons))
+    yield BackendChoice(Backend.CPU, tuple(reasons))
 
 
 def _plan_for(package: Package, backend: Backend, result: ProbeResult, gpu: Gpu) -> PlanFile | None:

@@ -27,6 +27,9 @@ _GIB = 2**30
 _CPUINFO = Path("/proc/cpuinfo")
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 _NVIDIA = "0x10de"
+_AUTOMATIC = (Backend.CUDA, Backend.TENSORRT, Backend.TENSORRT_RTX)
+_BY_NAME = (Backend.ORT_TENSORRT, Backend.ORT_TENSORRT_RTX)
+_OF_PLANS = (Backend.TENSORRT, Backend.TENSORRT_RTX)
 _CPU_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
 
 
@@ -106,15 +109,19 @@ def _builder() -> Finding:
 
 
 def _backends(probe: Probe, *, has_gpu: bool) -> tuple[list[Finding], dict[Backend, str]]:
-    """A finding per library for GPUs, and the versions of those that work. One that works makes others optional."""
-    results = {backend: probe(backend) for backend in (Backend.CUDA, Backend.TENSORRT, Backend.TENSORRT_RTX)}
+    """A finding per library for GPUs, and the versions of those that work. One that works makes others optional.
+
+    Those that only serve when they are named are looked at where they could.
+    """
+    results = {backend: probe(backend) for backend in (*_AUTOMATIC, *(_BY_NAME if has_gpu else ()))}
     working = {backend: result.version for backend, result in results.items() if not result.problem}
     findings = []
     for backend, result in results.items():
         if backend in working:
             findings.append(Finding(backend, "ok", f"{backend.module} {result.version} works"))
         elif has_gpu:
-            findings.append(Finding(backend, "missing" if working else "problem", result.problem, result.fix))
+            state: State = "missing" if working or backend in _BY_NAME else "problem"
+            findings.append(Finding(backend, state, result.problem, result.fix))
         else:
             findings.append(Finding(backend, "missing", f"{result.problem}; of no use without a GPU"))
     return findings, working
@@ -160,7 +167,9 @@ def _plans(package: Package, libraries: dict[Backend, str], gpu: Gpu | None) -> 
         return [
             Finding(topic, "missing", "no plan built", f"powertrain engine {as_typed(package.root)} --target {target}")
         ]
-    running = [RunningLibrary(backend.module, version) for backend, version in libraries.items() if backend != "cuda"]
+    running = [
+        RunningLibrary(backend.module, version) for backend, version in libraries.items() if backend in _OF_PLANS
+    ]
     if gpu is None or not running:
         why = "there is no GPU" if gpu is None else "no TensorRT library works"
         return [Finding(topic, "missing", f"plan {target} cannot run here: {why}") for target in targets]

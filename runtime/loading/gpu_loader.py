@@ -21,6 +21,7 @@ from runtime.package import dtypes
 from runtime.package.graph_profiles import SLOT_STEP, max_prefill_logits
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.package.plan_sidecar import TRT_GRAPH, PlanFile, longer_export, rebuild_command
+from runtime.session.gpu.libraries import open_libraries
 from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
@@ -129,6 +130,7 @@ def gpu_session_factory(
 
 
 def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
+    open_libraries(choice.backend.module)  # as the probe did, but in this process
     # Here alone: it needs cuda-python, which is missing where there is no GPU.
     from runtime.session.gpu.cuda_device import CudaDevice
 

@@ -58,10 +58,35 @@ def test_the_line_fits_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "b>1; (x) and extra == 'tools'",
     ]
     monkeypatch.setattr("importlib.metadata.requires", lambda _name: requires)
+    monkeypatch.setattr(install, "_CHECKOUT", Path("/no/pyproject.toml"))
     monkeypatch.setattr(sys, "executable", "/opt/my env/python")
     assert install.runtime_line() == "'/opt/my env/python' -m pip install 'onnxruntime<2,>=1.30'"
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)  # as uv makes environments
     assert install.install_line("tools", "c") == "uv pip install --python '/opt/my env/python' a 'b>1'"
+
+
+def test_a_gpus_line_names_every_wheel_and_removes_what_lies_in_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From this checkout's pyproject.toml. Two distributions of onnxruntime overwrite each other's files."""
+    monkeypatch.setattr(sys, "executable", "py")
+    for there, removed in (
+        ({"onnxruntime"}, "py -m pip uninstall -y onnxruntime && "),
+        ({"onnxruntime", "onnxruntime-gpu"}, "py -m pip uninstall -y onnxruntime onnxruntime-gpu && "),
+        ({"onnxruntime-gpu"}, ""),
+        (set[str](), ""),
+    ):
+        monkeypatch.setattr(install, "_is_installed", there.__contains__)
+        assert install.backend_line("gpu") == (
+            f"{removed}py -m pip install 'onnxruntime-gpu>=1.30,<2' 'cuda-bindings>=13.0,<14' "
+            "'nvidia-cublas>=13.0,<14' 'nvidia-cuda-nvrtc>=13.0,<14' 'nvidia-cuda-runtime>=13.0,<14' "
+            "'nvidia-cudnn-cu13>=9.10,<10' 'nvidia-curand>=10.4,<11'"
+        )
+    rtx = "py -m pip install tensorrt-rtx==1.7.1.116 'cuda-bindings>=13.0,<14'"
+    assert install.backend_line("tensorrt-rtx") == rtx  # whatever onnxruntime there is
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(install, "_is_installed", {"onnxruntime"}.__contains__)
+    assert install.backend_line("gpu").startswith(
+        "uv pip uninstall --python py onnxruntime && uv pip install --python py"
+    )
 
 
 def test_any_pip_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

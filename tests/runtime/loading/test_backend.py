@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from runtime.errors import BackendError, KVBudgetError
+from runtime.install import backend_line
 from runtime.loading.backend import Backend, BackendChoice, choose_backend, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
@@ -19,8 +23,16 @@ from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
 
 ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
+CUDA_BINDINGS = "cuda.bindings.runtime (in cuda-bindings)"
+PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx (in onnxruntime-ep-nv-tensorrt-rtx-cu13)"
 NONE = GpuReport((), "no driver", "install one")
-VERSIONS = {Backend.TENSORRT: "11.4.0", Backend.TENSORRT_RTX: "1.7.1.116", Backend.CUDA: "1.31.1"}
+VERSIONS = {
+    Backend.TENSORRT: "11.4.0",
+    Backend.TENSORRT_RTX: "1.7.1.116",
+    Backend.CUDA: "1.31.1",
+    Backend.ORT_TENSORRT: "1.31.1",
+    Backend.ORT_TENSORRT_RTX: "0.5.0",
+}
 
 
 def working(backend: Backend) -> ProbeResult:
@@ -132,10 +144,84 @@ def test_a_crashing_library_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_probes_name_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", None)
-    assert probe("tensorrt").fix == "pip install 'powertrain[tensorrt]'"
-    assert probe("ort_tensorrt_rtx").fix == "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
+    for name in ("tensorrt", "cuda.bindings.runtime", "onnxruntime_ep_nv_tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name, extra, missing in (
+        ("tensorrt", "tensorrt", f"{CUDA_BINDINGS}, tensorrt (in tensorrt) are missing"),
+        ("ort_tensorrt_rtx", "ort-tensorrt-rtx", f"{CUDA_BINDINGS}, {PLUGIN} are missing"),
+    ):
+        assert probe(name) == ProbeResult(problem=missing, fix=backend_line(extra))
+
+
+class Cuda(ModuleType):
+    """``cuda.bindings.runtime`` on a machine with that many GPUs; None: without a driver."""
+
+    def __init__(self, num_gpus: int | None) -> None:
+        super().__init__("cuda.bindings.runtime")
+        self._num_gpus = num_gpus
+
+    def cudaGetDeviceCount(self) -> tuple[int, int | None]:  # noqa: N802 - CUDA's name
+        if self._num_gpus is None:
+            raise RuntimeError('Failure finding "libcuda.so.1"')
+        return (0, self._num_gpus) if self._num_gpus else (100, None)
+
+
+class FakeRuntime(ModuleType):
+    """``onnxruntime-gpu``, which leaves out a provider whose library does not load, and only logs why."""
+
+    __version__ = "1.31.1"
+
+    def __init__(self, folder: Path, *, loads: bool) -> None:
+        super().__init__("onnxruntime")
+        self.__file__ = str(folder / "__init__.py")
+        self._loads = loads
+
+    def get_available_providers(self) -> list[str]:
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, _model: bytes, providers: list[str]) -> Any:  # noqa: N802 - ONNX Runtime's name
+        return SimpleNamespace(get_providers=lambda: [*providers * self._loads, "CPUExecutionProvider"])
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    monkeypatch.setattr("runtime.loading.backend_probe.open_libraries", names.append)
+    return names
+
+
+def test_a_probe_opens_what_the_loader_opens_and_starts_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, opened: list[str]
+) -> None:
+    for name, provider in (("cuda", "CUDAExecutionProvider"), ("ort_tensorrt", "TensorrtExecutionProvider")):
+        monkeypatch.setitem(sys.modules, "onnxruntime", FakeRuntime(tmp_path, loads=True))
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(1))
+        assert probe(name) == ProbeResult("1.31.1")
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(0))
+        assert probe(name).problem == "CUDA finds no GPU (status 100)"
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(None))
+        assert probe(name).problem == 'Failure finding "libcuda.so.1"'
+        assert probe(name).fix.startswith("install a driver for CUDA 13")
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(1))
+        monkeypatch.setitem(sys.modules, "onnxruntime", FakeRuntime(tmp_path, loads=False))
+        assert probe(name).problem == f"onnxruntime 1.31.1 cannot load the libraries of its {provider}"
+        monkeypatch.setattr(ctypes, "CDLL", no_curand)
+        assert probe(name).problem.endswith(f"{provider}: libcurand.so.10 is missing")
+        monkeypatch.undo()
+        monkeypatch.setattr("runtime.loading.backend_probe.open_libraries", opened.append)
+    assert opened == ["cuda"] * 6 + ["ort_tensorrt"] * 6
+    trt = SimpleNamespace(__version__="11.4", Logger=SimpleNamespace(ERROR=1), Runtime=lambda _logger: None)
+    trt.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(1))
+    assert probe("tensorrt").problem == "tensorrt does not start"
+    trt.Runtime = lambda logger: logger
+    assert probe("tensorrt") == ProbeResult("11.4")
+
+
+def no_curand(path: str) -> None:
+    assert path.endswith(("capi/libonnxruntime_providers_cuda.so", "capi/libonnxruntime_providers_tensorrt.so"))
+    raise OSError("libcurand.so.10: cannot open shared object file: No such file or directory")
 
 
 @pytest.mark.skipif(bool(find_gpus().gpus), reason="a machine with a GPU may have everything")

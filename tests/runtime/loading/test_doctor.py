@@ -33,6 +33,8 @@ LIBRARIES = [
     Finding("cuda", "ok", "cuda 1.31.1 works"),
     Finding("tensorrt", "ok", "tensorrt 11.4.0 works"),
     Finding("tensorrt-rtx", "ok", "tensorrt_rtx 1.7.1.116 works"),
+    Finding("ort-tensorrt", "ok", "ort_tensorrt 1.31.1 works"),
+    Finding("ort-tensorrt-rtx", "ok", "ort_tensorrt_rtx 0.5.0 works"),
 ]
 
 
@@ -108,9 +110,23 @@ def test_a_gpu_whose_libraries_are_broken(root: Path) -> None:
         Finding("cuda", "problem", "cuda is broken", "fix cuda"),
         Finding("tensorrt", "problem", "tensorrt is broken", "fix tensorrt"),
         Finding("tensorrt-rtx", "problem", "tensorrt-rtx is broken", "fix tensorrt-rtx"),
+        Finding("ort-tensorrt", "missing", "ort-tensorrt is broken", "fix ort-tensorrt"),
+        Finding("ort-tensorrt-rtx", "missing", "ort-tensorrt-rtx is broken", "fix ort-tensorrt-rtx"),
     ]
     add_plan(package_at(root), "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
     assert about(root, examine([root], probe=broken, gpus=lambda: GpuReport((ADA,)))) == [
+        whole(root),
+        Finding("tiny", "missing", "plan sm89 cannot run here: no TensorRT library works"),
+    ]
+
+
+def test_onnx_runtimes_tensorrt_runs_no_plan(root: Path) -> None:
+    add_plan(package_at(root), "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
+
+    def probe(backend: Backend) -> ProbeResult:
+        return (broken if backend in {Backend.TENSORRT, Backend.TENSORRT_RTX} else working)(backend)
+
+    assert about(root, examine([root], probe=probe, gpus=lambda: GpuReport((ADA,)))) == [
         whole(root),
         Finding("tiny", "missing", "plan sm89 cannot run here: no TensorRT library works"),
     ]

@@ -1,11 +1,11 @@
 """ONNX Runtime's GPU providers and their options: CUDA on the ``ort`` graph, TensorRT's two on the ``trt`` graph.
 
-Owns option names and how each provider is loaded; knows nothing of memory, bindings or caches.
+Owns option names and how a session is made with each, once ``runtime.session.gpu.libraries`` has opened what they need.
+Knows nothing of memory, bindings or caches.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.graph_profiles import profile_shapes
 from runtime.package.manifest import ModelShape
+from runtime.session.gpu.libraries import plugin_devices
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.runner import Call
 
@@ -57,11 +58,8 @@ def tensorrt_rtx_provider(
     }
 
     def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
-        plugin: Any = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
-        name = plugin.get_ep_name()
-        if not any(device.ep_name == name for device in ort.get_ep_devices()):
-            ort.register_execution_provider_library(name, plugin.get_library_path())
-        device = plugin_device([device for device in ort.get_ep_devices() if device.ep_name == name], device_id)
+        name, devices = plugin_devices()
+        device = plugin_device(devices, device_id)
         if device is None:
             raise DeviceError(f"{name} does not support GPU {device_id} of CUDA; run 'powertrain doctor'")
         session_options.add_provider_for_devices([device], options)

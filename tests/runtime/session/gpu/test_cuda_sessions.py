@@ -59,7 +59,7 @@ class MemoryOfCuda(HostDevice):
 
     def __init__(self, cuda: HostCuda, device: Any) -> None:
         super().__init__(ordinal=device.ordinal)
-        self.cuda, self.handle = cuda, device.stream
+        self.cuda, self.handle = cuda, int(device.stream)
         self.queue = cuda.streams[self.handle].queue
         cuda.on_upload = lambda address, num_bytes: self.fresh.append((address, address + num_bytes))
         cuda.on_capture = self._note_capture

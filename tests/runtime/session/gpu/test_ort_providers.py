@@ -177,7 +177,9 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
         parts.session.close()
 
 
-def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loader_opens_checks_and_closes_a_cuda_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
     """From the backend's choice to a session that passed the self-test, with captured steps."""
     package, device, made = (
         write_package(tmp_path / "tiny", with_trt=False),
@@ -197,6 +199,7 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(tmp_path: Path, monke
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
+    assert opened == ["cuda"]
     warm_up = [-1, 1, 1, 2, 2, 3, 3, 4, 4]  # the longest prefill, and four to one rows from slot 0
     script = [-1] * 3 + [3] * 6 + [5]  # two chunks, a prompt, six steps of two rows, one of the slot that was moved
     assert made[0].graph_ids == warm_up + script
