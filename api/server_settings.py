@@ -67,7 +67,7 @@ class Settings:
     backend: Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "ort-tensorrt-rtx"] = _setting(
         "auto", "What runs the model."
     )
-    self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
+    self_test: bool = _setting(True, "Compare a GPU's logits with the package's golden rows before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int | None = _setting(
         None,

@@ -30,8 +30,8 @@ class ModelOptions:
 
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
-    ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with the
-    CPU's before anyone is served.
+    ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with
+    the package's golden rows before anyone is served.
     """
 
     num_slots: int | None = None
@@ -80,9 +80,9 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
 
 def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
     """A function that builds the session; call it on the engine thread, it takes as long as loading takes."""
-    threads = options.threads or default_threads()
     if options.backend.gpu is not None:
-        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test, threads=threads)
+        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test)
+    threads = options.threads or default_threads()
     graph = _ort_graph(package)
     defaults = OrtOptions(intra_op_threads=threads)
     chosen = OrtOptions(

@@ -15,7 +15,7 @@ from runtime.errors import PlanError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
-from runtime.loading.self_test import check_against_cpu
+from runtime.loading.self_test import check_session
 from runtime.package.manifest import Package
 from runtime.package.plan_sidecar import PlanFile, read_sidecar
 from runtime.session.gpu.trt.session import open_trt_session
@@ -127,7 +127,7 @@ def kernels_file(package: Package) -> Path:
 def test_rtx_compiles_once_and_keeps_its_kernels(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     file = use(fake_library(plan, is_rtx=True), "sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, 4)
-    assert check_against_cpu(session, package, 1).max_kl < 1e-6
+    assert check_session(session, package, "float32").max_kl < 1e-6
     config = plan.how[0]
     assert (config.strategies, config.cuda_graph_strategy) == (["on profile change"], "whole graph")
     assert config.cache is plan.caches[0]
@@ -154,7 +154,7 @@ def test_kernels_of_another_gpu_are_left_alone(package: Package, plan: FakeCudaE
 def test_classic_tensorrt_records_its_decode_steps(package: Package, plan: FakeCudaEngine, use: Use) -> None:
     file = use(fake_library(plan, is_rtx=False), "current-sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, 4)
-    assert check_against_cpu(session, package, 1).max_kl < 1e-6
+    assert check_session(session, package, "float32").max_kl < 1e-6
     assert set(plan.how) == {"on profile change"}
     assert plan.device.launches > 0
     session.close()
@@ -198,7 +198,7 @@ def test_a_plan_of_other_weights_never_serves(tmp_path: Path, monkeypatch: pytes
     gpu = Gpu(0, "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
     choice = BackendChoice(Backend.TENSORRT_RTX, (), gpu, read_sidecar(package.root, "sm89"))
     kv = plan_gpu_cache(package, choice, KVWishes())
-    build = gpu_session_factory(package, choice, kv, self_test=True, threads=1)
+    build = gpu_session_factory(package, choice, kv, self_test=True)
     if seed == 0:
         session = build()
         assert (session.info.backend, session.info.num_slots) == ("tensorrt_rtx", 4)
