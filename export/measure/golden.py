@@ -44,16 +44,16 @@ _PERIOD = 9
 
 
 class GoldenMaker:
-    """Makes the golden rows of a package. ``capacity`` is a slot's length in the graph that a GPU runs.
+    """Makes the golden rows of a package for contexts of up to ``max_model_len`` tokens.
 
     Nothing is computed before ``write``; ``way`` says what that takes.
     """
 
-    def __init__(self, spec: DecoderSpec, capacity: int, tokenizer_json: str, available_bytes: int) -> None:
-        self._capacity, self._texts = capacity, golden_texts(tokenizer_json, spec.vocab_size, capacity)
+    def __init__(self, spec: DecoderSpec, max_model_len: int, tokenizer_json: str, available_bytes: int) -> None:
+        self._max_model_len, self._texts = max_model_len, golden_texts(tokenizer_json, spec.vocab_size, max_model_len)
         lengths = [len(text) for text in self._texts]
         size = TextSize(sum(lengths), max(lengths))
-        self.way = golden_way(replace(spec, tied_head=False), capacity, size, available_bytes)
+        self.way = golden_way(replace(spec, tied_head=False), max_model_len, size, available_bytes)
 
     def write(
         self, checkpoint: Checkpoint, plan: PrecisionPlan, partial: Path, scratch: Path, reporter: Reporter
@@ -65,25 +65,25 @@ class GoldenMaker:
         """
         stored = StoredCheckpoint(checkpoint, plan)
         golden = golden_rows(
-            stored, self._texts, self._capacity, scratch, is_whole=self.way.is_whole, reporter=reporter
+            stored, self._texts, self._max_model_len, scratch, is_whole=self.way.is_whole, reporter=reporter
         )
         shutil.rmtree(scratch, ignore_errors=True)
         (partial / GOLDEN_FILE).write_bytes(golden_bytes(golden))
         return golden_info(golden)
 
 
-def golden_texts(tokenizer_json: str, vocab_size: int, capacity: int) -> tuple[I64, ...]:
-    """A long text and four short ones, int64 [at most ``capacity``] each.
+def golden_texts(tokenizer_json: str, vocab_size: int, max_model_len: int) -> tuple[I64, ...]:
+    """A long text and four short ones, int64 [at most ``max_model_len``] each.
 
     The long one is the built-in texts one after the other, over again where the context is longer. The short ones are
     a few random tokens over and over: a language model copies what it has seen repeat, so its next token hangs on
     which rows it attends to.
     """
     natural = np.concatenate(list(text_windows(tokenizer_json)))
-    texts = [np.resize(natural, min(LONG_TOKENS, capacity))]
+    texts = [np.resize(natural, min(LONG_TOKENS, max_model_len))]
     for seed, length in enumerate(_SHORT_LENGTHS):
         period = np.random.default_rng([20, seed]).integers(0, vocab_size, _PERIOD)
-        texts.append(np.resize(period, min(length, capacity)))
+        texts.append(np.resize(period, min(length, max_model_len)))
     return tuple(texts)
 
 
@@ -97,7 +97,7 @@ def golden_places(texts: Sequence[I64]) -> list[I64]:
 
 
 def golden_rows(
-    stored: Checkpoint, texts: tuple[I64, ...], capacity: int, folder: Path, *, is_whole: bool, reporter: Reporter
+    stored: Checkpoint, texts: tuple[I64, ...], max_model_len: int, folder: Path, *, is_whole: bool, reporter: Reporter
 ) -> GoldenRows:
     """The rows of ``stored``, by one float32 graph or one of a layer at a time, written below ``folder``.
 
@@ -107,7 +107,7 @@ def golden_rows(
     make = _whole_logits if is_whole else _layerwise_logits
     parts: list[Distributions] = []
     with reporter.stage("Computing golden rows", len(texts)) as advance:
-        for logits in make(stored, texts, places, capacity, folder):
+        for logits in make(stored, texts, places, max_model_len, folder):
             parts.append(_distributions(logits))
             advance(1)
     marked = [np.stack([np.full(len(rows), text), rows], axis=1) for text, rows in enumerate(places)]
@@ -134,10 +134,10 @@ def _distributions(logits: F32) -> Distributions:
 
 
 def _whole_logits(
-    stored: Checkpoint, texts: Sequence[I64], places: Sequence[I64], capacity: int, folder: Path
+    stored: Checkpoint, texts: Sequence[I64], places: Sequence[I64], max_model_len: int, folder: Path
 ) -> Iterator[F32]:
     """Logits float32 [rows of the text, V], text by text."""
-    write_ort_graph(stored, EXACT, capacity, folder, SilentReporter())
+    write_ort_graph(stored, EXACT, max_model_len, folder, SilentReporter())
     session, spec = open_session(folder / GRAPH_FILE), stored.spec
     for text, rows in zip(texts, places, strict=True):
         length = len(text)
@@ -153,7 +153,7 @@ def _whole_logits(
 
 
 def _layerwise_logits(
-    stored: Checkpoint, texts: Sequence[I64], places: Sequence[I64], capacity: int, folder: Path
+    stored: Checkpoint, texts: Sequence[I64], places: Sequence[I64], max_model_len: int, folder: Path
 ) -> Iterator[F32]:
     """The same, in one layer's memory."""
-    return LayerwiseTwin(stored, capacity, folder, SilentReporter()).logits(texts, places)
+    return LayerwiseTwin(stored, max_model_len, folder, SilentReporter()).logits(texts, places)

@@ -19,7 +19,6 @@ import msgspec
 from runtime.errors import PackageError
 from runtime.package import manifest as package
 from runtime.package.generation_config import SamplingDefaults
-from runtime.package.graph_profiles import fixed_capacity
 from runtime.package.plan_sidecar import TRT_GRAPH
 from runtime.session.kv_budget import available_memory_bytes
 
@@ -190,9 +189,8 @@ def _golden_maker(
     """What makes the golden rows, if a GPU may run the package."""
     if not is_for_gpus(recipe):
         return None
-    capacity = fixed_capacity(max_model_len) if TRT_GRAPH in recipe.dialects else max_model_len
     available = available_memory_bytes() if available_bytes is None else available_bytes
-    return GoldenMaker(spec, capacity, tokenizer_json, available)
+    return GoldenMaker(spec, max_model_len, tokenizer_json, available)
 
 
 def _needed_bytes(
