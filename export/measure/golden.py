@@ -124,10 +124,7 @@ def golden_rows(
 
 def _distributions(logits: F32) -> Distributions:
     if not np.isfinite(logits).all():
-        raise QualityError(
-            "the stored weights give NaN or infinite logits on the built-in text: the checkpoint is broken, or its "
-            "weights are beyond float16, and --precision bf16 would hold them"
-        )
+        raise QualityError("the stored weights give NaN or infinite logits; the checkpoint is broken")
     best = best_tokens(logits, min(NUM_BEST, logits.shape[1]))
     log_probs, log_rest = gathered_log_probs(logits, best)
     return Distributions(best, log_probs.astype(np.float32), log_rest.astype(np.float32))

@@ -29,7 +29,8 @@ class KlLimits:
     worst: float
 
 
-LIMITS = {"float32": KlLimits(0.01, 0.1), "float16": KlLimits(0.01, 0.1), "bfloat16": KlLimits(0.05, 0.5)}
+_TEN_BITS, _SEVEN_BITS = KlLimits(0.002, 0.05), KlLimits(0.02, 0.2)
+LIMITS = {"float32": _TEN_BITS, "float16": _TEN_BITS, "bfloat16": _SEVEN_BITS}
 """By what a graph computes in."""
 
 

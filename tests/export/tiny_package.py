@@ -29,7 +29,7 @@ SPEC = ARCHITECTURES["llama"]
 def write_package(
     root: Path, precision: str = "fp16", spec: DecoderSpec = SPEC, *, seed: int = 0, with_trt: bool = True
 ) -> Package:
-    """``ort`` in float32, ``trt`` in ``precision`` of the weights with ``seed``, and golden rows of those with seed 0."""
+    """``ort`` in float32, ``trt`` in ``precision`` of the weights with ``seed``; golden rows of those with seed 0."""
     write_ort(spec, root / "ort")
     graphs = {"ort": GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, 1000, 10)}
     if with_trt:

@@ -18,6 +18,7 @@ from export.checkpoint.precision import PRECISE, PrecisionPlan, WeightFormat, pl
 from export.checkpoint.quantize import dequantize_rows
 from export.checkpoint.quantized_tensor import QuantizedTensor
 from export.checkpoint.spec import DecoderSpec
+from export.errors import UnsupportedError
 from export.graph.trt.weights import quantize_for
 
 _BLOCK_OUTPUTS = {"o", "o_bias", "down", "down_bias"}
@@ -33,14 +34,17 @@ class StoredCheckpoint:
         self.spec: DecoderSpec = replace(checkpoint.spec, tied_head=False, embedding_multiplier=multiplier)
 
     def tensor(self, name: str) -> LazyTensor:
-        """See ``Checkpoint.tensor``. What a graph multiplies a weight by first is undone after it was rounded."""
+        """See ``Checkpoint.tensor``. What a graph multiplies a weight by first is undone after it was rounded.
+
+        Reading the tensor raises UnsupportedError where the graph's type ends before the weights do.
+        """
         source = "embedding" if name == "head" and self._checkpoint.spec.tied_head else name
         tensor, factor = self._checkpoint.tensor(source), np.float32(self._folded(name))
         is_matrix = len(tensor.shape) == 2 and name != "embedding"  # a table is never quantized
         chosen = self._plan.format_of(planned_name(source), tensor.shape[1]) if is_matrix else PRECISE
         if isinstance(tensor, QuantizedTensor) and tensor.format == chosen:
             return tensor
-        return tensor.map(lambda band: self._rounded(band * factor, chosen) / factor)
+        return tensor.map(lambda band: self._rounded(name, band * factor, chosen) / factor)
 
     def text_files(self) -> TextFiles:
         """See ``Checkpoint.text_files``."""
@@ -54,9 +58,16 @@ class StoredCheckpoint:
         is_last = role in _BLOCK_OUTPUTS if spec.norm_placement == "pre" else role.endswith("_post_norm")
         return spec.residual_multiplier if is_last else 1.0
 
-    def _rounded(self, band: F32, chosen: WeightFormat) -> F32:
-        if chosen.bits:
-            codes, scales = quantize_for(band, chosen.bits, chosen.block, self._dtype)
-            return dequantize_rows(codes, scales.astype(np.float32))
-        with np.errstate(over="ignore"):
-            return band.astype(self._dtype).astype(np.float32)
+    def _rounded(self, name: str, band: F32, chosen: WeightFormat) -> F32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if chosen.bits:
+                codes, scales = quantize_for(band, chosen.bits, chosen.block, self._dtype)
+                rounded = dequantize_rows(codes, scales.astype(np.float32))
+            else:
+                rounded = band.astype(self._dtype).astype(np.float32)
+        if np.isfinite(band).all() and not np.isfinite(rounded).all():
+            raise UnsupportedError(
+                f"{name} holds weights of up to {np.abs(band).max():.3g}, which {self._dtype.name} cannot; choose "
+                "--precision bf16"
+            )
+        return rounded
