@@ -1,8 +1,9 @@
 """The calls that bring a session to every golden row that it has room for: all that a graph for GPUs can get wrong.
 
 A long text in the last slot, its runs of rows by prefill and by decode in turn; short texts in neighbouring slots,
-each prompt in two chunks, decoded together at different positions and in two ranges; a slot moved in two pieces; and
-the last rows of a slot, whose own prefill is what its decode steps are compared with. Knows no limits.
+each prompt in two chunks, decoded together at different positions and in two ranges; a slot moved in two pieces. Two
+more scripts compare a session with itself: a slot with its copy, and a slot's last rows by prefill and by decode.
+Knows no limits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from runtime.session.session import FloatArray, Int64Array, Session
 
 _MAX_SLOTS = 4
 """Slots that the script uses, of those that there are."""
+_MOVED_ROWS = 4
+"""Rows that are decoded after a copy."""
 _LAST_ROWS, _LAST_PROMPT = 4, 12
 """Rows at the end of a slot that are decoded, and tokens of the prefill that computes them first."""
 
@@ -63,6 +66,25 @@ def last_rows(session: Session, golden: GoldenRows) -> tuple[FloatArray, FloatAr
         for place in range(length - count, length)
     ]
     return prefilled, np.concatenate(decoded)
+
+
+def moved_rows(session: Session, golden: GoldenRows) -> tuple[FloatArray, FloatArray] | None:
+    """Rows of the first slot and of its copy, made in two pieces, float32 [n, V] each: they must be equal.
+
+    A row that the copy lacks may change little, and less than rounding does. None where there is one slot.
+    """
+    text = golden.texts[-1][: session.info.max_model_len]
+    held = len(text) - min(_MOVED_ROWS, len(text) // 2)
+    if session.info.num_slots < 2 or not held:
+        return None
+    session.prefill(0, text[:held], 0, 0)
+    session.copy_slot(0, 1, held // 2)
+    session.copy_slot(0, 1, held, held // 2)
+    rows = [
+        [session.decode(slot, text[place : place + 1], np.array([place])).copy() for place in range(held, len(text))]
+        for slot in (0, 1)
+    ]
+    return np.concatenate(rows[0]), np.concatenate(rows[1])
 
 
 def _long_text(session: Session, text: _Text, slot: int) -> Iterator[Rows]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -197,7 +198,9 @@ def test_the_way_is_chosen_by_memory() -> None:
         ("bf16", ("ort",), True),
     ],
 )
-def test_packages_for_a_gpu_get_rows(precision: str, dialects: tuple[str, ...], expected: bool) -> None:
+def test_packages_for_a_gpu_get_rows(
+    precision: str, dialects: tuple[Literal["ort", "trt"], ...], expected: bool
+) -> None:
     recipe = Recipe(name="x", source=FolderSource(path="x"), precision=precision, dialects=dialects)
     assert is_for_gpus(recipe) is expected
 

@@ -15,9 +15,9 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 from runtime.errors import PackageError, PlanError
-from runtime.loading.golden_script import golden_calls, last_rows
+from runtime.loading.golden_script import golden_calls, last_rows, moved_rows
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
-from runtime.loading.self_test import LIMITS, Agreement, check_agreement, check_session, compare_with_golden
+from runtime.loading.self_test import LIMITS, MOVED_KL, Agreement, check_agreement, check_session, compare_with_golden
 from runtime.package.golden import LEAST_LOG, Distributions, GoldenRows, read_golden
 from runtime.package.manifest import Package
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
@@ -94,6 +94,8 @@ class Faulty:
             return
         if self.fault == "a moved slot lacks its second half" and start:
             return
+        if self.fault == "a moved slot lacks its last row":
+            num_tokens -= 1
         self.inner.copy_slot(source, target, num_tokens, start)
 
     def close(self) -> None:
@@ -134,6 +136,12 @@ def test_a_fault_in_a_slots_last_row_shows(session: OrtSession, golden: GoldenRo
     assert agreement.max_last_kl > 1e-4
 
 
+def test_a_row_that_a_copy_lacks_shows(session: OrtSession, golden: GoldenRows) -> None:
+    agreement = compare_with_golden(Faulty(session, "a moved slot lacks its last row"), golden)
+    assert agreement.max_moved_kl > MOVED_KL
+    assert compare_with_golden(session, golden).max_moved_kl < 1e-12
+
+
 @pytest.mark.parametrize(
     ("num_slots", "slot_tokens", "num_rows"),
     [(1, 64, NUM_ROWS), (2, 64, NUM_ROWS), (3, 40, 16 + 3 * 8 + 8 + 25), (4, 16, 1)],
@@ -156,18 +164,24 @@ def test_the_script_uses_all_that_can_be_wrong(session: OrtSession, golden: Gold
     watched = Faulty(session)
     for _ in golden_calls(watched, golden):
         pass
+    moved_rows(watched, golden)
     last_rows(watched, golden)
     prefills = [call for call in watched.calls if call[0] == "prefill"]
     decodes = {(first, count) for kind, first, _, count in watched.calls if kind == "decode"}
     assert decodes == {(3, 1), (0, 4), (0, 1), (1, 3), (1, 1)}  # all slots, two ranges, the last and a moved slot
     assert {slot for _, slot, *_ in prefills} == {0, 1, 2, 3}
     assert len([start for _, _, start, _ in prefills if start]) >= 5  # prompts that go on
-    assert [call for call in watched.calls if call[0] == "copy"] == [("copy", 0, 1, 28), ("copy", 0, 1, 56)]
+    assert [call for call in watched.calls if call[0] == "copy"] == [
+        *(("copy", 0, 1, count) for count in (28, 56)),
+        *(("copy", 0, 1, count) for count in (21, 43)),
+    ]
     assert watched.calls[-5:] == [("prefill", 3, 52, 12), *(("decode", 3, position, 1) for position in range(60, 64))]
 
 
 def verdict(passes: bool, limits: str) -> AbstractContextManager[object]:
-    refusal = pytest.raises(PlanError, match=rf"the limits are {limits}; serve with --backend cpu")
+    refusal = pytest.raises(
+        PlanError, match=rf"the limits are {limits}; a slot and its copy .*; serve with --backend cpu"
+    )
     return nullcontext() if passes else refusal
 
 
@@ -187,14 +201,17 @@ def verdict(passes: bool, limits: str) -> AbstractContextManager[object]:
         ("max_last_kl", 1.0, True),
         ("max_last_kl", 1.001, False),
         ("max_last_kl", math.nan, False),
+        ("max_moved_kl", 1.0, True),
+        ("max_moved_kl", 1.001, False),
+        ("max_moved_kl", math.nan, False),
     ],
 )
 def test_each_figure_alone_is_let_through_up_to_its_limit(
     float_type: str, text: str, figure: str, of_limit: float, passes: bool
 ) -> None:
     limits = LIMITS[float_type]
-    good = Agreement(num_rows=NUM_ROWS, mean_kl=1e-5, max_kl=1e-4, max_last_kl=1e-4, top1=0.0)
-    value = of_limit * (limits.mean if figure == "mean_kl" else limits.worst)
+    good = Agreement(num_rows=NUM_ROWS, mean_kl=1e-5, max_kl=1e-4, max_last_kl=1e-4, max_moved_kl=0.0, top1=0.0)
+    value = of_limit * {"mean_kl": limits.mean, "max_moved_kl": MOVED_KL}.get(figure, limits.worst)
     with verdict(passes, text):
         check_agreement(dataclasses.replace(good, **dict[str, Any]({figure: value})), limits, "plan")
 
