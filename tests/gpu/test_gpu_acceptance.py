@@ -18,6 +18,7 @@ _TIMEOUT_S = 3600
 
 
 @pytest.mark.timeout(_TIMEOUT_S)
+@pytest.mark.filterwarnings("default")  # what a GPU library deprecates is not what is accepted here
 @pytest.mark.parametrize("check_name", CHECKS)
 def test_the_gpu_passes(check_name: str, gpu_rig: Rig, request: pytest.FixtureRequest) -> None:
     request.node.stash[DETAIL] = CHECKS[check_name](gpu_rig)

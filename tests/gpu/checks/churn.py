@@ -43,7 +43,9 @@ async def _run(address: str, prompts: list[list[int]]) -> str:
         whole = left = 0
         for round_number in range(_ROUNDS):
             jobs = [
-                _leave(client, prompts[number % _PROMPTS]) if number % 3 == 2 else _answer(client, prompts[number % 5])
+                _leave(client, prompts[number % _PROMPTS])
+                if number % 3 == 2
+                else _answer(client, prompts[number % _PROMPTS])
                 for number in range(round_number, round_number + _CLIENTS)
             ]
             for number, answer in zip(
