@@ -135,7 +135,6 @@ class Late(np.ndarray[tuple[int, ...], np.dtype[np.float32]]):
 
 
 FAULTS = [
-    ("golden rows, every precision", "logits of the step before"),
     ("golden rows, one slot", "logits of the step before"),
     ("prefill: a chunk, a full one, several", "a full chunk lacks its last token"),
     ("prefill: a chunk, a full one, several", "long prompts lose their second chunk"),
