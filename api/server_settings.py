@@ -71,7 +71,7 @@ class Settings:
     gpu: str | None = _setting(
         None, "Which GPU: its number in nvidia-smi, or its UUID; default: the first that CUDA shows."
     )
-    self_test: bool = _setting(True, "Compare a GPU's logits with the CPU's before serving.")
+    self_test: bool = _setting(True, "Compare a GPU's logits with the package's golden rows before serving.")
     max_model_len: int | None = _setting(None, "Longest prompt plus answer, in tokens.", "NIM_MAX_MODEL_LEN")
     num_slots: int | None = _setting(
         None,

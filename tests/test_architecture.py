@@ -24,10 +24,10 @@ EDGES = {
     "export.graph": "export export.checkpoint runtime.package",
     "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
-    "export.measure": "export export.checkpoint export.graph export.graph.ort export.source runtime.package"
-    " runtime.session",
+    "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
+    " runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
-    " export.source export.source.hf runtime runtime.package runtime.text runtime.text.template",
+    " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.commands": "export export.checkpoint export.compare export.package export.plan export.source runtime"

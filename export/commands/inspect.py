@@ -77,6 +77,7 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         "vocabulary": f"{shape.vocab_size:,} tokens",
         "context": f"{manifest.max_model_len:,} tokens",
         "stop tokens": ", ".join(map(str, manifest.stop_token_ids)),
+        "golden rows": str(manifest.golden.num_rows) if manifest.golden else "none: made for the CPU alone",
         "built": f"in {manifest.build_seconds:.1f} s with "
         + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         "recipe digest": manifest.recipe_digest,

@@ -36,13 +36,18 @@ class LayerwiseTwin:
         self._checkpoint, self._spec = checkpoint, checkpoint.spec
         self._max_model_len, self._folder, self._reporter = max_model_len, folder, reporter
 
-    def logits(self, windows: Sequence[I64]) -> Iterator[F32]:
-        """See ``Twin``. All layers run before this returns, so that a caller's own graph is not in memory meanwhile."""
+    def logits(self, windows: Sequence[I64], wanted: Sequence[I64] | None = None) -> Iterator[F32]:
+        """See ``Twin``. All layers run before this returns, so that a caller's own graph is not in memory meanwhile.
+
+        ``wanted`` are the positions of each window that get logits, int64 each; None: all.
+        """
         streams = self._embedded(windows)
         total = self._spec.num_layers * len(windows)
         with self._reporter.stage("Computing float32 layer by layer", total) as advance:
             for _ in self._run_layers(streams, lambda _layer, graph: (graph, {})):
                 advance(1)
+        if wanted is not None:
+            streams = [stream[:, rows] for stream, rows in zip(streams, wanted, strict=True)]
         return self._head(streams)
 
     def caches(self, windows: Sequence[I64]) -> Iterator[tuple[int, F32, F32]]:

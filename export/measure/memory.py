@@ -77,6 +77,18 @@ def layerwise_way(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, te
     return Way(False, BASE_BYTES + streams + max(running, comparing), layer)
 
 
+def golden_way(spec: DecoderSpec, max_model_len: int, text: TextSize, available_bytes: int) -> Way:
+    """How golden rows are computed: as one float32 graph if that fits into ``available_bytes``, else layer by layer.
+
+    Few rows get logits and nothing else is in memory, so a layer and the streams are all that the second way takes.
+    """
+    graph, layer = estimate(spec, EXACT, max_model_len).graph_bytes, _layer_bytes(spec, max_model_len)
+    running = BASE_BYTES + _activation_bytes(spec, text)
+    whole = Way(True, running + _COPIES * graph, graph)
+    streams = 4 * spec.hidden_size * (text.num_tokens + text.window_tokens)
+    return whole if whole.memory_bytes <= available_bytes else Way(False, running + streams + _COPIES * layer, layer)
+
+
 def _comparing_bytes(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> int:
     """The package's graph with a window in it, its logits, and a band of rows of both distributions."""
     copies = _HALF_COPIES if plan.float_type == "float16" else _COPIES

@@ -20,11 +20,20 @@ from runtime.errors import PackageError
 from runtime.package import manifest as package
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.plan_sidecar import TRT_GRAPH
+from runtime.session.kv_budget import available_memory_bytes
 
 from export.checkpoint.checkpoint import TextFiles, check_shapes
 from export.checkpoint.explain import estimate, trt_graph_bytes
 from export.checkpoint.precision import PrecisionPlan
-from export.checkpoint.precision_policy import MEASURED, check_precision, is_measured, is_reported, plan_keeping
+from export.checkpoint.precision_policy import (
+    MEASURED,
+    check_precision,
+    is_measured,
+    is_reported,
+    plan_from_name,
+    plan_keeping,
+    trt_plan,
+)
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
@@ -33,6 +42,7 @@ from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.writer import GRAPH_FILE
 from export.measure.gauge import Choice, model_shape, prepare_gauge
+from export.measure.golden import GoldenMaker
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
@@ -71,7 +81,7 @@ def build_package(
     """
     digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
-    if existing is not None and not remeasure:
+    if existing is not None and not remeasure and (existing.golden or not is_for_gpus(recipe)):
         return BuildResult(root, existing, was_up_to_date=True)
     check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
     if remeasure and recipe.precision not in MEASURED:
@@ -99,12 +109,18 @@ def up_to_date(root: Path, digest: str) -> package.Manifest | None:
     return found if found.recipe_digest == digest else None
 
 
+def is_for_gpus(recipe: Recipe) -> bool:
+    """Whether a GPU may run the package, which then gets golden rows: a ``trt`` graph, or one in half precision."""
+    return TRT_GRAPH in recipe.dialects or plan_from_name(recipe.precision, recipe.block).float_type != "float32"
+
+
 @dataclass(frozen=True, slots=True)
 class _Filled:
     graphs: dict[str, package.GraphInfo]
     text: TextFiles
     quality: package.Quality | None
     max_model_len: int
+    golden: package.GoldenInfo | None
     pin_text: str
 
 
@@ -142,7 +158,11 @@ def _fill(
             available_bytes=available_bytes,
         )
         scratch_bytes = way.scratch_bytes
-    _check_space(partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch_bytes))
+    maker = _golden_maker(recipe, checkpoint.spec, max_model_len, text.tokenizer_json, available_bytes)
+    golden_bytes = maker.way.scratch_bytes if maker else 0
+    _check_space(
+        partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch=scratch_bytes, golden=golden_bytes)
+    )
     write_text_files(partial, text, recipe.generation)
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
@@ -157,16 +177,32 @@ def _fill(
     graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
         graphs[TRT_GRAPH] = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
-    return _Filled(graphs, text, quality, max_model_len, choice.pin_text)
+    golden = None
+    if maker is not None:
+        golden = maker.write(checkpoint, trt_plan(choice.plan), partial, scratch, reporter)
+    return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text)
 
 
-def _needed_bytes(recipe: Recipe, spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, scratch: int) -> int:
-    """Disk that a build takes at its peak: the ``ort`` graph beside the scratch folder, then beside the ``trt`` graph.
+def _golden_maker(
+    recipe: Recipe, spec: DecoderSpec, max_model_len: int, tokenizer_json: str, available_bytes: int | None
+) -> GoldenMaker | None:
+    """What makes the golden rows, if a GPU may run the package."""
+    if not is_for_gpus(recipe):
+        return None
+    available = available_memory_bytes() if available_bytes is None else available_bytes
+    return GoldenMaker(spec, max_model_len, tokenizer_json, available)
+
+
+def _needed_bytes(
+    recipe: Recipe, spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, *, scratch: int, golden: int
+) -> int:
+    """Disk that a build takes at its peak: the ``ort`` graph beside the scratch folder, then beside the ``trt`` graph
+    and what golden rows are computed with.
 
     Graphs that a measured precision tries out lie in the scratch folder and are at most as large as the ``ort`` graph.
     """
     trt = trt_graph_bytes(spec, plan, max_model_len) if TRT_GRAPH in recipe.dialects else 0
-    return estimate(spec, plan, max_model_len).graph_bytes + max(scratch, trt)
+    return estimate(spec, plan, max_model_len).graph_bytes + max(scratch, trt + golden)
 
 
 def _check_space(folder: Path, wanted: int) -> None:
@@ -215,6 +251,7 @@ def _manifest(
         special_tokens=filled.text.special_tokens,
         graphs=filled.graphs,
         quality=filled.quality,
+        golden=filled.golden,
         recipe_digest=digest,
         files=recorded_files(partial),
         tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},

@@ -16,7 +16,7 @@ from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import BackendError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
-from runtime.loading.self_test import check_against_cpu
+from runtime.loading.self_test import check_session
 from runtime.package import dtypes
 from runtime.package.graph_profiles import SLOT_STEP, max_prefill_logits
 from runtime.package.manifest import ORT_GRAPH, Package
@@ -112,15 +112,15 @@ def _shorter_plan(plan: PlanFile, rows: int) -> str:
 
 
 def gpu_session_factory(
-    package: Package, choice: BackendChoice, kv: KVPlan, *, self_test: bool, threads: int
+    package: Package, choice: BackendChoice, kv: KVPlan, *, self_test: bool
 ) -> Callable[[], Session]:
-    """A function that builds the session, for the engine thread. ``self_test`` compares it with the CPU first."""
+    """A function that builds the session, for the engine thread. ``self_test`` compares it with golden rows first."""
 
     def build() -> Session:
         session = _open(package, choice, kv)
         if self_test:
             try:
-                check_against_cpu(session, package, threads)
+                check_session(session, package, package.manifest.graphs[_graph_key(choice.backend)].kv_dtype)
             except BaseException:
                 session.close()
                 raise

@@ -32,8 +32,8 @@ class ModelOptions:
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
     ``nvtx`` marks each call for NVIDIA's profilers.
-    ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with the
-    CPU's before anyone is served.
+    ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with
+    the package's golden rows before anyone is served.
     """
 
     num_slots: int | None = None
@@ -91,9 +91,9 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
 
 
 def _session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
-    threads = options.threads or default_threads()
     if options.backend.gpu is not None:
-        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test, threads=threads)
+        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test)
+    threads = options.threads or default_threads()
     graph = _ort_graph(package)
     defaults = OrtOptions(intra_op_threads=threads)
     chosen = OrtOptions(

@@ -11,9 +11,10 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from runtime.errors import PackageError
 from runtime.package.limits import (
@@ -102,8 +103,21 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_mean_kl: float
 
 
+class GoldenInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file with golden rows, see ``runtime.package.golden``: texts, their tokens together, rows, tokens per row."""
+
+    path: Name
+    num_texts: Annotated[int, Meta(ge=1, le=64)]
+    num_tokens: Annotated[int, Meta(ge=1, le=2**20)]
+    num_rows: Annotated[int, Meta(ge=1, le=2**14)]
+    num_best: Annotated[int, Meta(ge=1, le=2**10)]
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that is known of a package. Written last, so a folder with a manifest is a whole package."""
+    """Everything that is known of a package. Written last, so a folder with a manifest is a whole package.
+
+    ``golden`` is None where no GPU is meant to run the package.
+    """
 
     schema_version: int
     name: Name
@@ -122,6 +136,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tools: dict[Name, Text]
     build_seconds: Seconds
     created_unix: Size
+    golden: GoldenInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.session.session import FloatArray
+from runtime.package.golden import LEAST_LOG
+from runtime.session.session import FloatArray, Int64Array
 
 Float64Array = NDArray[np.float64]
 
@@ -23,4 +24,32 @@ def log_softmax(logits: FloatArray) -> Float64Array:
 def kl_divergence(log_p: Float64Array, log_q: Float64Array) -> Float64Array:
     """KL(p || q) = sum of p (log p - log q) in nats, float64 [N], of log-probabilities [N, V]."""
     divergence: Float64Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    return divergence
+
+
+def best_tokens(logits: FloatArray, count: int) -> Int64Array:
+    """The ``count`` likeliest tokens of each row, best first and the smaller id among equals: int64 [N, count]."""
+    return np.argsort(-logits, axis=-1, kind="stable")[:, :count].astype(np.int64)
+
+
+def gathered_log_probs(logits: FloatArray, tokens: Int64Array) -> tuple[Float64Array, Float64Array]:
+    """Log-probabilities of ``tokens`` [N, K], float64 [N, K], and of all others together, float64 [N].
+
+    Neither is below ``LEAST_LOG``, which stands for a probability of 0.
+    """
+    every = log_softmax(logits)
+    chosen = np.take_along_axis(every, tokens, axis=-1)
+    np.put_along_axis(every, tokens, -np.inf, axis=-1)
+    others = np.exp(every).sum(axis=-1)
+    rest = np.log(np.maximum(others, np.exp(LEAST_LOG)))
+    return np.maximum(chosen, LEAST_LOG), rest
+
+
+def gathered_kl(log_p: tuple[Float64Array, Float64Array], log_q: tuple[Float64Array, Float64Array]) -> Float64Array:
+    """KL(p || q) in nats, float64 [N], of what ``gathered_log_probs`` gives: all other tokens count as one.
+
+    Merging tokens never raises a KL, so the whole distributions' is at least this.
+    """
+    (p, p_rest), (q, q_rest) = log_p, log_q
+    divergence: Float64Array = kl_divergence(p, q) + np.exp(p_rest) * (p_rest - q_rest)
     return divergence

@@ -189,10 +189,12 @@ def tiny_tokenizer_json(vocab_size: int = VOCAB) -> str:
     )
 
 
-def write_tiny_folder(folder: Path, name: str, *, shards: int = 1, tensors: Tensors | None = None) -> Path:
-    """A whole checkpoint folder of an architecture."""
+def write_tiny_folder(
+    folder: Path, name: str, *, shards: int = 1, tensors: Tensors | None = None, changes: dict[str, Any] | None = None
+) -> Path:
+    """A whole checkpoint folder of an architecture. ``changes`` are made to its config."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = tiny_config(name)
+    config = tiny_config(name) | (changes or {})
     weights = tiny_tensors(config) if tensors is None else tensors
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(tiny_tokenizer_json())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from export.checkpoint.precision_policy import trt_plan
 from export.checkpoint.spec import DecoderSpec
 from export.graph.trt.graph import write_trt_graph
+from export.measure.golden import GoldenMaker
 from export.progress import SilentReporter
 from runtime.package.manifest import (
     SCHEMA_VERSION,
@@ -19,6 +21,7 @@ from runtime.package.manifest import (
     write_manifest,
 )
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, RandomCheckpoint, model_shape, plan, write_ort
+from tests.export.tiny_models import tiny_tokenizer_json
 
 SPEC = ARCHITECTURES["llama"]
 
@@ -32,12 +35,15 @@ def write_package(
     with_trt: bool = True,
     max_model_len: int = CAPACITY,
 ) -> Package:
-    """Both graphs: ``ort`` in float32, ``trt`` in ``precision``."""
+    """``ort`` in float32, ``trt`` in ``precision`` of the weights with ``seed``; golden rows of those with seed 0."""
     write_ort(spec, root / "ort")
     graphs = {"ort": GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, 1000, 10)}
     if with_trt:
         checkpoint = RandomCheckpoint(spec, seed)
         graphs["trt"] = write_trt_graph(checkpoint, plan(precision), max_model_len, root / "trt", SilentReporter())
+    stored = trt_plan(plan(precision if with_trt else "fp32"))
+    maker = GoldenMaker(spec, max_model_len, tiny_tokenizer_json(spec.vocab_size), available_bytes=2**30)
+    golden = maker.write(RandomCheckpoint(spec), stored, root, root / "scratch", SilentReporter())
     names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -52,6 +58,7 @@ def write_package(
         special_tokens={},
         graphs=graphs,
         quality=None,
+        golden=golden,
         recipe_digest="0" * 64,
         files={name: file_info(root / name) for name in names},
         tools={},

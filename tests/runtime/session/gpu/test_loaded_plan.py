@@ -20,7 +20,7 @@ from runtime.errors import DeviceError, DeviceOutOfMemory, PlanError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
-from runtime.loading.self_test import check_against_cpu
+from runtime.loading.self_test import check_session
 from runtime.package.manifest import Package, load_package
 from runtime.package.plan_sidecar import PlanFile, read_sidecar
 from runtime.session.gpu.trt.session import open_trt_session
@@ -186,7 +186,7 @@ def test_rtx_compiles_before_it_serves_and_keeps_its_kernels(package: Package, p
     assert kernels_file(package).stat().st_mode & 0o777 == 0o644
     assert sorted(path.name for path in (package.root / "trt").glob("*kernels")) == ["sm89.plan.kernels"]
     load_package(package.root)
-    assert check_against_cpu(session, package, 1).max_kl < 1e-6
+    assert check_session(session, package, "float32").max_kl < 1e-6
     assert len(plan.compiled) == NUM_COMPILED
     config = plan.how[0]
     assert (config.strategies, config.cuda_graph_strategy) == (["user managed"], "whole graph")
@@ -277,7 +277,7 @@ def test_classic_tensorrt_records_its_decode_steps(package: Package, plan: FakeC
     file = use(fake_library(plan, is_rtx=False), "current-sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
     launches = plan.device.launches
-    assert check_against_cpu(session, package, 1).max_kl < 1e-6
+    assert check_session(session, package, "float32").max_kl < 1e-6
     assert set(plan.how) == {"user managed"}
     assert plan.device.launches > launches > 0
     session.close()
@@ -378,7 +378,7 @@ def test_a_plan_of_other_weights_never_serves(tmp_path: Path, monkeypatch: pytes
     gpu = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
     choice = BackendChoice(Backend.TENSORRT_RTX, (), gpu, read_sidecar(package.root, "sm89"))
     kv = plan_gpu_cache(package, choice, KVWishes())
-    build = gpu_session_factory(package, choice, kv, self_test=True, threads=1)
+    build = gpu_session_factory(package, choice, kv, self_test=True)
     if seed == 0:
         session = build()
         assert (session.info.backend, session.info.num_slots) == ("tensorrt_rtx", 4)

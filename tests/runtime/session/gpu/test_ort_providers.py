@@ -197,12 +197,20 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
     choice = BackendChoice(Backend.CUDA, ("asked for",), Gpu(0, "GPU-00000", "RTX 4090", "8.9", 2**34, 2**34, "595.10"))
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
-    session = gpu_session_factory(package, choice, kv, self_test=True, threads=1)()
+    session = gpu_session_factory(package, choice, kv, self_test=True)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
     assert opened == ["cuda"]
     warm_up = [-1, 1, 1, 2, 2, 3, 3, 4, 4]  # the longest prefill, and four to one rows from slot 0
-    script = [-1] * 3 + [3] * 6 + [5]  # two chunks, a prompt, six steps of two rows, one of the slot that was moved
-    assert made[0].graph_ids == warm_up + script
+    assert made[0].graph_ids[:9] == warm_up
+    assert set(made[0].captured) == {
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+    }  # and the script's: one slot and two ranges that start elsewhere
     session.close()
     assert device.closed
 

@@ -1,0 +1,97 @@
+"""Penalties, top_p and log-probabilities on the backend's logits: exactly what the rules make of those logits here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from runtime.engine.config import EngineConfig
+from runtime.engine.engine import Engine
+from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from tests.gpu.checks.rig import CheckFailed, Rig, opened, prompt
+from tests.runtime.engine_driver import request
+
+_RULES: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0, "logprobs": 5},
+    {"temperature": 0.9, "top_p": 0.8, "seed": 1, "logprobs": 3},
+    {"temperature": 1.2, "repetition_penalty": 1.3, "presence_penalty": 0.7, "frequency_penalty": 0.4, "seed": 2},
+    {"temperature": 0.8, "top_k": 9, "min_p": 0.05, "logit_bias": ((3, 4.0), (5, -100.0)), "seed": 3, "logprobs": 0},
+)
+_TOKENS = 12
+
+
+@dataclass
+class _Watched:
+    """A session whose every answer is copied as it comes back."""
+
+    inner: Session
+    answers: list[FloatArray] = field(default_factory=list)
+
+    @property
+    def info(self) -> SessionInfo:
+        return self.inner.info
+
+    @property
+    def run_ns(self) -> int:
+        return self.inner.run_ns
+
+    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
+        rows = self.inner.prefill(slot, token_ids, start, num_logits)
+        self.answers.append(rows.copy())
+        return rows
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        rows = self.inner.decode(first_slot, token_ids, positions)
+        self.answers.append(rows.copy())
+        return rows
+
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        self.inner.copy_slot(source, target, num_tokens, start)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class _Replayed(_Watched):
+    """The same answers again, from memory of the host alone."""
+
+    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
+        del slot, token_ids, start
+        return self._again(num_logits)
+
+    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        del first_slot, positions
+        return self._again(len(token_ids))
+
+    def _again(self, num_rows: int) -> FloatArray:
+        if not self.answers or len(self.answers[0]) != num_rows:
+            raise CheckFailed("on the same logits the rules ended an answer elsewhere")
+        return self.answers.pop(0)
+
+    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
+        del source, target, num_tokens, start
+
+
+def rules_on_its_logits(rig: Rig) -> str:
+    """A buffer that a device still writes to, or that cannot be written here, makes the two runs differ."""
+    with opened(rig, rig.model()) as session:
+        watched = _Watched(session)
+        ours = _events(watched)
+        calls = len(watched.answers)
+        theirs = _events(_Replayed(session, watched.answers))
+    different = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), None)
+    if different or len(ours) != len(theirs):
+        raise CheckFailed(f"on the same logits the rules gave {different} here and there")
+    return f"{len(ours)} events of {len(_RULES)} rules over {calls} calls"
+
+
+def _events(session: Session) -> list[Any]:
+    engine = Engine(session, EngineConfig(prefix_cache=False), count(1).__next__)
+    vocab_size, events = session.info.vocab_size, list[Any]()
+    for index, rules in enumerate(_RULES):
+        text = prompt(120 + index, 10 + 5 * index, vocab_size).tolist()
+        engine.add(request(f"r{index}", text, max_tokens=_TOKENS, **rules))
+    while engine.has_work:
+        events += engine.step().events
+    return events
