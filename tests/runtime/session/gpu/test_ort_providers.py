@@ -109,6 +109,12 @@ def test_where_shapes_cost_a_compilation_prefill_has_a_few(parts: Parts) -> None
     assert limits.logits_buckets == ((1, 16) if compiles else ())
 
 
+def test_tensorrt_sees_slots_of_one_length(parts: Parts) -> None:
+    """It takes no symbolic one; the graph that is for every length gets its number here."""
+    lengths = {node.shape[2] for node in parts.inner.get_inputs() if node.name.startswith("past_key_values")}
+    assert parts.session.info.backend == "cuda" or lengths == {CAPACITY}
+
+
 def test_inputs_stay_where_they_are_and_change_in_place(parts: Parts) -> None:
     session, inner, device = parts.session, parts.inner, parts.device
     session.prefill(0, np.arange(7), 0, 0)
