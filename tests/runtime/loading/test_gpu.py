@@ -93,11 +93,23 @@ def test_memory_that_a_gpu_shares_with_the_machine_is_no_number(make_tool: Calla
     assert (alone.sm, alone.memory_bytes, alone.free_bytes) == ("sm121", 0, 0)
 
 
-def test_a_card_that_fell_off_the_bus_leaves_the_others(make_tool: Callable[..., str]) -> None:
-    lost = "Unable to determine the device handle for GPU1: 0000:41:00.0: Unknown Error"
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "Unable to determine the device handle for GPU1: 0000:41:00.0: Unknown Error",
+        "1, [Unknown Error]",
+        f"1, GPU-{FAST}, NVIDIA T4, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]",
+        f"1, GPU-{FAST}, NVIDIA T4, 7.5, 15360, 15000, 580.65, 7",
+    ],
+)
+def test_a_card_that_fell_off_the_bus_leaves_the_others(make_tool: Callable[..., str], lost: str) -> None:
     report = list_cards(make_tool(f"{CARDS.splitlines()[0]}\n{lost}"))
     assert [card.index for card in report.cards] == [0]
     assert report.problem == f"nvidia-smi says: {lost}"
+    beside = find_gpus(tool=make_tool(f"{CARDS}\n{lost}"), ask=cuda(SEEN_FAST))
+    assert (len(beside.gpus), beside.problem) == (1, f"nvidia-smi says: {lost}")
+    unmeasured = find_gpus(tool=make_tool(), ask=cuda(SEEN_FAST, problem="CUDA failed choosing GPU"))
+    assert (len(unmeasured.gpus), unmeasured.problem) == (1, "CUDA failed choosing GPU")
     assert list_cards(make_tool(lost)) == CardReport(
         (), f"nvidia-smi failed: {lost}", "restart the machine, or install the driver again"
     )

@@ -64,6 +64,14 @@ def _copied(call: Call) -> int:
     return call.start
 
 
+def test_a_copy_counts_the_rows_that_it_copies(domain: HostDomain) -> None:
+    inner = ScriptedSession(adding)
+    inner.rows[:2] = [[1, 2, 3, 4, 5], [1, 2]]
+    marking(lambda: inner)().copy_slot(0, 1, 5, 2)
+    assert domain.ranges == [("copy", 3)]
+    assert inner.rows[1] == [1, 2, 3, 4, 5]
+
+
 def test_a_call_that_fails_closes_its_range(domain: HostDomain) -> None:
     def fail(_call: Call) -> None:
         raise DeviceError("no")

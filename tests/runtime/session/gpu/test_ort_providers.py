@@ -19,7 +19,13 @@ from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
-from runtime.session.gpu.ort.providers import cuda_provider, profile_options, tensorrt_provider, tensorrt_rtx_provider
+from runtime.session.gpu.ort.providers import (
+    cuda_provider,
+    plugin_device,
+    profile_options,
+    tensorrt_provider,
+    tensorrt_rtx_provider,
+)
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.runner import Call
 from runtime.session.gpu.static_session import StaticSession
@@ -279,9 +285,26 @@ def test_tensorrt_is_asked_for_capture_and_to_keep_what_it_compiles(fake: type[F
     ]
 
 
-def test_cuda_asks_for_capture(fake: type[FakeSession]) -> None:
-    cuda_provider().make(Path("model.onnx"), ort.SessionOptions())
-    assert [options.get("enable_cuda_graph") for options in fake.asked] == ["1"]
+def test_cuda_asks_for_capture_on_its_gpu(fake: type[FakeSession]) -> None:
+    cuda_provider(2).make(Path("model.onnx"), ort.SessionOptions())
+    assert [(options["enable_cuda_graph"], options["device_id"]) for options in fake.asked] == [("1", "2")]
+
+
+def test_a_provider_binds_memory_of_the_gpu_that_it_runs_on(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"max_slots": 4, "prefill_tokens": 16, "cache_folder": tmp_path, "device_id": 2}
+    made = [make(SHAPE, CAPACITY, **sizes) for make in (tensorrt_provider, tensorrt_rtx_provider)]
+    assert [provider.device_id for provider in (*made, cuda_provider(2))] == [2, 2, 2]
+
+
+def test_the_plug_ins_device_is_the_one_of_the_gpu() -> None:
+    first, second, silent = (SimpleNamespace(ep_options=one) for one in ({"device_id": "0"}, {"device_id": "1"}, {}))
+    assert plugin_device([first, second], 1) is second
+    assert plugin_device([second, first], 0) is first
+    assert plugin_device([first, second], 2) is None
+    assert plugin_device([silent], 0) is silent
+    assert plugin_device([silent], 1) is None
+    assert plugin_device([silent, silent], 0) is None
+    assert plugin_device([], 0) is None
 
 
 def test_a_graph_that_cannot_be_captured_runs_without_and_says_so(
@@ -291,6 +314,7 @@ def test_a_graph_that_cannot_be_captured_runs_without_and_says_so(
     with caplog.at_level(logging.WARNING, "powertrain.backend"):
         cuda_provider().make(Path("model.onnx"), ort.SessionOptions())
     assert [options.get("enable_cuda_graph") for options in fake.asked] == ["1", None]
+    assert [options["device_id"] for options in fake.asked] == ["0", "0"]
     assert "no CUDA graphs, every decode step launches its kernels one by one: This session cannot" in caplog.text
 
 
