@@ -34,6 +34,7 @@ class ScriptedConstraint:
     fail_at   the call that raises, from so many committed tokens on
     forces    what is forced after the committed tokens; None: as long as the rule leaves no choice
     end       the end token: a text may end where the rule has it
+    names_sole  says so where the rule leaves one token
     """
 
     rule: Rule
@@ -42,6 +43,7 @@ class ScriptedConstraint:
     forces: Callable[[tuple[int, ...]], list[int]] | None = None
     end: int = END
     vocab_size: int = 512
+    names_sole: bool = True
     matchers: list[ScriptedMatcher] = field(default_factory=list)
 
     def matcher(self) -> ScriptedMatcher:
@@ -87,6 +89,11 @@ class ScriptedMatcher:
         lent = self._mask.view()
         lent.flags.writeable = False
         return lent
+
+    def sole(self) -> int | None:
+        self._expect("sole", "there")
+        allowed = self._allowed()
+        return next(iter(allowed)) if len(allowed) == 1 and self._constraint.names_sole else None
 
     def commit(self, token_id: int) -> None:
         self._expect("commit", "there")
