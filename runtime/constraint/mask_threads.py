@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
+_SHARE = 4
+"""Jobs that wait for each thread that is called: to wake one up costs as much as a cheap job."""
+
 
 class MaskThreads:
     """Runs jobs in the order of their arrival. Jobs never raise. Safe on any thread."""
@@ -26,10 +29,10 @@ class MaskThreads:
             thread.start()
 
     def put(self, job: Callable[[], None]) -> None:
-        """Have ``job`` run; returns at once. Jobs that wait already have a thread that is on its way to them."""
+        """Have ``job`` run; returns at once. The few jobs that wait already have a thread on its way to them."""
         with self._lock:
             self._jobs.append(job)
-            if len(self._jobs) == 1:
+            if len(self._jobs) % _SHARE == 1:
                 self._call()
 
     def help(self) -> bool:

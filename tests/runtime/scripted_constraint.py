@@ -34,7 +34,6 @@ class ScriptedConstraint:
     fail_at   the call that raises, from so many committed tokens on
     forces    what is forced after the committed tokens; None: as long as the rule leaves no choice
     end       the end token: a text may end where the rule has it
-    names_sole  says so where the rule leaves one token
     """
 
     rule: Rule
@@ -43,7 +42,6 @@ class ScriptedConstraint:
     forces: Callable[[tuple[int, ...]], list[int]] | None = None
     end: int = END
     vocab_size: int = 512
-    names_sole: bool = True
     matchers: list[ScriptedMatcher] = field(default_factory=list)
 
     def matcher(self) -> ScriptedMatcher:
@@ -93,7 +91,7 @@ class ScriptedMatcher:
     def sole(self) -> int | None:
         self._expect("sole", "there")
         allowed = self._allowed()
-        return next(iter(allowed)) if len(allowed) == 1 and self._constraint.names_sole else None
+        return next(iter(allowed)) if len(allowed) == 1 else None
 
     def commit(self, token_id: int) -> None:
         self._expect("commit", "there")
