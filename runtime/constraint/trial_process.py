@@ -9,7 +9,6 @@ import msgspec
 
 from runtime.constraint import limits
 from runtime.constraint.grammar import Grammar
-from runtime.constraint.part_wire import part_to_wire
 from runtime.constraint.spec import Part
 from runtime.constraint.trial import Trial
 from runtime.constraint.trial_worker import Setup
@@ -41,7 +40,7 @@ class TrialProcess:
         Raises RequestError, without a field, that says which limit was exceeded and by how much.
         """
         try:
-            job = msgspec.msgpack.encode(part_to_wire(part))
+            job = msgspec.msgpack.encode(part)
             answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
             trial = msgspec.msgpack.decode(answer, type=Trial)
         except UnicodeEncodeError as error:

@@ -6,18 +6,17 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runtime.constraint import limits
-from runtime.constraint.part_wire import part_from_wire
 from runtime.constraint.spec import (
     Choice,
     Either,
     Json,
     Lark,
     Literal,
+    Part,
     Pattern,
     Repeat,
     Sequence,
@@ -65,9 +64,10 @@ def _prepare(setup: bytes) -> tuple[Callable[[bytes], bytes], int]:
     # The server's threads have as much stack as this or more: what fits here fits there.
     resource.setrlimit(resource.RLIMIT_STACK, (limits.TRIAL_STACK_BYTES, limits.TRIAL_STACK_BYTES))
 
+    parts: msgspec.msgpack.Decoder[Part] = msgspec.msgpack.Decoder(Part)
+
     def answer(body: bytes) -> bytes:
-        job: list[Any] = msgspec.msgpack.decode(body)
-        return msgspec.msgpack.encode(trials.run(part_from_wire(job)))
+        return msgspec.msgpack.encode(trials.run(parts.decode(body)))
 
     return answer, _address_space_bytes() + limits.TRIAL_MEMORY_BYTES
 
