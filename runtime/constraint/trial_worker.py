@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import resource
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -27,6 +25,7 @@ from runtime.constraint.spec import (
 )
 from runtime.constraint.trial import Trials
 from runtime.constraint.vocabulary import Vocabulary
+from runtime.sealed.job_cost import address_space_bytes
 from runtime.sealed.serving import serve
 
 _ASSUMED_BYTES = 512 * 1024 * 1024
@@ -69,10 +68,4 @@ def _prepare(setup: bytes) -> tuple[Callable[[bytes], bytes], int]:
     def answer(body: bytes) -> bytes:
         return msgspec.msgpack.encode(trials.run(parts.decode(body)))
 
-    return answer, _address_space_bytes() + limits.TRIAL_MEMORY_BYTES
-
-
-def _address_space_bytes() -> int:
-    if sys.platform != "linux":
-        return _ASSUMED_BYTES
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return answer, (address_space_bytes() or _ASSUMED_BYTES) + limits.TRIAL_MEMORY_BYTES
