@@ -103,7 +103,7 @@ def _after_reasoning(plan: AnswerPlan, reasoning: ReasoningForm, section: Sectio
         return ReasoningParser(reasoning, section, following(), exact=exact)
 
     demand = plan.demand and replace(plan.demand, part=reasoning.before(plan.demand.part, section))
-    return replace(plan, form=replace(plan.form, new_parser=new_parser), demand=demand)
+    return replace(plan, form=replace(plan.form, new_parser=new_parser, reads_reasoning=True), demand=demand)
 
 
 def _prefill(fields: ChatRequest) -> str:

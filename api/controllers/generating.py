@@ -140,6 +140,7 @@ def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> Answe
         include_usage=fields.wants_usage_chunk or settings.force_include_usage,
         continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
         cached_tokens=settings.prompt_tokens_details,
+        reasoning_tokens=prepared.form.reads_reasoning,
         stats=settings.per_request_stats,
         prompts=tuple(prepared.prompts) if fields.return_token_ids else None,
     )
