@@ -38,8 +38,8 @@ class Finish:
 class Update:
     """What one choice brought, the tokens that it accounts for, and its end if this is the last.
 
-    ``num_tokens`` are all tokens of the choice so far, ``num_reasoning`` those of its reasoning. ``scores`` are those of
-    its prompt, in an update of their own before any token.
+    ``num_tokens`` are all tokens of the choice so far, ``num_reasoning`` those of its reasoning. ``scores`` are those
+    of its prompt, in an update of their own before any token.
     """
 
     index: int

@@ -115,7 +115,7 @@ def test_parts_pass_to_the_process_and_back() -> None:
     decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(part), type=Part)
     assert decoded == part
     assert hash(decoded) == hash(part)
-    assert Json("a") != Literal("a")
+    assert len({Json("a"), Literal("a")}) == 2
 
 
 def test_nothing_is_imported_where_no_file_can_be_opened(compiler: ConstraintCompiler) -> None:
