@@ -155,11 +155,28 @@ def test_a_forced_text_costs_one_job(compiler: ConstraintCompiler) -> None:
         matcher.commit(ord(character))
     assert threads.num_jobs == 1
     assert allowed(matcher) == [ord("x"), ord("y")]
+    assert matcher.ends_within(ord("y")) == (1,)
     assert matcher.sole() is None
     assert threads.num_jobs == 2
     matcher.commit(ord("y"))
     assert matcher.may_end
     assert allowed(matcher) == list(END_IDS)
+
+
+def test_amid_forced_text_the_library_is_told_before_it_is_asked(compiler: ConstraintCompiler) -> None:
+    constraint = compiled(compiler, Sequence((Literal("abc"), Choice(("", "d")))))
+    matcher, _ = _driven(constraint)
+    for character in "ab":
+        assert allowed(matcher) == [ord(character)]
+        matcher.commit(ord(character))
+    assert matcher.ends_within(ord("c")) == (1,)
+    for fresh in (True, False):
+        matcher, _ = _driven(constraint)
+        if fresh:
+            assert allowed(matcher) == [ord("a")]
+        with pytest.raises(ConstraintFailed, match="cannot go on"):
+            matcher.commit(ord("b"))
+        assert matcher._failure is not None
 
 
 def test_what_the_library_finds_wrong_later_ends_its_choice_with_the_next_mask(compiler: ConstraintCompiler) -> None:
