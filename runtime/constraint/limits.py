@@ -39,7 +39,7 @@ MAX_GRAMMAR_SIZE = 500_000
 MAX_MASK_S = 0.050
 """One mask. The choice that needs a longer one ends with an error."""
 BEHIND_WAIT_S = 0.002
-"""By the clock: how long to wait, once, for a mask that stood behind a costly one."""
+"""How long to wait for a mask that has just begun, or is about to: what stood behind a costly one comes in turn."""
 MASK_CREDIT_S = 1.0
 """What a choice's masks may take together, on top of MASK_CREDIT_PER_TOKEN_S for each token."""
 MASK_CREDIT_PER_TOKEN_S = 0.002

@@ -7,10 +7,14 @@ Knows no matcher: a job is a call that keeps its own result.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
+
+from runtime.constraint import limits
 
 _SHARE = 4
 """Jobs that wait for each thread that is called: to wake one up costs as much as a cheap job."""
@@ -24,6 +28,7 @@ class MaskThreads:
         self._calls: SimpleQueue[bool] = SimpleQueue()  # each wakes up a thread: for work, or to end
         self._lock = threading.Lock()
         self._num_idle = count  # threads asleep that no call is for
+        self._moved_s = -math.inf  # when a thread was last called, or took a job
         self._threads = [threading.Thread(target=self._run, name=f"mask-{at}", daemon=True) for at in range(count)]
         for thread in self._threads:
             thread.start()
@@ -36,9 +41,14 @@ class MaskThreads:
                 self._call()
 
     def help(self) -> bool:
-        """Wake up a further thread for the jobs that wait; False if none waits, or no thread is idle."""
+        """Wake up a further thread for the jobs that wait; whether their turn comes soon, as one came a moment ago.
+
+        False where every thread is kept by a costly job.
+        """
         with self._lock:
-            return bool(self._jobs) and self._call()
+            if self._jobs:
+                self._call()
+            return time.monotonic() - self._moved_s < limits.BEHIND_WAIT_S
 
     def close(self) -> None:
         """End the threads after the jobs that were put before."""
@@ -47,12 +57,11 @@ class MaskThreads:
         for thread in self._threads:
             thread.join()
 
-    def _call(self) -> bool:
-        if not self._num_idle:
-            return False
-        self._num_idle -= 1
-        self._calls.put(True)
-        return True
+    def _call(self) -> None:
+        if self._num_idle:
+            self._num_idle -= 1
+            self._moved_s = time.monotonic()
+            self._calls.put(True)
 
     def _run(self) -> None:
         while self._calls.get():
@@ -62,6 +71,7 @@ class MaskThreads:
     def _next(self) -> Callable[[], None] | None:
         with self._lock:
             if self._jobs:
+                self._moved_s = time.monotonic()
                 return self._jobs.popleft()
             self._num_idle += 1
             return None

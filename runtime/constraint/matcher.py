@@ -53,7 +53,7 @@ class GrammarMatcher:
         self._busy = threading.Lock()  # held from the order of a mask until it is there, by whoever computes it
         self._job: tuple[int, float] | None = None  # a mask under way: its thread's clock, and what that said first
         self._is_fresh = False  # the mask is that of the next token
-        self._forced: deque[int] = deque()  # the next tokens, where the text leaves no choice
+        self._forced: deque[int] = deque()  # the next tokens, where the text leaves no choice; then the mask is fresh
         self._unheard: list[int] = []  # tokens that the library was not told of yet
         self._failure: ConstraintFailed | None = None
         self._num_tokens = 0
@@ -71,13 +71,13 @@ class GrammarMatcher:
     def wait(self, timeout_s: float) -> bool:
         """Whether the mask is there within ``timeout_s`` seconds. Raises ConstraintFailed, also while it is computed:
 
-        the library cannot be stopped, so a mask above its limit is left to its thread and its choice ends now. A mask
-        that stands behind another one gets a thread of its own, if there is one, and a moment.
+        the library cannot be stopped, so a mask above its limit is left to its thread and its choice ends now. One that
+        stood behind a costly mask gets a moment: a further thread works off what waits there.
         """
         if not self._busy.locked():
             self._raise_failure()
             return True
-        if self._job is None and self._threads.help():
+        if self._comes_soon():
             timeout_s = max(timeout_s, limits.BEHIND_WAIT_S)
         is_done = timeout_s > 0 and self._busy.acquire(timeout=timeout_s)
         if is_done:
@@ -96,7 +96,7 @@ class GrammarMatcher:
     def sole(self) -> int | None:
         """The only token of the mask, where the text leaves no choice. Raises ConstraintFailed."""
         self._join()
-        return self._forced[0] if self._forced and self._is_fresh else None
+        return self._forced[0] if self._forced else None
 
     def commit(self, token_id: int) -> None:
         """Go on by one token. Raises ConstraintFailed, also for a token that may not come."""
@@ -188,6 +188,13 @@ class GrammarMatcher:
         finally:
             self._job = None
             self._busy.release()
+
+    def _comes_soon(self) -> bool:
+        """Whether a mask that is not there has only just begun, or is about to."""
+        if (job := self._job) is None:
+            return self._threads.help()
+        clock_id, begin_s = job
+        return time.clock_gettime(clock_id) - begin_s < limits.BEHIND_WAIT_S
 
     def _tell(self) -> None:
         """Tell the library of the tokens so far, on the thread that asks. Raises ConstraintFailed."""

@@ -22,6 +22,14 @@ def threads() -> Iterator[MaskThreads]:
     threads.close()
 
 
+@pytest.fixture
+def gate(threads: MaskThreads) -> Iterator[threading.Event]:
+    """Opens before the threads are closed, also where a test fails."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
 class _Calls:
     """Counts the calls of threads, and calls nobody."""
 
@@ -53,16 +61,17 @@ def test_each_burst_of_jobs_finds_a_thread(threads: MaskThreads) -> None:
 
 
 def test_a_further_thread_comes_for_what_waits_behind_a_costly_job(
-    threads: MaskThreads, monkeypatch: pytest.MonkeyPatch
+    threads: MaskThreads, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mask_threads, "_SHARE", 1)  # only help calls
-    began, gate, done = threading.Semaphore(0), threading.Event(), threading.Event()
-    assert not threads.help()  # nothing waits
+    began, done = threading.Semaphore(0), threading.Event()
 
     def costly() -> None:
         began.release()
         gate.wait(60)
 
+    monkeypatch.setattr(limits, "BEHIND_WAIT_S", 60.0)
+    assert not threads.help()  # nothing waits, and nothing ever moved
     threads.put(costly)
     assert threads.help()
     assert began.acquire(timeout=60)
@@ -72,8 +81,9 @@ def test_a_further_thread_comes_for_what_waits_behind_a_costly_job(
     assert done.wait(60)
     assert began.acquire(timeout=60)
     threads.put(costly)
-    assert not threads.help()  # nobody is left to come
-    gate.set()
+    assert threads.help()  # a job was begun within the last minute
+    monkeypatch.setattr(limits, "BEHIND_WAIT_S", 0.0)
+    assert not threads.help()  # both threads are kept, and nobody is left to come
 
 
 def test_closing_does_what_was_ordered_before() -> None:
@@ -84,23 +94,36 @@ def test_closing_does_what_was_ordered_before() -> None:
     assert all(done.acquire(blocking=False) for _ in range(9))
 
 
-def test_a_mask_behind_a_costly_one_comes_from_another_thread(
-    compiler: ConstraintCompiler, threads: MaskThreads, monkeypatch: pytest.MonkeyPatch
+def test_all_masks_behind_a_costly_one_come_from_another_thread_in_one_look(
+    compiler: ConstraintCompiler, threads: MaskThreads, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mask_threads, "_SHARE", 1)
     monkeypatch.setattr(limits, "BEHIND_WAIT_S", 60.0)
     constraint = compiled(compiler, Pattern("[0-9]{2,4}"))
-    began, gate = threading.Event(), threading.Event()
+    began = threading.Event()
 
     def costly() -> None:
         began.set()
         gate.wait(60)
 
+    def matcher() -> GrammarMatcher:
+        told = {"table": constraint._table, "on_close": lambda *_told: None}
+        return GrammarMatcher(constraint._copy(), threads=threads, **told)  # type: ignore[arg-type]
+
     threads.put(costly)
     assert threads.help()
     assert began.wait(60)
-    matcher = GrammarMatcher(constraint._copy(), table=constraint._table, threads=threads, on_close=lambda *_told: None)
-    matcher.start()
-    assert matcher.wait(0)
-    assert matcher.mask().any()
-    gate.set()
+    behind = [matcher() for _ in range(9)]
+    for each in behind:
+        each.start()
+    assert all(each.wait(0) for each in behind)
+    assert all(each.mask().any() for each in behind)
+
+    second = threading.Event()
+    threads.put(lambda: (second.set(), gate.wait(60)))  # type: ignore[arg-type, return-value]
+    assert threads.help()
+    assert second.wait(60)
+    late = matcher()
+    late.start()
+    monkeypatch.setattr(limits, "BEHIND_WAIT_S", 0.0)
+    assert not late.wait(0)  # nobody is left to compute it, and the engine does not wait

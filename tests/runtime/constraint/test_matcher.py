@@ -179,6 +179,14 @@ def test_amid_forced_text_the_library_is_told_before_it_is_asked(compiler: Const
         assert matcher._failure is not None
 
 
+def test_forced_text_may_come_in_other_tokens_than_those_that_are_forced(compiler: ConstraintCompiler) -> None:
+    matcher, _ = _driven(compiled(compiler, Sequence((Literal("hello"), Choice(("x", "y"))))))
+    assert allowed(matcher) == [matcher.sole()] == [ord("h")]
+    matcher.commit(PIECE_IDS["hello"])
+    assert matcher.sole() is None
+    assert allowed(matcher) == [ord("x"), ord("y")]
+
+
 def test_what_the_library_finds_wrong_later_ends_its_choice_with_the_next_mask(compiler: ConstraintCompiler) -> None:
     matcher, _ = _driven(compiled(compiler, DIGITS))
     assert allowed(matcher)
