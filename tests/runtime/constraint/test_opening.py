@@ -69,6 +69,11 @@ def test_a_mark_that_is_spelled_opens_the_section_that_a_control_token_opens(com
     assert may_end(constraint, "<|im_starT|>!")
     assert not may_end(constraint, "<|im_start|>!")
     assert may_end(constraint, "<|im_start|></think>!")
+    undecided = compiled(compiler, SPELLED.before(ENDS_IN_MARK, Section.POSSIBLE))
+    before = undecided._num_tokens
+    matcher = after(constraint.matcher(), "<|im_start|>")
+    assert undecided._num_tokens == before + len("<|im_start|>")  # given back as soon as it is decided
+    matcher.close()
 
 
 def test_nothing_ends_and_nothing_is_guessed_while_the_mark_may_come(compiler: ConstraintCompiler) -> None:
