@@ -102,10 +102,10 @@ def test_all_masks_behind_a_costly_one_come_from_another_thread_in_one_look(
     monkeypatch.setattr(mask_threads, "_SHARE", 1)
     monkeypatch.setattr(limits, "BEHIND_WAIT_S", 60.0)
     constraint = compiled(compiler, Pattern("[0-9]{2,4}"))
-    began = threading.Event()
+    began = threading.Semaphore(0)
 
     def costly() -> None:
-        began.set()
+        began.release()
         gate.wait(60)
 
     def matcher() -> GrammarMatcher:
@@ -114,17 +114,16 @@ def test_all_masks_behind_a_costly_one_come_from_another_thread_in_one_look(
 
     threads.put(costly)
     assert threads.help()
-    assert began.wait(60)
+    assert began.acquire(timeout=60)
     behind = [matcher() for _ in range(9)]
     for each in behind:
         each.start()
     assert all(each.wait(0) for each in behind)
     assert all(each.mask().any() for each in behind)
 
-    second = threading.Event()
-    threads.put(lambda: (second.set(), gate.wait(60)))  # type: ignore[arg-type, return-value]
+    threads.put(costly)
     assert threads.help()
-    assert second.wait(60)
+    assert began.acquire(timeout=60)
     late = matcher()
     late.start()
     monkeypatch.setattr(limits, "BEHIND_WAIT_S", 0.0)
