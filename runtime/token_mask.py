@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 
 MaskArray = NDArray[np.uint32]
 """A bit per token, [ceil(V / 32)], lowest bit first: set where the token may come next."""
+WORD_BITS = 32
+
+
+def is_allowed(mask: MaskArray, token_id: int) -> bool:
+    """Whether a mask holds a token; False for an id beyond it."""
+    word = token_id // WORD_BITS
+    return word < len(mask) and bool(int(mask[word]) >> token_id % WORD_BITS & 1)
 
 
 class Matcher(Protocol):
@@ -30,7 +37,7 @@ class Matcher(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for that mask; False if it is not there in time. 0 asks without waiting.
+        """Wait for that mask; False if it is not there in time. 0 asks, and waits only for a turn, which comes soon.
 
         Raises ConstraintFailed once the mask has cost more than its budget: no caller counts its time.
         """
@@ -38,6 +45,10 @@ class Matcher(Protocol):
 
     def mask(self) -> MaskArray:
         """The mask of the next token, valid until ``commit`` and not to be written to."""
+        ...
+
+    def sole(self) -> int | None:
+        """The only token of that mask, where it is known to hold one alone; None tells nothing."""
         ...
 
     def commit(self, token_id: int) -> None:

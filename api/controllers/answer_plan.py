@@ -26,11 +26,15 @@ from api.response.choice_stream import AnswerForm
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlan:
-    """``demand`` is None where any text will do, ``budget`` where reasoning may take as long as it likes."""
+    """``demand`` is None where any text will do, ``budget`` where reasoning may take as long as it likes.
+
+    ``opened`` holds instead of the demand's part once the answer has begun with a mark of reasoning, where it is given.
+    """
 
     form: AnswerForm
     demand: ConstraintSpec | None
     budget: ThinkingBudget | None = None
+    opened: Part | None = None
 
 
 def answer_plan(fields: ChatRequest, formats: AnswerFormats, prompt: str) -> AnswerPlan:
@@ -102,8 +106,12 @@ def _after_reasoning(plan: AnswerPlan, reasoning: ReasoningForm, section: Sectio
     def new_parser() -> AnswerParser:
         return ReasoningParser(reasoning, section, following(), exact=exact)
 
-    demand = plan.demand and replace(plan.demand, part=reasoning.before(plan.demand.part, section))
-    return replace(plan, form=replace(plan.form, new_parser=new_parser), demand=demand)
+    plan = replace(plan, form=replace(plan.form, new_parser=new_parser, reads_reasoning=True))
+    if plan.demand is None:
+        return plan
+    part = plan.demand.part
+    demand = replace(plan.demand, part=reasoning.before(part, section))
+    return replace(plan, demand=demand, opened=reasoning.opened(part, section))
 
 
 def _prefill(fields: ChatRequest) -> str:

@@ -64,5 +64,6 @@ def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -
         form=plan.form,
         demand=plan.demand,
         budget=plan.budget,
+        opened=plan.opened,
     )
     return PreparedChat(prepared, prompt.text)

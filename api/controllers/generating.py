@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 from urllib.parse import quote
 
-from runtime.constraint.spec import ConstraintSpec
+from runtime.constraint.opening import OpeningConstraint
+from runtime.constraint.spec import ConstraintSpec, Part
 from runtime.constraint.thinking_budget import BudgetedConstraint, ThinkingBudget
 from runtime.request import Request as EngineRequest
 from runtime.request import SamplingParams
@@ -35,19 +36,20 @@ from api.response.choice_stream import AnswerForm, ChoiceStream
 from api.response.generation import Generation
 from api.response.logprobs import TokenNames
 from api.response.renderer import AnswerOptions, Renderer
+from api.served_model import ServedModel
 
 _BYTES_PER_PROMPT_TOKEN = 40  # a Python integer and its place in a tuple
 _BYTES_PER_SCORE = 160  # an id and a float in a tuple, with a share of what holds them
 _MAX_HEADER_CHARS = 1024
 
-Result = TypeVar("Result")
 NewRenderer = Callable[[RequestRecord, AnswerOptions], Renderer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Generic[Fields]):
     """A request that fits the model: its prompts, how it is sampled, what its text must satisfy (None: nothing) and how
-    it is read. ``scoring`` is None where the prompts' own log-probabilities are not asked for."""
+    it is read. ``scoring`` is None where the prompts' own log-probabilities are not asked for. ``opened``, if given, is
+    what the text must satisfy behind a mark of reasoning."""
 
     asked: Validated[Fields]
     prompts: Sequence[tuple[int, ...]]
@@ -56,6 +58,7 @@ class Prepared(Generic[Fields]):
     form: AnswerForm = field(default_factory=AnswerForm)
     demand: ConstraintSpec | None = None
     budget: ThinkingBudget | None = None
+    opened: Part | None = None
 
 
 async def answer(
@@ -102,19 +105,23 @@ def _scores_bytes(scoring: Scoring | None) -> int:
 
 async def _compiled(request: AnyRequest, service: Service, prepared: Prepared[Any]) -> Constraint | None:
     """The constraint of a demand, compiled on the compiler's thread; dropped when the client leaves meanwhile."""
-    model, demand, budget = service.model, prepared.demand, prepared.budget
-    if demand is None:
+    if prepared.demand is None:
         return None
-    waiting = asyncio.wrap_future(model.compiler.submit(demand))
-    compiled = await unless_gone(request.receive, _result_of(waiting))
+    return await unless_gone(request.receive, _constraint(service.model, prepared, prepared.demand))
+
+
+async def _constraint(model: ServedModel, prepared: Prepared[Any], demand: ConstraintSpec) -> Constraint:
+    tokenizer, reasoning, budget = model.tokenizer, model.answers.reasoning, prepared.budget
+    compiled = await asyncio.wrap_future(model.compiler.submit(demand))
+    constraint: Constraint = compiled
+    if prepared.opened is not None and reasoning is not None:
+        behind_mark = replace(demand, part=prepared.opened)
+        opened = await asyncio.wrap_future(model.compiler.submit(behind_mark))
+        constraint = OpeningConstraint(compiled, opened, reasoning.begins, tokenizer.token_bytes)
     if budget is None:
-        return compiled
-    end_ids = model.tokenizer.encode(budget.end)
-    return BudgetedConstraint(compiled, budget, end_ids=end_ids, token_bytes=model.tokenizer.token_bytes)
-
-
-async def _result_of(waiting: asyncio.Future[Result]) -> Result:
-    return await waiting
+        return constraint
+    end_ids = tokenizer.encode(budget.end)
+    return BudgetedConstraint(constraint, budget, end_ids=end_ids, token_bytes=tokenizer.token_bytes)
 
 
 def _record(request: AnyRequest, prepared: Prepared[Any], arrival_ns: int) -> RequestRecord:
@@ -140,6 +147,7 @@ def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> Answe
         include_usage=fields.wants_usage_chunk or settings.force_include_usage,
         continuous_usage=bool(fields.stream_options and fields.stream_options.continuous_usage_stats),
         cached_tokens=settings.prompt_tokens_details,
+        reasoning_tokens=prepared.form.reads_reasoning,
         stats=settings.per_request_stats,
         prompts=tuple(prepared.prompts) if fields.return_token_ids else None,
     )

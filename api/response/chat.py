@@ -73,7 +73,7 @@ class ChatRenderer:
 
         The tokens' entries go with the first event, the finish with the last.
         """
-        self._counts.note(update.index, update.num_tokens)
+        self._counts.note(update)
         logprobs = self._logprobs(update.tokens)
         token_ids = _ids(update.tokens, wanted=self._options.shows_ids)
         finish = update.finish
@@ -116,7 +116,7 @@ class ChatRenderer:
                 created=options.created_unix,
                 model=self._record.model,
                 choices=[self._choice(choice) for choice in choices],
-                usage=usage_of(self._record, options, num_generated),
+                usage=usage_of(self._record, options, num_generated, sum(choice.num_reasoning for choice in choices)),
                 prompt_token_ids=options.prompt_ids,
                 prompt_logprobs=self._prompt_logprobs(choices),
                 stats=stats_of(self._record, num_generated) if options.stats else UNSET,

@@ -6,6 +6,7 @@ so they cannot differ. Knows no engine, no other choice and no JSON.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,11 +28,13 @@ class AnswerForm:
 
     Without ``new_parser`` all of it is content. ``calls_only``: the text is nothing but calls, so what is no call is a
     cut-off one and is not shown. ``call_finish`` is the finish reason of a choice that ends by itself after a call.
+    ``reads_reasoning``: the model's answers may hold a reasoning section.
     """
 
     new_parser: Callable[[], AnswerParser] | None = None
     calls_only: bool = False
     call_finish: str = "tool_calls"
+    reads_reasoning: bool = False
     shows_reasoning: bool = True
 
 
@@ -49,6 +52,7 @@ class ChoiceStream:
 
     A piece carries the tokens that it accounts for: those of text that is held back, because it may become a mark or a
     call, travel with what releases them. ``hidden_marks`` are control tokens' names that only the parser may see.
+    ``num_reasoning_tokens`` are those that begin before the reasoning section's end, its marks among them.
     """
 
     def __init__(self, text: TextStream, form: AnswerForm, *, hidden_marks: tuple[str, ...] = ()) -> None:
@@ -58,6 +62,8 @@ class ChoiceStream:
         self._parser = form.new_parser() if form.new_parser is not None else None
         self._held: tuple[TextToken, ...] = ()
         self._num_calls = 0
+        self._places: deque[int] = deque()  # of the tokens that are not known to be reasoning
+        self.num_reasoning_tokens = 0
 
     @property
     def num_tokens(self) -> int:
@@ -71,7 +77,7 @@ class ChoiceStream:
             return None
         if delta.stop is not None:
             return self._last(delta, cut=False)
-        piece = self._piece(delta, self._read(delta.text))
+        piece = self._piece(delta, self._read(delta))
         if piece.deltas:
             return piece
         self._held = piece.tokens
@@ -89,14 +95,19 @@ class ChoiceStream:
         return self._form.call_finish if reason == "stop" and self._num_calls else reason
 
     def _last(self, delta: TextDelta, *, cut: bool) -> Piece:
-        read = self._read(delta.text)
+        read = self._read(delta)
         rest = self._parser.finish(cut=cut and delta.stop is None) if self._parser is not None else []
         return self._piece(delta, [*read, *rest])
 
-    def _read(self, text: str) -> list[AnswerDelta]:
-        if self._parser is not None:
-            return self._parser.feed(text)
-        return [ContentDelta(text)] if text else []
+    def _read(self, delta: TextDelta) -> list[AnswerDelta]:
+        if self._parser is None:
+            return [ContentDelta(delta.text)] if delta.text else []
+        read = self._parser.feed(delta.text)
+        self._places.extend(token.place for token in delta.tokens)
+        while self._places and self._places[0] < self._parser.reasoning_chars:
+            self._places.popleft()
+            self.num_reasoning_tokens += 1
+        return read
 
     def _piece(self, delta: TextDelta, read: Sequence[AnswerDelta]) -> Piece:
         deltas = tuple(shown for found in joined(read) if (shown := self._shown(found)) is not None)

@@ -56,7 +56,7 @@ class CompletionRenderer:
         """The event of one update, if it holds anything to tell."""
         if update.scores is not None:
             return [self._echo_chunk(update.index, update.scores)]
-        self._counts.note(update.index, update.num_tokens)
+        self._counts.note(update)
         tells_tokens = bool(update.tokens) and (self._options.names is not None or self._options.shows_ids)
         if not update.content and update.finish is None and not tells_tokens:
             return []
@@ -83,7 +83,7 @@ class CompletionRenderer:
                 created=options.created_unix,
                 model=self._record.model,
                 choices=[self._whole(choice) for choice in choices],
-                usage=usage_of(self._record, options, num_generated),
+                usage=usage_of(self._record, options, num_generated, num_reasoning=0),
                 prompt_token_ids=options.prompt_ids,
                 stats=stats_of(self._record, num_generated) if options.stats else UNSET,
             )

@@ -38,8 +38,8 @@ class Finish:
 class Update:
     """What one choice brought, the tokens that it accounts for, and its end if this is the last.
 
-    ``num_tokens`` are all tokens of the choice so far. ``scores`` are those of its prompt, in an update of their own
-    before any token.
+    ``num_tokens`` are all tokens of the choice so far, ``num_reasoning`` those of its reasoning. ``scores`` are those
+    of its prompt, in an update of their own before any token.
     """
 
     index: int
@@ -48,6 +48,7 @@ class Update:
     num_tokens: int
     finish: Finish | None = None
     scores: tuple[PromptTokenLogprobs, ...] | None = None
+    num_reasoning: int = 0
 
     @property
     def content(self) -> str:
@@ -57,8 +58,7 @@ class Update:
 
 def merged(first: Update, second: Update) -> Update:
     """Two consecutive updates of one choice as one."""
-    tokens = first.tokens + second.tokens
-    return Update(first.index, tuple(joined(first.deltas + second.deltas)), tokens, second.num_tokens, second.finish)
+    return replace(second, deltas=tuple(joined(first.deltas + second.deltas)), tokens=first.tokens + second.tokens)
 
 
 def joined_texts(updates: Sequence[Update]) -> Iterator[Update]:
@@ -71,7 +71,7 @@ def joined_texts(updates: Sequence[Update]) -> Iterator[Update]:
         deltas = [delta for update in same for delta in update.deltas if not isinstance(delta, CallStarted)]
         whole = replace(deltas[0], text="".join(delta.text for delta in deltas))
         tokens = tuple(token for update in same for token in update.tokens)
-        yield Update(same[0].index, (whole,), tokens, same[-1].num_tokens)
+        yield replace(same[-1], deltas=(whole,), tokens=tokens)
 
 
 def _kind_of_text(update: Update) -> tuple[type, int] | None:
@@ -198,7 +198,7 @@ class Generation:
         if piece is None:
             return None
         if piece.stop is None:
-            return Update(index, piece.deltas, piece.tokens, choice.num_tokens)
+            return _update(index, choice, piece)
         position, within = divmod(index, self._num_choices)
         self._streams[position].abort(within)  # its slot is free within a step; its siblings go on
         return self._end(index, choice, piece, Finish("stop", piece.stop))
@@ -218,7 +218,7 @@ class Generation:
     def _end(self, index: int, choice: ChoiceStream, piece: Piece, finish: Finish) -> Update:
         del self._choices[index]
         seen = Finish(choice.finish_reason(finish.reason), finish.stop_reason)
-        return Update(index, piece.deltas, piece.tokens, choice.num_tokens, seen)
+        return _update(index, choice, piece, seen)
 
     def _failure_of(self, event: FinishEvent) -> PowertrainError | None:
         """The error that a choice's end stands for, None for an ordinary end."""
@@ -243,3 +243,8 @@ class Generation:
 
         self._merged = merged
         self._pumps = [asyncio.ensure_future(pump(*pair)) for pair in enumerate(self._streams)]
+
+
+def _update(index: int, choice: ChoiceStream, piece: Piece, finish: Finish | None = None) -> Update:
+    num_reasoning = choice.num_reasoning_tokens
+    return Update(index, piece.deltas, piece.tokens, choice.num_tokens, finish, num_reasoning=num_reasoning)

@@ -15,13 +15,13 @@ from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 from api.response.generation import Finish, Update
 from api.response.logprobs import TokenNames
-from api.response.openai_types import PromptTokensDetails, Stats, Usage
+from api.response.openai_types import CompletionTokensDetails, PromptTokensDetails, Stats, Usage
 from api.response.sse import DONE, event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerOptions:
-    """What the client and the operator chose about the shape of an answer.
+    """What the client, the operator and the model's form say about the shape of an answer.
 
     ``names`` is None without log-probabilities. ``prompts`` are the token ids of each prompt, None where no ids are
     asked for.
@@ -33,6 +33,7 @@ class AnswerOptions:
     include_usage: bool = False
     continuous_usage: bool = False
     cached_tokens: bool = False
+    reasoning_tokens: bool = False
     stats: bool = False
     prompts: tuple[tuple[int, ...], ...] | None = None
 
@@ -67,6 +68,7 @@ class WholeChoice:
     num_tokens: int
     finish: Finish
     scores: tuple[PromptTokenLogprobs, ...] | None = None
+    num_reasoning: int = 0
 
 
 class Renderer(Protocol):
@@ -98,13 +100,16 @@ def error_events(error: ErrorAnswer) -> list[bytes]:
     return [event(error.as_struct()), DONE]
 
 
-def usage_of(record: RequestRecord, options: AnswerOptions, num_generated: int) -> Usage:
+def usage_of(record: RequestRecord, options: AnswerOptions, num_generated: int, num_reasoning: int) -> Usage:
     """Token counts of a request so far."""
-    usage = Usage(record.num_prompt_tokens, record.num_prompt_tokens + num_generated, num_generated)
-    if options.cached_tokens and record.cached_tokens is not None:
-        details = PromptTokensDetails(record.cached_tokens)
-        return Usage(usage.prompt_tokens, usage.total_tokens, usage.completion_tokens, details)
-    return usage
+    cached = record.cached_tokens if options.cached_tokens else None
+    return Usage(
+        record.num_prompt_tokens,
+        record.num_prompt_tokens + num_generated,
+        num_generated,
+        UNSET if cached is None else PromptTokensDetails(cached),
+        CompletionTokensDetails(num_reasoning) if options.reasoning_tokens else UNSET,
+    )
 
 
 def stats_of(record: RequestRecord, num_generated: int) -> Stats:
@@ -146,5 +151,5 @@ def _whole(index: int, updates: list[Update]) -> WholeChoice:
     calls = tuple(WholeCall(name, "".join(arguments.get(call, ()))) for call, name in enumerate(names))
     tokens = tuple(token for update in updates for token in update.tokens)
     scores = next((update.scores for update in updates if update.scores is not None), None)
-    num_tokens = updates[-1].num_tokens
-    return WholeChoice(index, "".join(content), "".join(reasoning), calls, tokens, num_tokens, finish, scores)
+    texts, last = ("".join(content), "".join(reasoning)), updates[-1]
+    return WholeChoice(index, *texts, calls, tokens, last.num_tokens, finish, scores, last.num_reasoning)

@@ -41,20 +41,17 @@ class ResponseOutput:
         self._done: list[OutputItem] = []
         self._open: OpenItem | None = None
         self._events: list[StreamEvent] = []  # not yet handed on
-        self.num_reasoning_tokens = 0
 
     @property
     def items(self) -> list[OutputItem]:
         """All items; one that still grows is incomplete."""
         return [*self._done, *([] if self._open is None else [self._open.item(INCOMPLETE)])]
 
-    def add(self, deltas: Sequence[AnswerDelta], logprobs: list[TokenLogprob], num_tokens: int) -> list[StreamEvent]:
-        """The events of one update: its deltas, the entries of its tokens, and how many tokens it brought.
+    def add(self, deltas: Sequence[AnswerDelta], logprobs: list[TokenLogprob]) -> list[StreamEvent]:
+        """The events of one update: its deltas, and the entries of its tokens.
 
         Entries go with the first text for the reader; without any, to the message that is open, if one is.
         """
-        if self._only_reasons(deltas):
-            self.num_reasoning_tokens += num_tokens
         for delta in deltas:
             match delta:
                 case ContentDelta(text):
@@ -78,11 +75,6 @@ class ResponseOutput:
             self._message()
         self._end(COMPLETED if complete else INCOMPLETE)
         return self._handed_on()
-
-    def _only_reasons(self, deltas: Sequence[AnswerDelta]) -> bool:
-        if not deltas:
-            return isinstance(self._open, OpenReasoning)
-        return all(isinstance(delta, ReasoningDelta) for delta in deltas)
 
     def _message(self) -> OpenMessage:
         if isinstance(self._open, OpenMessage):

@@ -49,7 +49,7 @@ class ResponsesRenderer:
         self._begun = begun
         self._number = itertools.count().__next__
         self._output = ResponseOutput(self._number, new_id, as_summary=as_summary)
-        self._num_tokens = 0
+        self._num_tokens = self._num_reasoning = 0
         self._complete = False
 
     def opening(self) -> list[bytes]:
@@ -79,9 +79,8 @@ class ResponsesRenderer:
         return encode_json(self._whole())
 
     def _take(self, update: Update) -> list[StreamEvent]:
-        num_new = update.num_tokens - self._num_tokens
-        self._num_tokens = update.num_tokens
-        events = self._output.add(update.deltas, self._logprobs(update), num_new)
+        self._num_tokens, self._num_reasoning = update.num_tokens, update.num_reasoning
+        events = self._output.add(update.deltas, self._logprobs(update))
         if update.finish is not None:
             self._complete = update.finish.reason != "length"
             events += self._output.finish(complete=self._complete)
@@ -106,7 +105,7 @@ class ResponsesRenderer:
             input_tokens=num_input,
             input_tokens_details=InputTokensDetails(cached),
             output_tokens=num_output,
-            output_tokens_details=OutputTokensDetails(self._output.num_reasoning_tokens),
+            output_tokens_details=OutputTokensDetails(self._num_reasoning),
             total_tokens=num_input + num_output,
         )
 

@@ -45,9 +45,15 @@ class CompiledConstraint:
         self._num_tokens = 0
         self._is_renewing = False
 
-    def matcher(self) -> GrammarMatcher:
-        """A way from the start of the text. Raises ConstraintFailed."""
-        return GrammarMatcher(self._copy(), table=self._table, threads=self._threads, on_close=self._account)
+    def matcher(self, after: bytes = b"") -> GrammarMatcher:
+        """A way from the start of the text, or from behind these bytes of it. Raises ConstraintFailed."""
+        library = self._copy()
+        token_ids = self._table.spelled(after)
+        with LIBRARY_CALL:
+            is_spelled = b"".join([self._table.token_bytes[token_id] for token_id in token_ids]) == after
+            if not is_spelled or library.try_consume_tokens(token_ids) < len(token_ids):
+                raise ConstraintFailed("the text does not begin as the constraint demands")
+        return GrammarMatcher(library, table=self._table, threads=self._threads, on_close=self._account)
 
     def refresh(self, origin: llguidance.LLMatcher) -> None:
         """Take copies of this matcher from now on."""

@@ -1,5 +1,8 @@
 """One choice's way through a compiled grammar: its masks, computed on other threads under a budget of time.
 
+Where the text leaves no choice the library names the tokens that come next: as long as they last no mask is computed,
+and no thread is woken. The library hears of tokens with the next mask, on the thread that computes it.
+
 The implementation of ``runtime.token_mask.Matcher``. Knows no grammar; the library says which token may come. What
 goes wrong in it, and what takes too long, is this choice's ConstraintFailed and nobody else's trouble.
 """
@@ -8,8 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import llguidance
 import numpy as np
@@ -20,15 +23,7 @@ from runtime.constraint.library_error import meaning
 from runtime.constraint.mask_threads import MaskThreads
 from runtime.constraint.token_table import TokenTable
 from runtime.errors import ConstraintFailed
-from runtime.token_mask import MaskArray
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A mask under way: the clock of its thread, and what that clock said when it began."""
-
-    clock_id: int
-    begin_s: float
+from runtime.token_mask import MaskArray, is_allowed
 
 
 def satisfied(matcher: llguidance.LLMatcher) -> bool:
@@ -51,14 +46,15 @@ class GrammarMatcher:
         self._table = table
         self._threads = threads
         self._on_close = on_close
-        self._mask: MaskArray = np.zeros(-(-len(table.token_bytes) // 32), np.uint32)
-        self._address, self._num_bytes = self._mask.ctypes.data, self._mask.nbytes
-        self._mask.flags.writeable = False  # the library writes past Python; nobody else shall
-        self._job: _Job | None = None
-        self._done = threading.Event()
-        self._done.set()
+        self._bits: MaskArray = np.zeros(-(-len(table.token_bytes) // 32), np.uint32)
+        self._address, self._num_bytes = self._bits.ctypes.data, self._bits.nbytes
+        self._mask = self._bits.view()
+        self._mask.flags.writeable = False  # the same memory, for those who shall not write to it
+        self._busy = threading.Lock()  # held from the order of a mask until it is there, by whoever computes it
+        self._job: tuple[int, float] | None = None  # a mask under way: its thread's clock, and what that said first
         self._is_fresh = False  # the mask is that of the next token
-        self._forced: list[int] = []
+        self._forced: deque[int] = deque()  # the next tokens, where the text leaves no choice; then the mask is fresh
+        self._unheard: list[int] = []  # tokens that the library was not told of yet
         self._failure: ConstraintFailed | None = None
         self._num_tokens = 0
         self._spent_s = 0.0
@@ -66,20 +62,29 @@ class GrammarMatcher:
 
     def start(self) -> None:
         """Have the next mask computed on another thread; twice for one token is once."""
-        if self._is_fresh or not self._done.is_set():
+        if self._is_fresh or self._busy.locked():
             return
         self._raise_failure()
-        self._done.clear()
+        self._busy.acquire()
         self._threads.put(self._compute)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the mask is there within ``timeout_s`` seconds. Raises ConstraintFailed, also while it is computed:
 
-        the library cannot be stopped, so a mask above its limit is left to its thread and its choice ends now.
+        the library cannot be stopped, so a mask above its limit is left to its thread and its choice ends now. One that
+        stood behind a costly mask gets a moment: a further thread works off what waits there.
         """
-        is_done = self._done.wait(timeout_s) if timeout_s > 0 else self._done.is_set()
-        if not is_done and (job := self._job) is not None:
-            self._account(time.clock_gettime(job.clock_id) - job.begin_s)
+        if not self._busy.locked():
+            self._raise_failure()
+            return True
+        if self._comes_soon():
+            timeout_s = max(timeout_s, limits.BEHIND_WAIT_S)
+        is_done = timeout_s > 0 and self._busy.acquire(timeout=timeout_s)
+        if is_done:
+            self._busy.release()
+        elif (job := self._job) is not None:
+            clock_id, begin_s = job
+            self._account(time.clock_gettime(clock_id) - begin_s)
         self._raise_failure()
         return is_done
 
@@ -88,23 +93,33 @@ class GrammarMatcher:
         self._join()
         return self._mask
 
+    def sole(self) -> int | None:
+        """The only token of the mask, where the text leaves no choice. Raises ConstraintFailed."""
+        self._join()
+        return self._forced[0] if self._forced else None
+
     def commit(self, token_id: int) -> None:
         """Go on by one token. Raises ConstraintFailed, also for a token that may not come."""
         self._join()
-        begin = time.thread_time()
-        with LIBRARY_CALL:
-            is_accepted = self._matcher.consume_token(token_id)
-        self._spent_s += time.thread_time() - begin
-        self._is_fresh, self._forced = False, []
+        was_admitted = self._is_fresh and is_allowed(self._bits, token_id)
         self._num_tokens += 1
-        if not is_accepted:
-            self._fail(self._library_failure("the constraint does not admit the token"))
+        self._unheard.append(token_id)
+        self._is_fresh = False
+        if not was_admitted:
+            self._forced.clear()
+            self._tell()
+        elif self._forced:
+            self._forced.popleft()
+            if self._forced:
+                self._leave_only(self._forced[0])
+                self._is_fresh = True
 
     def num_allowed(self, token_ids: Sequence[int]) -> int:
         """Of a draft's tokens, how many may come one after the other; an end token is the last."""
         self._join()
         if not token_ids:
             return 0
+        self._tell()
         with LIBRARY_CALL:
             if self._matcher.is_stopped():
                 return int(token_ids[0] in self._table.end_ids)
@@ -113,6 +128,7 @@ class GrammarMatcher:
     def ends_within(self, token_id: int) -> tuple[int, ...]:
         """After how many bytes of this token, 0 to all, the text satisfies the constraint."""
         self._join()
+        self._tell()
         if token_id in self._table.special_ids:
             tries = {0: [], len(self._table.token_bytes[token_id]): [token_id]}
         else:
@@ -129,6 +145,7 @@ class GrammarMatcher:
         """Tokens without a choice, as the model's tokenizer writes the text that must come. Known with the mask."""
         self._join()
         if not self._is_fresh:
+            self._tell()
             with LIBRARY_CALL:
                 return self._matcher.compute_ff_tokens()
         return list(self._forced)
@@ -137,6 +154,7 @@ class GrammarMatcher:
     def may_end(self) -> bool:
         """Whether end tokens are allowed here."""
         self._join()
+        self._tell()
         with LIBRARY_CALL:
             return satisfied(self._matcher)
 
@@ -149,23 +167,55 @@ class GrammarMatcher:
     def _compute(self) -> None:
         """The job of a mask thread. The library answers a failure of its own with a mask of end tokens: ask it."""
         begin = time.thread_time()
-        self._job = _Job(time.pthread_getcpuclockid(threading.get_ident()), begin)
+        self._job = (time.pthread_getcpuclockid(threading.get_ident()), begin)
         try:
+            self._tell_library()
             with LIBRARY_CALL:
-                self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
-                self._forced = self._matcher.compute_ff_tokens()
+                self._forced.extend(self._matcher.compute_ff_tokens())
+                if not self._forced:
+                    self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
                 has_failed = self._matcher.is_error()
             cost_s = time.thread_time() - begin
             self._account(cost_s)
             self._spent_s += cost_s
             if has_failed:
                 self._fail(self._library_failure("no token can follow"))
+            if self._forced:
+                self._leave_only(self._forced[0])
             self._is_fresh = True
         except ConstraintFailed as failure:
             self._failure = failure
         finally:
             self._job = None
-            self._done.set()
+            self._busy.release()
+
+    def _comes_soon(self) -> bool:
+        """Whether a mask that is not there has only just begun, or is about to."""
+        if (job := self._job) is None:
+            return self._threads.help()
+        clock_id, begin_s = job
+        return time.clock_gettime(clock_id) - begin_s < limits.BEHIND_WAIT_S
+
+    def _tell(self) -> None:
+        """Tell the library of the tokens so far, on the thread that asks. Raises ConstraintFailed."""
+        if self._unheard:
+            begin = time.thread_time()
+            self._tell_library()
+            self._spent_s += time.thread_time() - begin
+
+    def _tell_library(self) -> None:
+        if not self._unheard:
+            return
+        with LIBRARY_CALL:
+            is_accepted = self._matcher.consume_tokens(self._unheard)
+        self._unheard.clear()
+        if not is_accepted:
+            self._fail(self._library_failure("the constraint does not admit the token"))
+
+    def _leave_only(self, token_id: int) -> None:
+        """Write the mask of one token."""
+        self._bits.fill(0)
+        self._bits[token_id >> 5] = 1 << (token_id & 31)
 
     def _account(self, cost_s: float) -> None:
         """Fail where this mask, or all of them with it, took more than may be."""
@@ -180,7 +230,9 @@ class GrammarMatcher:
         self._fail(ConstraintFailed(f"the constraint needed {needed_and_allowed} are allowed: {cause}"))
 
     def _join(self) -> None:
-        self._done.wait()
+        if self._busy.locked():
+            with self._busy:
+                pass
         self._raise_failure()
 
     def _raise_failure(self) -> None:

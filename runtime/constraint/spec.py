@@ -1,80 +1,73 @@
 """What an answer's text must look like, as plain values: the agreement between who asks and the compiler.
 
 A tree of parts. Whoever asks (a request's fields, a tool-call format, a reasoning section) builds one; the compiler
-turns it into a grammar. Values only: nothing here is checked, rewritten or compiled, and no size is limited.
+turns it into a grammar, in another process first. Values only: nothing here is checked, rewritten or compiled, and no
+size is limited.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Json:
+
+class Json(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """JSON that a schema admits, written compactly. ``schema`` is the schema as JSON text."""
 
     schema: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Text that a regular expression matches as a whole."""
 
     regex: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Exactly one of these texts."""
 
     texts: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lark:
+class Lark(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Text of a context-free grammar in llguidance's Lark dialect, as a client wrote it: it may name no token."""
 
     grammar: str
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Exactly this text. From the server, never from a client: the names of control tokens in it are those tokens."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Until:
+class Until(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Any text up to and with the first ``end``, which is a Literal's text. With it a reasoning section ends."""
 
     end: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One part after the other."""
 
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Either:
+class Either(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One of these parts."""
 
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Unless:
+class Unless(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A pattern or a choice, without the texts that begin with one of ``begins``."""
 
     part: Pattern | Choice
     begins: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A part ``at_least`` to ``at_most`` times (None: any number), ``separator`` (a Literal's text) between them."""
 
     part: Part
@@ -83,8 +76,7 @@ class Repeat:
     separator: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A constrained island in free text: ``begin``, then ``body``, then ``end``; both marks are Literals' texts.
 
     ``trigger`` is the start of ``begin`` from which on the text is no longer free.
@@ -96,8 +88,7 @@ class Tag:
     trigger: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tagged:
+class Tagged(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Free text in which every trigger begins one of ``tags``.
 
     ``at_least_one``: the text cannot end without a tag. ``stop_after_first``: it ends after one.

@@ -22,18 +22,18 @@ from runtime.errors import RequestError
 
 def checked_size(part: Part) -> int:
     """Characters of all texts in the tree. Raises RequestError, without a field, where it is too large."""
-    size = count = 0
+    size = count = deepest = 0
     waiting: list[tuple[Part, int]] = [(part, 1)]
     while waiting:
         current, depth = waiting.pop()
-        count += 1
-        if depth > limits.MAX_PART_DEPTH:
-            raise RequestError(f"the constraint nests deeper than the {limits.MAX_PART_DEPTH} levels that are allowed")
+        count, deepest = count + 1, max(deepest, depth)
         texts, inner = _content(current)
         size += sum(map(len, texts))
         waiting += [(child, depth + 1) for child in inner]
-        if count + len(waiting) > limits.MAX_PARTS:
-            raise RequestError(f"the constraint has more than the {limits.MAX_PARTS} parts that are allowed")
+    if deepest > limits.MAX_PART_DEPTH:
+        raise RequestError(f"the constraint nests {deepest} levels deep; at most {limits.MAX_PART_DEPTH} are allowed")
+    if count > limits.MAX_PARTS:
+        raise RequestError(f"the constraint has {count} parts; at most {limits.MAX_PARTS} are allowed")
     if size > limits.MAX_SPEC_CHARS:
         raise RequestError(f"the constraint has {size} characters; at most {limits.MAX_SPEC_CHARS} are allowed")
     return size

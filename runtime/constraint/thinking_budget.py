@@ -87,6 +87,10 @@ class _BudgetedMatcher:
         only[due >> 5] = 1 << (due & 31)
         return only
 
+    def sole(self) -> int | None:
+        """The one token of the end that is due, or what the constraint inside says."""
+        return self._due(self._inside.mask()) if self._to_write else self._inside.sole()
+
     def commit(self, token_id: int) -> None:
         """Go on by a token, and count it."""
         self._inside.commit(token_id)

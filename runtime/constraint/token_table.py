@@ -6,6 +6,7 @@ that the model would have chosen; a text that this tokenizer does not give back 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import cast
 
 import llguidance
@@ -13,6 +14,9 @@ from llguidance import TokenizerWrapper
 
 from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import RequestError
+
+_KEPT_TEXTS, _KEPT_CHARS = 1024, 128
+"""Texts whose tokens are kept, and how long they may be: 5 MB at the very most."""
 
 
 class TokenTable:
@@ -26,6 +30,7 @@ class TokenTable:
         self.end_ids = frozenset(vocabulary.end_ids)
         self.special_ids = frozenset({*vocabulary.control_ids.values(), *vocabulary.end_ids})
         self._encode = vocabulary.encode
+        self._kept_tokens = lru_cache(_KEPT_TEXTS)(self._tokens)
         # The library asks for the attributes of its own wrapper, not for the class.
         wrapper = cast("TokenizerWrapper", _Wrapper(self, vocabulary))
         self.library = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.end_ids))
@@ -33,16 +38,22 @@ class TokenTable:
 
     def written(self, text: str) -> list[int]:
         """Token ids of ordinary text, which spell it byte by byte and hold no control token."""
-        if self._encode is None:
-            return self.library.greedy_tokenize(text)
+        # What is forced in one answer is forced in the next: keys of a schema, and what stands between them.
+        return list(self._kept_tokens(text) if len(text) <= _KEPT_CHARS else self._tokens(text))
+
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        token_ids = self._encoded(text)
+        return tuple(self.library.greedy_tokenize(text) if token_ids is None else token_ids)
+
+    def _encoded(self, text: str) -> list[int] | None:
+        """What the model's tokenizer writes; None where it does not give the text back, or cannot say."""
         try:
-            token_ids = self._encode(text)
+            token_ids = None if self._encode is None else self._encode(text)
         except RequestError:
-            return self.library.greedy_tokenize(text)
-        spelled = b"".join([self.token_bytes[token_id] for token_id in token_ids])
-        if spelled != text.encode() or not self.special_ids.isdisjoint(token_ids):
-            return self.library.greedy_tokenize(text)
-        return token_ids
+            return None
+        if token_ids is None or b"".join([self.token_bytes[token_id] for token_id in token_ids]) != text.encode():
+            return None
+        return token_ids if self.special_ids.isdisjoint(token_ids) else None
 
     def spelled(self, part: bytes) -> list[int]:
         """Tokens that spell these bytes, which may end amid a character; where no token can, they spell less."""

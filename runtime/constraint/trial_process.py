@@ -9,7 +9,6 @@ import msgspec
 
 from runtime.constraint import limits
 from runtime.constraint.grammar import Grammar
-from runtime.constraint.part_wire import part_to_wire
 from runtime.constraint.spec import Part
 from runtime.constraint.trial import Trial
 from runtime.constraint.trial_worker import Setup
@@ -41,25 +40,32 @@ class TrialProcess:
         Raises RequestError, without a field, that says which limit was exceeded and by how much.
         """
         try:
-            job = msgspec.msgpack.encode(part_to_wire(part))
+            job = msgspec.msgpack.encode(part)
             answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
             trial = msgspec.msgpack.decode(answer, type=Trial)
         except UnicodeEncodeError as error:
             raise RequestError("the constraint holds half of a surrogate pair, which no UTF-8 text can") from error
         except TimeoutError as error:
-            raise RequestError(
-                f"the constraint needs more than the {limits.TRIAL_CPU_S:g} s that compiling may take"
-            ) from error
+            allowed = f"{limits.TRIAL_CPU_S:g} s of computing, or {limits.TRIAL_DEADLINE_S:g} s by the clock,"
+            raise self._refusal(allowed) from error
         except (OSError, EOFError, msgspec.MsgspecError) as error:
             memory_mib, stack_mib = limits.TRIAL_MEMORY_BYTES // 2**20, limits.TRIAL_STACK_BYTES // 2**20
-            allowed = f"{memory_mib} MiB of memory and {stack_mib} of stack"
-            raise RequestError(f"the constraint needs more than the {allowed} that compiling may take") from error
+            raise self._refusal(f"{memory_mib} MiB of memory and {stack_mib} of stack") from error
         if trial.grammar is None:
             raise RequestError(trial.refusal)
         if trial.heap_bytes > limits.MAX_COMPILED_BYTES:
             needed, most = trial.heap_bytes / 2**20, limits.MAX_COMPILED_BYTES / 2**20
             raise RequestError(f"the constraint takes {needed:.0f} MiB once compiled; at most {most:.0f} are allowed")
         return trial.grammar, trial.heap_bytes
+
+    def _refusal(self, allowed: str) -> RequestError:
+        """What a trial that was given up may have taken, and what it had taken."""
+        cost = self._process.last_cost
+        taken = f"{cost.cpu_s:.2f} s of computing"
+        if cost.memory_bytes:  # nothing was seen of a process that ended at once
+            taken += f", last seen with {cost.memory_bytes / 2**20:.0f} MiB"
+        limit = f"the constraint needs more than the {allowed} that compiling may take"
+        return RequestError(f"{limit}; it was given up after {taken}")
 
     def close(self) -> None:
         """End the process."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import resource
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from runtime.constraint import limits
-from runtime.constraint.part_wire import part_from_wire
 from runtime.constraint.spec import (
     Choice,
     Either,
     Json,
     Lark,
     Literal,
+    Part,
     Pattern,
     Repeat,
     Sequence,
@@ -28,6 +25,7 @@ from runtime.constraint.spec import (
 )
 from runtime.constraint.trial import Trials
 from runtime.constraint.vocabulary import Vocabulary
+from runtime.sealed.job_cost import address_space_bytes
 from runtime.sealed.serving import serve
 
 _ASSUMED_BYTES = 512 * 1024 * 1024
@@ -65,14 +63,9 @@ def _prepare(setup: bytes) -> tuple[Callable[[bytes], bytes], int]:
     # The server's threads have as much stack as this or more: what fits here fits there.
     resource.setrlimit(resource.RLIMIT_STACK, (limits.TRIAL_STACK_BYTES, limits.TRIAL_STACK_BYTES))
 
+    parts: msgspec.msgpack.Decoder[Part] = msgspec.msgpack.Decoder(Part)
+
     def answer(body: bytes) -> bytes:
-        job: list[Any] = msgspec.msgpack.decode(body)
-        return msgspec.msgpack.encode(trials.run(part_from_wire(job)))
+        return msgspec.msgpack.encode(trials.run(parts.decode(body)))
 
-    return answer, _address_space_bytes() + limits.TRIAL_MEMORY_BYTES
-
-
-def _address_space_bytes() -> int:
-    if sys.platform != "linux":
-        return _ASSUMED_BYTES
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return answer, (address_space_bytes() or _ASSUMED_BYTES) + limits.TRIAL_MEMORY_BYTES

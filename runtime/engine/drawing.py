@@ -164,7 +164,8 @@ class Drawing:
         try:
             if matcher is None or not matcher.wait(wait_s):
                 return None
-            return Allowed(matcher.mask(), bool(sequence.request.sampling.stop_token_ids) and matcher.may_end)
+            may_end = bool(sequence.request.sampling.stop_token_ids) and matcher.may_end
+            return Allowed(matcher.mask(), may_end, matcher.sole())
         except ConstraintFailed as error:
             self._refuse(sequence, error)
             return None

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from runtime.request import Request
 from runtime.session.session import FloatArray
-from runtime.token_mask import MaskArray
+from runtime.token_mask import WORD_BITS, MaskArray
 
-_WORD_BITS = 32
 _HANDFUL_WORDS = 8
 """Words with a token up to which plain Python finds the bits sooner than five numpy calls with the caches cold."""
 _FEW_WORDS = 128
@@ -31,11 +30,12 @@ _HIDING = np.where(_BYTE_BITS, np.float32(0), np.float32(-np.inf))
 class Allowed:
     """A matcher's ``mask`` of the next token, and whether the text before it satisfies the constraint.
 
-    Only a choice with ``stop_token_ids`` needs the latter.
+    Only a choice with ``stop_token_ids`` needs the latter. ``sole`` is the mask's only token, where that is known.
     """
 
     mask: MaskArray
     may_end: bool = False
+    sole: int | None = None
 
 
 class EndTokens:
@@ -49,6 +49,7 @@ class EndTokens:
         self._stops = np.array(sorted(request.sampling.stop_token_ids), np.int64)
         ignored = request.eos_token_ids - request.sampling.stop_token_ids if request.sampling.ignore_eos else ()
         self._ignored = np.array(sorted(ignored), np.int64)
+        self.is_neutral = not len(self._stops) and not len(self._ignored)
 
     def applied(self, allowed: Allowed) -> MaskArray:
         """The mask [ceil(V / 32)] with these rules."""
@@ -65,18 +66,13 @@ def few_allowed(mask: MaskArray, vocab_size: int) -> NDArray[np.int64] | None:
     """Ids of the tokens of a mask, ascending, below ``vocab_size``; None if they are many."""
     words = mask.nonzero()[0]
     if len(words) <= _HANDFUL_WORDS:
-        found = [first for word in words.tolist() for first in _bits_of(int(mask[word]), word * _WORD_BITS)]
+        found = [first for word in words.tolist() for first in _bits_of(int(mask[word]), word * WORD_BITS)]
         return np.array([token_id for token_id in found if token_id < vocab_size], np.int64)
     if len(words) > _FEW_WORDS:
         return None
     places = np.unpackbits(mask.take(words).view(np.uint8), bitorder="little").nonzero()[0]
-    ids = words.take(places // _WORD_BITS) * _WORD_BITS + places % _WORD_BITS
+    ids = words.take(places // WORD_BITS) * WORD_BITS + places % WORD_BITS
     return ids[: int(ids.searchsorted(vocab_size))]
-
-
-def is_allowed(mask: MaskArray, token_id: int) -> bool:
-    """Whether a mask holds a token."""
-    return bool(int(mask[token_id // _WORD_BITS]) >> token_id % _WORD_BITS & 1)
 
 
 def hide_others(logits: FloatArray, mask: MaskArray) -> None:
@@ -95,7 +91,7 @@ def _bits_of(word: int, first: int) -> list[int]:
 
 
 def _bits(token_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], MaskArray]:
-    return token_ids // _WORD_BITS, np.uint32(1) << (token_ids % _WORD_BITS).astype(np.uint32)
+    return token_ids // WORD_BITS, np.uint32(1) << (token_ids % WORD_BITS).astype(np.uint32)
 
 
 def _set(mask: MaskArray, token_ids: NDArray[np.int64]) -> MaskArray:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from runtime.events import TokenLogprobs
 from runtime.request import Request
-from runtime.sampling.allowed_tokens import Allowed, EndTokens, few_allowed, hide_others, is_allowed
+from runtime.sampling.allowed_tokens import Allowed, EndTokens, few_allowed, hide_others
 from runtime.sampling.logit_rules import LogitRules
 from runtime.sampling.row_scan import RowScan
 from runtime.sampling.token_choice import draw
 from runtime.session.session import FloatArray
+from runtime.token_mask import is_allowed
 
 _LOG = logging.getLogger("powertrain.sampler")
 
@@ -34,7 +35,8 @@ _UNIFORMS = 32
 class SamplerState:
     """A choice's own randomness and rules. Each token takes one number of the seed's, greedy ones none.
 
-    ``tells_token_only``: no rule changes its logits and no log-probabilities are asked for.
+    ``tells_token_only``: no rule changes its logits and no log-probabilities are asked for. ``takes_sole``: nor does
+    any rule change what a constraint allows.
 
     ``run`` calls a function with numpy's floating-point warnings off: infinities are looked for, not warned about.
     Entering such a context costs a tenth of what ``np.errstate`` does, which is 15 us with the caches cold.
@@ -45,6 +47,7 @@ class SamplerState:
         self.rules = LogitRules(request)
         self.ends = EndTokens(request)
         self.tells_token_only = self.rules.is_neutral and self.params.logprobs is None
+        self.takes_sole = self.tells_token_only and self.ends.is_neutral
         self._uniforms: list[float] = []  # the next ones, last first
         self._generator: np.random.Generator | None = None
         if not self.params.is_greedy:
@@ -112,6 +115,8 @@ def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None
     """Sample from a row [V], which is scratch afterwards. The constraint comes before every other rule."""
     params = state.params
     uniform = state.uniform()  # whatever comes of it: a seed's n-th number belongs to the choice's n-th token
+    if allowed is not None and state.takes_sole and (sole := allowed.sole) is not None and math.isfinite(logits[sole]):
+        return Sampled(sole, None)  # without a look at the others: half of all tokens of JSON come so
     is_ruled = allowed is not None or not state.rules.is_neutral
     best = _argmax(logits) if is_ruled else -1
     if best is None:  # before the rules hide it

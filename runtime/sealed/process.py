@@ -17,9 +17,12 @@ import msgspec
 
 from runtime.sealed.deadline import Deadline, process_clock
 from runtime.sealed.frame import HEADER_BYTES, MAX_FRAME_BYTES, Hello, body_bytes, framed
+from runtime.sealed.job_cost import JobCost, JobMeter
 
 _LOG = logging.getLogger("powertrain.sealed")
 _START_S = 30  # an interpreter and its imports take a tenth of a second, on a machine with nothing else to do
+_LOOK_S = 0.02
+"""How often a process at work is looked at: one that ends for want of memory leaves nothing to look at."""
 _NO_ENVIRONMENT: dict[str, str] = {}
 _ROOT = Path(__file__).parents[2]
 # The modules are found where this process finds them; an empty environment and no site hooks are all it starts with.
@@ -34,11 +37,13 @@ class SealedProcess:
 
     ``module``'s ``main(parent_pid)`` runs inside it, by way of ``serving.serve``; ``setup`` is the first frame that it
     gets. It starts with the first job, and again after ``end`` or a failure. ``work`` names what it does, for the log.
+    ``last_cost`` is what the last job that failed had taken by then.
     """
 
     def __init__(self, module: str, setup: bytes, *, work: str) -> None:
         self._module, self._setup, self._work = module, setup, work
         self._children: list[_Child] = []  # none or one; shared with the finalizer
+        self.last_cost = JobCost()
         weakref.finalize(self, _end_all, self._children)
 
     def exchange(self, job: bytes, deadline_s: float, *, cpu_limit_s: float | None = None) -> bytes:
@@ -49,9 +54,11 @@ class SealedProcess:
         """
         frame = framed(job)
         child = self._started_child()
+        meter = JobMeter(child.pid)
         try:
-            return child.exchange(frame, child.deadline(deadline_s, cpu_limit_s))
+            return child.exchange(frame, child.deadline(deadline_s, cpu_limit_s), meter)
         except (OSError, EOFError) as error:
+            self.last_cost = meter.look()
             _LOG.warning("a job ended the process for %s (%s); a new one is started", self._work, type(error).__name__)
             self.end()
             self.start()
@@ -111,7 +118,8 @@ class _Child:
         """Return once the process is sealed. Raises what ``exchange`` raises, or msgspec's errors."""
         if self._is_started:
             return
-        hello = msgspec.msgpack.decode(self.exchange(framed(self._setup), self.deadline(_START_S)), type=Hello)
+        said = self.exchange(framed(self._setup), self.deadline(_START_S), JobMeter(self.pid))
+        hello = msgspec.msgpack.decode(said, type=Hello)
         if hello.unsealed is not None:
             _LOG.warning("the process for %s runs without a system call filter: %s", self._work, hello.unsealed)
         self._is_started = True
@@ -120,14 +128,14 @@ class _Child:
         """The end of a job that begins now."""
         return Deadline(wall_s, cpu_s, process_clock(self.pid))
 
-    def exchange(self, frame: bytes, deadline: Deadline) -> bytes:
+    def exchange(self, frame: bytes, deadline: Deadline, meter: JobMeter) -> bytes:
         """A frame's answer. Raises TimeoutError, EOFError or OSError when there is none: then end the process."""
         self._channel.settimeout(deadline.wall_left_s())
         self._channel.sendall(frame)
-        size = body_bytes(self._read(HEADER_BYTES, deadline))
+        size = body_bytes(self._read(HEADER_BYTES, deadline, meter))
         if size > MAX_FRAME_BYTES:
             raise EOFError
-        return self._read(size, deadline)
+        return self._read(size, deadline, meter)
 
     def end(self) -> None:
         """Kill the process and wait for its end."""
@@ -135,13 +143,14 @@ class _Child:
         self._process.kill()
         self._process.wait()
 
-    def _read(self, count: int, deadline: Deadline) -> bytes:
+    def _read(self, count: int, deadline: Deadline, meter: JobMeter) -> bytes:
         parts = []
         while count:
-            self._channel.settimeout(deadline.left_s())
+            self._channel.settimeout(min(deadline.left_s(), _LOOK_S))
             try:
                 part = self._channel.recv(min(count, 1 << 20))
             except TimeoutError:
+                meter.look()
                 continue  # the process may have been kept waiting, and then it has time left
             if not part:
                 raise EOFError

@@ -45,6 +45,11 @@ AnswerDelta = ContentDelta | ReasoningDelta | CallStarted | ArgumentsDelta
 class AnswerParser(Protocol):
     """Reads one choice's text as it arrives. However the text is cut into pieces, the deltas joined are the same."""
 
+    @property
+    def reasoning_chars(self) -> int:
+        """How many characters the text's reasoning section has so far, from the text's start to its closing mark."""
+        ...
+
     def feed(self, text: str) -> list[AnswerDelta]:
         """What these characters settle; text that may still become a mark or a call is held back. Never raises."""
         ...

@@ -88,6 +88,11 @@ class ScriptedMatcher:
         lent.flags.writeable = False
         return lent
 
+    def sole(self) -> int | None:
+        self._expect("sole", "there")
+        allowed = self._allowed()
+        return next(iter(allowed)) if len(allowed) == 1 else None
+
     def commit(self, token_id: int) -> None:
         self._expect("commit", "there")
         if token_id not in self._allowed():

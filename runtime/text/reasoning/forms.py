@@ -10,7 +10,18 @@ import difflib
 from dataclasses import dataclass
 from enum import Enum
 
-from runtime.constraint.spec import Choice, Either, Literal, Part, Pattern, Sequence, Unless, Until
+from runtime.constraint.spec import (
+    Choice,
+    Either,
+    Lark,
+    Literal,
+    Part,
+    Pattern,
+    Sequence,
+    Tagged,
+    Unless,
+    Until,
+)
 from runtime.errors import UnknownParser
 
 
@@ -67,12 +78,27 @@ class ReasoningForm:
         at_once = Sequence((Literal(self.skip), part)) if self.skip else _unless_begun(part, self.begins)
         return Either((at_once, *(Sequence((Literal(begin), *rest)) for begin in self.begins)))
 
+    def opened(self, part: Part, section: Section) -> Part | None:
+        """The constraint that holds from behind a mark on, once the answer has begun with one.
+
+        None where ``before`` leaves no text that begins with a mark and is no section.
+        """
+        is_told_apart = section is not Section.POSSIBLE or self.skip or not _may_begin_alike(part)
+        return None if is_told_apart else self.before(part, Section.OPEN)
+
 
 def _unless_begun(part: Part, begins: tuple[str, ...]) -> Part:
-    """The part without texts that would be read as reasoning. JSON cannot be; a client's grammar is left as it is."""
+    """The part without texts that would be read as reasoning, as far as such a part can be written."""
     if isinstance(part, Either):
         return Either(tuple(_unless_begun(inner, begins) for inner in part.parts))
     return Unless(part, begins) if isinstance(part, Pattern | Choice) else part
+
+
+def _may_begin_alike(part: Part) -> bool:
+    """Whether what ``_unless_begun`` makes of a part may still begin with a mark: what is no JSON and not regular."""
+    if isinstance(part, Either):
+        return any(map(_may_begin_alike, part.parts))
+    return isinstance(part, Lark) or (isinstance(part, Tagged) and bool(part.tags))
 
 
 _THINK = ("<think>",)

@@ -21,6 +21,8 @@ class ContentParser:
 
     __slots__ = ()
 
+    reasoning_chars = 0
+
     def feed(self, text: str) -> list[AnswerDelta]:
         """The text, as it is."""
         return [ContentDelta(text)] if text else []
@@ -40,7 +42,10 @@ class ReasoningParser:
     model write, no other marks and no white space but the form's gap.
     """
 
-    __slots__ = ("_cursor", "_deltas", "_exact", "_following", "_form", "_section", "_space", "_steps")
+    __slots__ = (
+        "_cursor", "_deltas", "_exact", "_following", "_form", "_num_chars", "_section", "_section_chars", "_space",
+        "_steps",
+    )  # fmt: skip
 
     def __init__(self, form: ReasoningForm, section: Section, following: AnswerParser, *, exact: bool = False) -> None:
         self._form = form
@@ -50,13 +55,21 @@ class ReasoningParser:
         self._cursor = Cursor()
         self._deltas: list[AnswerDelta] = []
         self._space: list[str] = []  # white space that is reasoning only if more follows
+        self._num_chars = 0  # that were read here; what follows the section is not
+        self._section_chars: int | None = None if section is Section.OPEN else 0  # None while it is open
         self._steps: Steps[None] | None = None if section is Section.CLOSED else self._read()
+
+    @property
+    def reasoning_chars(self) -> int:
+        """See AnswerParser. Of a section that is open, all that has arrived."""
+        return self._num_chars if self._section_chars is None else self._section_chars
 
     def feed(self, text: str) -> list[AnswerDelta]:
         """What these characters settle."""
         if self._steps is None:
             return self._following.feed(text)
         self._cursor.feed(text)
+        self._num_chars += len(text)
         return self._advance()
 
     def finish(self, *, cut: bool = False) -> list[AnswerDelta]:
@@ -84,12 +97,15 @@ class ReasoningParser:
         before = "" if self._exact else (yield from cursor.text(_BLANKS))
         begin = yield from cursor.accepts_any(form.begins)
         if not begin and form.skip and (yield from cursor.accepts(form.skip)):
+            self._section_chars = 0
             return
         if not begin and self._section is Section.POSSIBLE:
             self._deltas += self._following.feed(before) if before else []
             return
+        self._section_chars = None
         yield from cursor.spaces()
         yield from cursor.until(Marks((form.end, *(() if self._exact else form.other_ends))), self._reason)
+        self._section_chars = self._num_chars - (len(cursor.buffer) - cursor.position)
         if self._exact:
             yield from cursor.accepts(form.gap)
         else:

@@ -46,6 +46,8 @@ class ToolCallParser:
         "_reader", "_single", "_space",
     )  # fmt: skip
 
+    reasoning_chars = 0
+
     def __init__(
         self,
         opening: Opening,

@@ -82,11 +82,43 @@ def test_it_can_be_left_out_with_its_log_probabilities(tool_server: RunningServe
     assert "".join(entry["token"] for some in found if some for entry in some["content"]) == tokens
 
 
+@pytest.mark.parametrize(
+    ("program", "fields", "expected"),
+    [
+        (f"{THOUGHT}Yes.", {}, len("<think>\nSo 1 < 2.\n</think>")),
+        (f"{THOUGHT}Yes.", {"include_reasoning": False, "stream_interval": 5}, len("<think>\nSo 1 < 2.\n</think>")),
+        (f"{THOUGHT}no", {"guided_choice": ["yes", "no"]}, len("<think>\nSo 1 < 2.\n</think>")),
+        (f"{THOUGHT}{CALL}", {"tools": [TOOL]}, len("<think>\nSo 1 < 2.\n</think>")),
+        (" <think>é</think>a", {}, len(" <think>é</think>".encode())),
+        ("<think>on and on", {"max_tokens": 12}, 12),
+        ("<think>on and on", {}, len("<think>on and on")),  # the end token is none of it
+        ("<think>on and on", {"stop": [" on"]}, len("<think>on and")),
+        ("<thin", {}, 0),
+        ("Yes <think>.</think>", {}, 0),
+        ("xxxxxxxxBecause.</think>Yes.", {"chat_template_kwargs": {"enable_thinking": True}}, len("Because.</think>")),
+        ("x" * len("<think>\n\n</think>\n\n") + "<think>No</think>", {"reasoning_effort": "none"}, 0),
+    ],
+)
+def test_its_tokens_are_counted_alike_in_streams(
+    tool_server: RunningServer, program: str, fields: dict[str, Any], expected: int
+) -> None:
+    asked = {"temperature": 0, "max_tokens": 200, "n": 2, **fields}
+    usage = tool_server.chat(program, **asked)["usage"]
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": 2 * expected}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = tool_server.stream(program, **asked, stream_options=options)
+    counts = ("completion_tokens", "completion_tokens_details")
+    assert [chunks[-1]["usage"][name] for name in counts] == [usage[name] for name in counts]
+    ends = {chunk["choices"][0]["index"]: chunk["usage"] for chunk in chunks[:-1]}
+    assert [ends[index]["completion_tokens_details"]["reasoning_tokens"] for index in range(2)] == [expected] * 2
+
+
 def test_operators_choose() -> None:
     with running_server(reasoning_parser="deepseek_r1") as server:
         assert both(server, "Because.</think>Yes.") == ("Because.", "Yes.", "stop")
     with running_server(reasoning_parser="none") as server:
         assert both(server, f"{THOUGHT}Yes.") == (None, f"{THOUGHT}Yes.", "stop")
+        assert "completion_tokens_details" not in server.chat("Yes.")["usage"]
 
 
 @pytest.mark.parametrize("field", ["thinking_token_budget", "nvext"])

@@ -36,7 +36,7 @@ def told(output: ResponseOutput, deltas: Sequence[AnswerDelta], *, complete: boo
     """All events of an answer that brings one delta per update, as JSON; each is one that OpenAI's client knows."""
     events: list[StreamEvent] = []
     for delta in deltas:
-        events += output.add((delta,), [], 1)
+        events += output.add((delta,), [])
     events += output.finish(complete=complete)
     shown: list[dict[str, Any]] = [msgspec.to_builtins(event) for event in events]
     for event in shown:
@@ -117,7 +117,6 @@ def test_reasoning_then_text_then_calls() -> None:
         },
         {"type": "function_call", "id": "fc_4", **done, "call_id": "call_5", "name": "wait", "arguments": "{}"},
     ]
-    assert output.num_reasoning_tokens == 2
 
 
 def test_what_events_say_of_an_item_is_the_item() -> None:
@@ -189,35 +188,25 @@ def test_an_answer_cut_off_ends_in_an_incomplete_item(deltas: list[AnswerDelta])
 
 def test_an_item_that_still_grows_is_shown_as_incomplete() -> None:
     output = new_output()
-    output.add((ContentDelta("a"),), [], 1)
+    output.add((ContentDelta("a"),), [])
     assert [(item["status"], item["content"][0]["text"]) for item in items(output)] == [("incomplete", "a")]
 
 
 def test_entries_of_tokens_go_with_the_text_and_are_never_lost() -> None:
     entries = [TokenLogprob(str(place), -1.0, [], []) for place in range(4)]
     output = new_output()
-    both = output.add((ReasoningDelta("r"), ContentDelta("a"), ContentDelta("b")), entries[:2], 2)
+    both = output.add((ReasoningDelta("r"), ContentDelta("a"), ContentDelta("b")), entries[:2])
     deltas = [msgspec.to_builtins(event) for event in both if event.type == "response.output_text.delta"]
     assert [len(event["logprobs"]) for event in deltas] == [2, 0]
-    later = output.add((), entries[2:3], 1)  # a token that adds no text, as the end token
+    later = output.add((), entries[2:3])  # a token that adds no text, as the end token
     assert [(event["delta"], len(event["logprobs"])) for event in map(msgspec.to_builtins, later)] == [("", 1)]
-    output.add((CallStarted(0, "f"),), entries[3:], 1)  # a call's tokens are not the message's
+    output.add((CallStarted(0, "f"),), entries[3:])  # a call's tokens are not the message's
     output.finish(complete=True)
     assert [entry["token"] for entry in items(output)[1]["content"][0]["logprobs"]] == ["0", "1", "2"]
 
 
-def test_tokens_count_as_reasoning_while_nothing_else_comes() -> None:
-    output = new_output()
-    output.add((), [], 1)  # nothing has begun
-    output.add((ReasoningDelta("a"),), [], 2)
-    output.add((), [], 3)  # held back within reasoning
-    output.add((ReasoningDelta("b"), ContentDelta("c")), [], 4)
-    output.add((), [], 5)
-    assert output.num_reasoning_tokens == 5
-
-
 def test_arguments_belong_to_the_last_call() -> None:
     output = new_output()
-    output.add((ContentDelta("a"),), [], 1)
+    output.add((ContentDelta("a"),), [])
     with pytest.raises(ValueError, match="not the last one begun"):
-        output.add((ArgumentsDelta(0, "{}"),), [], 1)
+        output.add((ArgumentsDelta(0, "{}"),), [])

@@ -129,6 +129,20 @@ def test_what_a_demand_holds_is_never_read_as_reasoning(tool_server: RunningServ
     assert both(tool_server, "<think>a", **{**fields, "stop": "a"})[1] == "length"
 
 
+def test_a_grammar_or_tags_that_admit_the_mark_are_held_behind_the_reasoning(tool_server: RunningServer) -> None:
+    grammar = {"guided_grammar": "start: /[^!]{1,30}!/", "temperature": 0, "max_tokens": 60}
+    assert both(tool_server, "<thin>a!", **grammar) == ("<thin>a!", "stop")
+    assert both(tool_server, "<think>a!</think>\n\n<think>b!", **grammar) == ("<think>b!", "stop")
+    assert both(tool_server, "<think>a!", **grammar) == ("", "length")
+    text, finish = both(tool_server, "<think>" + "a!" * 20, thinking_token_budget=3, **grammar)
+    assert re.fullmatch("[^!]{1,30}!", text)
+    assert finish == "stop"
+    tag = {"begin": "<n>", "content": {"type": "json_schema", "json_schema": {"const": 12}}, "end": "</n>"}
+    tags = {"type": "triggered_tags", "triggers": ["<n"], "tags": [tag], "at_least_one": True, "stop_after_first": True}
+    wished = {"response_format": {"type": "structural_tag", "format": tags}, "temperature": 0, "max_tokens": 60}
+    assert both(tool_server, "<think><n>12</n></think>\n\nso <n>", **wished) == ("so <n>12</n>", "stop")
+
+
 def test_a_continued_message_s_reasoning_goes_on(tool_server: RunningServer) -> None:
     said = "<think>so "
     messages = [user(f"{said}hm</think>\n\nyes"), {"role": "assistant", "content": said}]

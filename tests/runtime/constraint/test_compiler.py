@@ -104,8 +104,9 @@ def deep(levels: int) -> Part:
     ("part", "words"),
     [
         (Json('"' + "x" * limits.MAX_SPEC_CHARS + '"'), "1500002 characters; at most 1500000"),
-        (deep(limits.MAX_PART_DEPTH), "deeper than the 32 levels"),
-        (Sequence((Literal("a"),) * limits.MAX_PARTS), "more than the 4096 parts"),
+        (deep(limits.MAX_PART_DEPTH), "nests 33 levels deep; at most 32"),
+        (Sequence((Literal("a"), deep(limits.MAX_PART_DEPTH))), "nests 34 levels deep; at most 32"),
+        (Sequence((Literal("a"),) * limits.MAX_PARTS), "has 4097 parts; at most 4096"),
         (Choice(tuple(map(str, range(limits.MAX_CHOICES + 1)))), "50001 choices; at most 50000"),
     ],
 )

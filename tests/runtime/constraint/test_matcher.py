@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import llguidance
+import numpy as np
 import pytest
 
 from runtime.constraint import limits
 from runtime.constraint.compiler import ConstraintCompiler
+from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.matcher import GrammarMatcher
-from runtime.constraint.spec import Choice, Json, Lark, Literal, Pattern, Sequence, Until
+from runtime.constraint.spec import (
+    Choice,
+    Json,
+    Lark,
+    Literal,
+    Part,
+    Pattern,
+    Repeat,
+    Sequence,
+    Until,
+)
 from runtime.errors import ConstraintFailed
 from tests.api.scripted_server import IM_START, PIECE_IDS
 from tests.runtime.constraint.walks import END_IDS, TOKENIZER, accepts_text, allowed, compiled, walk, with_text
@@ -79,6 +93,108 @@ def test_forced_tokens_are_those_of_the_model_s_tokenizer(compiler: ConstraintCo
         matcher.commit(token_id)
     assert matcher.forced() == []
     assert matcher.num_allowed(list(b"x")) == 1
+
+
+class _AtOnce:
+    """Does jobs where they are ordered, and counts them."""
+
+    def __init__(self) -> None:
+        self.num_jobs = 0
+
+    def put(self, job: Callable[[], None]) -> None:
+        self.num_jobs += 1
+        job()
+
+
+def _driven(constraint: CompiledConstraint) -> tuple[GrammarMatcher, _AtOnce]:
+    threads = _AtOnce()
+    told: dict[str, Any] = {"table": constraint._table, "on_close": lambda *_told: None}
+    return GrammarMatcher(constraint._copy(), threads=threads, **told), threads  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Json(
+            '{"type":"object","properties":{"hello":{"enum":["a","ab"]},"b":{"const":"é😀"}},"required":["hello","b"]}'
+        ),
+        Sequence((Literal("a<|im_start|>bc"), Choice(("x", "xy", "hello there", "hello then")))),
+        Sequence((Until("!"), Literal("<t>"), Json('{"const":[1,2]}'), Literal("</t>"))),
+        Repeat(Literal("hello"), 1, 3, ", "),
+        Lark('start: "hello " ("he" | "hello")'),
+    ],
+)
+def test_masks_are_the_library_s_also_where_it_is_not_asked(compiler: ConstraintCompiler, part: Part) -> None:
+    num_sole = num_jobs = num_tokens = 0
+    for seed in range(6):
+        matcher, threads = _driven(compiled(compiler, part))
+        library, drawn = matcher._matcher.deep_copy(), random.Random(seed)
+        while num_tokens < 60 * (seed + 1):
+            tokens = allowed(matcher)
+            expected = np.unpackbits(np.frombuffer(library.compute_bitmask(), np.uint8), bitorder="little")
+            assert tokens == np.flatnonzero(expected).tolist()
+            num_tokens += 1
+            num_sole += (sole := matcher.sole()) is not None
+            assert sole is None or tokens == [sole]
+            token_id = drawn.choice(tokens)
+            if token_id in END_IDS:
+                break
+            matcher.commit(token_id)
+            assert library.consume_token(token_id)
+        num_jobs += threads.num_jobs
+    assert num_jobs < num_tokens
+    assert num_jobs >= num_tokens - num_sole
+
+
+def test_a_forced_text_costs_one_job(compiler: ConstraintCompiler) -> None:
+    matcher, threads = _driven(compiled(compiler, Sequence((Literal("abcdef"), Choice(("x", "y"))))))
+    for character in "abcdef":
+        assert allowed(matcher) == [matcher.sole()] == [ord(character)]
+        assert matcher.num_allowed([ord(character), ord("?")]) == 1
+        assert not matcher.may_end
+        matcher.commit(ord(character))
+    assert threads.num_jobs == 1
+    assert allowed(matcher) == [ord("x"), ord("y")]
+    assert matcher.ends_within(ord("y")) == (1,)
+    assert matcher.sole() is None
+    assert threads.num_jobs == 2
+    matcher.commit(ord("y"))
+    assert matcher.may_end
+    assert allowed(matcher) == list(END_IDS)
+
+
+def test_amid_forced_text_the_library_is_told_before_it_is_asked(compiler: ConstraintCompiler) -> None:
+    constraint = compiled(compiler, Sequence((Literal("abc"), Choice(("", "d")))))
+    matcher, _ = _driven(constraint)
+    for character in "ab":
+        assert allowed(matcher) == [ord(character)]
+        matcher.commit(ord(character))
+    assert matcher.ends_within(ord("c")) == (1,)
+    for fresh in (True, False):
+        matcher, _ = _driven(constraint)
+        if fresh:
+            assert allowed(matcher) == [ord("a")]
+        with pytest.raises(ConstraintFailed, match="cannot go on"):
+            matcher.commit(ord("b"))
+        assert matcher._failure is not None
+
+
+def test_forced_text_may_come_in_other_tokens_than_those_that_are_forced(compiler: ConstraintCompiler) -> None:
+    matcher, _ = _driven(compiled(compiler, Sequence((Literal("hello"), Choice(("x", "y"))))))
+    assert allowed(matcher) == [matcher.sole()] == [ord("h")]
+    matcher.commit(PIECE_IDS["hello"])
+    assert matcher.sole() is None
+    assert allowed(matcher) == [ord("x"), ord("y")]
+
+
+def test_what_the_library_finds_wrong_later_ends_its_choice_with_the_next_mask(compiler: ConstraintCompiler) -> None:
+    matcher, _ = _driven(compiled(compiler, DIGITS))
+    assert allowed(matcher)
+    matcher.commit(ord("1"))
+    matcher._matcher.consume_token(ord("?"))  # behind its back
+    matcher.start()
+    with pytest.raises(ConstraintFailed, match="cannot go on"):
+        matcher.wait(0)
 
 
 def test_a_character_of_four_tokens_arrives_whole(compiler: ConstraintCompiler) -> None:
@@ -151,7 +267,8 @@ def test_one_mask_above_the_limit_ends_its_own_choice_only(
     with monkeypatch.context() as patched:
         patched.setattr(limits, "MAX_MASK_S", -1.0)
         slow.start()
-        assert slow._done.wait(60)
+        assert slow._busy.acquire(timeout=60)
+        slow._busy.release()
     for call in (slow.mask, lambda: slow.wait(0)):
         with pytest.raises(ConstraintFailed, match=r"needed \d+ ms for one token; -1000 are allowed"):
             call()
@@ -200,7 +317,7 @@ def test_a_mask_under_way_is_given_up_at_its_limit(compiler: ConstraintCompiler)
     other = constraint.matcher()
     assert allowed(other)
     gate.set()
-    assert matcher._done.wait(60)
+    assert matcher._busy.acquire(timeout=60)
 
 
 def test_where_a_token_s_bytes_reach_an_end(compiler: ConstraintCompiler) -> None:

@@ -32,6 +32,9 @@ class Bytes:
             allowed[:128] = False
         return np.packbits(allowed, bitorder="little").view(np.uint32)
 
+    def sole(self) -> int | None:
+        return 7
+
     def commit(self, token_id: int) -> None:
         assert token_id in tokens_in(self.mask())
         self.text += bytes([token_id])
@@ -83,10 +86,12 @@ def test_the_end_is_all_that_may_come_at_the_budget() -> None:
     assert len(tokens_in(matcher.mask())) == V
     assert matcher.num_allowed([1, 2, 3]) == 1
     assert matcher.forced() == []
+    assert matcher.sole() == 7  # as inside
     matcher.commit(ord("c"))
     for place, token_id in enumerate(END):
         assert tokens_in(matcher.mask()) == {token_id}
         assert matcher.forced() == list(END[place:])
+        assert matcher.sole() == token_id
         assert not matcher.may_end
         assert matcher.num_allowed([token_id]) == 0
         matcher.commit(token_id)

@@ -245,6 +245,15 @@ def test_a_row_without_a_number_is_the_models_fault_under_a_constraint_too() -> 
         assert constraint.all_closed
 
 
+def test_the_only_token_is_taken_without_a_look_at_the_others() -> None:
+    row = np.full(512, np.nan, np.float32)
+    row[[8, 9]] = -3.0
+    driver, constraint = Driver(script=lambda _: row), ScriptedConstraint(only(9, 8))
+    driver.add(request("a", [1, 2], 2, constraint=constraint))
+    driver.run()
+    assert driver.tokens["a", 0] == [9, 8]
+
+
 def cycle(history: list[int]) -> int:
     """A text that repeats itself every five tokens, with a surprise at every seventeenth."""
     return 400 + len(history) if len(history) % 17 == 0 else 10 + len(history) % 5

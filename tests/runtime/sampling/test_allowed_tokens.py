@@ -144,6 +144,28 @@ def test_a_seed_draws_alike_whatever_else_is_asked_for() -> None:
     assert drawn() == drawn(logprobs=1) == drawn(bad_words=((8,),)) == drawn(logprobs=0, logit_bias=((8, 1.0),))
 
 
+def test_the_only_token_is_taken_at_once_unless_another_rule_has_a_say() -> None:
+    logits = row("zipf", 3, 5000)
+    logits[7] = -50.0
+    for asked in ({}, {"temperature": 1.0, "top_p": 0.9, "seed": 4}, {"logprobs": 2}):
+        state = SamplerState(request("r", [0], **asked), 0)
+        known, found = (
+            sample(logits[None].copy(), [state], [Allowed(packed({7}, 5000), sole=sole)])[0] for sole in (7, None)
+        )
+        assert known == found
+        assert isinstance(known, Sampled)
+        assert known.token_id == 7
+    ruled = SamplerState(request("r", [0], stop_token_ids=frozenset({9})), 0)
+    logits[9] = 50.0
+    drawn = sample(logits[None].copy(), [ruled], [Allowed(packed({7}, 5000), may_end=True, sole=7)])[0]
+    assert drawn == Sampled(9, None)
+    banned = SamplerState(request("r", [0], bad_words=((7,),)), 0)
+    assert isinstance(sample(logits[None].copy(), [banned], [Allowed(packed({7}, 5000), sole=7)])[0], NoToken)
+    logits[7] = math.nan
+    plain = SamplerState(request("r", [0]), 0)
+    assert sample(logits[None].copy(), [plain], [Allowed(packed({7}, 5000), sole=7)])[0] == UNUSABLE
+
+
 def test_a_matchers_mask_is_not_written_to() -> None:
     mask = packed({1, 2, 9}, 64)
     mask.flags.writeable = False

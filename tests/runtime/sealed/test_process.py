@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from runtime.sealed.deadline import Deadline, process_clock
 from runtime.sealed.frame import body_bytes, framed
+from runtime.sealed.job_cost import JobMeter
 from runtime.sealed.process import SealedProcess
 
 
@@ -31,6 +34,21 @@ def test_a_process_s_clock_counts_what_it_computes() -> None:
     before = clock()
     sum(range(300_000))
     assert clock() > before
+
+
+def test_a_job_s_cost_counts_from_its_beginning_and_outlives_the_process() -> None:
+    meter = JobMeter(os.getpid())
+    held = bytearray(64 * 2**20)
+    cost = meter.look()
+    assert cost.cpu_s > 0
+    assert cost.memory_bytes >= len(held) or sys.platform != "linux"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        meter = JobMeter(child.pid)
+        before = meter.look()
+        child.kill()
+    after = meter.look()
+    assert after.cpu_s >= before.cpu_s
+    assert after.memory_bytes == max(before.memory_bytes, 0)
 
 
 def test_frames_say_how_long_they_are() -> None:

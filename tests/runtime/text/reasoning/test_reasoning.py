@@ -97,6 +97,29 @@ def test_an_answer_held_by_a_constraint_is_read_by_the_marks_of_its_constraint()
     assert read(exact, " <think>a</think>") == answer("", " <think>a</think>")
 
 
+@pytest.mark.parametrize(
+    ("name", "section", "text", "num_chars"),
+    [
+        ("think", POSSIBLE, "\n<think>hm</think>\n\nHi", len("\n<think>hm</think>")),
+        ("think", POSSIBLE, "Hi <think>no</think>", 0),
+        ("think", POSSIBLE, "<think>hm </thin", len("<think>hm </thin")),
+        ("think", OPEN, "hm</think>Hi</think>", len("hm</think>")),
+        ("think", CLOSED, "<think>Hi</think>", 0),
+        ("granite", POSSIBLE, "Here is my thought process:a\n\nHere's my response:\nHi", 49),
+        ("gpt_oss", POSSIBLE, "<|channel|>final<|message|>Hi", 0),
+    ],
+)
+def test_a_section_reaches_to_its_mark_however_it_is_cut(
+    name: str, section: Section, text: str, num_chars: int
+) -> None:
+    for places in [(), *cuts(text)]:
+        reader = parser(name, section)
+        for piece in pieces(text, places):
+            reader.feed(piece)
+        reader.finish()
+        assert reader.reasoning_chars == num_chars, places
+
+
 def test_reasoning_streams() -> None:
     reader = ReasoningParser(FORMS["think"], POSSIBLE, ContentParser())
     assert reader.feed("<think>\nLet me") == [ReasoningDelta("Let me")]
