@@ -211,3 +211,11 @@ def drawn(logits: np.ndarray, params: SamplingParams, uniform: float) -> int:
 def test_a_flat_distribution_keeps_the_lower_ids() -> None:
     params = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.5)
     assert max(drawn(np.zeros(5000, np.float32), params, u) for u in (0.0, 0.3, 0.9999)) == 2499
+
+
+@pytest.mark.parametrize("peak", [30.0, 33.3, 44.7])
+def test_a_precise_scan_weighs_a_lone_token_at_one(peak: float) -> None:
+    """Else its log-probability would be above 0 by a few digits that are told."""
+    logits = np.full(512, -60.0, np.float32)
+    logits[3] = peak
+    assert RowScan(logits, 1.0, precise=True).totals[0] == 1.0
