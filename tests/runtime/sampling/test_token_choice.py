@@ -219,3 +219,28 @@ def test_a_precise_scan_weighs_a_lone_token_at_one(peak: float) -> None:
     logits = np.full(512, -60.0, np.float32)
     logits[3] = peak
     assert RowScan(logits, 1.0, precise=True).totals[0] == 1.0
+
+
+def test_the_first_of_equal_largest_is_best_across_chunks() -> None:
+    logits = np.zeros(100_000, np.float32)
+    logits[[60_000, 99_000]] = 5.0
+    assert RowScan(logits).best == 60_000
+    logits[[9, 48_000]] = 5.0
+    assert RowScan(logits).best == 9
+
+
+def test_no_exponent_of_a_cold_row_underflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that does takes exp2 150 times as long."""
+    lowest: list[float] = []
+
+    def watched(values: np.ndarray, out: np.ndarray) -> None:
+        lowest.append(float(values.min()))
+        np.exp2(values, out=out)
+
+    monkeypatch.setattr(runtime.sampling.row_scan, "_EXP", watched)
+    monkeypatch.setattr(runtime.sampling.row_scan, "_EXP_SCALE", math.log2(math.e))
+    logits = row("normal", 1, 20_000)
+    weights = np.exp((logits.astype(np.float64) - logits.max()) / 0.05)
+    assert RowScan(logits, 0.05).totals[0] == pytest.approx(weights.sum(), rel=1e-5)
+    assert RowScan(row("masked", 1, 20_000), 1.0).totals[0] >= 1.0
+    assert lowest == [-125.0, -125.0]
