@@ -53,7 +53,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
     "-o",
     panel=_RESULT,
     type=click.Path(path_type=Path),
-    help="Write engine.json, or engine-synthetic.json, here.",
+    help="Write engine.json or engine-synthetic.json into this folder.",
 )
 @click.option("--baseline", panel=_RESULT, type=click.Path(path_type=Path),
               help="Compare with this result; exit code 3 if slower.")  # fmt: skip

@@ -18,7 +18,10 @@ _NUM_LIKELY = 48
 
 
 def synthetic_rows(vocab_size: int) -> FloatArray:
-    """Logits [16, V], the same ones every time: the likeliest token weighs from a tenth to nearly all of its row."""
+    """Logits [16, V], the same ones every time.
+
+    At temperature 0.8 the likeliest token weighs from a fifth to five sixths of its row.
+    """
     generator = np.random.default_rng(_SEED)
     rows = generator.standard_normal((_NUM_KINDS, vocab_size), np.float32) * np.float32(_BELL)
     num_likely = min(_NUM_LIKELY, vocab_size)

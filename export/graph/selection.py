@@ -80,7 +80,7 @@ class _Head:
         raw_peak = v.op("ReduceMax", listed, v.ints(1), keepdims=1)
         raw_total = self._total(v.op("Sub", raw, raw_peak))
         normaliser = v.op("Add", raw_peak, v.op("Log", raw_total))
-        is_usable = v.op("And", self._is_number(total), self._is_number(raw_total))
+        is_usable = self._is_number(total)  # no edit makes a number of what is none
         is_complete = self._tell_top(listed, listed_ids, top, normaliser)
         self._tell(raw, token, normaliser)
         is_settled = v.op("And", v.op("And", is_certain, is_alone), is_usable)

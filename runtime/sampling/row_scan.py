@@ -46,7 +46,7 @@ _EXP, _EXP_SCALE = _exponential(_EXP2_LOOPS.get("current", "baseline"))
 class RowScan:
     """A row's largest logit, ``peak``, at ``best``, the lowest such id, and ``totals``.
 
-    A total is sum(exp((logits - peak) / temperature)), one per temperature, off by 150 parts in 2**24 at most
+    A total is sum(exp((logits - peak) / temperature)), one per temperature, off by 220 parts in 2**24 at most
     (docs/architecture.md), and as a rule by a few; ``precise`` ones, for numbers that are told, by one. There are none,
     and ``is_usable`` is False, if a logit is NaN or the largest is infinite.
     """
