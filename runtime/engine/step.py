@@ -16,6 +16,7 @@ from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
 from runtime.errors import DeviceError
+from runtime.events import TokenEvent
 from runtime.session.session import FloatArray, Int64Array, Session
 
 SCORED_ROWS = 32
@@ -44,7 +45,8 @@ class Step:
         before_ns = self.drawing.spent_ns
         plan = self._scheduler.plan()
         planned = self._clock()
-        admitted = self._note_admissions(plan, planned)
+        admitted = self._note_admissions(planned)
+        num_cached = self._note_prefix_hits(plan)
         for copy in plan.copies:
             self._session.copy_slot(copy.source, copy.target, copy.num_tokens, copy.start)
         for sequence in admitted:
@@ -54,9 +56,11 @@ class Step:
         num_prefilled = sum(self._prefill(chunk) for chunk in plan.prefills)
         if not plan.is_empty:
             self._totals.num_steps += 1
-            self._totals.step_tokens.observe(num_decoded + num_prefilled)
         else:
             self.drawing.wait_for_mask()
+        num_generated = sum(isinstance(event, TokenEvent) for event in self.drawing.events)
+        if num_tokens := num_cached + num_prefilled + num_generated:
+            self._totals.step_tokens.observe(num_tokens)
         run_ns = self._session.run_ns - self._run_before_ns
         times = StepTimes(
             plan_ns=planned - self.begin_ns - before_ns,
@@ -68,16 +72,20 @@ class Step:
         )
         return StepResult(self.drawing.events, num_decoded, num_prefilled, times)
 
-    def _note_admissions(self, plan: StepPlan, now_ns: int) -> list[Sequence]:
+    def _note_admissions(self, now_ns: int) -> list[Sequence]:
         """Returns the sequences that the plan admits."""
         admitted = [sequence for sequence in self._scheduler.running if not sequence.admitted_ns]
         for sequence in admitted:
             sequence.admitted_ns = now_ns
-        for chunk in plan.prefills:
-            if chunk.start == chunk.sequence.num_cached:
-                self._totals.prefix_query_tokens += chunk.sequence.num_prompt
-                self._totals.prefix_hit_tokens += chunk.sequence.num_cached
         return admitted
+
+    def _note_prefix_hits(self, plan: StepPlan) -> int:
+        """Returns how many prompt tokens the prompts that begin in this step found in the prefix cache."""
+        begun = [chunk.sequence for chunk in plan.prefills if chunk.start == chunk.sequence.num_cached]
+        num_cached = sum(sequence.num_cached for sequence in begun)
+        self._totals.prefix_query_tokens += sum(sequence.num_prompt for sequence in begun)
+        self._totals.prefix_hit_tokens += num_cached
+        return num_cached
 
     def _decode(self, plan: StepPlan) -> int:
         """Run the plan's decode call; returns how many tokens were drawn."""
