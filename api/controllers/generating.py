@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from msgspec import UNSET
 from runtime.constraint.spec import ConstraintSpec
 from runtime.constraint.thinking_budget import BudgetedConstraint, ThinkingBudget
 from runtime.request import Request as EngineRequest
@@ -142,6 +143,7 @@ def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> Answe
         cached_tokens=settings.prompt_tokens_details,
         stats=settings.per_request_stats,
         prompts=tuple(prepared.prompts) if fields.return_token_ids else None,
+        fingerprint=service.model.fingerprint if settings.openai_strict_responses else UNSET,
     )
 
 

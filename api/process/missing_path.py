@@ -24,7 +24,8 @@ def explain_missing(path: str, routes: Collection[str]) -> str:
     plain = path.rstrip("/")
     for meant in (f"/v1{plain}", plain.removeprefix("/v1"), plain.removeprefix("/api"), f"/v1{plain}".lower()):
         if meant != plain and meant in routes:
-            return f"The requested path does not exist; did you mean {meant}?"
+            option = " The option --unversioned-paths serves such paths too." if meant == f"/v1{plain}" else ""
+            return f"The requested path does not exist; did you mean {meant}?{option}"
     wanted = plain if plain.startswith(_ELSEWHERE) else f"/v1{plain}"
     if wanted.startswith(_ELSEWHERE):
         shown = next(known for known in _ELSEWHERE if wanted.startswith(known))

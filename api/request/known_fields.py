@@ -83,11 +83,15 @@ def sort_fields(
             if value != _ASKS_NOTHING.get(name):
                 refusals.append((positions[name], RequestError(f"{name}: {refused[name]}", name)))
         elif strict:
-            error = RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
-            refusals.append((positions[name], error))
+            refusals.append((positions[name], unsupported(name)))
         else:
             ignored.append(name)
     return SortedFields(known, (*ignored, *unknown_extensions), min(refusals, default=None, key=_place), positions)
+
+
+def unsupported(name: str) -> RequestError:
+    """How an unknown field is refused where fields are strict."""
+    return RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
 
 
 def _place(refusal: tuple[int, RequestError]) -> int:

@@ -21,7 +21,10 @@ from api.request.messages import (
     AssistantMessage,
     DeveloperMessage,
     FunctionMessage,
+    KeyedTextPart,
     Message,
+    RefusalPart,
+    TextPart,
     ToolCall,
     ToolMessage,
     text_of,
@@ -56,10 +59,11 @@ def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:
     template = model.template
     if fields.chat_template is not None:
         template = ChatTemplate(fields.chat_template, model.guest_worker)
-    messages = [_template_message(message, template) for message in fields.messages]
+    tools = _told_tools(fields, model)
+    takes_words = not template.knows_tool_turns or (bool(tools) and not template.knows_tools)  # they are text
+    messages = [_template_message(message, template, as_text=takes_words) for message in fields.messages]
     if not template.knows_tool_turns:
         messages = with_calls_in_words(messages)
-    tools = _told_tools(fields, model)
     if tools and not template.knows_tools:
         messages = with_tools_in_words(messages, tools)
     return template.submit(
@@ -89,11 +93,12 @@ def _tokenized(rendering: Rendering, fields: ChatRequest, model: ServedModel, tr
     return Prompt(text, tuple(ids))
 
 
-def _template_message(message: Message, template: ChatTemplate) -> dict[str, Any]:
+def _template_message(message: Message, template: ChatTemplate, *, as_text: bool) -> dict[str, Any]:
     role = message.__struct_config__.tag
     if isinstance(message, DeveloperMessage) and not template.knows_developer:
         role = "system"
-    view: dict[str, Any] = {"role": role, "content": text_of(message.content)}
+    content = text_of(message.content) if as_text else _template_content(message.content, template)
+    view: dict[str, Any] = {"role": role, "content": content}
     if message.name is not None:
         view["name"] = message.name
     if isinstance(message, FunctionMessage):
@@ -103,6 +108,19 @@ def _template_message(message: Message, template: ChatTemplate) -> dict[str, Any
     if isinstance(message, AssistantMessage):
         view.update(_assistant_extras(message))
     return view
+
+
+def _template_content(content: str | list[Any] | None, template: ChatTemplate) -> str | list[dict[str, Any]]:
+    """A message's content as the template reads it: parts, with all their keys, or one text."""
+    if isinstance(content, list) and template.reads_parts:
+        return [_template_part(part) for part in content]
+    text = text_of(content)
+    return [{"type": "text", "text": text}] if template.reads_parts_alone and content is not None else text
+
+
+def _template_part(part: TextPart | RefusalPart) -> dict[str, Any]:
+    others = part.others if isinstance(part, KeyedTextPart) else {}
+    return {**others, "type": "text", "text": text_of([part])}
 
 
 def _assistant_extras(message: AssistantMessage) -> dict[str, Any]:

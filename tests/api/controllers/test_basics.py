@@ -41,7 +41,10 @@ def test_case_001_seed_request(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        (
+            "/chat/completions",
+            "did you mean /v1/chat/completions? The option --unversioned-paths serves such paths too.",
+        ),
         ("/v1/tokenize", "did you mean /tokenize?"),
         ("/models/", "did you mean /v1/models?"),
         ("/v1/embeddings", "This server has no /v1/embeddings: it serves text generation, at /v1/chat/completions"),
