@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL
 from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
@@ -22,11 +23,14 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
     ),
 )
 @click.argument("model", type=MODEL)
-@click.option("--prefill", "-p", panel=_TESTS, default="128,512", show_default=True, help="Prefill lengths (pp).")
+@click.option("--prefill", "-p", panel=_TESTS, default=["128,512"], **COMMA_LIST, show_default=True,
+              help="Prefill lengths (pp).")  # fmt: skip
 @click.option("--decode", "-n", panel=_TESTS, type=click.IntRange(0), default=64, show_default=True,
               help="Decode steps per repetition (tg).")  # fmt: skip
-@click.option("--depth", "-d", panel=_TESTS, default="0", show_default=True, help="Tokens already in the context.")
-@click.option("--batch", "-b", panel=_TESTS, default="1,4,16", show_default=True, help="Sequences decoded together.")
+@click.option("--depth", "-d", panel=_TESTS, default=["0"], **COMMA_LIST, show_default=True,
+              help="Tokens already in the context.")  # fmt: skip
+@click.option("--batch", "-b", panel=_TESTS, default=["1,4,16"], **COMMA_LIST, show_default=True,
+              help="Sequences decoded together.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip
 @click.option("--chunk", panel=_TESTS, type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS, show_default=True,
