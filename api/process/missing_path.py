@@ -14,7 +14,8 @@ _ELSEWHERE = (
     "/v1/realtime", "/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score", "/pooling", "/classify",
     "/v1/ranking", "/v1/infer", "/generate", "/generate_stream", "/completion", "/infill", "/api/chat",
     "/api/generate", "/api/tags", "/api/embed", "/v2/models", "/v2/health", "/v2/repository", "/invocations",
-    "/v1/load_lora_adapter",
+    "/v1/load_lora_adapter", "/apply-template", "/props", "/slots", "/load", "/server_info", "/get_server_info",
+    "/get_model_info", "/model_info", "/flush_cache", "/health_generate",
 )  # fmt: skip
 """What OpenAI, Anthropic, vLLM, NIM, SGLang, TGI, llama.cpp, Ollama and KServe have; longer paths begin with them."""
 

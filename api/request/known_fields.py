@@ -36,6 +36,10 @@ REFUSED: Mapping[str, str] = {
     "thinking_token_budget": _CHAT_ONLY,
     "suffix": "this server does not fill in the middle",
     "logprob_token_ids": "use logprobs and top_logprobs",
+    "json_schema": "use response_format or structured_outputs.json",
+    "regex": "use structured_outputs.regex",
+    "ebnf": "use structured_outputs.grammar, in Lark",
+    "grammar": "use structured_outputs.grammar, in Lark",
 }
 """Field -> why. Ignoring one of these would change what the client gets."""
 

@@ -117,6 +117,7 @@ def test_case_090_models(server: RunningServer) -> None:
 def test_case_091_management(server: RunningServer) -> None:
     version = server.get("/v1/version").json()
     assert set(version) == {"release", "api"}
+    assert server.get("/version").json() == {"version": version["release"]}
     metadata = server.get("/v1/metadata").json()
     assert metadata["modelInfo"][0]["shortName"].split(":")[0] == NAMES[0]
     assert set(metadata) == {"version", "assetInfo", "licenseInfo", "modelInfo"}

@@ -255,6 +255,13 @@ def test_case_036_unknown_fields(server: RunningServer) -> None:
     assert error["param"] == "foo"
 
 
+@pytest.mark.parametrize("field", ["json_schema", "regex", "ebnf", "grammar"])
+def test_demands_in_other_servers_words_are_not_dropped(server: RunningServer, field: str) -> None:
+    error = refused(server, {"messages": MESSAGES, field: "a"})
+    assert error["param"] == field
+    assert "structured_outputs" in error["message"]
+
+
 def test_nvext_members_stand_for_top_level_fields(server: RunningServer) -> None:
     assert refused_param(server, nvext={"top_k": -2}) == "top_k"
     assert refused_param(server, nvext={"guided_choice": []}) == "guided_choice"
