@@ -49,7 +49,9 @@ def test_every_list_adds_up() -> None:
     "words", [["--served-model-name", "a", "--served-model-name", "b,c"], ["--served-model-name=a,b,c"]]
 )
 def test_a_repeated_flag_of_the_server_adds_up(words: list[str]) -> None:
-    result = CliRunner().invoke(main, ["serve", *words, "--api-key", "secret-1", "--api-key", "secret-2", "--print-config"])
+    result = CliRunner().invoke(
+        main, ["serve", *words, "--api-key", "secret-1", "--api-key", "secret-2", "--print-config"]
+    )
     assert 'served_model_name = ["a","b","c"]  # --served-model-name' in result.output
     assert "secret-" not in result.output
 
