@@ -101,7 +101,7 @@ class _PathRunner(GraphRunner):
 
 
 def instrumented(graph: Path) -> tuple[Path, dict[str, str]]:
-    """(``graph`` again, beside itself, with what its projections and its head read as outputs; projection -> its input's
+    """(``graph`` again, beside itself, with what projections and head read as outputs; projection -> its input's
     name)."""
     model = onnx.load(str(graph), load_external_data=False)
     inputs = {
