@@ -60,8 +60,8 @@ def choose_way(
 
 
 def whole_way(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> Way:
-    """First the twin, with every layer's watched values of a window; then its head alone beside the package's graph, with
-    a window's logits of each. What the head reads of all windows stays."""
+    """First the twin, with every layer's watched values of a window; then its head alone beside the package's graph,
+    with a window's logits of each. What the head reads of all windows stays."""
     twin = estimate(spec, EXACT, max_model_len).graph_bytes
     head, hidden = 4 * spec.vocab_size * spec.hidden_size, 4 * text.num_tokens * spec.hidden_size
     layers = _COPIES * twin + _activation_bytes(spec, text)
