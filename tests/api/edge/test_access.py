@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from api.controllers.openapi import OPERATIONS
+from api.edge.paths import path_rule
 from api.errors import SettingsError
 from api.server_settings import Settings
 from tests.api.scripted_server import NAMES, RunningServer, running_server, user
@@ -73,6 +74,23 @@ def test_a_prefix_is_a_whole_part_of_a_path(behind_proxy: RunningServer) -> None
         assert behind_proxy.get(path, headers={"x-api-key": KEY}).status_code == 404, path
 
 
+def test_which_path_is_meant() -> None:
+    routes = ("/v1/models", "/v1/models/{model_id:path}", "/v1/version", "/version", "/docs")
+    plain, rooted = (path_rule(Settings(root_path=root), routes) for root in ("", "/llm"))
+    for path in ("/models", "/llm/v1/models", "/docs"):
+        assert plain.meant(path) == path
+    for path, meant in {
+        "/llm/v1/models": "/v1/models",
+        "/llm": "/",
+        "/llmx": "/llmx",
+        "/llm/models": "/models",
+    }.items():
+        assert rooted.meant(path) == meant
+    short = path_rule(Settings(unversioned_paths=True), routes)
+    for path, meant in {"/models": "/v1/models", "/models/a/b": "/v1/models/a/b", "/version": "/version"}.items():
+        assert short.meant(path) == meant  # what is a route itself keeps its meaning
+
+
 def test_a_client_below_a_prefix(behind_proxy: RunningServer) -> None:
     with openai.OpenAI(base_url=f"{behind_proxy.base_url}/llm", api_key=KEY, max_retries=0) as client:
         assert [model.id for model in client.models.list()] == list(NAMES)
@@ -95,12 +113,12 @@ def test_probes_are_open_by_every_name_and_every_other_path_takes_a_key_in_eithe
             path = operation.path.replace("{model_id}", NAMES[0])
             if path.startswith("/v1/health"):
                 continue
-            ask = {"json": {"messages": [user("a")], "prompt": "a", "input": "a", "tokens": [1], "max_tokens": 1}}
-            options = ask if operation.method == "post" else {}
-            denied = server.http.request(operation.method, path, **options)
+            body = {"messages": [user("a")], "prompt": "a", "input": "a", "tokens": [1], "max_tokens": 1}
+            sent = body if operation.method == "post" else None
+            denied = server.http.request(operation.method, path, json=sent)
             assert denied.status_code in DENIED, path
             for headers in ({"X-Api-Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
-                answer = server.http.request(operation.method, path, headers=headers, **options)
+                answer = server.http.request(operation.method, path, json=sent, headers=headers)
                 assert answer.status_code in {200, 400}, (path, answer.text)
 
 
