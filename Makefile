@@ -55,10 +55,12 @@ $(VENV)/.cpu: requirements/cpu.txt pyproject.toml | $(VENV)/.pip
 	@$(PIP) install --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Tests start many processes and use much of what is installed: all of it is compiled, on all cores. Some packages bring
+# files for other Pythons, which do not compile.
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 	@echo "Installing what checks and tests need"
 	@$(PIP) install --no-compile --require-hashes -r requirements/dev.txt
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # all cores; some of it is not this Python's
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 # TensorRT for RTX compiles without a GPU, on Linux x86-64 only; elsewhere its tests skip with the reason.
