@@ -23,13 +23,13 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
     ),
 )
 @click.argument("model", type=MODEL)
-@click.option("--prefill", "-p", panel=_TESTS, default=["128,512"], **COMMA_LIST, show_default=True,
+@click.option("--prefill", "-p", panel=_TESTS, default=("128,512",), **COMMA_LIST, show_default=True,
               help="Prefill lengths (pp).")  # fmt: skip
 @click.option("--decode", "-n", panel=_TESTS, type=click.IntRange(0), default=64, show_default=True,
               help="Decode steps per repetition (tg).")  # fmt: skip
-@click.option("--depth", "-d", panel=_TESTS, default=["0"], **COMMA_LIST, show_default=True,
+@click.option("--depth", "-d", panel=_TESTS, default=("0",), **COMMA_LIST, show_default=True,
               help="Tokens already in the context.")  # fmt: skip
-@click.option("--batch", "-b", panel=_TESTS, default=["1,4,16"], **COMMA_LIST, show_default=True,
+@click.option("--batch", "-b", panel=_TESTS, default=("1,4,16",), **COMMA_LIST, show_default=True,
               help="Sequences decoded together.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip

@@ -14,4 +14,4 @@ def _joined(_context: click.Context, _option: click.Parameter, values: Sequence[
 
 
 COMMA_LIST: dict[str, Any] = {"multiple": True, "callback": _joined}
-"""What ``click.option`` gets for such an option: its function gets one text, or None. A default is a list of texts."""
+"""What ``click.option`` gets for such an option: its function gets one text, or None. A default is a tuple of texts."""
