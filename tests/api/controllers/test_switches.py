@@ -141,6 +141,25 @@ def test_parts_of_a_text_reach_a_template_that_reads_them_with_all_their_keys() 
         assert server.post(body, RENDER).json()["prompt"].endswith('"x": 1}|c')
 
 
+def test_what_gets_words_of_tools_is_one_text_also_for_a_template_that_reads_parts() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": parts},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": parts, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": parts},
+    ]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with running_server(template=PARTS_TEMPLATE, max_model_len=4096) as server:
+        prompt = server.post({"messages": messages, "tools": tools}, RENDER).json()["prompt"]
+    system, asked, called, result, _ = prompt.split(";")
+    assert system.startswith("a\nb\n\n")
+    assert asked == '[{"type": "text", "text": "a"}|a][{"type": "text", "text": "b"}|b]'
+    assert called.startswith("a\nb\n")
+    assert "a\nb" in result
+
+
 def test_a_template_that_reads_parts_alone_gets_nothing_else() -> None:
     template = "{% for m in messages %}{% for c in m['content'] %}<{{ c['text'] }}>{% endfor %}{% endfor %}"
     with running_server(template=template) as server:
