@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import msgspec
 from runtime.constraint.compiler import ConstraintCompiler
@@ -29,6 +31,7 @@ _MAX_GUEST_RENDERINGS = 8  # each may take as long as the limits allow
 class ServedModel:
     """One model as requests see it. ``names[0]`` is the base name; the others are aliases.
 
+    ``fingerprint`` changes when the package's files or this server's version do.
     ``special_tokens`` (``bos_token``, ...) are handed to the template. Templates that requests bring are rendered by
     ``guest_worker``, which delays nobody who uses the model's own. ``answers`` says how its answers are read,
     ``compiler`` makes constraints on them. ``defaults`` count where a request names no value. ``license_text`` and
@@ -37,6 +40,7 @@ class ServedModel:
 
     names: tuple[str, ...]
     created_unix: int
+    fingerprint: str
     max_model_len: int
     tokenizer: Tokenizer
     template: ChatTemplate
@@ -85,6 +89,7 @@ def served_model_from_package(
     return ServedModel(
         names=names or manifest.served_names or (manifest.name,),
         created_unix=manifest.created_unix,
+        fingerprint=_fingerprint(manifest),
         max_model_len=max_model_len,
         tokenizer=tokenizer,
         template=template,
@@ -97,6 +102,14 @@ def served_model_from_package(
         license_text=license_text,
         manifest=manifest,
     )
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    """``fp_`` and ten hex digits of a digest over this server's version and the package's files."""
+    digest = hashlib.sha256(version("powertrain").encode())
+    for name, info in sorted(manifest.files.items()):
+        digest.update(f"\n{name} {info.sha256}".encode())
+    return f"fp_{digest.hexdigest()[:10]}"
 
 
 def _defaults(package: Package, settings: Settings) -> GenerationConfig:

@@ -6,6 +6,7 @@ Where values come from and which one wins is ``api.settings``; the rules between
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) -> Any:  # noqa: ANN401 - any type
     return field(default=default, metadata={"help": meaning, "nim": nim_names, "secret": secret})
 
+
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 GROUPS = {
     "model": "Model",
@@ -53,6 +56,8 @@ class Settings:
         (), "Names besides addresses and localhost to answer to, * for all; default with a key: all."
     )
     trusted_proxy: tuple[str, ...] = _setting((), "Addresses of proxies whose X-Forwarded-For is believed.")
+    root_path: str = _setting("", "Prefix, such as /llm, that a proxy in front puts before every path.")
+    unversioned_paths: bool = _setting(False, "Serve what is below /v1 without it too, such as /chat/completions.")
     allow_public_without_key: bool = _setting(False, "Listen beyond this machine without a key.")
     cors_allow_origin: tuple[str, ...] = _setting(
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
@@ -126,6 +131,9 @@ class Settings:
     max_body_bytes: int | None = _setting(None, "Largest request body; default: 32 bytes per token of the context.")
     max_in_flight_bytes: int | None = _setting(None, "Bodies and prompts in memory; default: 64 largest bodies.")
     id_prefix: str = _setting("chat-", "Start of chat answers' ids; NIM 2.x uses chatcmpl-.")
+    openai_strict_responses: bool = _setting(
+        False, "Add what OpenAI's schema requires beyond NIM's answers: refusal (null) and system_fingerprint."
+    )
     force_include_usage: bool = _setting(False, "End every stream with usage.")
     prompt_tokens_details: bool = _setting(True, "Report cached prompt tokens in usage.")
     per_request_stats: bool = _setting(False, "Add stats to plain answers.", "NIM_PER_REQ_METRICS_ENABLE")
@@ -188,6 +196,8 @@ class Settings:
         for name in ("api_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
             if any(not item.strip() for item in getattr(self, name)):
                 raise SettingsError(f"{name}: an empty value is not allowed")
+        if not _ROOT_PATH.fullmatch(self.root_path):
+            raise SettingsError(f"root_path: {self.root_path!r} is not a path such as /llm or /team/llm")
         if any(not key.isascii() or not key.isprintable() for key in self.api_key):
             raise SettingsError("api_key: keys are printable ASCII")
         has_keys = bool(self.api_key) or self.api_key_file is not None

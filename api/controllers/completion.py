@@ -116,7 +116,7 @@ def _checked(ids: Any, where: str, vocab_size: int) -> list[int]:  # noqa: ANN40
         raise RequestError(f"{where}: expected a string or a list of token ids, got {describe(ids)}", "prompt")
     for token_id in ids:
         if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
-            message = f"{where}: {describe(token_id)} is not a token id of the vocabulary of {vocab_size} tokens"
+            message = f"{where}: {describe(token_id)} is out of vocabulary: token ids are 0 to {vocab_size - 1}"
             raise RequestError(message, "prompt")
     return ids
 

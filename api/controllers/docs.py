@@ -10,9 +10,11 @@ from html import escape
 from typing import Any
 
 from litestar import Controller, get
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from api.controllers.openapi import openapi_document
+from api.controllers.service import Service
 from api.response.json_answer import JsonAnswer
 
 _STYLE = """
@@ -33,9 +35,10 @@ class DocsController(Controller):
     """The interface's own description."""
 
     @get("/openapi.json")
-    async def description(self) -> ASGIApp:
-        """OpenAPI 3.1."""
-        return JsonAnswer(_document())
+    async def description(self, service: NamedDependency[Service]) -> ASGIApp:
+        """OpenAPI 3.1. Behind a proxy with a prefix, its paths count from there."""
+        root = service.settings.root_path
+        return JsonAnswer({**_document(), "servers": [{"url": root}]} if root else _document())
 
     @get("/docs")
     async def page(self) -> ASGIApp:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 from urllib.parse import quote
 
+from msgspec import UNSET
 from runtime.constraint.opening import OpeningConstraint
 from runtime.constraint.spec import ConstraintSpec, Part
 from runtime.constraint.thinking_budget import BudgetedConstraint, ThinkingBudget
@@ -150,6 +151,7 @@ def _options(service: Service, prepared: Prepared[Any], answer_id: str) -> Answe
         reasoning_tokens=prepared.form.reads_reasoning,
         stats=settings.per_request_stats,
         prompts=tuple(prepared.prompts) if fields.return_token_ids else None,
+        fingerprint=service.model.fingerprint if settings.openai_strict_responses else UNSET,
     )
 
 

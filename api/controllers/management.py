@@ -81,10 +81,15 @@ class ManagementController(Controller):
         service.require_ready()
         return JsonAnswer(HealthBody(message="Service is ready."))
 
-    @get(["/v1/version", "/version"])
+    @get("/v1/version")
     async def version(self) -> ASGIApp:
         """Versions of product and interface."""
         return JsonAnswer(VersionBody(version("powertrain"), API_VERSION))
+
+    @get("/version")
+    async def plain_version(self) -> ASGIApp:
+        """The product's version alone, as vLLM tells it."""
+        return JsonAnswer({"version": version("powertrain")})
 
     @get("/v1/metadata")
     async def metadata(self, service: NamedDependency[Service]) -> ASGIApp:

@@ -31,12 +31,18 @@ _REF = "#/components/schemas/{name}"
 _ERRORS: Mapping[int, str] = {
     400: "The request is malformed, out of range, or does not fit the model.",
     401: "No valid API key was sent, and one is needed.",
+    403: "The host is not one of this server's.",
     404: "The model or path does not exist.",
+    408: "The request did not arrive in time.",
     413: "The body is larger than the limit.",
-    429: "The queue is full.",
+    414: "The request's target is longer than the limit.",
+    429: "Too much waits, or too many keys were wrong.",
+    431: "The request's headers are larger or more than the limits.",
     500: "The engine failed.",
     503: "The server is loading, shutting down or has failed.",
 }
+_BEFORE_ROUTES = (408, 414, 431)
+"""Statuses that every path may answer with, because a request is refused before its path is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +60,11 @@ class Operation:
     chunk: Any = None
     last_event: str = "[DONE]"
     error_body: Any = ErrorBody
-    errors: tuple[int, ...] = (401,)
+    errors: tuple[int, ...] = (401, 403)
 
 
-_POST_ERRORS = (400, 401, 404, 413)
-_GENERATION_ERRORS = (*_POST_ERRORS, 429, 500, 503)
+_POST_ERRORS = (400, 401, 403, 404, 413, 429)
+_GENERATION_ERRORS = (*_POST_ERRORS, 500, 503)
 _METRICS_TEXT = "text/plain"
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -68,7 +74,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Answer a conversation, as one body or as server-sent events.",
         body=ChatRequest,
         answer=ChatCompletion,
-        chunk=ChatChunk,
+        chunk=ChatChunk | ErrorBody,
         errors=_GENERATION_ERRORS,
     ),
     Operation(
@@ -85,7 +91,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Continue a prompt or several.",
         body=CompletionRequest,
         answer=Completion,
-        chunk=Completion,
+        chunk=Completion | ErrorBody,
         errors=_GENERATION_ERRORS,
     ),
     Operation(
@@ -120,7 +126,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(method="get", path="/v1/models", summary="The served names.", answer=ModelList),
     Operation(
-        method="get", path="/v1/models/{model_id}", summary="One served name.", answer=ModelCard, errors=(401, 404)
+        method="get", path="/v1/models/{model_id}", summary="One served name.", answer=ModelCard, errors=(401, 403, 404)
     ),
     Operation(
         method="post",
@@ -199,12 +205,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
     else:
         content = {"application/json": {"schema": _schema(operation.answer)}}
     if operation.chunk is not None:
-        names = " or ".join(kind.__name__ for kind in _members(operation.chunk))
-        description = f"Events whose data is a {names}; the last is {operation.last_event}."
-        content["text/event-stream"] = {"schema": {"type": "string", "description": description}}
+        # As OpenAI's own description does it: what stands there is the schema of one event's data.
+        events = {"description": f"The data of each event; the last is {operation.last_event}."}
+        content["text/event-stream"] = {"schema": events | _any_of(_members(operation.chunk))}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
-    for status in operation.errors:
-        error = {"application/json": {"schema": _schema(operation.error_body)}}
+    for status in sorted({*operation.errors, *_BEFORE_ROUTES}):
+        body = ErrorBody if status in _BEFORE_ROUTES else operation.error_body
+        error = {"application/json": {"schema": _schema(body)}}
         responses[str(status)] = {"description": _ERRORS[status], "content": error}
     return {**found, "responses": responses}
 
@@ -220,5 +227,9 @@ def _members(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
 
 
 def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type
-    schemas = [{"$ref": _REF.format(name=member.__name__)} for member in _members(kind)]
-    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    members = _members(kind)
+    return _any_of(members) if len(members) > 1 else {"$ref": _REF.format(name=members[0].__name__)}
+
+
+def _any_of(kinds: tuple[Any, ...]) -> dict[str, Any]:
+    return {"anyOf": [{"$ref": _REF.format(name=kind.__name__)} for kind in kinds]}

@@ -2,7 +2,7 @@
 too.
 
 Pure ASGI, outside Litestar, because Litestar runs its middleware only for routes that exist: a key must be asked for
-everywhere. Deny by default: the two health probes are the only open paths. Knows no route's meaning.
+everywhere. Deny by default: the health probes are the only open paths. Knows no route's meaning.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ RECORD_KEY = "powertrain_record"
 IGNORED_KEY = "powertrain_ignored_fields"
 REFUSAL_KEY = "powertrain_refusal"
 
-OPEN_PATHS = frozenset({"/v1/health/live", "/v1/health/live/", "/v1/health/ready", "/v1/health/ready/"})
+_PROBES = ("/v1/health/live", "/v1/health/ready", "/health", "/ping")
+OPEN_PATHS = frozenset({*_PROBES, *(f"{path}/" for path in _PROBES)})
 _QUIET_PATHS = OPEN_PATHS | {"/v1/metrics", "/metrics"}
 _SAFE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_LOGGED_CHARS = 256
@@ -37,10 +38,21 @@ _LOG = logging.getLogger("powertrain.requests")
 
 
 class Edge:
-    """ASGI wrapper around the application. ``note_refusal`` counts the status of each request denied here."""
+    """ASGI wrapper around the application. ``note_refusal`` counts the status of each request denied here.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, hosts: HostRule, note_refusal: Callable[[int], None]) -> None:
+    ``error_body`` makes the JSON of a refusal in the shape that the clients of a path expect.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        hosts: HostRule,
+        note_refusal: Callable[[int], None],
+        error_body: Callable[[str, ErrorAnswer], bytes],
+    ) -> None:
         self._app = app
+        self._error_body = error_body
         self._keys = keys
         self._hosts = hosts
         self._note_refusal = note_refusal
@@ -69,7 +81,7 @@ class Edge:
             denied = self._denial(scope, audit)
             if denied is not None:
                 self._note_refusal(denied.status)
-                await _refuse(denied, send_with_id)
+                await _refuse(denied, self._error_body(scope["path"], denied), send_with_id)
             elif scope["method"] == HttpMethod.HEAD:  # the server below leaves the body out
                 await self._app({**scope, "method": HttpMethod.GET}, receive, send_with_id)
             else:
@@ -95,7 +107,7 @@ class Edge:
         if wait_s:
             message = f"Too many requests without a valid API key from this address: wait {wait_s} s."
             return ErrorAnswer(429, message, headers={"retry-after": str(wait_s), "x-should-retry": "false"})
-        message = "A valid API key is required: send 'Authorization: Bearer <key>'."
+        message = "A valid API key is required: send 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'."
         return ErrorAnswer(401, message, headers={"www-authenticate": "Bearer"})
 
 
@@ -119,8 +131,7 @@ def _request_id(scope: HTTPScope) -> str:
     return secrets.token_hex(16)
 
 
-async def _refuse(answer: ErrorAnswer, send: Send) -> None:
-    body = answer.body()
+async def _refuse(answer: ErrorAnswer, body: bytes, send: Send) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

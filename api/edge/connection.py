@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from api.edge.connection_table import ConnectionTable
 from api.edge.limits import PROBE_PATHS, ConnectionLimits
+from api.edge.paths import PathRule
 from api.error_answer import ErrorAnswer
 
 _LOG = logging.getLogger("powertrain.requests")
@@ -123,7 +124,7 @@ class Connection(HttpToolsProtocol):
             self._table.waits(self)
         elif len(self.pipeline) >= self._limits.max_pipelined:
             raise _RefusedError(ErrorAnswer(429, "Too many requests wait on one connection"), "pipeline")
-        if self._probes_only and not _is_probe(self.url):
+        if self._probes_only and not _is_probe(self.url, self._limits.paths):
             raise _not_a_probe(is_management=self._limits.max_connections == 0)
         super().on_headers_complete()
         if self._probes_only:
@@ -287,8 +288,8 @@ def raw_answer(answer: ErrorAnswer, request_id: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
 
-def _is_probe(target: bytes) -> bool:
-    path = target.partition(b"?")[0].decode("latin-1")
+def _is_probe(target: bytes, paths: PathRule) -> bool:
+    path = paths.meant(target.partition(b"?")[0].decode("latin-1"))
     return path in PROBE_PATHS or path.removesuffix("/") in PROBE_PATHS
 
 

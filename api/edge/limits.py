@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from api.edge.paths import PathRule, path_rule
 from api.server_settings import Settings
 
 PROBE_PATHS = frozenset({"/v1/health/live", "/v1/health/ready", "/health", "/ping", "/v1/metrics", "/metrics"})
@@ -28,6 +29,7 @@ class ConnectionLimits:
     max_target_bytes: int = 8 * 1024
     max_headers: int = 100
     max_pipelined: int = 64  # requests that wait for the answer before theirs
+    paths: PathRule = field(default_factory=PathRule)  # how PROBE_PATHS may be written
 
 
 def limits_from(settings: Settings) -> ConnectionLimits:
@@ -39,4 +41,5 @@ def limits_from(settings: Settings) -> ConnectionLimits:
         idle_timeout_s=settings.idle_timeout_s,
         write_timeout_s=settings.write_timeout_s,
         max_header_bytes=settings.max_header_bytes,
+        paths=path_rule(settings, PROBE_PATHS),
     )

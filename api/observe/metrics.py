@@ -240,7 +240,9 @@ def _cache_config(model_name: str, stats: EngineStats) -> Metric:
 
 def _step_tokens(model_name: str, stats: EngineStats) -> Metric:
     counts, total = stats.step_tokens
-    family = HistogramMetricFamily("vllm:iteration_tokens_total", "Tokens computed per step.", labels=["model_name"])
+    family = HistogramMetricFamily(
+        "vllm:iteration_tokens_total", "Prompt and generated tokens per step.", labels=["model_name"]
+    )
     bounds = [*(str(float(bound)) for bound in STEP_TOKEN_BOUNDS), "+Inf"]
     buckets = list(zip(bounds, accumulate(counts or (0,) * len(bounds)), strict=True))
     family.add_metric([model_name], buckets, total)

@@ -27,7 +27,8 @@ from api.edge.access import RECORD_KEY, REFUSAL_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
 from api.edge.keys import key_ring
-from api.error_answer import answer_from
+from api.edge.paths import Paths, path_rule
+from api.error_answer import ErrorAnswer, answer_from
 from api.errors import ClientGoneError
 from api.observe.refusal import refusal_fields
 from api.process.missing_path import explain_missing
@@ -43,8 +44,9 @@ def create_app(service: Service) -> ASGIApp:
     settings = service.settings
     keys = key_ring(settings)
     hosts = host_rule(settings, has_keys=bool(keys))
-    edge = Edge(releasing(routed_app(service)), keys, hosts, service.metrics.observe_refusal)
-    return Cors(edge, settings.cors_allow_origin)
+    routed = routed_app(service)
+    edge = Edge(releasing(routed), keys, hosts, service.metrics.observe_refusal, _error_body)
+    return Paths(Cors(edge, settings.cors_allow_origin), path_rule(settings, (route.path for route in routed.routes)))
 
 
 def routed_app(service: Service) -> Litestar:
@@ -90,6 +92,11 @@ def routed_app(service: Service) -> Litestar:
     )
 
 
+def _error_body(path: str, answer: ErrorAnswer) -> bytes:
+    """A failure as the clients of ``path`` read it."""
+    return encode_json(message_error(answer)) if path.startswith("/v1/messages") else answer.body()
+
+
 class _ErrorHandler:
     """Turns exceptions into the contract's error body and counts them."""
 
@@ -111,8 +118,7 @@ class _ErrorHandler:
         else:
             self._service.metrics.observe_refusal(answer.status)
             request.scope["state"][REFUSAL_KEY] = refusal_fields(error, answer)
-        is_message = request.scope["path"].startswith("/v1/messages")
-        body = encode_json(message_error(answer)) if is_message else answer.body()
+        body = _error_body(request.scope["path"], answer)
         return Response(body, status_code=answer.status, headers=answer.headers, media_type="application/json")
 
     def _count_failure(self, request: AnyRequest) -> None:

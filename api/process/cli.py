@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL_WORD
 from runtime.commands.surroundings import surroundings
@@ -39,7 +40,7 @@ def _option(item: dataclasses.Field[Any], hint: Any, group: str) -> Callable[[_C
     if get_origin(hint) is Literal:
         return click.option(flag, item.name, type=click.Choice(get_args(hint)), **more)
     if get_origin(hint) is tuple:
-        return click.option(flag, item.name, multiple=True, callback=_joined, **more)
+        return click.option(flag, item.name, **COMMA_LIST, **more)
     kinds = {int: int, float: float}
     kind = next((kinds[part] for part in (hint, *get_args(hint)) if part in kinds), str)
     return click.option(flag, item.name, type=kind, **more)
@@ -50,11 +51,6 @@ def _shown_default(item: dataclasses.Field[Any]) -> str:
         return ""
     shown = ("off", "on")[item.default] if isinstance(item.default, bool) else item.default
     return f" [default: {shown}]"
-
-
-def _joined(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> str | None:
-    """A flag that may be repeated, in the form that it has in the environment."""
-    return ",".join(values) if values else None
 
 
 @click.command(

@@ -14,7 +14,8 @@ _ELSEWHERE = (
     "/v1/realtime", "/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score", "/pooling", "/classify",
     "/v1/ranking", "/v1/infer", "/generate", "/generate_stream", "/completion", "/infill", "/api/chat",
     "/api/generate", "/api/tags", "/api/embed", "/v2/models", "/v2/health", "/v2/repository", "/invocations",
-    "/v1/load_lora_adapter",
+    "/v1/load_lora_adapter", "/apply-template", "/props", "/slots", "/load", "/server_info", "/get_server_info",
+    "/get_model_info", "/model_info", "/flush_cache", "/health_generate",
 )  # fmt: skip
 """What OpenAI, Anthropic, vLLM, NIM, SGLang, TGI, llama.cpp, Ollama and KServe have; longer paths begin with them."""
 
@@ -24,7 +25,8 @@ def explain_missing(path: str, routes: Collection[str]) -> str:
     plain = path.rstrip("/")
     for meant in (f"/v1{plain}", plain.removeprefix("/v1"), plain.removeprefix("/api"), f"/v1{plain}".lower()):
         if meant != plain and meant in routes:
-            return f"The requested path does not exist; did you mean {meant}?"
+            option = " The option --unversioned-paths serves such paths too." if meant == f"/v1{plain}" else ""
+            return f"The requested path does not exist; did you mean {meant}?{option}"
     wanted = plain if plain.startswith(_ELSEWHERE) else f"/v1{plain}"
     if wanted.startswith(_ELSEWHERE):
         shown = next(known for known in _ELSEWHERE if wanted.startswith(known))

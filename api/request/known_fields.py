@@ -36,6 +36,10 @@ REFUSED: Mapping[str, str] = {
     "thinking_token_budget": _CHAT_ONLY,
     "suffix": "this server does not fill in the middle",
     "logprob_token_ids": "use logprobs and top_logprobs",
+    "json_schema": "use response_format or structured_outputs.json",
+    "regex": "use structured_outputs.regex",
+    "ebnf": "use structured_outputs.grammar, in Lark",
+    "grammar": "use structured_outputs.grammar, in Lark",
 }
 """Field -> why. Ignoring one of these would change what the client gets."""
 
@@ -83,11 +87,15 @@ def sort_fields(
             if value != _ASKS_NOTHING.get(name):
                 refusals.append((positions[name], RequestError(f"{name}: {refused[name]}", name)))
         elif strict:
-            error = RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
-            refusals.append((positions[name], error))
+            refusals.append((positions[name], unsupported(name)))
         else:
             ignored.append(name)
     return SortedFields(known, (*ignored, *unknown_extensions), min(refusals, default=None, key=_place), positions)
+
+
+def unsupported(name: str) -> RequestError:
+    """How an unknown field is refused where fields are strict."""
+    return RequestError(f"Validation: Unsupported parameter(s): `{name[:64]}`", name[:64])
 
 
 def _place(refusal: tuple[int, RequestError]) -> int:

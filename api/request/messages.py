@@ -1,10 +1,12 @@
 """The messages of a chat request, as they arrive: one struct per role. Knows no template and no field beside them.
 
-Unknown keys in messages and parts are ignored, as vLLM does: clients send back what servers once added.
+Unknown keys in messages are ignored, as vLLM does: clients send back what servers once added. Those of text parts are
+kept for templates that read parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -19,6 +21,12 @@ class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     text: str
 
 
+class KeyedTextPart(TextPart, frozen=True, tag="text"):
+    """A text part and the other keys that the client gave it; no body is read as one (``with_part_keys``)."""
+
+    others: dict[str, Any]
+
+
 class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
     """What an assistant said instead of an answer; treated as its text."""
 
@@ -26,6 +34,7 @@ class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
 
 
 TextContent = str | list[TextPart]
+_PART_KEYS = frozenset({"type", "text"})
 
 
 class FunctionCall(msgspec.Struct, frozen=True):
@@ -95,6 +104,26 @@ Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | To
 Messages = Annotated[
     list[Message], Meta(min_length=1, max_length=MAX_MESSAGES, description="The conversation so far, in order.")
 ]
+
+
+def with_part_keys(messages: Sequence[Message], given: object) -> list[Message]:
+    """``messages`` with what their structs do not hold of the text parts they were made from, ``given`` as JSON."""
+    if not isinstance(given, list) or len(given) != len(messages):
+        return list(messages)
+    return [_with_part_keys(message, of) for message, of in zip(messages, given, strict=True)]
+
+
+def _with_part_keys(message: Message, given: Mapping[str, Any]) -> Message:
+    if not isinstance(message.content, list):
+        return message
+    others = [{key: value for key, value in part.items() if key not in _PART_KEYS} for part in given["content"]]
+    if not any(others):
+        return message
+    parts = [
+        KeyedTextPart(part.text, more) if more and isinstance(part, TextPart) else part
+        for part, more in zip(message.content, others, strict=True)
+    ]
+    return msgspec.structs.replace(message, content=parts)
 
 
 def text_of(content: str | list[Any] | None) -> str:

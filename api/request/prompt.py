@@ -21,7 +21,11 @@ from api.request.messages import (
     AssistantMessage,
     DeveloperMessage,
     FunctionMessage,
+    KeyedTextPart,
     Message,
+    RefusalPart,
+    SystemMessage,
+    TextPart,
     ToolCall,
     ToolMessage,
     text_of,
@@ -56,12 +60,15 @@ def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:
     template = model.template
     if fields.chat_template is not None:
         template = ChatTemplate(fields.chat_template, model.guest_worker)
-    messages = [_template_message(message, template) for message in fields.messages]
+    tools = _told_tools(fields, model)
+    in_words = bool(tools) and not template.knows_tools
+    messages = [_template_message(message, template, tools_in_words=in_words) for message in fields.messages]
     if not template.knows_tool_turns:
         messages = with_calls_in_words(messages)
-    tools = _told_tools(fields, model)
-    if tools and not template.knows_tools:
+    if tools and in_words:
         messages = with_tools_in_words(messages, tools)
+    if template.reads_parts_alone:
+        messages = [_in_parts(message) for message in messages]
     return template.submit(
         messages,
         tools=template_tools(tools) if tools and template.knows_tools else None,
@@ -89,11 +96,15 @@ def _tokenized(rendering: Rendering, fields: ChatRequest, model: ServedModel, tr
     return Prompt(text, tuple(ids))
 
 
-def _template_message(message: Message, template: ChatTemplate) -> dict[str, Any]:
+def _template_message(message: Message, template: ChatTemplate, *, tools_in_words: bool) -> dict[str, Any]:
     role = message.__struct_config__.tag
     if isinstance(message, DeveloperMessage) and not template.knows_developer:
         role = "system"
+    is_system = isinstance(message, SystemMessage | DeveloperMessage)
+    gets_words = (tools_in_words and is_system) or (_is_tool_turn(message) and not template.knows_tool_turns)
     view: dict[str, Any] = {"role": role, "content": text_of(message.content)}
+    if isinstance(message.content, list) and template.reads_parts and not gets_words:
+        view["content"] = [_template_part(part) for part in message.content]
     if message.name is not None:
         view["name"] = message.name
     if isinstance(message, FunctionMessage):
@@ -103,6 +114,24 @@ def _template_message(message: Message, template: ChatTemplate) -> dict[str, Any
     if isinstance(message, AssistantMessage):
         view.update(_assistant_extras(message))
     return view
+
+
+def _is_tool_turn(message: Message) -> bool:
+    """True for what a template that knows no tools gets in words."""
+    if isinstance(message, AssistantMessage):
+        return bool(message.tool_calls or message.function_call)
+    return isinstance(message, ToolMessage | FunctionMessage)
+
+
+def _in_parts(view: dict[str, Any]) -> dict[str, Any]:
+    """A message for a template that reads nothing but parts."""
+    content = view["content"]
+    return {**view, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else view
+
+
+def _template_part(part: TextPart | RefusalPart) -> dict[str, Any]:
+    others = part.others if isinstance(part, KeyedTextPart) else {}
+    return {"type": "text", "text": text_of([part]), **others}
 
 
 def _assistant_extras(message: AssistantMessage) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from api.request.constraint import asked_constraint
 from api.request.field_errors import convert, describe
 from api.request.json_body import nests_deeper
 from api.request.json_scan import structure_of
-from api.request.known_fields import REFUSED, sort_fields
-from api.request.messages import AssistantMessage, Message
+from api.request.known_fields import REFUSED, sort_fields, unsupported
+from api.request.messages import AssistantMessage, Message, with_part_keys
 from api.request.sampling_fields import SamplingFields, StreamOptions
 from api.request.tools import check_tools
 
@@ -52,7 +52,9 @@ class Validated(Generic[Fields]):
 def validate_chat(body: Mapping[str, Any], rules: RequestRules) -> Validated[ChatRequest]:
     """A chat request. Raises NotFoundError for the model, else RequestError for the first fault."""
     validated = validate_fields(body, ChatRequest, rules)
-    check_chat(validated.fields, rules)
+    fields = validated.fields
+    check_chat(fields, rules)
+    fields.messages = with_part_keys(fields.messages, body.get("messages"))
     return validated
 
 
@@ -105,7 +107,18 @@ def validate_fields(
         raise
     if found.refusal is not None:
         raise found.refusal[1]
-    return Validated(fields, model, found.ignored)
+    unknown = _unknown_options(found.known.get("stream_options"))
+    if unknown and rules.strict_fields:
+        raise unsupported(unknown[0])
+    return Validated(fields, model, (*found.ignored, *unknown))
+
+
+def _unknown_options(given: Mapping[str, Any] | None) -> list[str]:
+    """The keys of ``stream_options`` that mean nothing here; null means absent."""
+    known = StreamOptions.__struct_fields__
+    return [
+        f"stream_options.{name}" for name, value in (given or {}).items() if name not in known and value is not None
+    ]
 
 
 def _check_messages(fields: ChatRequest, _rules: RequestRules) -> None:

@@ -59,7 +59,7 @@ class ChatRenderer:
 
     def opening(self) -> list[bytes]:
         """A role chunk per choice in index order: clients index their snapshots by arrival."""
-        deltas = [Delta(role="assistant", content="")]
+        deltas = [Delta(role="assistant", content="", refusal=self._options.refusal)]
         if self._shape.echo:
             deltas.append(Delta(content=self._shape.echo))
         return [
@@ -115,6 +115,7 @@ class ChatRenderer:
                 id=options.answer_id,
                 created=options.created_unix,
                 model=self._record.model,
+                system_fingerprint=options.fingerprint,
                 choices=[self._choice(choice) for choice in choices],
                 usage=usage_of(self._record, options, num_generated, sum(choice.num_reasoning for choice in choices)),
                 prompt_token_ids=options.prompt_ids,
@@ -146,6 +147,7 @@ class ChatRenderer:
         ]
         return AnswerMessage(
             content=None if calls and not content and not shape.calls_only else content,
+            refusal=self._options.refusal,
             reasoning_content=choice.reasoning or UNSET,
             reasoning=choice.reasoning or UNSET,
             tool_calls=calls or UNSET,
@@ -180,6 +182,7 @@ class ChatRenderer:
             id=self._options.answer_id,
             created=self._options.created_unix,
             model=self._record.model,
+            system_fingerprint=self._options.fingerprint,
             choices=choices,
             usage=usage,
             prompt_token_ids=prompt_ids,
@@ -187,7 +190,7 @@ class ChatRenderer:
 
     def _logprobs(self, tokens: Sequence[TextToken]) -> ChoiceLogprobs | None:
         names = self._options.names
-        return None if names is None or not tokens else chat_logprobs(tokens, names)
+        return None if names is None or not tokens else chat_logprobs(tokens, names, self._options.refusal)
 
 
 def _ids(tokens: Sequence[TextToken], *, wanted: bool) -> list[int] | UnsetType:

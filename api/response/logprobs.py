@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import UNSET, UnsetType
 from runtime.events import TokenLogprobs
 from runtime.text.text_stream import TextToken
 from runtime.text.tokenizer import Tokenizer
@@ -28,9 +29,9 @@ class TokenNames:
         return list(self.tokenizer.token_bytes(token_id))
 
 
-def chat_logprobs(tokens: Sequence[TextToken], names: TokenNames) -> ChoiceLogprobs:
-    """Entries of a chat choice, one per token."""
-    return ChoiceLogprobs([_entry(event, names) for event in tokens])
+def chat_logprobs(tokens: Sequence[TextToken], names: TokenNames, refusal: UnsetType | None = UNSET) -> ChoiceLogprobs:
+    """Entries of a chat choice, one per token. ``refusal`` is what stands for those of a refusal."""
+    return ChoiceLogprobs([_entry(event, names) for event in tokens], refusal)
 
 
 def completion_logprobs(tokens: Sequence[TextToken], names: TokenNames, num_top: int) -> CompletionLogprobs:

@@ -1,6 +1,7 @@
 """The JSON of answers: chat completions, text completions, chunks, usage, log-probabilities. Shapes only.
 
-Key order is the order on the wire. ``UNSET`` members are left out.
+Key order is the order on the wire. ``UNSET`` members are left out. ``refusal`` and ``system_fingerprint`` stand in
+strict answers only (``AnswerOptions.fingerprint``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class ChoiceLogprobs(msgspec.Struct, frozen=True):
     """One entry per generated token that the text accounts for."""
 
     content: list[TokenLogprob]
+    refusal: UnsetType | None = UNSET
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
@@ -96,6 +98,7 @@ class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     role: str = "assistant"
     content: str | None
+    refusal: UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[AnsweredCall] | UnsetType = UNSET
@@ -119,6 +122,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str | UnsetType = UNSET
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
@@ -143,6 +147,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[CallDelta] | UnsetType = UNSET
@@ -166,6 +171,7 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str | UnsetType = UNSET
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
@@ -200,6 +206,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "text_completion"
     created: int
     model: str
+    system_fingerprint: str | UnsetType = UNSET
     choices: list[CompletionChoice]
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET

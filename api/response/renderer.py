@@ -24,7 +24,7 @@ class AnswerOptions:
     """What the client, the operator and the model's form say about the shape of an answer.
 
     ``names`` is None without log-probabilities. ``prompts`` are the token ids of each prompt, None where no ids are
-    asked for.
+    asked for. With a ``fingerprint`` of what answers, answers have all that OpenAI's schema requires.
     """
 
     answer_id: str
@@ -36,6 +36,12 @@ class AnswerOptions:
     reasoning_tokens: bool = False
     stats: bool = False
     prompts: tuple[tuple[int, ...], ...] | None = None
+    fingerprint: str | UnsetType = UNSET
+
+    @property
+    def refusal(self) -> UnsetType | None:
+        """What stands for a refusal, which this server never makes."""
+        return UNSET if self.fingerprint is UNSET else None
 
     @property
     def shows_ids(self) -> bool:

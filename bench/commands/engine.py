@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL
 from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
@@ -23,11 +24,13 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
     ),
 )
 @click.argument("model", type=MODEL, required=False)
-@click.option("--prefill", "-p", panel=_TESTS, default="128,512", show_default=True, help="Prefill lengths (pp).")
+@click.option("--prefill", "-p", panel=_TESTS, default=("128,512",), **COMMA_LIST, show_default=True,
+              help="Prefill lengths (pp).")  # fmt: skip
 @click.option("--decode", "-n", panel=_TESTS, type=click.IntRange(0), default=64, show_default=True,
               help="Decode steps per repetition (tg).")  # fmt: skip
-@click.option("--depth", "-d", panel=_TESTS, default="0", show_default=True, help="Tokens already in the context.")
-@click.option("--batch", "-b", panel=_TESTS, show_default="1,4,16; 1,16,64,256 with --synthetic",
+@click.option("--depth", "-d", panel=_TESTS, default=("0",), **COMMA_LIST, show_default=True,
+              help="Tokens already in the context.")  # fmt: skip
+@click.option("--batch", "-b", panel=_TESTS, **COMMA_LIST, show_default="1,4,16; 1,16,64,256 with --synthetic",
               help="Sequences decoded together.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip
@@ -41,7 +44,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
               help="Also take steps apart whose rows are bound to a JSON schema.")  # fmt: skip
 @click.option("--synthetic", is_flag=True, panel=_TESTS,
               help="Measure the engine's own work alone, over rows of logits made beforehand: no MODEL.")  # fmt: skip
-@click.option("--vocab", panel=_TESTS, default="49152,151936", show_default=True,
+@click.option("--vocab", panel=_TESTS, default=("49152,151936",), **COMMA_LIST, show_default=True,
               help="Sizes of the vocabulary with --synthetic.")  # fmt: skip
 @click.option("--threads", "-t", panel=_MACHINE, type=click.IntRange(1), show_default="physical cores",
               help="Threads of the arithmetic.")  # fmt: skip

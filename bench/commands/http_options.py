@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.model_argument import MODEL_OR_FILE
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -41,10 +42,11 @@ _OPTIONS = {
         _opt(
             "--concurrency",
             "-c",
+            **COMMA_LIST,
             help="Closed loop: that many at once; a list such as 1,4,16 is a sweep.",
             show_default="1",
         ),
-        _opt("--request-rate", help="Open loop: requests per second; a list is a sweep."),
+        _opt("--request-rate", **COMMA_LIST, help="Open loop: requests per second; a list is a sweep."),
         _opt(
             "--arrival-pattern",
             type=click.Choice(ARRIVAL_PATTERNS),
@@ -111,10 +113,14 @@ _OPTIONS = {
         _opt("--stall-probe-interval", type=_POSITIVE, default=2.0, help="Seconds between."),
     ),
     "Objectives and results": (
-        _opt("--goodput", help="Objectives in ms, such as 'ttft:200 tpot:50'."),
+        _opt("--goodput", **COMMA_LIST, help="Objectives in ms, such as 'ttft:200 tpot:50'."),
         _opt("--slo", help="Objectives by preset, such as mlperf-llama3.1-8b-server."),
-        _opt("--percentile-metrics", help="Rows of the latency table, such as ttft,tpot,itl,request_latency."),
-        _opt("--metric-percentiles", help="Columns, such as mean,p50,p99 or 50,99."),
+        _opt(
+            "--percentile-metrics",
+            **COMMA_LIST,
+            help="Rows of the latency table, such as ttft,tpot,itl,request_latency.",
+        ),
+        _opt("--metric-percentiles", **COMMA_LIST, help="Columns, such as mean,p50,p99 or 50,99."),
         _opt(
             "--output",
             "-o",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL
 
@@ -21,13 +22,14 @@ _HTTP, _IN_PROCESS = "Over HTTP, beside llama.cpp's server", "In process, beside
     help="Folder of the report, where the peers are also built or installed, once.",
 )  # fmt: skip
 @click.option("--markdown", "output_format", flag_value="markdown", help="Print Markdown.")
-@click.option("--formats", panel=_HTTP, default="same-file,Q8_0", show_default=True,
+@click.option("--formats", panel=_HTTP, default=("same-file,Q8_0",), **COMMA_LIST, show_default=True,
               help="What llama.cpp reads; Q4_0, Q8_0, ...")  # fmt: skip
-@click.option("--concurrency", "-c", panel=_HTTP, default="1,16", show_default=True, help="Users at a time.")
+@click.option("--concurrency", "-c", panel=_HTTP, default=("1,16",), **COMMA_LIST, show_default=True,
+              help="Users at a time.")  # fmt: skip
 @click.option("--request-count", panel=_HTTP, type=click.IntRange(1), default=32, show_default=True,
               help="Requests per load.")  # fmt: skip
 @click.option("--in-process", panel=_IN_PROCESS, is_flag=True, help="One request at a time, without HTTP.")
-@click.option("--genai", "precisions", panel=_IN_PROCESS, default="int8,int4", show_default=True,
+@click.option("--genai", "precisions", panel=_IN_PROCESS, default=("int8,int4",), **COMMA_LIST, show_default=True,
               help="What ONNX Runtime GenAI's builder makes; int8, int4 or none.")  # fmt: skip
 def peers_command(model: Path, **values: Any) -> None:  # noqa: ANN401 - typed by PeersFlags at once
     """Measure MODEL and other runtimes, built or installed here in pinned versions, in one interleaved run."""

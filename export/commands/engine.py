@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL
 from runtime.defaults import DEFAULT_SLOTS
@@ -25,7 +26,8 @@ _WHERE, _SHAPES, _BUILD = "Where the plan is to run", "Shapes", "Building"
     )
 )
 @click.argument("model", type=MODEL)
-@click.option("--target", panel=_WHERE, required=True, help="GPUs such as sm80,sm89 (no GPU needed), or current.")
+@click.option("--target", panel=_WHERE, required=True, **COMMA_LIST,
+              help="GPUs such as sm80,sm89 (no GPU needed), or current.")  # fmt: skip
 @click.option("--library", panel=_WHERE, type=click.Choice(["tensorrt", "tensorrt-rtx"]),
               show_default="the one that can", help="Which TensorRT.")  # fmt: skip
 @click.option("--hardware-compatibility", panel=_WHERE, default="none", show_default=True,

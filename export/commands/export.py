@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL_WORD
 from runtime.commands.surroundings import surroundings
@@ -29,7 +30,7 @@ _SOURCE, _NOTHING = "Source", "Build nothing"
 @click.argument("model", type=MODEL_WORD)
 @click.option("--precision", panel=_FORM, show_default="the recipe's, else int8",
               help="int8, int4, fp32, fp16, bf16, w8a8 or auto.")  # fmt: skip
-@click.option("--dialect", panel=_FORM, show_default="the recipe's, else ort",
+@click.option("--dialect", panel=_FORM, **COMMA_LIST, show_default="the recipe's, else ort",
               help="ort, or ort,trt to add TensorRT's graph.")  # fmt: skip
 @click.option("--block", panel=_FORM, type=int, show_default="64 at 8 bits, 32 at 4",
               help="Columns per scale: 16, 32, 64 or 128.")  # fmt: skip
@@ -46,7 +47,8 @@ _SOURCE, _NOTHING = "Source", "Build nothing"
               help="Folder of the package.")  # fmt: skip
 @click.option("--chat-template", panel=_PACKAGE, type=click.Path(path_type=Path), show_default="the checkpoint's",
               help="File with a chat template; a model without one serves completions only.")  # fmt: skip
-@click.option("--served-model-name", panel=_PACKAGE, help="Names that a server answers to, separated by commas.")
+@click.option("--served-model-name", panel=_PACKAGE, **COMMA_LIST,
+              help="Names that a server answers to, separated by commas.")  # fmt: skip
 @click.option("--license", "license_name", panel=_PACKAGE, help="SPDX name of the weights' licence, for the manifest.")
 @click.option("--revision", panel=_SOURCE, default="main", show_default=True,
               help="Branch, tag or commit of a hub repository.")  # fmt: skip

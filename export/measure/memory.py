@@ -60,11 +60,14 @@ def choose_way(
 
 
 def whole_way(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> Way:
-    """Both graphs in memory at once, with a window's logits of each, and every layer's watched values."""
+    """First the twin, with every layer's watched values of a window; then its head alone beside the package's graph,
+    with a window's logits of each. What the head reads of all windows stays."""
     twin = estimate(spec, EXACT, max_model_len).graph_bytes
-    watched = 4 * text.window_tokens * spec.num_layers * _watched_width(spec)
-    compared = _comparing_bytes(spec, plan, max_model_len, text) + _logits_bytes(spec, text)
-    return Way(True, BASE_BYTES + _COPIES * twin + max(watched, compared), twin)
+    head, hidden = 4 * spec.vocab_size * spec.hidden_size, 4 * text.num_tokens * spec.hidden_size
+    layers = _COPIES * twin + _activation_bytes(spec, text)
+    watched = layers + 4 * text.window_tokens * spec.num_layers * _watched_width(spec)
+    compared = _COPIES * head + _comparing_bytes(spec, plan, max_model_len, text) + _logits_bytes(spec, text)
+    return Way(True, BASE_BYTES + hidden + max(watched, compared), twin)
 
 
 def layerwise_way(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> Way:

@@ -10,19 +10,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+import onnxruntime
+from onnx import NodeProto, TensorProto, helper
+from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.precision import EXACT
 from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE
-from export.measure.quality import F32, I64, GraphRunner
+from export.measure.quality import F32, I64, GraphRunner, open_session
 from export.progress import SilentReporter
 
 _INSTRUMENTED_FILE = "instrumented.onnx"
+_HEAD_FILE = "head.onnx"
 _WEIGHT_SUFFIX = ".weight"
+_HEAD_WEIGHTS = frozenset({"embedding.weight", "head.weight"})
 
 
 class Twin(Protocol):
@@ -42,29 +47,41 @@ class Twin(Protocol):
 
 
 class WholeTwin:
-    """The Twin that is one graph, written below ``folder`` when it is first asked."""
+    """The Twin that is one graph, written below ``folder`` when it is first asked.
+
+    No window goes through the layers twice: what the head reads of it, float32 [T, hidden], is kept, and the head is
+    a session of its own.
+    """
 
     def __init__(self, checkpoint: Checkpoint, max_model_len: int, shape: ModelShape, folder: Path) -> None:
         self._checkpoint, self._max_model_len, self._shape, self._folder = checkpoint, max_model_len, shape, folder
+        self._hidden: dict[bytes, F32] = {}  # by a window's ids
 
     def logits(self, windows: Sequence[I64]) -> Iterator[F32]:
-        """See ``Twin``."""
-        runner = GraphRunner(self._graph(), self._shape)
-        return (runner.logits(window) for window in windows)
+        """See ``Twin``. All layers run before this returns: a caller's own graph finds their memory free."""
+        head, head_input = head_graph(self._graph())
+        if unknown := [window for window in windows if window.tobytes() not in self._hidden]:
+            runner = _PathRunner(instrumented(self._graph())[0], self._shape)
+            for window in unknown:
+                (self._hidden[window.tobytes()],) = runner.values([head_input], window)
+            del runner
+        session, hidden = open_session(head), [self._hidden[window.tobytes()] for window in windows]
+        return (np.asarray(session.run([graph_io.LOGITS], {head_input: rows})[0], np.float32) for rows in hidden)
 
     def caches(self, windows: Sequence[I64]) -> Iterator[tuple[int, F32, F32]]:
         """See ``Twin``."""
-        runner = GraphRunner(self._graph(), self._shape)
+        runner = _PathRunner(self._graph(), self._shape)
         for window in windows:
             for layer, (keys, values) in enumerate(runner.cache(window)):
                 yield layer, keys, values
 
     def projection_inputs(self, windows: Sequence[I64]) -> Iterator[tuple[str, F32]]:
         """See ``Twin``."""
-        graph, inputs = instrumented(self._graph())
-        runner = GraphRunner(graph, self._shape)
+        (graph, inputs), (_, head_input) = instrumented(self._graph()), head_graph(self._graph())
+        runner = _PathRunner(graph, self._shape)
         for window in windows:
-            for name, rows in zip(inputs, runner.values(list(inputs.values()), window), strict=True):
+            *found, self._hidden[window.tobytes()] = runner.values([*inputs.values(), head_input], window)
+            for name, rows in zip(inputs, found, strict=True):
                 yield name, rows.reshape(-1, rows.shape[-1])
 
     def _graph(self) -> Path:
@@ -73,8 +90,19 @@ class WholeTwin:
         return self._folder / GRAPH_FILE
 
 
+class _PathRunner(GraphRunner):
+    """Computes what is asked for and nothing beside it: not the head, which is a fifth of a small model."""
+
+    def values(self, names: Sequence[str], window: I64) -> list[F32]:
+        """See ``GraphRunner``."""
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        return [np.asarray(value, np.float32) for value in self._session.run(list(names), self._feeds(window), options)]
+
+
 def instrumented(graph: Path) -> tuple[Path, dict[str, str]]:
-    """(``graph`` again, beside itself, with its projections' inputs as outputs; projection -> its input's name)."""
+    """(``graph`` again, beside itself, with what projections and head read as outputs; projection -> its input's
+    name)."""
     model = onnx.load(str(graph), load_external_data=False)
     inputs = {
         node.input[1].removesuffix(_WEIGHT_SUFFIX): node.input[0]
@@ -82,8 +110,30 @@ def instrumented(graph: Path) -> tuple[Path, dict[str, str]]:
         if node.op_type == "MatMul" and node.input[1].endswith(_WEIGHT_SUFFIX)
     }
     known = {value.name for value in (*model.graph.input, *model.graph.output)}
-    watched = sorted(set(inputs.values()) - known)
+    heads = {node.input[0] for node in model.graph.node if _is_head(node)}
+    watched = sorted({*inputs.values(), *heads} - known)
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched)
     path = graph.with_name(_INSTRUMENTED_FILE)  # beside the weights that it refers to
     path.write_bytes(model.SerializeToString())
     return path, inputs
+
+
+def head_graph(graph: Path) -> tuple[Path, str]:
+    """(The head of a whole float32 ``graph``, beside it: what follows the final norm; the name of its input)."""
+    model = onnx.load(str(graph), load_external_data=False)
+    first = next(place for place, node in enumerate(model.graph.node) if _is_head(node))
+    nodes = list(model.graph.node)[first:]
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    rows = helper.make_tensor_value_info(nodes[0].input[0], TensorProto.FLOAT, None)
+    outputs = [value for value in model.graph.output if value.name == graph_io.LOGITS]
+    head = helper.make_graph(nodes, "head", [rows], outputs, kept)
+    path = graph.with_name(_HEAD_FILE)
+    path.write_bytes(
+        helper.make_model(head, opset_imports=model.opset_import, ir_version=model.ir_version).SerializeToString()
+    )
+    return path, nodes[0].input[0]
+
+
+def _is_head(node: NodeProto) -> bool:
+    return node.op_type == "Gemm" and node.input[1] in _HEAD_WEIGHTS

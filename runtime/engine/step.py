@@ -18,6 +18,7 @@ from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
+from runtime.events import TokenEvent
 from runtime.session.session import FloatArray, Int64Array, Session
 
 SCORED_ROWS = 32
@@ -52,7 +53,7 @@ class Step:
         planned = self._clock()
         admitted = self._admitted(planned)
         plan = self._copy(plan)
-        self._count_prefixes(plan)
+        num_cached = self._note_prefix_hits(plan)
         for sequence in admitted:
             self.drawing.begin(sequence)
         copied = self._clock()
@@ -60,9 +61,11 @@ class Step:
         num_prefilled = sum(self._prefill(chunk) for chunk in plan.prefills)
         if not plan.is_empty:
             self._totals.num_steps += 1
-            self._totals.step_tokens.observe(num_decoded + num_prefilled)
         else:
             self.drawing.wait_for_mask()
+        num_generated = sum(isinstance(event, TokenEvent) for event in self.drawing.events)
+        if num_tokens := num_cached + num_prefilled + num_generated:
+            self._totals.step_tokens.observe(num_tokens)
         run_ns = self._session.run_ns - self._run_before_ns
         times = StepTimes(
             plan_ns=planned - self.begin_ns - before_ns,
@@ -96,11 +99,13 @@ class Step:
                 done += 1
         return plan
 
-    def _count_prefixes(self, plan: StepPlan) -> None:
-        for chunk in plan.prefills:
-            if chunk.start == chunk.sequence.num_cached:
-                self._totals.prefix_query_tokens += chunk.sequence.num_prompt
-                self._totals.prefix_hit_tokens += chunk.sequence.num_cached
+    def _note_prefix_hits(self, plan: StepPlan) -> int:
+        """Returns how many prompt tokens the prompts that begin in this step found in the prefix cache."""
+        begun = [chunk.sequence for chunk in plan.prefills if chunk.start == chunk.sequence.num_cached]
+        num_cached = sum(sequence.num_cached for sequence in begun)
+        self._totals.prefix_query_tokens += sum(sequence.num_prompt for sequence in begun)
+        self._totals.prefix_hit_tokens += num_cached
+        return num_cached
 
     def _decode(self, plan: StepPlan) -> int:
         """Run the plan's decode call; returns how many tokens were drawn."""

@@ -34,7 +34,10 @@ class StepResult:
 
 
 class StepTokens:
-    """Histogram of tokens computed per step, prefilled and decoded."""
+    """Histogram of tokens per step as vLLM counts them: those generated, and those of prompts, cached ones included.
+
+    Its sum is the prompt and generated tokens of all choices. A prompt counts in the steps that compute it.
+    """
 
     def __init__(self) -> None:
         self._counts = [0] * (len(STEP_TOKEN_BOUNDS) + 1)

@@ -115,7 +115,8 @@ def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None
     """Sample from a row [V], which is scratch afterwards. The constraint comes before every other rule."""
     params = state.params
     uniform = state.uniform()  # whatever comes of it: a seed's n-th number belongs to the choice's n-th token
-    if allowed is not None and state.takes_sole and (sole := allowed.sole) is not None and math.isfinite(logits[sole]):
+    sole = allowed.sole if allowed is not None and state.takes_sole else None
+    if sole is not None and math.isfinite(logits[sole]):
         return Sampled(sole, None)  # without a look at the others: half of all tokens of JSON come so
     is_ruled = allowed is not None or not state.rules.is_neutral
     best = _argmax(logits) if is_ruled else -1
@@ -131,8 +132,6 @@ def _sample_row(logits: FloatArray, state: SamplerState, allowed: Allowed | None
             hide_others(logits, mask)
         elif not len(ids):
             return _nothing_left(state, allowed)
-        elif len(ids) == 1 and state.tells_token_only and math.isfinite(logits[ids[0]]):
-            return Sampled(int(ids[0]), None)
     if ids is None and params.logprobs is not None and state.rules.is_neutral:
         return _sample_scanned(logits, state, allowed, uniform)
     raw = None if params.logprobs is None else _only(logits, ids)

@@ -19,6 +19,11 @@ from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import RESERVED_NAMES, Job, Rendering
 
 _BLOCK = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
+_LOOP_OVER_CONTENT = re.compile(
+    r"""for\s+\w+\s+in\s+[\w.]*(?:\bcontent|\[['"]content['"]\])\s*(?:if\b.*)?""", re.DOTALL
+)
+_TEXT_OF_PART = re.compile(r"""\.text\b|\[['"]text['"]\]""")
+_TESTS_STRINGS = re.compile(r"\bis\s+(?:not\s+)?string\b")
 _TEXT = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
@@ -26,7 +31,8 @@ class ChatTemplate:
     """One template and the worker that renders it. Raises TemplateError when the source is too long.
 
     ``knows_tools``: it tells the model of the tools that it is given. ``knows_tool_turns``: it writes earlier calls and
-    their results. ``knows_developer``: it knows that role.
+    their results. ``knows_developer``: it knows that role. ``reads_parts``: it goes through a message's content part by
+    part where that is a list; ``reads_parts_alone``: and knows no other content.
 
     Safe to use from any thread. ``prove`` says whether the source compiles; a rendering would say the same.
     """
@@ -47,6 +53,10 @@ class ChatTemplate:
         self.knows_developer = "developer" in source
         blocks = _BLOCK.findall(source)
         self.knows_tools = any(re.search(r"\btools\b", _TEXT.sub("", block)) for block in blocks)
+        self.reads_parts = bool(_TEXT_OF_PART.search(source)) and any(
+            _LOOP_OVER_CONTENT.fullmatch(block.strip("-+ \n")) for block in blocks
+        )
+        self.reads_parts_alone = self.reads_parts and not _TESTS_STRINGS.search(source)
         self.knows_tool_turns = any(re.search(r"""tool_calls|'tool'|"tool\"""", block) for block in blocks)
 
     def submit_proof(self) -> Future[Rendering]:

@@ -304,6 +304,7 @@ def running_server(
     model = ServedModel(
         names=chosen.served_model_name or NAMES,
         created_unix=1_700_000_000,
+        fingerprint="fp_0123456789",
         max_model_len=max_model_len,
         tokenizer=tokenizer,
         template=chat_template,

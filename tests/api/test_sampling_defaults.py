@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.served_model import served_model_from_package
+from api import served_model
+from api.served_model import ServedModel, served_model_from_package
 from api.server_settings import Settings
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import load_package
@@ -20,20 +22,35 @@ from tests.security.test_d_packages import edit_manifest
 PACKAGE = {"temperature": 0.6, "top_p": 0.95, "top_k": 50, "max_new_tokens": 77, "eos_token_id": 2}
 
 
-def resolved(tmp_path: Path, **settings: Any) -> GenerationConfig:
-    """The defaults of a served package that holds ``PACKAGE``."""
+def served(tmp_path: Path, digest: str = "0" * 64, **settings: Any) -> ServedModel:
+    """A served package that holds ``PACKAGE`` and files of that digest; closed already."""
     root = make_package(tmp_path / "tiny")
     (root / "tokenizer.json").write_bytes(tokenizer_json())
     (root / "chat_template.jinja").write_text("x")
     (root / "generation_config.json").write_text(json.dumps(PACKAGE))
     names = ("tokenizer.json", "ort/model.onnx", "chat_template.jinja", "generation_config.json")
-    edit_manifest(root, "files", {one: {"size": (root / one).stat().st_size, "sha256": "0" * 64} for one in names})
+    edit_manifest(root, "files", {one: {"size": (root / one).stat().st_size, "sha256": digest} for one in names})
     edit_manifest(root, "shape.vocab_size", 512)
     chosen = Settings(**settings)
     chosen.check()
     model = served_model_from_package(load_package(root, verify_digests=False), settings=chosen, max_model_len=32)
     model.close()
-    return model.defaults
+    return model
+
+
+def resolved(tmp_path: Path, **settings: Any) -> GenerationConfig:
+    """The defaults of a served package that holds ``PACKAGE``."""
+    return served(tmp_path, **settings).defaults
+
+
+def test_a_fingerprint_changes_with_the_package_s_files_and_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, same, other = (served(tmp_path / name, digest * 64).fingerprint for name, digest in ("a0", "b0", "c1"))
+    assert re.fullmatch(r"fp_[0-9a-f]{10}", first)
+    assert first == same != other
+    monkeypatch.setattr(served_model, "version", lambda _name: "9.9.9")
+    assert served(tmp_path / "d", "0" * 64).fingerprint not in {first, other}
 
 
 @pytest.mark.parametrize(

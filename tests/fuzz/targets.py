@@ -68,6 +68,7 @@ _TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 _MODEL = ServedModel(
     names=("tiny",),
     created_unix=0,
+    fingerprint="fp_0",
     max_model_len=256,
     tokenizer=_TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),

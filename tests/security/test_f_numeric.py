@@ -32,6 +32,7 @@ TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 MODEL = ServedModel(
     names=("tiny",),
     created_unix=0,
+    fingerprint="fp_0",
     max_model_len=256,
     tokenizer=TOKENIZER,
     template=ChatTemplate(TEMPLATE, TemplateWorker()),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from api.edge.failed_keys import FREE_FAILURES, FailedKeys
@@ -25,7 +26,9 @@ from tests.security.raw_http import CLOSE, HOST, Answer, get, head, talk
 
 KEY = b"secret-key"
 PER_CONNECTION = 32
-OPEN = {b"/v1/health/live", b"/v1/health/ready"}
+OPEN = {b"/v1/health/live", b"/v1/health/ready", b"/health", b"/ping"}
+DENIED = ("AuthenticationError", "RateLimitError")
+DENIED_MESSAGES = ("authentication_error", "rate_limit_error")  # as Anthropic's clients read it
 RIGHT = [b"authorization: Bearer " + KEY]
 WITHOUT_KEY: list[list[bytes]] = [
     [],
@@ -95,7 +98,8 @@ def test_case_094_every_route_asks_for_the_key(locked: RunningServer, verb: byte
             continue
         assert answer.status in {401, 429}, (method, path, lines)  # 429: the address was denied too often
         if verb is None:
-            assert answer.error["type"] in {"AuthenticationError", "RateLimitError"}
+            words = DENIED_MESSAGES if path.startswith(b"/v1/messages") else DENIED
+            assert msgspec.json.decode(answer.body)["error"]["type"] == words[answer.status == 429]
             assert answer.headers.get("www-authenticate") == ("Bearer" if answer.status == 401 else None)
     with_key = [(method, path, RIGHT) for method, path in routes]
     for (method, path, _), answer in zip(with_key, _ask(locked, with_key), strict=True):
@@ -109,7 +113,8 @@ def test_case_094_every_route_asks_for_the_key(locked: RunningServer, verb: byte
         b"/v1/models;x", b"/v1/models?x", b"/v1/health/live/../../models", b"/v1/health/live/..%2f..%2fmodels",
         b"/v1/health/live%2f..%2f..%2fmodels", b"/v1/health/live;/../models", b"/v1/health/live%3f", b"/v1/health",
         b"/v1/health/live%00", b"/v1/health/live//", b"/V1/HEALTH/LIVE", b"/v1/health/livex", b"/health/live",
-        b"/v1/./health/live", b"/v1/health/%2e/live", b"/health", b"/ping", b"/metrics", b"/v1/metrics", b"/docs",
+        b"/v1/./health/live", b"/v1/health/%2e/live", b"/health//", b"/healthz", b"/ping/x", b"/metrics",
+        b"/v1/metrics", b"/docs",
     ],
 )  # fmt: skip
 def test_no_spelling_of_a_path_gets_around_the_key(locked: RunningServer, path: bytes) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gguf import quants
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
 
 from export.checkpoint.lazy_tensor import F32, LazyTensor
 from export.errors import SourceError, UnsupportedError
@@ -25,6 +25,7 @@ SUPPORTED_TYPES = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
 )  # fmt: skip
 
+_GROUP_ROWS = 128
 _MAGIC = b"GGUF"
 _MAX_METADATA = 65_536
 _MAX_TENSORS = 262_144
@@ -86,10 +87,18 @@ class GgufFile:
             raw = np.fromfile(self.path, np.uint8, (stop - start) * row_bytes, offset=begin + start * row_bytes)
             if raw.size != (stop - start) * row_bytes:
                 raise SourceError(f"{self.path.name}: tensor {name!r} ends early; the file changed while it was read")
-            values = np.asarray(dequantize(raw.reshape(stop - start, -1), kind), dtype=np.float32)
-            return values.reshape(stop - start, *info.shape[1:])
+            return _dequantized(raw.reshape(stop - start, -1), kind).reshape(stop - start, *info.shape[1:])
 
         return LazyTensor(name, info.shape, read)
+
+
+def _dequantized(rows: npt.NDArray[np.uint8], kind: GGMLQuantizationType) -> F32:
+    """Rows of bytes as float32. The library takes 16 rows at a time, which costs half as much again."""
+    found = getattr(quants, kind.name, None)
+    if found is None:  # not quantized
+        return np.asarray(quants.dequantize(rows, kind), dtype=np.float32)
+    groups = [rows[start : start + _GROUP_ROWS] for start in range(0, len(rows), _GROUP_ROWS)]
+    return np.concatenate([np.asarray(found.dequantize_rows(group), np.float32) for group in groups])
 
 
 def read_gguf(path: Path) -> GgufFile:

@@ -85,7 +85,7 @@ class Renderer:
 def _context(job: Job, known: frozenset[str]) -> dict[str, Any]:
     messages = [_with_own_role(message) for message in job.messages or ()]
     if job.continue_final_message:
-        messages[-1]["content"] = str(messages[-1].get("content") or "") + _END_MARK
+        messages[-1]["content"] = _marked(messages[-1].get("content"))
     now = datetime.fromisoformat(job.now)
     return {
         **{name: trusted(text) for name, text in job.server_texts.items()},
@@ -97,6 +97,14 @@ def _context(job: Job, known: frozenset[str]) -> dict[str, Any]:
         "add_generation_prompt": job.add_generation_prompt and not job.continue_final_message,
         "strftime_now": lambda pattern: now.strftime(str.__str__(pattern)),
     }
+
+
+def _marked(content: Any) -> Any:  # noqa: ANN401 - text or parts
+    """A content whose end can be found again in the rendering."""
+    if isinstance(content, list) and content:
+        *before, last = content
+        return [*before, {**last, "text": str(last.get("text") or "") + _END_MARK}]
+    return str(content or "") + _END_MARK
 
 
 def _with_own_role(message: Mapping[str, Any]) -> dict[str, Any]:

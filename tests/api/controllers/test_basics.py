@@ -41,13 +41,18 @@ def test_case_001_seed_request(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        (
+            "/chat/completions",
+            "did you mean /v1/chat/completions? The option --unversioned-paths serves such paths too.",
+        ),
         ("/v1/tokenize", "did you mean /tokenize?"),
         ("/models/", "did you mean /v1/models?"),
         ("/v1/embeddings", "This server has no /v1/embeddings: it serves text generation, at /v1/chat/completions"),
         ("/embeddings", "This server has no /v1/embeddings"),
         ("/v1/audio/speech", "This server has no /v1/audio"),
         ("/api/chat", "This server has no /api/chat"),
+        ("/apply-template", "This server has no /apply-template"),
+        ("/get_model_info", "This server has no /get_model_info"),
         ("/nope" * 1000, "The requested path does not exist; /docs lists those that do."),
     ],
 )

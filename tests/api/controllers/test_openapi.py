@@ -46,6 +46,26 @@ def test_ranges_are_described() -> None:
     assert DOCUMENT["components"]["schemas"]["ChatRequest"]["required"] == ["messages"]
 
 
+def test_chunks_of_streams_are_described() -> None:
+    found = {}
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
+        schema = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+        names = [kind["$ref"].rpartition("/")[2] for kind in schema["anyOf"]]
+        assert set(names) <= set(DOCUMENT["components"]["schemas"])
+        found[path] = names
+    assert found["/v1/chat/completions"] == ["ChatChunk", "ErrorBody"]
+    assert found["/v1/completions"] == ["Completion", "ErrorBody"]
+    assert {"ResponseEvent", "TextDeltaEvent"} < set(found["/v1/responses"])
+    assert {"MessageStart", "BlockDelta", "MessageStop", "MessageError"} < set(found["/v1/messages"])
+
+
+def test_statuses_before_any_route_are_described() -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            wanted = {"408", "414", "431"} if path.startswith("/v1/health") else {"401", "403", "408", "414", "431"}
+            assert wanted <= set(operation["responses"]), path
+
+
 @pytest.fixture(scope="module")
 def session() -> Iterator[requests.Session]:
     """One connection for thousands of cases. Each case would make its own, and read the environment for proxies."""

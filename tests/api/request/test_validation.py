@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.api.refusals import MESSAGES, accepted, refused, refused_param
-from tests.api.scripted_server import VOCAB_SIZE, RunningServer, running_server, user
+from tests.api.scripted_server import VOCAB_SIZE, RunningServer, chunks_of, running_server, user
 
 
 @pytest.mark.parametrize("body", [b"{", b'"text"', b"[1]", b"42", b"null", b"", b"\xff{}", b'{"messages":[]} x'])
@@ -190,6 +190,16 @@ def test_case_032_stream_options(server: RunningServer) -> None:
     accepted(server, stream_options={"include_usage": None}, stream=False)
 
 
+def test_unknown_stream_options_are_listed(server: RunningServer) -> None:
+    options = {"include_usage": True, "foo": 1, "b c": 2, "gone": None, "include_obfuscation": True}
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        body = {"messages": [user("abc")], "prompt": "abc\n", "bar": 3, "stream": True, "stream_options": options}
+        body.pop("prompt" if "chat" in path else "messages")
+        response = server.post(body, path)
+        assert response.headers["x-ignored-fields"] == "bar,stream_options.foo,stream_options.b%20c"
+        assert chunks_of(response.content)[-1]["usage"]
+
+
 def test_case_033_prompt_logprobs(server: RunningServer) -> None:
     assert refused_param(server, prompt_logprobs=1, stream=True) == "prompt_logprobs"
 
@@ -239,8 +249,17 @@ def test_case_036_unknown_fields(server: RunningServer) -> None:
     assert accepted(server, foo=1, bar={}).headers["x-ignored-fields"] == "foo,bar"
     with running_server(strict_fields=True) as strict:
         error = refused(strict, {"messages": MESSAGES, "foo": 1})
+        nested = {"messages": MESSAGES, "stream": True, "stream_options": {"foo": 1}}
+        assert refused(strict, nested)["param"] == "stream_options.foo"
     assert error["message"] == "Validation: Unsupported parameter(s): `foo`"
     assert error["param"] == "foo"
+
+
+@pytest.mark.parametrize("field", ["json_schema", "regex", "ebnf", "grammar"])
+def test_demands_in_other_servers_words_are_not_dropped(server: RunningServer, field: str) -> None:
+    error = refused(server, {"messages": MESSAGES, field: "a"})
+    assert error["param"] == field
+    assert "structured_outputs" in error["message"]
 
 
 def test_nvext_members_stand_for_top_level_fields(server: RunningServer) -> None:

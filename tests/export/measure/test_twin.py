@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from export.measure import layerwise
 from export.measure.gauge import model_shape
 from export.measure.layerwise import LayerwiseTwin
 from export.measure.memory import TextSize, choose_way, layerwise_way, whole_way
-from export.measure.twin import WholeTwin
+from export.measure.quality import F32, I64
+from export.measure.twin import WholeTwin, _PathRunner
 from export.progress import SilentReporter
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, RandomCheckpoint
 
@@ -49,6 +51,27 @@ def test_logits_are_the_same(twins: Twins) -> None:
     for window, left, right in zip(WINDOWS, expected, found, strict=True):
         assert left.shape == right.shape == (len(window), 97)
         assert np.abs(left - right).max() < 1e-5 * np.abs(left).max()
+
+
+def test_no_window_goes_through_the_whole_graph_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither after its projections' inputs were asked for nor for logits asked for again; the bits are the same."""
+    spec = ARCHITECTURES["llama"]
+    fresh = WholeTwin(RandomCheckpoint(spec), CAPACITY, model_shape(spec), tmp_path / "fresh")
+    expected = list(fresh.logits(WINDOWS))
+    twin = WholeTwin(RandomCheckpoint(spec), CAPACITY, model_shape(spec), tmp_path / "twin")
+    ran: list[int] = []
+    values = _PathRunner.values
+
+    def counted(runner: _PathRunner, names: Sequence[str], window: I64) -> list[F32]:
+        ran.append(len(window))
+        return values(runner, names, window)
+
+    monkeypatch.setattr(_PathRunner, "values", counted)
+    list(twin.projection_inputs(WINDOWS[::2]))
+    for _ in range(2):
+        for left, right in zip(expected, twin.logits(WINDOWS), strict=True):
+            assert np.array_equal(left, right)
+    assert ran == [len(WINDOWS[0]), len(WINDOWS[2]), len(WINDOWS[1])]
 
 
 def test_caches_are_the_same(twins: Twins) -> None:

@@ -380,10 +380,21 @@ def test_tokens_per_step_are_counted() -> None:
     driver.add(request("a", PROMPT, max_tokens=5))
     driver.run()
     counts, total = driver.engine.stats().step_tokens
-    assert total == 40 + 4
+    assert total == 40 + 5  # the prompt, and every generated token: the first comes with the prompt's step
     assert counts[0] == 4  # steps of one token
-    assert counts[4] == 1  # 32 < 40 <= 64
+    assert counts[4] == 1  # 32 < 41 <= 64
     assert sum(counts) == 5
+
+
+def test_tokens_per_step_count_what_the_prefix_cache_had_as_well() -> None:
+    driver = Driver()
+    for name in "ab":
+        driver.add(request(name, PROMPT, max_tokens=2))
+        driver.run()
+    assert driver.finishes["b", 0].num_cached_tokens > 0
+    counts, total = driver.engine.stats().step_tokens
+    assert total == 2 * (40 + 2)
+    assert (counts[0], counts[4], sum(counts)) == (2, 2, 4)
 
 
 def test_warming_up_with_a_prompt_leaves_its_beginning_in_the_cache() -> None:
