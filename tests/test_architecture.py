@@ -196,6 +196,10 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("powertrain-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+    data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "api").rglob("*") if path.is_file()}
+    data = {path for path in data if not path.endswith((".py", ".pyc", "ruff.toml"))}
+    assert "api/pages/rapidoc/LICENSE.txt" in data
+    assert data <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
     recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}

@@ -42,6 +42,7 @@ WELCOME_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+_KEYLESS = frozenset({"openapi.json", "v1/health/ready"})
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9._~:\[\]/-]{1,300}")
 _UNSAID = "http://localhost:8000"
 
@@ -75,8 +76,7 @@ def _html(about: Welcome) -> str:
     served = f"<p>It serves <strong>{escape(about.model)}</strong>.</p>" if about.model is not None else ""
     key = "<p class=soft>Answers need an API key, which the operator of this server gives out.</p>"
     links = "".join(
-        f'<li><a href="{path}">{escape(name)}</a> <small><code>/{path}</code></small></li>'
-        for path, name in _links(about)
+        f"<li>{_linked(path, name, about)} <small><code>/{path}</code></small></li>" for path, name in _links(about)
     )
     docs = '<p><a class=first href="docs">Try it in the browser</a></p>' if about.has_docs else ""
     return f"""<!doctype html>
@@ -117,13 +117,19 @@ def _links(about: Welcome) -> list[tuple[str, str]]:
     ]
 
 
+def _linked(path: str, name: str, about: Welcome) -> str:
+    """A link, or just the name where following it would only say that a key is missing: browsers send none."""
+    return escape(name) if about.needs_key and path not in _KEYLESS else f'<a href="{path}">{escape(name)}</a>'
+
+
 def _curl(about: Welcome) -> str:
-    model = msgspec.json.encode(about.model or "").decode().replace("'", "")
+    name = msgspec.json.encode(about.model or "").decode().replace("'", "")
+    model = f'"model": {name},\n       ' if about.model is not None else ""
     lines = [
         f"curl {_safe(about.origin)}/v1/chat/completions",
         "  -H 'Content-Type: application/json'",
         *(['  -H "Authorization: Bearer $API_KEY"'] if about.needs_key else []),
-        f"""  -d '{{"model": {model},\n       "messages": [{{"role": "user", "content": "Hello!"}}]}}'""",
+        f"""  -d '{{{model}"messages": [{{"role": "user", "content": "Hello!"}}]}}'""",
     ]
     return " \\\n".join(lines)
 

@@ -44,9 +44,7 @@ def create_app(service: Service) -> ASGIApp:
     settings = service.settings
     keys = key_ring(settings)
     hosts = host_rule(settings, has_keys=bool(keys))
-    edge = Edge(
-        releasing(routed_app(service)), keys, hosts, service.metrics.observe_refusal, keyless_paths(settings)
-    )
+    edge = Edge(releasing(routed_app(service)), keys, hosts, service.metrics.observe_refusal, keyless_paths(settings))
     return Cors(edge, settings.cors_allow_origin)
 
 

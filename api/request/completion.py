@@ -15,7 +15,7 @@ _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems":
 _LISTS = {
     "minItems": 1,
     "anyOf": [
-        {"items": {"type": "string"}, "maxItems": MAX_PROMPTS},
+        {"items": {"type": "string", "minLength": 1}, "maxItems": MAX_PROMPTS},
         {"items": {"type": "integer", "minimum": 0}},
         {"items": _IDS, "maxItems": MAX_PROMPTS},
     ],
@@ -26,7 +26,7 @@ class CompletionRequest(SamplingFields, kw_only=True):
     """A text completion request. ``prompt`` is text, token ids, or a list of either."""
 
     prompt: Annotated[
-        str | Annotated[list[Any], Meta(extra_json_schema=_LISTS)],
+        Annotated[str, Meta(extra_json_schema={"minLength": 1})] | Annotated[list[Any], Meta(extra_json_schema=_LISTS)],
         Meta(description="A string, a list of strings, token ids, or a list of lists of token ids."),
     ]
     max_tokens: (

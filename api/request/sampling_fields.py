@@ -63,7 +63,10 @@ class SamplingFields(msgspec.Struct, kw_only=True):
             Meta(
                 max_length=MAX_LISTED_IDS,
                 description="Token id -> bias, clamped to +-100.",
-                extra_json_schema={"propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": {"type": "number"}},
+                extra_json_schema={
+                    "propertyNames": {"pattern": "^[0-9]+$"},
+                    "additionalProperties": {"type": "number"},
+                },
             ),
         ]
         | None
@@ -82,7 +85,9 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     bad_words: Annotated[list[BadWord], Meta(max_length=MAX_BAD_WORDS)] | None = None
-    allowed_token_ids: Annotated[list[TokenId], Meta(description="Ids of the vocabulary; an empty list is none.")] | None = None
+    allowed_token_ids: (
+        Annotated[list[TokenId], Meta(description="Ids of the vocabulary; an empty list is none.")] | None
+    ) = None
     response_format: ResponseFormat | None = None
     structured_outputs: Annotated[StructuredOutputs, Meta(description="The same, in vLLM's spelling.")] | None = None
     guided_json: Annotated[SchemaValue | str, Meta(description="A JSON Schema, or its text.")] | None = None

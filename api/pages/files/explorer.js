@@ -48,8 +48,10 @@ try {
   if (response.ok) {
     const description = await response.json();
     description.servers = [{ url: base.replace(/\/$/, '') }]; // RapiDoc takes no address relative to the description
+    delete description.info.description; // the page has an overview of its own
     const needsKey = !description.security.some((needed) => Object.keys(needed).length === 0);
     document.getElementById('key').hidden = !needsKey;
+    explorer.setAttribute('allow-authentication', String(needsKey));
     if (!needsKey) { // RapiDoc would call a key that may be left out required
       delete description.security;
       delete description.components.securitySchemes;
