@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 NOTHING_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,7 +33,7 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the page, or 304 without it to a browser that has it."""
-        is_known = scope["type"] == "http" and self._is_known(scope)
+        is_known = scope["type"] == ScopeType.HTTP and self._is_known(scope)
         headers, body = dict(self._headers), b""
         if not is_known:
             headers |= {"content-type": self.content_type, "content-length": str(len(self.content))}
