@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,12 +155,14 @@ def _plain_samples(kind: str, schema: dict[str, Any]) -> Iterator[Any]:
     elif kind in {"integer", "number"}:
         low = schema.get("minimum", schema.get("exclusiveMinimum", -3) + 1e-9 if kind == "number" else -3)
         yield from {low, schema.get("maximum", low + 1)} - {schema.get("not", {}).get("const")}
+    elif kind == "string" and "pattern" in schema:
+        yield from (text for text in ("", " ", "a") if re.search(schema["pattern"], text))
     elif kind == "string":
-        yield "a" * min(schema.get("maxLength", 1), 512)
-        yield "a" * schema.get("minLength", 0) if "pattern" not in schema else "a"
+        yield from ("a" * min(schema.get("maxLength", 1), 512), "a" * schema.get("minLength", 0))
     elif kind == "array":
-        items = [next(_samples(schema["items"]))] if "items" in schema else []
-        yield items
+        items = list(_samples(schema["items"])) if "items" in schema else []
+        is_plain = isinstance(schema.get("items", {}).get("type"), str)
+        yield from ([item] for item in items[: None if is_plain else 1])
         if not schema.get("minItems"):
             yield []
     elif kind == "object":
@@ -179,12 +182,24 @@ def test_what_is_described_is_accepted(kind: str, tool_server: RunningServer) ->
             with_it = {"tools": [{**TOOL["function"], "type": "function"} if kind == "response" else _CLIENT_TOOL]}  # type: ignore[dict-item]
         if field in TOGETHER:
             assert f"`{field}`" in text or "description" in schema
+        for value in VALUES.get(field, ()):
+            _holds(value, schema)
         for value in VALUES.get(field) or list(_samples(schema)):
             answer = tool_server.post(least | with_it | {field: value}, path)
             assert answer.status_code == 200, (field, value, answer.text)
             assert "x-ignored-fields" not in answer.headers, field
             num_sent += 1
     assert num_sent > len(properties)
+
+
+def test_each_spelling_of_a_demand_is_accepted(tool_server: RunningServer) -> None:
+    known = {"json": "guided_json", "grammar": "guided_grammar", "structural_tag": "StructuralTag"}
+    for name in ("json", "regex", "choice", "grammar", "json_object", "structural_tag"):
+        schema = SCHEMAS["StructuredOutputs"]["properties"][name]
+        for value in VALUES.get(known.get(name, "")) or list(_samples(schema)):
+            asked = {"structured_outputs": {name: value}}
+            answer = tool_server.post({"messages": [user("x")]} | asked, "/v1/chat/completions/render")
+            assert answer.status_code == 200 or value is False, (asked, answer.text)
 
 
 _CLIENT_TOOL = {"name": "f", "input_schema": {}}

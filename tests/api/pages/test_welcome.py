@@ -7,9 +7,12 @@ import hashlib
 import re
 import shlex
 from html import unescape
+from typing import Any
 
 import pytest
 
+from api.controllers.openapi import openapi_document
+from api.controllers.openapi_schemas import Interface
 from api.controllers.welcome import prefers_html
 from api.pages.welcome import Welcome, welcome_page
 from tests.api.scripted_server import NAMES, RunningServer, running_server
@@ -112,11 +115,14 @@ def test_what_is_open_beside_a_key_tells_nothing_that_the_key_opens() -> None:
 
 def test_the_operator_may_ask_for_a_key_there_too() -> None:
     key = {"authorization": "Bearer a-key"}
-    with running_server(api_key=("a-key",), docs="key") as server:
+    allowed: dict[str, Any] = {"max_stop_strings": 3, "trust_request_chat_template": True}
+    with running_server(api_key=("a-key",), docs="key", **allowed) as server:
         for path in ("/", "/docs", "/docs/explorer.js", "/openapi.json"):
             assert server.get(path).status_code == 401
             assert server.get(path, headers=key).status_code == 200
         assert server.get("/", headers=key).json()["model"] == NAMES[0]
+        shown = Interface(model=NAMES[0], needs_key=True, max_stop_strings=3, trusts_chat_templates=True)
+        assert server.get("/openapi.json", headers=key).json() == openapi_document(shown)
 
 
 def test_the_operator_may_turn_the_documentation_off() -> None:
