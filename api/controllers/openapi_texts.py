@@ -1,7 +1,7 @@
 """What the description says of each operation beside its types: its group, a few sentences, and examples.
 
-The examples stand in ``examples.json``: requests as they are sent, and what the default model answered to some of them.
-Knows no struct; ``tests/api/controllers/test_openapi.py`` sends every request and holds every answer to its schema.
+The examples stand in ``api/pages/files/examples.json``: requests as they are sent, and what the default model answered.
+Knows no struct; ``tests/api/controllers/test_described_requests.py`` sends each and holds each answer to its schema.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-_EXAMPLES = Path(__file__).with_name("examples.json")
+from api.pages.packaged import packaged
+
+_EXAMPLES = "files/examples.json"
 _JSON, _EVENTS = "application/json", "text/event-stream"
 
 
@@ -94,7 +95,7 @@ ABOUT: Mapping[str, About] = {
 @cache
 def examples() -> Mapping[str, Mapping[str, Example]]:
     """Examples of each operation, by method and path and then by name."""
-    return msgspec.json.decode(_EXAMPLES.read_bytes(), type=dict[str, dict[str, Example]])
+    return msgspec.json.decode(packaged(_EXAMPLES), type=dict[str, dict[str, Example]])
 
 
 def add_texts(key: str, operation: dict[str, Any], model: str | None) -> None:

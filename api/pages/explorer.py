@@ -6,8 +6,8 @@ The explorer is RapiDoc, kept in ``rapidoc/`` with its version, digests and lice
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
+from api.pages.packaged import packaged
 from api.pages.page import Page
 
 # RapiDoc writes style elements and style attributes into its shadow trees; everything else is files of this server.
@@ -15,13 +15,12 @@ EXPLORER_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HERE = Path(__file__).parent
 _FILES = {
-    "rapidoc-min.js": (_HERE / "rapidoc", "text/javascript; charset=utf-8"),
-    "LICENSE.txt": (_HERE / "rapidoc", "text/plain; charset=utf-8"),
-    "THIRD-PARTY-LICENSES.txt": (_HERE / "rapidoc", "text/plain; charset=utf-8"),
-    "explorer.js": (_HERE / "files", "text/javascript; charset=utf-8"),
-    "explorer.css": (_HERE / "files", "text/css; charset=utf-8"),
+    "rapidoc-min.js": ("rapidoc", "text/javascript; charset=utf-8"),
+    "LICENSE.txt": ("rapidoc", "text/plain; charset=utf-8"),
+    "THIRD-PARTY-LICENSES.txt": ("rapidoc", "text/plain; charset=utf-8"),
+    "explorer.js": ("files", "text/javascript; charset=utf-8"),
+    "explorer.css": ("files", "text/css; charset=utf-8"),
 }
 FILE_NAMES = frozenset(_FILES)
 
@@ -29,7 +28,7 @@ FILE_NAMES = frozenset(_FILES)
 @cache
 def explorer_page(base: str) -> Page:
     """The page. ``base`` leads from its address to the server's root: ``./`` or ``../``."""
-    text = (_HERE / "files" / "explorer.html").read_text(encoding="utf-8")
+    text = packaged("files/explorer.html").decode()
     return Page(text.replace("{base}", base).encode(), "text/html; charset=utf-8", policy=EXPLORER_POLICY)
 
 
@@ -37,4 +36,4 @@ def explorer_page(base: str) -> Page:
 def explorer_file(name: str) -> Page:
     """One of ``FILE_NAMES``."""
     folder, content_type = _FILES[name]
-    return Page((folder / name).read_bytes(), content_type)
+    return Page(packaged(f"{folder}/{name}"), content_type)

@@ -5,7 +5,7 @@ Knows neither requests nor the engine; whoever wants another page at ``/`` repla
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ pre { margin: 0; padding: 1rem; overflow-x: auto; border-radius: .5rem; backgrou
 ul { margin: 0; padding: 0; list-style: none; display: grid; gap: .4rem 1.5rem;
   grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); }
 """.strip()
-_STYLE_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_STYLE_DIGEST = binascii.b2a_base64(hashlib.sha256(_STYLE.encode()).digest(), newline=False).decode()
 WELCOME_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
