@@ -58,8 +58,8 @@ EDGES = {
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
     "api.pages": "",
-    "api.controllers": "api api.edge api.observe api.pages api.request api.response runtime runtime.constraint runtime.engine"
-    " runtime.text runtime.text.reasoning runtime.text.tool_calls",
+    "api.controllers": "api api.edge api.observe api.pages api.request api.response runtime runtime.constraint"
+    " runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.controllers api.edge api.observe api.request api.response runtime runtime.commands"
     " runtime.engine runtime.loading runtime.package",
     "bench": "runtime",
