@@ -59,6 +59,9 @@ class Settings:
     root_path: str = _setting("", "Prefix, such as /llm, that a proxy in front puts before every path.")
     unversioned_paths: bool = _setting(False, "Serve what is below /v1 without it too, such as /chat/completions.")
     allow_public_without_key: bool = _setting(False, "Listen beyond this machine without a key.")
+    docs: Literal["open", "key", "off"] = _setting(
+        "open", "Whether /docs and / need a key where there is one; off: no /docs and no /openapi.json."
+    )
     cors_allow_origin: tuple[str, ...] = _setting(
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
     )
@@ -151,6 +154,11 @@ class Settings:
     otel_service_name: str = _setting("powertrain", "Service name in traces.", "NIM_OTEL_SERVICE_NAME")
 
     @property
+    def needs_key(self) -> bool:
+        """True when requests need an API key."""
+        return bool(self.api_key) or self.api_key_file is not None
+
+    @property
     def sampling_defaults(self) -> SamplingDefaults:
         """The operator's own defaults of requests. Raises SettingsError for one out of range."""
         import msgspec  # here, because a help page needs the settings and not their ranges
@@ -200,8 +208,7 @@ class Settings:
             raise SettingsError(f"root_path: {self.root_path!r} is not a path such as /llm or /team/llm")
         if any(not key.isascii() or not key.isprintable() for key in self.api_key):
             raise SettingsError("api_key: keys are printable ASCII")
-        has_keys = bool(self.api_key) or self.api_key_file is not None
-        if not has_keys and not self.allow_public_without_key and not is_loopback(self.host):
+        if not self.needs_key and not self.allow_public_without_key and not is_loopback(self.host):
             raise SettingsError(
                 f"host {self.host} is reachable from other machines and no --api-key or --api-key-file is set; "
                 "set a key, or say --allow-public-without-key"

@@ -58,8 +58,9 @@ EDGES = {
     "api.observe": "api runtime runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.observe",
-    "api.controllers": "api api.edge api.observe api.request api.response runtime runtime.constraint runtime.engine"
-    " runtime.text runtime.text.reasoning runtime.text.tool_calls",
+    "api.pages": "",
+    "api.controllers": "api api.edge api.observe api.pages api.request api.response runtime runtime.constraint"
+    " runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.controllers api.edge api.observe api.request api.response runtime runtime.commands"
     " runtime.engine runtime.loading runtime.package",
     "bench": "runtime",
@@ -196,6 +197,9 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("powertrain-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+    data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "api/pages").rglob("*") if path.is_file()}
+    assert "api/pages/rapidoc/LICENSE.txt" in data
+    assert {path for path in data if not path.endswith(".pyc")} <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
     recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}

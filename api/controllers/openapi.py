@@ -16,6 +16,8 @@ import msgspec
 from api.controllers.chat import RenderedPrompt
 from api.controllers.management import HealthBody, LicenseInfo, ManifestBody, Metadata, VersionBody
 from api.controllers.models import ModelCard, ModelList
+from api.controllers.openapi_schemas import Interface, shown_schemas
+from api.controllers.openapi_texts import TAGS, add_texts
 from api.controllers.token import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
 from api.error_answer import ErrorBody
 from api.request.chat import ChatRequest
@@ -63,6 +65,7 @@ class Operation:
     errors: tuple[int, ...] = (401, 403)
 
 
+_ANY = Interface()
 _POST_ERRORS = (400, 401, 403, 404, 413, 429)
 _GENERATION_ERRORS = (*_POST_ERRORS, 500, 503)
 _METRICS_TEXT = "text/plain"
@@ -162,8 +165,8 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def openapi_document() -> dict[str, Any]:
-    """The whole description, OpenAPI 3.1."""
+def openapi_document(interface: Interface = _ANY) -> dict[str, Any]:
+    """The whole description of a server's interface, OpenAPI 3.1."""
     shown = [ErrorBody]
     for operation in OPERATIONS:
         kinds = (operation.body, operation.answer, operation.chunk, operation.error_body)
@@ -173,7 +176,9 @@ def openapi_document() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(shown, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+        described = paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+        add_texts(f"{operation.method} {operation.path}", described, interface.model)
+    bodies = {kind.__name__ for operation in OPERATIONS if operation.body for kind in _members(operation.body)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -181,20 +186,27 @@ def openapi_document() -> dict[str, Any]:
             "version": version("powertrain"),
             "description": "A chat-completions server compatible with OpenAI's clients and NVIDIA NIM.",
         },
+        # Relative to this document's address, so that it is right behind a proxy that adds a prefix.
+        "servers": [{"url": interface.server}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": dict(components),
+            "schemas": shown_schemas(components, bodies, interface),
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer"},
-                "plain_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "key": {"type": "http", "scheme": "bearer", "description": "One of the server's keys."},
+                "plain_key": {
+                    "type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key, by itself.",
+                },
             },
         },
-        "security": [{}, {"key": []}, {"plain_key": []}],
-    }
+        "security": [*([] if interface.needs_key else [{}]), {"key": []}, {"plain_key": []}],
+    }  # fmt: skip
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"summary": operation.summary, "operationId": _operation_id(operation)}
+    if 401 not in operation.errors:
+        found["security"] = []  # answers without a key, too
     if "{model_id}" in operation.path:
         schema = {"type": "string", "minLength": 1}
         found["parameters"] = [{"name": "model_id", "in": "path", "required": True, "schema": schema}]

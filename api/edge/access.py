@@ -2,7 +2,8 @@
 too.
 
 Pure ASGI, outside Litestar, because Litestar runs its middleware only for routes that exist: a key must be asked for
-everywhere. Deny by default: the health probes are the only open paths. Knows no route's meaning.
+everywhere. Deny by default: open are the health probes, and whatever is named in ``keyless``. Knows no route's
+meaning.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from litestar.enums import HttpMethod, ScopeType
@@ -40,7 +41,8 @@ _LOG = logging.getLogger("powertrain.requests")
 class Edge:
     """ASGI wrapper around the application. ``note_refusal`` counts the status of each request denied here.
 
-    ``error_body`` makes the JSON of a refusal in the shape that the clients of a path expect.
+    ``error_body`` makes the JSON of a refusal in the shape that the clients of a path expect. ``keyless`` are paths
+    that GET and HEAD read without a key, under the names that the server answers to.
     """
 
     def __init__(
@@ -49,13 +51,16 @@ class Edge:
         keys: KeyRing,
         hosts: HostRule,
         note_refusal: Callable[[int], None],
+        *,
         error_body: Callable[[str, ErrorAnswer], bytes],
+        keyless: Collection[str] = (),
     ) -> None:
         self._app = app
         self._error_body = error_body
         self._keys = keys
         self._hosts = hosts
         self._note_refusal = note_refusal
+        self._keyless = frozenset(keyless)
         self._failed_keys = FailedKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +101,7 @@ class Edge:
         if (refusal := self._hosts.refusal(scope)) is not None:
             audit["denied"] = "host"
             return refusal
-        if not self._keys or _is_preflight(scope):
+        if not self._keys or _is_preflight(scope) or self._is_keyless(scope):
             return None
         holder = self._keys.holder(scope)
         if not isinstance(holder, Denial):
@@ -109,6 +114,9 @@ class Edge:
             return ErrorAnswer(429, message, headers={"retry-after": str(wait_s), "x-should-retry": "false"})
         message = "A valid API key is required: send 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'."
         return ErrorAnswer(401, message, headers={"www-authenticate": "Bearer"})
+
+    def _is_keyless(self, scope: HTTPScope) -> bool:
+        return scope["path"] in self._keyless and scope["method"] in {HttpMethod.GET, HttpMethod.HEAD}
 
 
 def _client(scope: HTTPScope) -> str:

@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 
 from api.controllers.chat import ChatController
 from api.controllers.completion import CompletionController
-from api.controllers.docs import DocsController
+from api.controllers.docs import DocsController, keyless_paths
 from api.controllers.intake import AnyRequest, releasing
 from api.controllers.management import ManagementController
 from api.controllers.message import MessageController
@@ -23,6 +23,7 @@ from api.controllers.models import ModelsController
 from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
+from api.controllers.welcome import WelcomeController
 from api.edge.access import RECORD_KEY, REFUSAL_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
@@ -45,7 +46,14 @@ def create_app(service: Service) -> ASGIApp:
     keys = key_ring(settings)
     hosts = host_rule(settings, has_keys=bool(keys))
     routed = routed_app(service)
-    edge = Edge(releasing(routed), keys, hosts, service.metrics.observe_refusal, _error_body)
+    edge = Edge(
+        releasing(routed),
+        keys,
+        hosts,
+        service.metrics.observe_refusal,
+        error_body=_error_body,
+        keyless=keyless_paths(settings),
+    )
     return Paths(Cors(edge, settings.cors_allow_origin), path_rule(settings, (route.path for route in routed.routes)))
 
 
@@ -77,7 +85,8 @@ def routed_app(service: Service) -> Litestar:
             ModelsController,
             ManagementController,
             TokenController,
-            DocsController,
+            WelcomeController,
+            *([DocsController] if service.settings.docs != "off" else []),
         ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         # HTTPException is named beside Exception: Litestar's own failures, malformed requests and unknown paths

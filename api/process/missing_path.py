@@ -27,11 +27,12 @@ def explain_missing(path: str, routes: Collection[str]) -> str:
         if meant != plain and meant in routes:
             option = " The option --unversioned-paths serves such paths too." if meant == f"/v1{plain}" else ""
             return f"The requested path does not exist; did you mean {meant}?{option}"
+    where = "/docs lists" if "/docs" in routes else "its documentation lists"
     wanted = plain if plain.startswith(_ELSEWHERE) else f"/v1{plain}"
     if wanted.startswith(_ELSEWHERE):
         shown = next(known for known in _ELSEWHERE if wanted.startswith(known))
         return (
             f"This server has no {shown[:_MAX_SHOWN_CHARS]}: it serves text generation, at /v1/chat/completions and "
-            "/v1/completions; /docs lists every path."
+            f"/v1/completions; {where} every path."
         )
-    return "The requested path does not exist; /docs lists those that do."
+    return f"The requested path does not exist; {where} those that do."

@@ -40,8 +40,9 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         service = build_service(settings, load_package(folder))
         host, port = sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
+        docs = "" if settings.docs == "off" else " (docs at /docs)"
         Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{service.model.base_name}[/bold] at http://{shown}:{port}/v1 (docs at /docs)",
+            f"Serving [bold]{service.model.base_name}[/bold] at http://{shown}:{port}/v1{docs}",
             soft_wrap=True,
         )
         server = Server(service)

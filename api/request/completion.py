@@ -10,13 +10,24 @@ from api.request.sampling_fields import SamplingFields
 
 MAX_PROMPTS = 128
 MAX_COMPLETION_LOGPROBS = 5
+# The controller tells these apart, with messages of its own.
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_LISTS = {
+    "minItems": 1,
+    "anyOf": [
+        {"items": {"type": "string", "minLength": 1}, "maxItems": MAX_PROMPTS},
+        {"items": {"type": "integer", "minimum": 0}},
+        {"items": _IDS, "maxItems": MAX_PROMPTS},
+    ],
+}
 
 
 class CompletionRequest(SamplingFields, kw_only=True):
     """A text completion request. ``prompt`` is text, token ids, or a list of either."""
 
     prompt: Annotated[
-        str | list[Any], Meta(description="A string, a list of strings, token ids, or a list of lists of token ids.")
+        Annotated[str, Meta(extra_json_schema={"minLength": 1})] | Annotated[list[Any], Meta(extra_json_schema=_LISTS)],
+        Meta(description="A string, a list of strings, token ids, or a list of lists of token ids."),
     ]
     max_tokens: (
         Annotated[int, Meta(ge=0, description="Most tokens to generate per choice. 0 only scores the prompt.")] | None

@@ -17,6 +17,7 @@ from runtime.errors import RequestError
 from api.request.field_errors import convert, describe
 from api.request.sampling_fields import SamplingFields
 from api.request.structured import (
+    BACKENDS,
     JsonObjectFormat,
     JsonSchemaFormat,
     SchemaValue,
@@ -26,8 +27,6 @@ from api.request.structured import (
 )
 
 ANY_OBJECT = '{"type":"object"}'
-BACKENDS = ("auto", "guidance", "llguidance", "lm-format-enforcer", "outlines", "xgrammar")
-"""Names that clients may give as their choice of library. All of them mean the one that is here."""
 
 _KINDS = "json, regex, choice, grammar, json_object, structural_tag"
 

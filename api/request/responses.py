@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from api.request.chat import ReasoningEffort
 from api.request.response_items import InputItems
-from api.request.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
+from api.request.sampling_fields import MAX_TOP_LOGPROBS, OnlyRefused, SamplingFields
 from api.request.structured import JsonObjectFormat, SchemaValue, TextFormat
 from api.request.tools import MAX_TOOLS, ToolName
 
@@ -96,7 +96,7 @@ class ReasoningOptions(msgspec.Struct, frozen=True):
 class ResponsesRequest(SamplingFields, kw_only=True):
     """A request for a response. Fields of completions that have another name here, or none, can only be null."""
 
-    n: Literal[1] | None = None
+    n: Annotated[Literal[1], OnlyRefused] | None = None
     max_tokens: None = None
     response_format: None = None
     return_token_ids: None = None
@@ -113,8 +113,8 @@ class ResponsesRequest(SamplingFields, kw_only=True):
     reasoning: ReasoningOptions | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     include: list[Includable] | None = None
-    truncation: Annotated[Literal["auto", "disabled"], Meta(description="'auto' is refused.")] | None = None
-    background: Annotated[bool, Meta(description="true is refused.")] | None = None
+    truncation: Annotated[Literal["auto", "disabled"], OnlyRefused] | None = None
+    background: Annotated[bool, OnlyRefused] | None = None
     store: Annotated[bool, Meta(description="Without effect: nothing is stored.")] | None = None
     max_tool_calls: Annotated[int, Meta(ge=1, description="Of built-in tools, so without effect.")] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=MAX_METADATA)] | None = None

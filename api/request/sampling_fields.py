@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from api.request.structured import ResponseFormat, SchemaValue, StructuredOutputs, WhitespacePattern
+from api.request.structured import BackendName, ResponseFormat, SchemaValue, StructuredOutputs, WhitespacePattern
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -21,9 +21,15 @@ MAX_STOP_CHARS = 4096
 MAX_LISTED_IDS = 4096
 """Most tokens of ``logit_bias`` and ``stop_token_ids``: each costs a little at every token that is drawn."""
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+ONLY_REFUSED = "x-only-refused"
+"""Marks a field's schema: its only accepted value asks for nothing, so the description leaves it out."""
 
-StopString = Annotated[str, Meta(max_length=MAX_STOP_CHARS)]
-BadWord = Annotated[str, Meta(max_length=MAX_BAD_WORD_CHARS)]
+OnlyRefused = Meta(extra_json_schema={ONLY_REFUSED: True})
+# Refused by rules of their own, with messages of their own; said here for the description.
+_NOT_EMPTY = {"minLength": 1}
+StopString = Annotated[str, Meta(max_length=MAX_STOP_CHARS, extra_json_schema=_NOT_EMPTY)]
+BadWord = Annotated[str, Meta(max_length=MAX_BAD_WORD_CHARS, extra_json_schema={"pattern": r"\S"})]
+TokenId = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -52,7 +58,17 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     logit_bias: (
-        Annotated[dict[str, Any], Meta(max_length=MAX_LISTED_IDS, description="Token id -> bias, clamped to +-100.")]
+        Annotated[
+            dict[str, Any],
+            Meta(
+                max_length=MAX_LISTED_IDS,
+                description="Token id -> bias, clamped to +-100.",
+                extra_json_schema={
+                    "propertyNames": {"pattern": "^[0-9]+$"},
+                    "additionalProperties": {"type": "number"},
+                },
+            ),
+        ]
         | None
     ) = None
     seed: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX, description="Makes sampling repeatable.")] | None = None
@@ -62,33 +78,47 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100, description="Over prompt and answer.")] | None = None
     min_tokens: Annotated[int, Meta(ge=0, description="Tokens before anything may end a choice.")] | None = None
     ignore_eos: Annotated[bool, Meta(description="Go on past the model's end token.")] | None = None
-    stop_token_ids: Annotated[list[int], Meta(max_length=MAX_LISTED_IDS)] | None = None
+    stop_token_ids: (
+        Annotated[list[TokenId], Meta(max_length=MAX_LISTED_IDS, description="Ids of the vocabulary.")] | None
+    ) = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     bad_words: Annotated[list[BadWord], Meta(max_length=MAX_BAD_WORDS)] | None = None
-    allowed_token_ids: list[int] | None = None
+    allowed_token_ids: (
+        Annotated[list[TokenId], Meta(description="Ids of the vocabulary; an empty list is none.")] | None
+    ) = None
     response_format: ResponseFormat | None = None
     structured_outputs: Annotated[StructuredOutputs, Meta(description="The same, in vLLM's spelling.")] | None = None
     guided_json: Annotated[SchemaValue | str, Meta(description="A JSON Schema, or its text.")] | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
-    guided_grammar: Annotated[str, Meta(description="A grammar in Lark.")] | None = None
-    guided_decoding_backend: Annotated[str, Meta(description="Changes nothing: there is one.")] | None = None
+    guided_choice: Annotated[list[str], Meta(extra_json_schema={"minItems": 1})] | None = None
+    guided_grammar: Annotated[str, Meta(description="A grammar in Lark.", extra_json_schema=_NOT_EMPTY)] | None = None
+    guided_decoding_backend: BackendName | None = None
     guided_whitespace_pattern: WhitespacePattern | None = None
-    length_penalty: float | None = None
-    use_beam_search: bool | None = None
-    best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    length_penalty: Annotated[float, OnlyRefused] | None = None
+    use_beam_search: Annotated[bool, OnlyRefused] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES), OnlyRefused] | None = None
     prompt_logprobs: (
         Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS, description="Likeliest tokens beside each of the prompt's.")]
         | None
     ) = None
-    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, description="Keep this many prompt tokens.")] | None = None
+    truncate_prompt_tokens: (
+        Annotated[
+            int,
+            Meta(
+                ge=-1,
+                description="Keep this many prompt tokens; -1: as many as the context has.",
+                extra_json_schema={"not": {"const": 0}},
+            ),
+        ]
+        | None
+    ) = None
     truncation_side: Literal["left", "right"] | None = None
     add_special_tokens: bool | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
-    priority: int | None = None
+    priority: Annotated[int, OnlyRefused] | None = None
     stream_interval: Annotated[int, Meta(ge=1, description="Tokens per streamed chunk.")] | None = None
     cache_salt: (
         Annotated[

@@ -12,6 +12,15 @@ from msgspec import Meta
 
 SchemaValue = dict[str, Any] | bool
 MAX_WHITESPACE_PATTERN_CHARS = 64
+BACKENDS = ("auto", "guidance", "llguidance", "lm-format-enforcer", "outlines", "xgrammar")
+"""Names that clients may give as their choice of library. All of them mean the one that is here."""
+BackendName = Annotated[
+    str,
+    Meta(
+        description="Changes nothing: there is one. Options may follow after a colon.",
+        extra_json_schema={"pattern": f"^({'|'.join(BACKENDS)})(:.*)?$"},
+    ),
+]
 WhitespacePattern = Annotated[
     str,
     Meta(
@@ -96,8 +105,8 @@ class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     json: SchemaValue | str | None = None
     regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
+    choice: Annotated[list[str], Meta(extra_json_schema={"minItems": 1})] | None = None
+    grammar: Annotated[str, Meta(extra_json_schema={"minLength": 1})] | None = None
     json_object: bool | None = None
     structural_tag: StructuralTag | str | None = None
     whitespace_pattern: WhitespacePattern | None = None
