@@ -8,7 +8,7 @@ told it before the weights are read. Which backends there are is ``backend``'s t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from runtime.errors import BackendError, PowertrainError
@@ -16,6 +16,7 @@ from runtime.loading.backend import BackendChoice
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package
 from runtime.session.kv_budget import KVPlan
+from runtime.session.nvtx_session import marking
 from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.backend")
@@ -37,6 +38,13 @@ class FirstThatLoads:
     def backend(self) -> BackendChoice:
         """The one that ``kv`` is planned for."""
         return self._options.backend
+
+    def factory(self, *, nvtx: bool = False) -> Callable[[], Session]:
+        """``build``, with each call marked for NVIDIA's profilers if ``nvtx``.
+
+        Raises BackendError without the package that marks them.
+        """
+        return marking(self.build) if nvtx else self.build
 
     def build(self) -> Session:
         """The session, on the thread that will use it; call it once.

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,13 +56,17 @@ def test_the_gpu_that_was_asked_for_is_looked_for(package: Package, monkeypatch:
     assert asked == ["MIG-7", None]
 
 
+def on_the_cpu(*_: Any, **__: Any) -> Iterator[BackendChoice]:
+    yield BackendChoice(Backend.CPU, ("asked for",))
+
+
 @pytest.mark.usefixtures("any_model")
 def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     for choice, uuid in (
         (BackendChoice(Backend.CUDA, ("asked for",), ADA), "GPU-aaaa"),
         (BackendChoice(Backend.CPU, ("asked for",)), None),
     ):
-        monkeypatch.setattr(launch, "choose_backend", lambda *_, it=choice, **__: it)
+        monkeypatch.setattr(launch, "backend_choices", lambda *_, it=choice, **__: iter([it]))
         service = launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
         assert (service.gpu.uuid if service.gpu else None) == uuid
 
@@ -70,7 +75,7 @@ def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(package: Package, monkeypa
 def test_ranges_without_their_package_are_refused_at_the_start(
     package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "choose_backend", lambda *_, **__: BackendChoice(Backend.CPU, ("asked for",)))
+    monkeypatch.setattr(launch, "backend_choices", on_the_cpu)
     monkeypatch.setitem(sys.modules, "nvtx", None)
     with pytest.raises(BackendError, match="nvtx is on but the package nvtx is missing"):
         launch.build_service(Settings(nvtx=True), package)
@@ -85,7 +90,7 @@ def test_the_watch_lives_as_long_as_the_application(package: Package, monkeypatc
         return GpuReading(utilization=0.5)
 
     reader = SimpleNamespace(read=note, close=closed.set)
-    monkeypatch.setattr(launch, "choose_backend", lambda *_, **__: BackendChoice(Backend.CPU, ("asked for",)))
+    monkeypatch.setattr(launch, "backend_choices", on_the_cpu)
     service: Service = launch.build_service(Settings(num_slots=1), package)
     service = dataclasses.replace(service, gpu=GpuWatch("GPU-aaaa", lambda _uuid: reader))
 

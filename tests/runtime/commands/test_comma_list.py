@@ -17,7 +17,7 @@ LISTS = {
     "engine": {"target"},
     "bench http": {"concurrency", "request_rate", "percentile_metrics", "metric_percentiles", "goodput"},
     "bench compare": {"concurrency", "request_rate", "percentile_metrics", "metric_percentiles", "goodput"},
-    "bench engine": {"prefill", "depth", "batch"},
+    "bench engine": {"prefill", "depth", "batch", "vocab"},
     "bench peers": {"formats", "concurrency", "precisions"},
     "serve": {name for name, hint in get_type_hints(Settings).items() if get_origin(hint) is tuple},
 }

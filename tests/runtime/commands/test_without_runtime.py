@@ -78,9 +78,9 @@ def test_a_gpus_line_names_every_wheel_and_removes_what_lies_in_its_way(monkeypa
         assert install.backend_line("gpu") == (
             f"{removed}py -m pip install 'onnxruntime-gpu>=1.30,<2' 'cuda-bindings>=13.0,<14' "
             "'nvidia-cublas>=13.0,<14' 'nvidia-cuda-nvrtc>=13.0,<14' 'nvidia-cuda-runtime>=13.0,<14' "
-            "'nvidia-cudnn-cu13>=9.10,<10' 'nvidia-curand>=10.4,<11'"
+            "'nvidia-cudnn-cu13>=9.10,<10' 'nvidia-curand>=10.4,<11' 'nvidia-ml-py>=13.580'"
         )
-    rtx = "py -m pip install tensorrt-rtx==1.7.1.116 'cuda-bindings>=13.0,<14'"
+    rtx = "py -m pip install tensorrt-rtx==1.7.1.116 'cuda-bindings>=13.0,<14' 'nvidia-ml-py>=13.580'"
     assert install.backend_line("tensorrt-rtx") == rtx  # whatever onnxruntime there is
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     monkeypatch.setattr(install, "_is_installed", {"onnxruntime"}.__contains__)
