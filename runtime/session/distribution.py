@@ -1,10 +1,12 @@
 """Distributions over the next token from rows of logits, in float64: what comparing two graphs is made of.
 
-For reports and checks; sampling has its own, in the logits' own precision. Rows go one by one, so that what is made of
-a row stays in the core's cache: three times as fast as all rows at once. Knows no session.
+For reports and checks; sampling has its own, in the logits' own precision. Rows of large vocabularies go one by one, so
+that what is made of a row stays in the core's cache: three times as fast as all rows at once. Knows no session.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,28 +16,33 @@ from runtime.session.session import FloatArray, Int64Array
 
 Float64Array = NDArray[np.float64]
 
+_BAND_VALUES = 2**16
+
 
 def log_softmax(logits: FloatArray) -> Float64Array:
     """Log-probabilities float64 [N, V] of logits float32 [N, V]; the largest is subtracted first, so none overflows."""
     normalized = np.empty(logits.shape, np.float64)
-    weights = np.empty(logits.shape[-1], np.float64)
-    for row, values in zip(normalized, logits, strict=True):
-        np.subtract(values, values.max(), out=row, dtype=np.float64)
-        np.exp(row, out=weights)
-        np.subtract(row, np.log(weights.sum()), out=row)
+    for band in _bands(logits.shape):
+        values, rows = logits[band], normalized[band]
+        np.subtract(values, values.max(axis=-1, keepdims=True), out=rows, dtype=np.float64)
+        np.subtract(rows, np.log(np.exp(rows).sum(axis=-1, keepdims=True)), out=rows)
     return normalized
 
 
 def kl_divergence(log_p: Float64Array, log_q: Float64Array) -> Float64Array:
     """KL(p || q) = sum of p (log p - log q) in nats, float64 [N], of log-probabilities [N, V]."""
     divergence = np.empty(len(log_p), np.float64)
-    weights, terms = np.empty((2, log_p.shape[-1]), np.float64)
-    for index, (p, q) in enumerate(zip(log_p, log_q, strict=True)):
-        np.exp(p, out=weights)
-        np.subtract(p, q, out=terms)
-        terms *= weights
-        divergence[index] = terms.sum()
+    for band in _bands(log_p.shape):
+        terms = log_p[band] - log_q[band]
+        terms *= np.exp(log_p[band])
+        divergence[band] = terms.sum(axis=-1)
     return divergence
+
+
+def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Of N rows [N, V], as many at a time as fit the cache; one where even one does not."""
+    rows = max(1, _BAND_VALUES // max(1, shape[-1]))
+    return (slice(start, start + rows) for start in range(0, shape[0], rows))
 
 
 def best_tokens(logits: FloatArray, count: int) -> Int64Array:
