@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
+from export.compare.packages import compare
 from export.errors import ExportError, QualityError, RecipeError, SourceError
 from export.measure import gauge
 from export.measure.memory import layerwise_way
@@ -92,6 +94,22 @@ def test_a_second_build_does_nothing_until_something_changes(checkpoint: Path, t
     assert not build_package(recipe, tmp_path, root, SilentReporter()).was_up_to_date
     (root / "ort" / "model.onnx.data").write_bytes(b"short")
     assert not build_package(recipe, tmp_path, root, SilentReporter()).was_up_to_date
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores, to use one of them")
+def test_the_same_inputs_give_the_same_bytes_elsewhere_and_with_other_threads(checkpoint: Path, tmp_path: Path) -> None:
+    """Both dialects, the quality and golden rows."""
+    shutil.copytree(checkpoint, tmp_path / "elsewhere" / checkpoint.name)
+    recipe = recipe_of(Path(checkpoint.name), dialects=("ort", "trt"), precision="fp16")
+    here = build_package(recipe, tmp_path, tmp_path / "one", SilentReporter())
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        there = build_package(recipe, tmp_path / "elsewhere", tmp_path / "far" / "two", SilentReporter())
+    finally:
+        os.sched_setaffinity(0, cores)
+    found = compare(load_package(here.root), load_package(there.root))
+    assert found.is_empty, found.differences
 
 
 def test_a_package_over_its_limit_is_not_handed_over(checkpoint: Path, tmp_path: Path) -> None:
