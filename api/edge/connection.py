@@ -86,10 +86,10 @@ class Connection(HttpToolsProtocol):
     def evict(self) -> None:
         """Close to make room for another connection."""
         self._evicted = True
-        if self.transport is not None:
+        if self.opening is not None and not self.opening.done():
+            self.opening.cancel()  # nobody knows how long the client takes for its handshake
+        elif self.transport is not None:  # else it is still being opened
             self._close()
-        elif self.opening is not None:  # nobody knows how long the client takes for its handshake
-            self.opening.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. Afterwards a clock runs exactly while the next move is the client's."""

@@ -84,7 +84,8 @@ def key_ring(settings: Settings) -> KeyRing:
     texts = [*settings.api_key, *(_from_file(Path(settings.api_key_file)) if settings.api_key_file else ())]
     keys = [_parsed(text, position) for position, text in enumerate(texts, 1)]
     keys += read_keys_file(Path(settings.keys_file)) if settings.keys_file else []
-    for what, values in (("name", [key.name for key in keys]), ("secret", [key.digest for key in keys])):
+    marks: dict[str, list[object]] = {"name": [key.name for key in keys], "secret": [key.digest for key in keys]}
+    for what, values in marks.items():
         if len(set(values)) < len(values):
             names = sorted({keys[at].name for at, value in enumerate(values) if values.count(value) > 1})
             raise SettingsError(f"api_key: two keys have the same {what}: {', '.join(names)}")

@@ -31,6 +31,7 @@ import openai
 from numpy.typing import NDArray
 
 from api.answer_formats import answer_formats
+from api.clients.client import Clients
 from api.controllers.service import Service
 from api.observe.metrics import ServerMetrics
 from api.process.launch import bind, engine_config
@@ -279,6 +280,7 @@ def running_server(
     defaults: GenerationConfig | None = None,
     template_limits: TemplateLimits | None = None,
     guest_limits: TemplateLimits | None = None,
+    clients: Clients | None = None,
     **settings: Any,
 ) -> Iterator[RunningServer]:
     """Serve on a free port of this machine until the block ends."""
@@ -318,7 +320,14 @@ def running_server(
     )
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
     reception = new_reception(chosen, max_model_len)
-    service = Service(settings=chosen, model=model, engine=engine, metrics=metrics, reception=reception)
+    service = Service(
+        settings=chosen,
+        model=model,
+        engine=engine,
+        metrics=metrics,
+        reception=reception,
+        clients=clients or Clients(),
+    )
     sockets = [bind(chosen.host, 0) for port in (chosen.port, chosen.management_port) if port is not None]
     server = Server(service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets}, daemon=True)
