@@ -43,25 +43,25 @@ class KeyRing:
     """All keys of a server; empty asks for none. ``clock`` is the time of day, in seconds since 1970."""
 
     def __init__(self, keys: Iterable[ApiKey] = (), clock: Callable[[], float] = time.time) -> None:
-        self._keys = tuple(keys)
+        self.keys = tuple(keys)
         self._clock = clock
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self.keys)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The keys' names, in their order."""
-        return tuple(key.name for key in self._keys)
+        return tuple(key.name for key in self.keys)
 
     @property
     def limits(self) -> dict[str, ClientLimits]:
         """What each key's client may use, by the key's name."""
-        return {key.name: key.limits for key in self._keys}
+        return {key.name: key.limits for key in self.keys}
 
     def replace(self, other: KeyRing) -> None:
         """Hold another ring's keys from now on, all at once. Requests that have begun go on."""
-        self._keys = other._keys
+        self.keys = other.keys
 
     def holder(self, scope: HTTPScope) -> ApiKey | Denial:
         """The key that a request carries, or why it carries none that opens anything."""
@@ -72,7 +72,7 @@ class KeyRing:
         scheme, _, token = (b"bearer", b"", value) if name == b"x-api-key" else value.partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
         # Every key is compared, and in constant time, so that timing tells nothing about any of them.
-        matches = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
+        matches = [key for key in self.keys if hmac.compare_digest(digest, key.digest)]
         if not matches or scheme.lower() != b"bearer":
             return Denial.WRONG
         expires = matches[0].expires_unix

@@ -54,6 +54,6 @@ def check_command(file: Path) -> None:
         ring = key_ring(Settings(keys_file=str(file)))
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
-    for name, limits in ring.limits.items():
-        given = [f"{limit} {value}" for limit in _LIMITS if (value := getattr(limits, limit)) is not None]
-        click.echo(f"{name}: {', '.join(given) or 'no limits'}")
+    for key in ring.keys:
+        given = [f"{limit} {value}" for limit in _LIMITS if (value := getattr(key.limits, limit)) is not None]
+        click.echo(f"{key.name}: {key.role}, {', '.join(given) or 'no limits'}")
