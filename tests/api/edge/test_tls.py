@@ -96,7 +96,7 @@ def name_shown(port: int, *trusted: Path) -> str:
 def test_openais_client_speaks_to_it_and_a_stream_outlives_a_new_certificate(
     secured: RunningServer, first: tuple[Path, Path], second: tuple[Path, Path]
 ) -> None:
-    trusting = httpx.Client(verify=ssl.create_default_context(cafile=str(first[0])))
+    trusting = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=str(first[0])))
     with openai.OpenAI(base_url=f"{secured.base_url}/v1", api_key="x", http_client=trusting, max_retries=0) as client:
         secured.gate.open.clear()
         body = {"messages": [user("*ab")], "max_tokens": 6, "stream": True}
@@ -131,7 +131,7 @@ def test_old_versions_and_plain_http_are_refused(secured: RunningServer, first: 
     with pytest.deprecated_call():
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     old.set_ciphers("ALL:@SECLEVEL=0")
-    with socket.create_connection(("127.0.0.1", secured.port)) as sock, pytest.raises(ssl.SSLError, match="EOF|ALERT"):
+    with socket.create_connection(("127.0.0.1", secured.port)) as sock, pytest.raises(ssl.SSLError, match=r"EOF|ALERT"):
         old.wrap_socket(sock, server_hostname="127.0.0.1")
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{secured.port}/v1/health/live")
