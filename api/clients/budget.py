@@ -45,8 +45,8 @@ class Budget:
 
     def give_back(self, amount: int, now_ns: int) -> None:
         """Return what was taken and not used."""
-        self._refill(now_ns)
-        self._level = min(self._capacity, self._level + amount * _NS_PER_MINUTE)
+        self._level += amount * _NS_PER_MINUTE
+        self._refill(now_ns)  # which keeps no more than there may be
 
     @property
     def _capacity(self) -> int:

@@ -144,6 +144,8 @@ class Listener:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted, **self._tls(connection))
         except OSError:  # gone already, or no TLS that this server speaks
+            if self._certificate is not None:
+                self._table.note("handshake")
             self._table.lost(connection)
             accepted.close()
 

@@ -13,9 +13,11 @@ import openai
 import pytest
 
 from api.clients.client import Clients
+from runtime.engine.async_engine import AsyncEngine
+from runtime.errors import Overloaded
 from tests.api.scripted_server import RunningServer, running_server, user
 
-SECRETS = {name: f"secret-of-{name}" for name in ("team", "other", "tokens", "lone", "watch", "boss", "old")}
+SECRETS = {name: f"secret-of-{name}" for name in ("team", "other", "tokens", "lone", "watch", "boss", "old", "both")}
 LIMITS = {
     "team": "requests_per_minute = 3",
     "other": "",
@@ -23,6 +25,7 @@ LIMITS = {
     "lone": "max_concurrency = 1",
     "watch": 'role = "metrics"',
     "boss": 'role = "admin"\ntokens_per_minute = 1000',
+    "both": "requests_per_minute = 2\ntokens_per_minute = 100",
     "old": "expires = 2020-01-01T00:00:00Z",
 }
 LENGTH = 22  # tokens of the prompt that ``asked`` makes of three letters
@@ -241,6 +244,19 @@ def test_a_client_that_leaves_pays_for_what_it_was_sent(limited: RunningServer, 
     assert int(limits_of(answer.headers)["remaining-tokens"]) == 100 - LENGTH - 4 - 1
 
 
+def test_a_request_that_lacks_tokens_is_not_counted_so_that_it_is_served_after_the_wait(
+    limited: RunningServer, clock: Clock
+) -> None:
+    assert limited.post(asked(max_tokens=40), headers=key("both")).status_code == 200
+    for _ in range(3):
+        refused = limited.post(asked(max_tokens=78), headers=key("both"))
+        told = limits_of(refused.headers)
+        assert (refused.status_code, told["remaining-requests"], told["remaining-tokens"]) == (429, "1", "74")
+    clock.pass_s(int(refused.headers["retry-after"]))
+    assert refused.headers["retry-after"] == "16"  # 26 lack, at 100 a minute
+    assert limited.post(asked(max_tokens=78), headers=key("both")).status_code == 200
+
+
 def test_a_request_that_never_fits_is_told_so(limited: RunningServer) -> None:
     for path, body in (
         ("/v1/chat/completions", asked(max_tokens=79)),
@@ -307,7 +323,16 @@ def test_metrics_count_by_the_names_in_the_file(limited: RunningServer) -> None:
     assert clients == {*LIMITS, "ops"} | (clients & {"later"})
 
 
-def test_what_the_server_is_to_blame_for_costs_no_request(limited: RunningServer) -> None:
+def test_what_the_server_is_to_blame_for_costs_nothing(limited: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_engine: AsyncEngine) -> None:
+        raise Overloaded("busy", 3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AsyncEngine, "require_room", refuse)
+        busy = [limited.post(asked(), headers=key("team")) for _ in range(4)]
+    assert {(answer.headers["retry-after"], limits_of(answer.headers)["remaining-requests"]) for answer in busy} == {
+        ("3", "3")
+    }
     assert limited.post(asked("!0:x", max_tokens=20), headers=key("team")).status_code == 500
     assert [limited.post(asked(), headers=key("team")).status_code for _ in range(4)] == [200, 200, 200, 429]
     assert limited.post(asked("!0:x", max_tokens=70), headers=key("tokens")).status_code == 500

@@ -128,6 +128,7 @@ def test_a_broken_certificate_changes_nothing(
 
 def test_old_versions_and_plain_http_are_refused(secured: RunningServer, first: tuple[Path, Path]) -> None:
     old = ssl.create_default_context(cafile=str(first[0]))
+    cut = secured.metric("connection_cut_total", reason="handshake")
     with pytest.deprecated_call():
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     old.set_ciphers("ALL:@SECLEVEL=0")
@@ -135,6 +136,7 @@ def test_old_versions_and_plain_http_are_refused(secured: RunningServer, first: 
         old.wrap_socket(sock, server_hostname="127.0.0.1")
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{secured.port}/v1/health/live")
+    secured.wait_for(lambda: secured.metric("connection_cut_total", reason="handshake") - cut == 2)
     assert secured.get("/v1/health/live").status_code == 200
 
 
