@@ -22,7 +22,8 @@ def key_group() -> None:
 
 @key_group.command("new", epilog=examples("powertrain key new team-a --tokens-per-minute 100000 >> keys.toml"))
 @click.argument("name")
-@click.option("--role", type=click.Choice(["client", "metrics", "admin"]), default="client", help="What it opens.")
+@click.option("--role", type=click.Choice(["client", "metrics", "admin"]), default="client", show_default=True,
+              help="What it opens.")  # fmt: skip
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Requests that it may send.")
 @click.option("--tokens-per-minute", type=click.IntRange(min=1), help="Tokens of prompts and answers together.")
 @click.option("--max-concurrency", type=click.IntRange(min=1), help="Requests at once.")
@@ -43,7 +44,7 @@ def new_command(name: str, role: str, **limits: int | None) -> None:
     click.echo(f"The key of {name}, shown this once: {secret}", err=True)
 
 
-@key_group.command("check")
+@key_group.command("check", epilog=examples("powertrain key check keys.toml"))
 @click.argument("file", type=click.Path(path_type=Path))
 def check_command(file: Path) -> None:
     """Say which keys FILE holds, or what is wrong with it."""

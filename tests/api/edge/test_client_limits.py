@@ -339,6 +339,16 @@ def test_what_the_server_is_to_blame_for_costs_nothing(limited: RunningServer, m
     assert limited.post(asked(max_tokens=70), headers=key("tokens")).status_code == 200
 
 
+def test_a_stream_that_fails_before_its_first_token_costs_nothing(limited: RunningServer) -> None:
+    limited.gate.open.clear()
+    request = asked("!0:x", max_tokens=70, stream=True)
+    with limited.http.stream("POST", "/v1/chat/completions", json=request, headers=key("tokens")) as stream:
+        limited.gate.open.set()  # its head has been sent
+        assert b'"error"' in stream.read()
+    limited.wait_idle()
+    assert limited.post(asked(max_tokens=78), headers=key("tokens")).status_code == 200
+
+
 def test_a_reload_changes_keys_at_once_keeps_budgets_and_running_requests(
     limited: RunningServer, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
