@@ -99,6 +99,7 @@ def limited(file: Path, clock: Clock) -> Iterator[RunningServer]:
         keys_file=str(file),
         api_key=("ops=0123456789",),
         management_port=0,
+        cors_allow_origin=("https://a.example",),
         keep_alive_s=0.05,
         clients=Clients(clock),
     ) as server:
@@ -185,6 +186,13 @@ def test_every_request_with_a_body_counts(limited: RunningServer, path: str, bod
     for free in ("/v1/models", "/v1/version", "/v1/models"):
         answer = limited.get(free, headers=key("team"))
         assert (answer.status_code, limits_of(answer.headers)) == (200, {})
+
+
+def test_a_browsers_script_may_read_what_it_is_told(limited: RunningServer) -> None:
+    answer = limited.post(asked(), headers={**key("both"), "origin": "https://a.example"})
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert len(limits_of(answer.headers)) == 6
+    assert {f"x-ratelimit-{name}" for name in limits_of(answer.headers)} < set(exposed)
 
 
 def test_openais_client_succeeds_after_the_wait_that_it_was_told(limited: RunningServer, clock: Clock) -> None:
