@@ -20,6 +20,7 @@ from runtime.commands.surroundings import Surroundings
 
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
+    "key": ("api.process.key_cli", "key_group"),
     "export": ("export.commands.export", "export_command"),
     "inspect": ("export.commands.inspect", "inspect_command"),
     "diff": ("export.commands.diff", "diff_command"),

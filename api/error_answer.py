@@ -13,7 +13,7 @@ import msgspec
 from litestar.exceptions import HTTPException
 from runtime.errors import EngineUnavailable, Overloaded, RequestError, TemplateError
 
-from api.errors import BodyTooLargeError, GenerationFailedError, NotFoundError
+from api.errors import BodyTooLargeError, ClientLimitError, ForbiddenError, GenerationFailedError, NotFoundError
 
 MAX_MESSAGE_CHARS = 4096
 
@@ -87,7 +87,9 @@ def answer_from(error: Exception) -> ErrorAnswer:
     if isinstance(error, BodyTooLargeError):
         # The rest of the body is not read, so the connection cannot be used again.
         return ErrorAnswer(413, str(error), headers={"connection": "close"})
-    if isinstance(error, Overloaded):
+    if isinstance(error, ForbiddenError):
+        return ErrorAnswer(403, str(error))
+    if isinstance(error, (Overloaded, ClientLimitError)):
         return ErrorAnswer(429, str(error), headers={"retry-after": str(max(1, error.retry_after_s))})
     if isinstance(error, EngineUnavailable):
         return ErrorAnswer(503, str(error), headers={"retry-after": str(_UNAVAILABLE_RETRY_S)})

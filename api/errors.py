@@ -21,6 +21,18 @@ class BodyTooLargeError(PowertrainError):
     """The request's body exceeds the configured limit."""
 
 
+class ForbiddenError(PowertrainError):
+    """The request's API key is valid, and not for this."""
+
+
+class ClientLimitError(PowertrainError):
+    """The request's client has used what its API key allows for now. ``retry_after_s`` is when that changes."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class GenerationFailedError(PowertrainError):
     """The engine failed while it worked on a request. The text is for the log."""
 

@@ -52,6 +52,11 @@ class Settings:
         (), "Keys that clients must send, as SECRET or NAME=SECRET; none: no key is needed.", secret=True
     )
     api_key_file: str | None = _setting(None, "File with such keys, one a line.")
+    keys_file: str | None = _setting(
+        None, "TOML file of hashed keys with roles and limits, see 'powertrain key'; read again on SIGHUP."
+    )
+    tls_cert: str | None = _setting(None, "Certificate (PEM, its chain behind it) to serve HTTPS with; read on SIGHUP.")
+    tls_key: str | None = _setting(None, "The certificate's private key (PEM, not encrypted).")
     allowed_host: tuple[str, ...] = _setting(
         (), "Names besides addresses and localhost to answer to, * for all; default with a key: all."
     )
@@ -156,7 +161,7 @@ class Settings:
     @property
     def needs_key(self) -> bool:
         """True when requests need an API key."""
-        return bool(self.api_key) or self.api_key_file is not None
+        return bool(self.api_key) or self.api_key_file is not None or self.keys_file is not None
 
     @property
     def sampling_defaults(self) -> SamplingDefaults:
@@ -208,10 +213,13 @@ class Settings:
             raise SettingsError(f"root_path: {self.root_path!r} is not a path such as /llm or /team/llm")
         if any(not key.isascii() or not key.isprintable() for key in self.api_key):
             raise SettingsError("api_key: keys are printable ASCII")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            raise SettingsError(f"{given} is set but {missing} is not; HTTPS needs both")
         if not self.needs_key and not self.allow_public_without_key and not is_loopback(self.host):
             raise SettingsError(
-                f"host {self.host} is reachable from other machines and no --api-key or --api-key-file is set; "
-                "set a key, or say --allow-public-without-key"
+                f"host {self.host} is reachable from other machines and no --api-key, --api-key-file or --keys-file is "
+                "set; set a key, or say --allow-public-without-key"
             )
 
 

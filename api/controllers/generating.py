@@ -23,10 +23,10 @@ from runtime.text.text_stream import TextStream
 from runtime.token_mask import Constraint
 
 from api.client_gone import unless_gone
-from api.controllers.intake import HOLD_KEY, AnyRequest, cache_salt_of, new_id, request_id_of
+from api.controllers.intake import HOLD_KEY, AnyRequest, cache_salt_of, new_id, request_id_of, visit_of
 from api.controllers.service import Service
 from api.edge.access import IGNORED_KEY, RECORD_KEY
-from api.observe.request_record import RequestRecord
+from api.observe.request_record import Outcome, RequestRecord
 from api.request.byte_budget import Hold
 from api.request.sampling import text_rules
 from api.request.sampling_fields import SamplingFields
@@ -74,7 +74,7 @@ async def answer(
     """Compile what the text must satisfy, then submit to the engine. Returns the application that sends the answer.
 
     Raises RequestError for a demand that cannot be had, Overloaded, EngineUnavailable, or ClientGoneError: all of them
-    before any byte of an answer.
+    before any byte of an answer. ClientLimitError when the client has not the tokens for it.
     """
     constraint = await _compiled(request, service, prepared)
     fields: SamplingFields = prepared.asked.fields
@@ -83,7 +83,12 @@ async def answer(
     hold: Hold = request.scope["state"][HOLD_KEY]
     hold.resize(record.num_prompt_tokens * _BYTES_PER_PROMPT_TOKEN + _scores_bytes(prepared.scoring))
     requests = _engine_requests(service, prepared, constraint, arrival_ns, cache_salt_of(request, service, fields))
+    visit = visit_of(request)
+    if visit is not None:
+        visit.reserve(record.num_prompt_tokens, record.num_choices * record.max_tokens)
     generation = _start(service, prepared, requests, record)
+    if visit is not None:
+        visit.charge(lambda: _used(record), is_whole=not record.stream)
     state: dict[str, Any] = request.scope["state"]
     state[RECORD_KEY] = record
     state[IGNORED_KEY] = prepared.asked.ignored
@@ -98,6 +103,13 @@ async def answer(
         interval=fields.stream_interval or 1,
         is_large=prepared.scoring is not None,
     )
+
+
+def _used(record: RequestRecord) -> tuple[int, int]:
+    """Tokens of prompt and answer that the client pays for: none where the server gave up before the first one."""
+    if record.outcome is Outcome.FAILURE and not record.num_generated:
+        return 0, 0
+    return record.num_prompt_tokens, record.num_generated
 
 
 def _scores_bytes(scoring: Scoring | None) -> int:

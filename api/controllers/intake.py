@@ -10,8 +10,10 @@ from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api.client_gone import unless_gone
+from api.clients.visit import Visit
 from api.controllers.service import Service
-from api.edge.access import API_KEY_NAME_KEY, REQUEST_ID_KEY
+from api.edge.access import API_KEY_KEY, REQUEST_ID_KEY, VISIT_KEY
+from api.edge.api_key import ApiKey
 from api.request.byte_budget import Hold
 from api.request.json_body import check_content_type, read_body
 from api.request.sampling_fields import SamplingFields
@@ -24,12 +26,24 @@ HOLD_KEY = "powertrain_hold"
 
 
 async def receive_body(request: AnyRequest, service: Service) -> bytes:
-    """The request's body. Raises RequestError, BodyTooLargeError, Overloaded or ClientGoneError."""
+    """The request's body, once its client's limits have room for it: every request with a body counts.
+
+    Raises ClientLimitError, RequestError, BodyTooLargeError, Overloaded or ClientGoneError.
+    """
+    _enter(request, service)
     headers = request.headers
     check_content_type(headers.get("content-type"), headers.get("content-encoding"))
     hold = request.scope["state"][HOLD_KEY] = service.reception.budget.hold()
     limit_bytes = service.reception.limits.max_bytes
     return await read_body(request.receive, headers.get("content-length"), limit_bytes, hold)
+
+
+def _enter(request: AnyRequest, service: Service) -> None:
+    """Begin the visit of the client whose key a request carries. The edge ends it, and tells of it in headers."""
+    key = key_of(request)
+    if key is not None:
+        visit = request.scope["state"][VISIT_KEY] = Visit(service.clients[key.name])
+        visit.enter()
 
 
 async def in_turn(
@@ -63,6 +77,18 @@ def request_id_of(request: AnyRequest) -> str:
     return str(request.scope["state"][REQUEST_ID_KEY])
 
 
+def key_of(request: AnyRequest) -> ApiKey | None:
+    """The API key that a request came with; None where none is asked for."""
+    key: ApiKey | None = request.scope["state"].get(API_KEY_KEY)
+    return key
+
+
+def visit_of(request: AnyRequest) -> Visit | None:
+    """The visit of its client that a request is; None where no key is asked for."""
+    visit: Visit | None = request.scope["state"].get(VISIT_KEY)
+    return visit
+
+
 def cache_salt_of(request: AnyRequest, service: Service, fields: SamplingFields) -> str:
     """What separates this request's cached prefixes from others': the key it came with and its own ``cache_salt``.
 
@@ -72,7 +98,8 @@ def cache_salt_of(request: AnyRequest, service: Service, fields: SamplingFields)
     if service.settings.prefix_cache_salt == "required" and not fields.cache_salt:
         return new_id("unshared:")
     shares = service.settings.share_prefix_cache
-    domain = "" if shares else str(request.scope["state"].get(API_KEY_NAME_KEY, ""))
+    key = None if shares else key_of(request)
+    domain = "" if key is None else key.name
     return f"{domain}:{fields.cache_salt or ''}" if domain or fields.cache_salt else ""
 
 

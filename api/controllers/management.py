@@ -10,7 +10,10 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
+from api.controllers.intake import AnyRequest, key_of
 from api.controllers.service import Service
+from api.edge.api_key import Role
+from api.errors import ForbiddenError
 from api.observe.metrics import CONTENT_TYPE
 from api.response.json_answer import JsonAnswer
 from api.served_model import ServedModel
@@ -120,8 +123,11 @@ class ManagementController(Controller):
         return JsonAnswer(ManifestBody(text))
 
     @get(["/v1/metrics", "/metrics"])
-    async def metrics(self, service: NamedDependency[Service]) -> ASGIApp:
-        """Metrics in Prometheus' text format."""
+    async def metrics(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+        """Metrics in Prometheus' text format, which tell of every client: not for one of them."""
+        key = key_of(request)
+        if key is not None and key.role is Role.CLIENT:
+            raise ForbiddenError("This API key does not open metrics: they need one with the role metrics or admin.")
         return JsonAnswer(service.metrics.page(), content_type=CONTENT_TYPE)
 
 

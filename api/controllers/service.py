@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.engine.async_engine import AsyncEngine, EngineState
 from runtime.errors import EngineUnavailable
 
+from api.clients.client import Clients
 from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.request_record import RequestRecord
@@ -28,6 +29,7 @@ class Service:
     reception: Reception
     tracer: Tracer | None = None
     gpu: GpuWatch | None = None
+    clients: Clients = field(default_factory=Clients)
 
     @property
     def rules(self) -> RequestRules:

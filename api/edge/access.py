@@ -18,6 +18,8 @@ from typing import Any
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from api.clients.visit import Visit
+from api.edge.api_key import ApiKey, Role
 from api.edge.failed_keys import FailedKeys
 from api.edge.hosts import HostRule
 from api.edge.keys import KEY_HEADERS, Denial, KeyRing
@@ -25,14 +27,15 @@ from api.error_answer import ErrorAnswer
 from api.observe.request_record import RequestRecord
 
 REQUEST_ID_KEY = "powertrain_request_id"
-API_KEY_NAME_KEY = "powertrain_api_key_name"
+API_KEY_KEY = "powertrain_api_key"
+VISIT_KEY = "powertrain_visit"
 RECORD_KEY = "powertrain_record"
 IGNORED_KEY = "powertrain_ignored_fields"
 REFUSAL_KEY = "powertrain_refusal"
 
 _PROBES = ("/v1/health/live", "/v1/health/ready", "/health", "/ping")
 OPEN_PATHS = frozenset({*_PROBES, *(f"{path}/" for path in _PROBES)})
-_QUIET_PATHS = OPEN_PATHS | {"/v1/metrics", "/metrics"}
+_METRICS_PATHS = frozenset({"/v1/metrics", "/metrics"})
 _SAFE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_LOGGED_CHARS = 256
 _LOG = logging.getLogger("powertrain.requests")
@@ -79,7 +82,8 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                own = [(b"x-request-id", request_id.encode()), *_limit_headers(state.get(VISIT_KEY))]
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         try:
@@ -92,6 +96,8 @@ class Edge:
             else:
                 await self._app(scope, receive, send_with_id)
         finally:
+            if (visit := state.get(VISIT_KEY)) is not None:
+                visit.leave()
             _log(scope, audit, status, started_ns)
 
     def _denial(self, scope: HTTPScope, audit: dict[str, object]) -> ErrorAnswer | None:
@@ -105,8 +111,9 @@ class Edge:
             return None
         holder = self._keys.holder(scope)
         if not isinstance(holder, Denial):
-            audit["key"] = scope["state"][API_KEY_NAME_KEY] = holder
-            return None
+            audit["key"] = holder.name
+            scope["state"][API_KEY_KEY] = holder
+            return _beyond_role(scope, holder, audit)
         audit["denied"] = holder.value
         wait_s = self._failed_keys.note(_client(scope))
         if wait_s:
@@ -117,6 +124,18 @@ class Edge:
 
     def _is_keyless(self, scope: HTTPScope) -> bool:
         return scope["path"] in self._keyless and scope["method"] in {HttpMethod.GET, HttpMethod.HEAD}
+
+
+def _beyond_role(scope: HTTPScope, key: ApiKey, audit: dict[str, object]) -> ErrorAnswer | None:
+    """Why a key for metrics alone does not open a path; what it opens is named, so no other spelling gets around it."""
+    if key.role is not Role.METRICS or scope["path"].removesuffix("/") in _METRICS_PATHS:
+        return None
+    audit["denied"] = "role"
+    return ErrorAnswer(403, "This API key opens metrics and health only.")
+
+
+def _limit_headers(visit: Visit | None) -> list[tuple[bytes, bytes]]:
+    return [] if visit is None else [(name.encode(), value.encode()) for name, value in visit.headers().items()]
 
 
 def _client(scope: HTTPScope) -> str:
@@ -150,7 +169,7 @@ async def _refuse(answer: ErrorAnswer, body: bytes, send: Send) -> None:
 
 
 def _log(scope: HTTPScope, audit: dict[str, object], status: int, started_ns: int) -> None:
-    level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
+    level = logging.DEBUG if scope["path"] in OPEN_PATHS | _METRICS_PATHS else logging.INFO
     if "denied" in audit:
         level = logging.WARNING
     if not _LOG.isEnabledFor(level):

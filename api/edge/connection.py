@@ -57,6 +57,8 @@ class Connection(HttpToolsProtocol):
         self._table = table
         self._probes_only = probes_only
         self._evicted = False
+        self.opening: asyncio.Task[None] | None = None  # the handshake of an encrypted connection
+        self.handshake_timeout_s = limits.header_timeout_s
         self._in_body = False
         self._received = False  # the whole request is here, and no byte of another
         self._idle_bytes = 0  # received since the parser last handed anything on
@@ -84,7 +86,9 @@ class Connection(HttpToolsProtocol):
     def evict(self) -> None:
         """Close to make room for another connection."""
         self._evicted = True
-        if self.transport is not None:  # else it is still being opened
+        if self.opening is not None and not self.opening.done():
+            self.opening.cancel()  # nobody knows how long the client takes for its handshake
+        elif self.transport is not None:  # else it is still being opened
             self._close()
 
     def data_received(self, data: bytes) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+_LIMITS = (f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset"))
+_EXPOSED = ", ".join(("x-request-id", "x-ignored-fields", "retry-after", *_LIMITS)).encode()
 _MAX_AGE_S = b"600"
 
 
@@ -38,7 +40,7 @@ class Cors:
 
         async def send_with_origin(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exposed = (b"access-control-expose-headers", b"x-request-id, x-ignored-fields, retry-after")
+                exposed = (b"access-control-expose-headers", _EXPOSED)
                 message["headers"] = [*message.get("headers", ()), *shared, exposed]
             await send(message)
 

@@ -1,6 +1,7 @@
 """API keys: how they are written, and which of them a request carries. Knows no route.
 
-A key may have a name, ``name=secret``, which the log shows in its place.
+A key of the settings may have a name, ``name=secret``, which the log shows in its place, and opens everything; keys of
+the keys file have roles and limits.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 
 from litestar.types import HTTPScope
 
+from api.clients.client import ClientLimits
+from api.edge.api_key import ApiKey
+from api.edge.keys_file import NAME, read_keys_file
 from api.errors import SettingsError
 from api.server_settings import Settings
 
 # A secret of base64 may end in equals signs, so what follows the first must be long enough to be a secret itself.
-_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,31})=([^=].{7,})")
+_NAMED = re.compile(rf"({NAME})=([^=].{{7,}})")
 
 
 KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
@@ -32,32 +36,35 @@ class Denial(StrEnum):
     MISSING = "no_key"
     SEVERAL = "several_keys"
     WRONG = "wrong_key"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key. ``digest`` is the SHA-256 of the secret: of one length, so comparing it tells nothing of the secret's."""
-
-    name: str
-    digest: bytes = field(repr=False)
+    EXPIRED = "expired_key"
 
 
 class KeyRing:
-    """All keys of a server; empty asks for none."""
+    """All keys of a server; empty asks for none. ``clock`` is the time of day, in seconds since 1970."""
 
-    def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
-        self._keys = tuple(keys)
+    def __init__(self, keys: Iterable[ApiKey] = (), clock: Callable[[], float] = time.time) -> None:
+        self.keys = tuple(keys)
+        self._clock = clock
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self.keys)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The keys' names, in their order."""
-        return tuple(key.name for key in self._keys)
+        return tuple(key.name for key in self.keys)
 
-    def holder(self, scope: HTTPScope) -> str | Denial:
-        """The name of the key that a request carries, or why it carries none."""
+    @property
+    def limits(self) -> dict[str, ClientLimits]:
+        """What each key's client may use, by the key's name."""
+        return {key.name: key.limits for key in self.keys}
+
+    def replace(self, other: KeyRing) -> None:
+        """Hold another ring's keys from now on, all at once. Requests that have begun go on."""
+        self.keys = other.keys
+
+    def holder(self, scope: HTTPScope) -> ApiKey | Denial:
+        """The key that a request carries, or why it carries none that opens anything."""
         headers = [(name, value) for name, value in scope["headers"] if name in KEY_HEADERS]
         if len(headers) != 1:  # none, or an attempt to smuggle a second one
             return Denial.SEVERAL if headers else Denial.MISSING
@@ -65,17 +72,23 @@ class KeyRing:
         scheme, _, token = (b"bearer", b"", value) if name == b"x-api-key" else value.partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
         # Every key is compared, and in constant time, so that timing tells nothing about any of them.
-        matches = [key.name for key in self._keys if hmac.compare_digest(digest, key.digest)]
-        return matches[0] if matches and scheme.lower() == b"bearer" else Denial.WRONG
+        matches = [key for key in self.keys if hmac.compare_digest(digest, key.digest)]
+        if not matches or scheme.lower() != b"bearer":
+            return Denial.WRONG
+        expires = matches[0].expires_unix
+        return Denial.EXPIRED if expires is not None and expires <= self._clock() else matches[0]
 
 
 def key_ring(settings: Settings) -> KeyRing:
-    """The keys of the settings and of the key file. Raises SettingsError for an empty, unreadable or doubled key."""
+    """The keys of the settings and of both files. Raises SettingsError for an empty, unreadable or doubled key."""
     texts = [*settings.api_key, *(_from_file(Path(settings.api_key_file)) if settings.api_key_file else ())]
     keys = [_parsed(text, position) for position, text in enumerate(texts, 1)]
-    for what, values in (("name", [key.name for key in keys]), ("secret", [key.digest for key in keys])):
+    keys += read_keys_file(Path(settings.keys_file)) if settings.keys_file else []
+    marks: dict[str, list[object]] = {"name": [key.name for key in keys], "secret": [key.digest for key in keys]}
+    for what, values in marks.items():
         if len(set(values)) < len(values):
-            raise SettingsError(f"api_key: two keys have the same {what}")
+            names = sorted({keys[at].name for at, value in enumerate(values) if values.count(value) > 1})
+            raise SettingsError(f"api_key: two keys have the same {what}: {', '.join(names)}")
     return KeyRing(keys)
 
 

@@ -12,13 +12,16 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from api.edge.connection import Connection
 from api.edge.connection_table import ConnectionTable
+from api.edge.tls import ServerCertificate
 
 _BACKLOG = 2048
 _BURST = 64  # accepted before other work gets its turn
 _RETRY_S = 0.05
+_TLS_GOODBYE_S = 5.0  # for a client to end its side of an encrypted connection
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -51,7 +54,10 @@ class SpareDescriptors:
 
 
 class Listener:
-    """One listening socket. ``make`` builds the protocol of a connection; its argument says whether for probes only."""
+    """One listening socket. ``make`` builds the protocol of a connection; its argument says whether for probes only.
+
+    With a ``certificate`` every connection begins with a TLS handshake, for which it has the time of a request's head.
+    """
 
     def __init__(
         self,
@@ -59,11 +65,13 @@ class Listener:
         table: ConnectionTable,
         make: Callable[[bool], Connection],
         spare: SpareDescriptors,
+        certificate: ServerCertificate | None = None,
     ) -> None:
         self._sock = sock
         self._table = table
         self._make = make
         self._spare = spare
+        self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -119,13 +127,33 @@ class Listener:
         self._loop.add_reader(self._sock, self._accept_some)
 
     def _open(self, accepted: socket.socket, *, probes_only: bool) -> None:
-        task = self._loop.create_task(self._connect(self._make(probes_only), accepted))
+        connection = self._make(probes_only)
+        task = self._loop.create_task(self._connect(connection, accepted))
+        if self._certificate is not None:
+            connection.opening = task
+
+        def opened(done: asyncio.Task[None]) -> None:
+            self._opening.discard(done)
+            if done.cancelled():  # it made room for another, perhaps before it had begun
+                accepted.close()
+
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(opened)
 
     async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: connection, accepted)
-        except OSError:  # gone already
+            await self._loop.connect_accepted_socket(lambda: connection, accepted, **self._tls(connection))
+        except OSError:  # gone already, or no TLS that this server speaks
+            if self._certificate is not None:
+                self._table.note("handshake")
             self._table.lost(connection)
             accepted.close()
+
+    def _tls(self, connection: Connection) -> dict[str, Any]:
+        if self._certificate is None:
+            return {}
+        return {
+            "ssl": self._certificate.context,
+            "ssl_handshake_timeout": connection.handshake_timeout_s,
+            "ssl_shutdown_timeout": _TLS_GOODBYE_S,
+        }

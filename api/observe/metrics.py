@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from runtime.engine.step_report import STEP_TOKEN_BOUNDS, EngineStats
 
+from api.clients.client import Clients
+from api.observe.client_metrics import ClientFamilies
 from api.observe.gpu_watch import GpuWatch
 from api.observe.request_record import Outcome, RequestRecord
 
@@ -74,6 +76,10 @@ class ServerMetrics:
     def watch_gpu(self, watch: GpuWatch) -> None:
         """Say where the GPU's memory and load are read at each scrape."""
         self.registry.register(_GpuGauges(self._model_name, watch))
+
+    def watch_clients(self, clients: Clients) -> None:
+        """Say whose use is read at each scrape."""
+        self.registry.register(ClientFamilies(self._model_name, clients))
 
     def page(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -12,11 +12,12 @@ from litestar import Litestar, Response
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
+from runtime.errors import Overloaded
 
 from api.controllers.chat import ChatController
 from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController, keyless_paths
-from api.controllers.intake import AnyRequest, releasing
+from api.controllers.intake import AnyRequest, releasing, visit_of
 from api.controllers.management import ManagementController
 from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
@@ -27,7 +28,7 @@ from api.controllers.welcome import WelcomeController
 from api.edge.access import RECORD_KEY, REFUSAL_KEY, REQUEST_ID_KEY, Edge, cut
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
-from api.edge.keys import key_ring
+from api.edge.keys import KeyRing
 from api.edge.paths import Paths, path_rule
 from api.error_answer import ErrorAnswer, answer_from
 from api.errors import ClientGoneError
@@ -40,10 +41,9 @@ _LOG = logging.getLogger("powertrain.api")
 _GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 
 
-def create_app(service: Service) -> ASGIApp:
-    """The whole server as one ASGI application. Raises SettingsError when the keys are not usable."""
+def create_app(service: Service, keys: KeyRing) -> ASGIApp:
+    """The whole server as one ASGI application, for whoever has one of the keys."""
     settings = service.settings
-    keys = key_ring(settings)
     hosts = host_rule(settings, has_keys=bool(keys))
     routed = routed_app(service)
     edge = Edge(
@@ -116,6 +116,9 @@ class _ErrorHandler:
         if isinstance(error, ClientGoneError):
             return Response(b"", status_code=499, media_type="application/json")
         answer = answer_from(error)
+        visit = visit_of(request)
+        if visit is not None and (answer.status >= 500 or isinstance(error, Overloaded)):
+            visit.take_back()
         if answer.status == 404 and isinstance(error, HTTPException):
             paths = {route.path for route in request.app.routes}
             answer = dataclasses.replace(answer, message=explain_missing(request.scope["path"], paths))

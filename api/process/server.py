@@ -8,11 +8,12 @@ import dataclasses
 import gc
 import logging
 import resource
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -24,6 +25,7 @@ from api.edge.connection_table import ConnectionTable
 from api.edge.limits import ConnectionLimits, limits_from
 from api.edge.listener import Listener, SpareDescriptors
 from api.process.app import create_app
+from api.process.reloading import Reloading
 from api.process.text_threads import text_threads
 
 _LOG = logging.getLogger("powertrain.server")
@@ -36,15 +38,19 @@ _OWN_DESCRIPTORS = 128  # files, libraries and the event loop, beside connection
 
 class Server(uvicorn.Server):
     """Serves one service. A signal makes it drain: ready turns 503, running answers end, new requests get 503.
+    SIGHUP makes it read keys and certificate again.
 
     uvicorn alone would close the port at once, and a load balancer would see refused connections instead of a 503.
     """
 
     def __init__(self, service: Service) -> None:
+        self._reloading = Reloading(service.settings, service.clients)
+        if self._reloading.keys:
+            service.metrics.watch_clients(service.clients)
         proxies = list(service.settings.trusted_proxy)
         super().__init__(
             uvicorn.Config(
-                create_app(service),
+                create_app(service, self._reloading.keys),
                 loop="uvloop",
                 http=Connection,
                 ws="none",
@@ -94,7 +100,7 @@ class Server(uvicorn.Server):
                 probes_only=probes_only,
             )
 
-        return Listener(sock, table, make, spare)
+        return Listener(sock, table, make, spare, self._reloading.certificate)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, then end what is open."""
@@ -103,6 +109,27 @@ class Server(uvicorn.Server):
         if self._spare is not None:
             self._spare.close()
         await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have SIGHUP reload, where there is anything to reload, beside uvicorn's own signals."""
+        with super().capture_signals():
+            if not self._reloading.has_files or threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = signal.signal(signal.SIGHUP, self._handle_hangup)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
+
+    def _handle_hangup(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._loop is not None:  # else everything has just been read
+            self._loop.call_soon_threadsafe(self.reload)
+
+    def reload(self) -> None:
+        """Read keys and certificate again. Call on the loop."""
+        self._reloading.reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain, then exit. Second: exit at once."""

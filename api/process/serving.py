@@ -13,6 +13,7 @@ from runtime.package.home import only_package
 from runtime.package.manifest import load_package
 
 from api.edge.keys import key_ring
+from api.edge.tls import server_certificate
 from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
 from api.process.server import Server
@@ -29,6 +30,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
     if names := key_ring(settings).names:
         _LOG.info("a key is needed; the keys are %s", ", ".join(names))
+    server_certificate(settings)  # wrong files end the start before anything is built
     # The ports first: a second server on them should fail before it reads gigabytes, or builds them.
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
@@ -39,10 +41,11 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         folder = only_package(around.home()) if settings.model is None else around.build(settings.model)
         service = build_service(settings, load_package(folder))
         host, port = sock.getsockname()[:2]
+        scheme = "http" if settings.tls_cert is None else "https"
         shown = f"[{host}]" if ":" in host else host
         docs = "" if settings.docs == "off" else " (docs at /docs)"
         Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{service.model.base_name}[/bold] at http://{shown}:{port}/v1{docs}",
+            f"Serving [bold]{service.model.base_name}[/bold] at {scheme}://{shown}:{port}/v1{docs}",
             soft_wrap=True,
         )
         server = Server(service)

@@ -19,9 +19,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -31,6 +33,7 @@ import openai
 from numpy.typing import NDArray
 
 from api.answer_formats import answer_formats
+from api.clients.client import Clients
 from api.controllers.service import Service
 from api.observe.metrics import ServerMetrics
 from api.process.launch import bind, engine_config
@@ -279,6 +282,8 @@ def running_server(
     defaults: GenerationConfig | None = None,
     template_limits: TemplateLimits | None = None,
     guest_limits: TemplateLimits | None = None,
+    clients: Clients | None = None,
+    ca: Path | None = None,
     **settings: Any,
 ) -> Iterator[RunningServer]:
     """Serve on a free port of this machine until the block ends."""
@@ -318,14 +323,22 @@ def running_server(
     )
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
     reception = new_reception(chosen, max_model_len)
-    service = Service(settings=chosen, model=model, engine=engine, metrics=metrics, reception=reception)
+    service = Service(
+        settings=chosen,
+        model=model,
+        engine=engine,
+        metrics=metrics,
+        reception=reception,
+        clients=clients or Clients(),
+    )
     sockets = [bind(chosen.host, 0) for port in (chosen.port, chosen.management_port) if port is not None]
     server = Server(service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets}, daemon=True)
     thread.start()
     port, *management = (int(sock.getsockname()[1]) for sock in sockets)
-    base_url = f"http://127.0.0.1:{port}"
-    http = httpx.Client(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=None))
+    base_url = f"{'http' if ca is None else 'https'}://127.0.0.1:{port}"
+    verify = True if ca is None else ssl.create_default_context(cafile=str(ca))
+    http = httpx.Client(base_url=base_url, verify=verify, timeout=30, limits=httpx.Limits(max_connections=None))
     running = RunningServer(service, session, gate, server, base_url, port, http, *management)
     try:
         if wait_for is not None:

@@ -69,7 +69,7 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_PREFIX_CACHE": "maybe"}, "prefix_cache .from POWERTRAIN_PREFIX_CACHE."),
         ({"POWERTRAIN_API_KEY": ""}, "api_key: an empty value is not allowed"),
         ({"POWERTRAIN_API_KEY": "a,,b"}, "api_key: an empty value is not allowed"),
-        ({"POWERTRAIN_HOST": "0.0.0.0"}, "no --api-key or --api-key-file is set"),
+        ({"POWERTRAIN_HOST": "0.0.0.0"}, "no --api-key, --api-key-file or --keys-file is set"),
         ({"POWERTRAIN_MANAGEMENT_PORT": "70000"}, "management_port: 70000 is above 65535"),
         ({"POWERTRAIN_MAX_CONNECTIONS": "0"}, "max_connections: 0 is below 1"),
         ({"POWERTRAIN_HEADER_TIMEOUT_S": "0"}, "header_timeout_s: 0.0 is below 0.01 or not finite"),

@@ -166,7 +166,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(hmac, "compare_digest", compare)
     ring = key_ring(Settings(api_key=("first", "second", "third")))
     scope: Any = {"headers": [(b"authorization", b"Bearer first")]}
-    assert ring.holder(scope) == "key-1"
+    assert getattr(ring.holder(scope), "name", None) == "key-1"
     scope["headers"] = [(b"authorization", b"Bearer a-guess-of-another-length")]
     assert ring.holder(scope) == "wrong_key"
     assert compared == [(32, 32)] * 6  # digests: their length says nothing of the key's
@@ -202,7 +202,7 @@ def test_a_secret_that_holds_an_equals_sign_stays_whole(text: str) -> None:
     ring = key_ring(Settings(api_key=(text,)))
     assert ring.names == ("key-1",)
     scope: Any = {"headers": [(b"authorization", b"Bearer " + text.encode())]}
-    assert ring.holder(scope) == "key-1"
+    assert getattr(ring.holder(scope), "name", None) == "key-1"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""What SIGHUP reads again: keys and the certificate. What is broken changes nothing and is one line in the log.
+
+Knows no signal and no request.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from api.clients.client import Clients
+from api.edge.keys import KeyRing, key_ring
+from api.edge.tls import ServerCertificate, server_certificate
+from api.errors import SettingsError
+from api.server_settings import Settings
+
+_LOG = logging.getLogger("powertrain.server")
+
+
+class Reloading:
+    """The keys and the certificate of one server. Raises SettingsError when they are not usable at the start."""
+
+    def __init__(self, settings: Settings, clients: Clients) -> None:
+        self._settings = settings
+        self._clients = clients
+        self.keys = KeyRing()
+        self._read_keys()
+        self.certificate: ServerCertificate | None = server_certificate(settings)
+        if self.certificate is not None:
+            self.certificate.log_state()
+
+    @property
+    def has_files(self) -> bool:
+        """True when there is anything to read again."""
+        settings = self._settings
+        return bool(settings.keys_file or settings.api_key_file or self.certificate)
+
+    def reload(self) -> None:
+        """Read the files again; each is taken whole or not at all. Call on the event loop."""
+        try:
+            self._read_keys()
+        except SettingsError as error:
+            _LOG.error("the keys stay as they were: %s", error)
+        else:
+            _LOG.info("keys read again; the keys are %s", ", ".join(self.keys.names) or "none")
+        if self.certificate is None:
+            return
+        try:
+            self.certificate.reload()
+        except SettingsError as error:
+            _LOG.error("the certificate stays as it was: %s", error)
+        else:
+            self.certificate.log_state()
+
+    def _read_keys(self) -> None:
+        keys = key_ring(self._settings)
+        self._clients.limit(keys.limits)
+        self.keys.replace(keys)
