@@ -139,14 +139,13 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     if choice.plan is not None:
         return open_trt_session(choice.plan, shape, device, kv)
     prefill_tokens = min(_PREFILL_TOKENS, kv.rows)
-    return open_ort_session(
-        package.path(package.manifest.graphs[_graph_key(choice.backend)].path),
-        _provider(package, choice.backend, kv, prefill_tokens, device.ordinal),
-        device,
-        shape,
-        kv=kv,
-        prefill_tokens=prefill_tokens,
-    )
+    try:
+        provider = _provider(package, choice.backend, kv, prefill_tokens, device.ordinal)
+    except BaseException:
+        device.close()  # which the session does from here on
+        raise
+    graph = package.path(package.manifest.graphs[_graph_key(choice.backend)].path)
+    return open_ort_session(graph, provider, device, shape, kv=kv, prefill_tokens=prefill_tokens)
 
 
 def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int) -> Provider:

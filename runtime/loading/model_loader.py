@@ -18,7 +18,6 @@ from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Packag
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan, KVWishes, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
-from runtime.session.nvtx_session import marking
 from runtime.session.session import Session
 
 DEFAULT_KV_SHARE = 0.4
@@ -31,7 +30,7 @@ class ModelOptions:
 
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
-    ``nvtx`` marks each call for NVIDIA's profilers.
+    ``nvtx`` has each call marked for NVIDIA's profilers (``runtime.loading.first_that_loads``).
     ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with
     the package's golden rows before anyone is served.
     """
@@ -82,15 +81,7 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
 
 
 def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
-    """A function that builds the session; call it on the engine thread, it takes as long as loading takes.
-
-    Raises BackendError for calls that are to be marked without the package that marks them.
-    """
-    build = _session_factory(package, kv, options)
-    return marking(build) if options.nvtx else build
-
-
-def _session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
+    """A function that builds the session; call it on the engine thread, it takes as long as loading takes."""
     if options.backend.gpu is not None:
         return gpu_session_factory(package, options.backend, kv, self_test=options.self_test)
     threads = options.threads or default_threads()

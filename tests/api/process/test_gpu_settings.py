@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from api.process import launch
 from api.process.app import routed_app
 from api.server_settings import Settings
 from runtime.errors import BackendError
-from runtime.loading.backend import Backend, BackendChoice
+from runtime.loading.backend import ON_CPU, Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import Package
@@ -40,6 +41,16 @@ def any_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "warm_up_ids", lambda _model: ())
 
 
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[[BackendChoice], None]:
+    """Let one backend be all that there is."""
+
+    def install(choice: BackendChoice) -> None:
+        monkeypatch.setattr(launch, "backend_choices", lambda *_, **__: iter([choice]))
+
+    return install
+
+
 def test_the_gpu_that_was_asked_for_is_looked_for(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
 
@@ -56,28 +67,30 @@ def test_the_gpu_that_was_asked_for_is_looked_for(package: Package, monkeypatch:
 
 
 @pytest.mark.usefixtures("any_model")
-def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(
+    package: Package, chosen: Callable[[BackendChoice], None]
+) -> None:
     for choice, uuid in (
         (BackendChoice(Backend.CUDA, ("asked for",), ADA), "GPU-aaaa"),
-        (BackendChoice(Backend.CPU, ("asked for",)), None),
+        (ON_CPU, None),
     ):
-        monkeypatch.setattr(launch, "choose_backend", lambda *_, it=choice, **__: it)
+        chosen(choice)
         service = launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
         assert (service.gpu.uuid if service.gpu else None) == uuid
 
 
 @pytest.mark.usefixtures("any_model")
 def test_ranges_without_their_package_are_refused_at_the_start(
-    package: Package, monkeypatch: pytest.MonkeyPatch
+    package: Package, monkeypatch: pytest.MonkeyPatch, chosen: Callable[[BackendChoice], None]
 ) -> None:
-    monkeypatch.setattr(launch, "choose_backend", lambda *_, **__: BackendChoice(Backend.CPU, ("asked for",)))
+    chosen(ON_CPU)
     monkeypatch.setitem(sys.modules, "nvtx", None)
     with pytest.raises(BackendError, match="nvtx is on but the package nvtx is missing"):
         launch.build_service(Settings(nvtx=True), package)
 
 
 @pytest.mark.usefixtures("any_model")
-def test_the_watch_lives_as_long_as_the_application(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watch_lives_as_long_as_the_application(package: Package, chosen: Callable[[BackendChoice], None]) -> None:
     read, closed = threading.Event(), threading.Event()
 
     def note() -> GpuReading:
@@ -85,7 +98,7 @@ def test_the_watch_lives_as_long_as_the_application(package: Package, monkeypatc
         return GpuReading(utilization=0.5)
 
     reader = SimpleNamespace(read=note, close=closed.set)
-    monkeypatch.setattr(launch, "choose_backend", lambda *_, **__: BackendChoice(Backend.CPU, ("asked for",)))
+    chosen(ON_CPU)
     service: Service = launch.build_service(Settings(num_slots=1), package)
     service = dataclasses.replace(service, gpu=GpuWatch("GPU-aaaa", lambda _uuid: reader))
 
