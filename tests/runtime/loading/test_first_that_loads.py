@@ -83,6 +83,36 @@ def test_what_a_backend_raises_leads_auto_to_the_next(
     assert "; no tensorrt-rtx: it did not load; no cuda: the package's graph is for the CPU" in chosen
 
 
+class Opened:
+    """A GPU's session, as far as loading goes."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_session_that_cannot_be_used_is_closed_and_leads_to_the_next(
+    package: Package, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_gpu, tried = Opened(), list[Any]()
+    monkeypatch.setattr("runtime.loading.model_loader.gpu_session_factory", lambda *_, **__: lambda: on_gpu)
+
+    def trial(session: Any) -> None:
+        tried.append(session)
+        if len(tried) == 1:
+            raise DeviceError("no numbers came")
+
+    session = loading(package, "auto").factory(trial)()
+    assert session.info.backend == "cpu"
+    session.close()
+    assert (tried, on_gpu.closed) == ([on_gpu], 1)  # the CPU's is tried by who gets it
+    assert "backend tensorrt-rtx does not load: no numbers came; trying cpu" in caplog.messages
+    assert loading(package, "auto").factory(trial)() is on_gpu  # which nothing is wrong with now
+    assert (len(tried), on_gpu.closed) == (2, 1)
+
+
 def test_a_backend_by_name_gives_one_clear_error(package: Package, raises: Callable[[Exception], None]) -> None:
     for error, said in (
         (DeviceError("out of memory; serve less"), "out of memory; serve less"),
