@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -238,9 +239,9 @@ def test_a_package_for_gpus_that_cannot_be_checked_is_named(root: Path, left: st
         graphs["ort"] = msgspec.structs.replace(graphs["ort"], kv_dtype="float16", providers=("cpu", "cuda"))
     write_manifest(root, msgspec.structs.replace(package.manifest, files=files, graphs=graphs, golden=None))
     text = "holds no golden rows, without which no GPU serves it; it was made before there were any"
-    for gpus, state in ((GpuReport((ADA,)), "problem"), (NONE, "missing")):
-        found = Finding("tiny", state, text, f"powertrain export MODEL -o {root}")
-        assert (found in examine([root], probe=working, gpus=lambda it=gpus: it)) is lacks
+    found = Finding("tiny", "problem", text, f"powertrain export MODEL -o {root}")
+    assert (found in examine([root], probe=working, gpus=lambda: GpuReport((ADA,)))) is lacks
+    assert (replace(found, state="missing") in examine([root], probe=broken, gpus=lambda: NONE)) is lacks
     (root.parent / "tiny.toml").write_text("")
     fixes = [finding.fix for finding in examine([root], probe=broken, gpus=lambda: NONE) if finding.text == text]
     assert fixes == [f"powertrain export {root.parent / 'tiny.toml'} -o {root}"] * lacks

@@ -96,7 +96,8 @@ class Opened:
 def test_a_session_that_cannot_be_used_is_closed_and_leads_to_the_next(
     package: Package, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    on_gpu, tried = Opened(), list[Any]()
+    on_gpu: Any = Opened()
+    tried: list[Any] = []
     monkeypatch.setattr("runtime.loading.model_loader.gpu_session_factory", lambda *_, **__: lambda: on_gpu)
 
     def trial(session: Any) -> None:
