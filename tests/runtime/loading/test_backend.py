@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 
 from runtime.errors import BackendError, KVBudgetError
 from runtime.install import backend_line
-from runtime.loading.backend import Backend, BackendChoice, choose_backend, probe_in_subprocess
+from runtime.loading.backend import Backend, BackendChoice, Probe, backend_choices, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
@@ -41,6 +42,10 @@ def working(backend: Backend) -> ProbeResult:
 
 def broken(backend: Backend) -> ProbeResult:
     return ProbeResult(problem=f"{backend} is broken", fix=f"fix {backend}")
+
+
+def first_choice(package: Package, wanted: str, probe: Probe, gpus: Callable[[], GpuReport]) -> BackendChoice:
+    return next(backend_choices(package, wanted, probe=probe, gpus=gpus))
 
 
 def never(backend: Backend) -> ProbeResult:
@@ -87,17 +92,17 @@ def package(tmp_path: Path) -> Package:
 
 
 def test_without_a_gpu_nothing_is_probed_and_the_cpu_serves(package: Package) -> None:
-    choice = choose_backend(package, "auto", probe=never, gpus=lambda: NONE)
+    choice = first_choice(package, "auto", probe=never, gpus=lambda: NONE)
     assert (choice.backend, choice.gpu) == (Backend.CPU, None)
     assert choice.explain() == "backend cpu: no driver"
     with pytest.raises(BackendError, match="backend tensorrt needs a GPU: no driver; install one, or serve"):
-        choose_backend(package, "tensorrt", probe=never, gpus=lambda: NONE)
-    assert choose_backend(package, "cpu", probe=never, gpus=lambda: GpuReport((ADA,))).backend is Backend.CPU
+        first_choice(package, "tensorrt", probe=never, gpus=lambda: NONE)
+    assert first_choice(package, "cpu", probe=never, gpus=lambda: GpuReport((ADA,))).backend is Backend.CPU
 
 
 def test_auto_takes_the_first_that_works_and_has_its_plan(package: Package) -> None:
     add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
-    choice = choose_backend(package, "auto", probe=working, gpus=lambda: GpuReport((ADA,)))
+    choice = first_choice(package, "auto", probe=working, gpus=lambda: GpuReport((ADA,)))
     assert choice.backend is Backend.TENSORRT_RTX
     assert choice.plan is not None
     assert choice.plan.path.name == "sm89.plan"
@@ -106,7 +111,7 @@ def test_auto_takes_the_first_that_works_and_has_its_plan(package: Package) -> N
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> None:
-    choice = choose_backend(package, "auto", probe=broken, gpus=lambda: GpuReport((ADA,)))
+    choice = first_choice(package, "auto", probe=broken, gpus=lambda: GpuReport((ADA,)))
     assert choice.backend is Backend.CPU
     assert choice.reasons == tuple(
         f"no {name}: {name} is broken; fix {name}" for name in ("tensorrt", "tensorrt-rtx", "cuda")
@@ -127,7 +132,7 @@ def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> No
 )
 def test_a_backend_by_name_serves_or_is_refused(package: Package, wanted: str, message: str) -> None:
     with pytest.raises(BackendError, match=message):
-        choose_backend(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
+        first_choice(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
 
 
 def test_a_crashing_library_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -235,7 +240,7 @@ def test_every_probe_answers_on_a_machine_without_a_gpu(backend: Backend) -> Non
 
 def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> None:
     add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
-    choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
+    choice = first_choice(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
     plan = plan_gpu_cache(package, choice, KVWishes())
     assert (plan.num_slots, plan.slot_tokens, plan.bytes_per_token) == (4, 64, 2 * 2 * 2 * 16 * 2)
     shorter = plan_gpu_cache(package, choice, KVWishes(slot_tokens=32))
@@ -249,7 +254,7 @@ def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> Non
     assert shared.budget_note == "0.5 x (20.00 GiB free - 0.00 plan - 0.00 scratch - 0.00 logits)"
     assert shared.explain().endswith("of a budget of 10.00 GiB: " + shared.budget_note)
     small = replace(ADA, free_bytes=10_000)
-    choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((small,)))
+    choice = first_choice(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((small,)))
     with pytest.raises(
         KVBudgetError, match=r"the budget is 982 \(0\.8 x \(0\.00 GiB free - 0\.00 plan - 0\.00 scratch"
     ):
