@@ -18,12 +18,15 @@ from api.observe.gpu_watch import GpuReading, GpuWatch
 from api.process import launch
 from api.process.app import routed_app
 from api.server_settings import Settings
-from runtime.errors import BackendError
+from runtime.engine.step_report import EngineStats
+from runtime.errors import BackendError, DeviceError
 from runtime.loading.backend import ON_CPU, Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import Package
+from runtime.session.session import Session
 from tests.export.tiny_package import write_package
+from tests.fakes import Call, ScriptedSession, adding
 
 ADA = Gpu(1, "GPU-aaaa", "RTX 4090", "8.9", 2**34, 2**34, "595.10")
 
@@ -42,11 +45,11 @@ def any_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[[BackendChoice], None]:
-    """Let one backend be all that there is."""
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let these backends be all that there are."""
 
-    def install(choice: BackendChoice) -> None:
-        monkeypatch.setattr(launch, "backend_choices", lambda *_, **__: iter([choice]))
+    def install(*choices: BackendChoice) -> None:
+        monkeypatch.setattr(launch, "backend_choices", lambda *_, **__: iter(choices))
 
     return install
 
@@ -67,9 +70,7 @@ def test_the_gpu_that_was_asked_for_is_looked_for(package: Package, monkeypatch:
 
 
 @pytest.mark.usefixtures("any_model")
-def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(
-    package: Package, chosen: Callable[[BackendChoice], None]
-) -> None:
+def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(package: Package, chosen: Callable[..., None]) -> None:
     for choice, uuid in (
         (BackendChoice(Backend.CUDA, ("asked for",), ADA), "GPU-aaaa"),
         (ON_CPU, None),
@@ -80,8 +81,28 @@ def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(
 
 
 @pytest.mark.usefixtures("any_model")
+def test_a_gpu_that_answers_nothing_leaves_the_model_to_the_next_backend(
+    package: Package, monkeypatch: pytest.MonkeyPatch, chosen: Callable[..., None]
+) -> None:
+    """It loads, and its first generation fails: what the server gives to its engine has tried that."""
+
+    def fail(call: Call) -> None:
+        raise DeviceError(f"no kernel for {call.kind}")
+
+    broken, engine = ScriptedSession(adding, before_call=fail), SimpleNamespace(stats=EngineStats)
+    built: list[Callable[[], Session]] = []
+    monkeypatch.setattr("runtime.loading.model_loader.gpu_session_factory", lambda *_, **__: lambda: broken)
+    monkeypatch.setattr(launch, "AsyncEngine", lambda build, _config: built.append(build) or engine)
+    chosen(BackendChoice(Backend.CUDA, ("asked for",), ADA), ON_CPU)
+    launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
+    session = built[0]()
+    assert (session.info.backend, broken.closed) == ("cpu", True)
+    session.close()
+
+
+@pytest.mark.usefixtures("any_model")
 def test_ranges_without_their_package_are_refused_at_the_start(
-    package: Package, monkeypatch: pytest.MonkeyPatch, chosen: Callable[[BackendChoice], None]
+    package: Package, monkeypatch: pytest.MonkeyPatch, chosen: Callable[..., None]
 ) -> None:
     chosen(ON_CPU)
     monkeypatch.setitem(sys.modules, "nvtx", None)
@@ -90,7 +111,7 @@ def test_ranges_without_their_package_are_refused_at_the_start(
 
 
 @pytest.mark.usefixtures("any_model")
-def test_the_watch_lives_as_long_as_the_application(package: Package, chosen: Callable[[BackendChoice], None]) -> None:
+def test_the_watch_lives_as_long_as_the_application(package: Package, chosen: Callable[..., None]) -> None:
     read, closed = threading.Event(), threading.Event()
 
     def note() -> GpuReading:

@@ -110,7 +110,8 @@ def test_a_session_that_cannot_be_used_is_closed_and_leads_to_the_next(
     session.close()
     assert (tried, on_gpu.closed) == ([on_gpu], 1)  # the CPU's is tried by who gets it
     assert "backend tensorrt-rtx does not load: no numbers came; trying cpu" in caplog.messages
-    assert loading(package, "auto").factory(trial)() is on_gpu  # which nothing is wrong with now
+    again: Any = loading(package, "auto").factory(trial)()
+    assert again is on_gpu  # which nothing is wrong with now
     assert (len(tried), on_gpu.closed) == (2, 1)
 
 
