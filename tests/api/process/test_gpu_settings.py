@@ -18,6 +18,7 @@ from api.observe.gpu_watch import GpuReading, GpuWatch
 from api.process import launch
 from api.process.app import routed_app
 from api.server_settings import Settings
+from runtime.engine.config import EngineConfig
 from runtime.engine.step_report import EngineStats
 from runtime.errors import BackendError, DeviceError
 from runtime.loading.backend import ON_CPU, Backend, BackendChoice
@@ -92,7 +93,12 @@ def test_a_gpu_that_answers_nothing_leaves_the_model_to_the_next_backend(
     broken, engine = ScriptedSession(adding, before_call=fail), SimpleNamespace(stats=EngineStats)
     built: list[Callable[[], Session]] = []
     monkeypatch.setattr("runtime.loading.model_loader.gpu_session_factory", lambda *_, **__: lambda: broken)
-    monkeypatch.setattr(launch, "AsyncEngine", lambda build, _config: built.append(build) or engine)
+
+    def note(build: Callable[[], Session], _config: EngineConfig) -> Any:
+        built.append(build)
+        return engine
+
+    monkeypatch.setattr(launch, "AsyncEngine", note)
     chosen(BackendChoice(Backend.CUDA, ("asked for",), ADA), ON_CPU)
     launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
     session = built[0]()

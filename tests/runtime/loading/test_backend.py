@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from runtime.errors import BackendError, KVBudgetError
@@ -251,6 +252,11 @@ def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> Non
     shared = plan_gpu_cache(package, choice, KVWishes(num_slots=3, budget_is_asked=True), kv_cache_share=0.5)
     # 12 bytes of plan, 1000 of scratch, logits of 3 and of 16 rows of 97 tokens in float32
     assert (shared.num_slots, shared.budget_bytes) == (3, (ADA.free_bytes - 12 - 1000 - (3 + 16) * 97 * 4) // 2)
+    assert choice.plan is not None
+    key = msgspec.structs.replace(choice.plan.sidecar.key, max_logits=5)
+    brief = replace(choice, plan=replace(choice.plan, sidecar=msgspec.structs.replace(choice.plan.sidecar, key=key)))
+    few = plan_gpu_cache(package, brief, KVWishes(num_slots=3, budget_is_asked=True), kv_cache_share=0.5)
+    assert few.budget_bytes - shared.budget_bytes == 11 * 97 * 4 // 2
     assert shared.budget_note == "0.5 x (20.00 GiB free - 0.00 plan - 0.00 scratch - 0.00 logits)"
     assert shared.explain().endswith("of a budget of 10.00 GiB: " + shared.budget_note)
     small = replace(ADA, free_bytes=10_000)
