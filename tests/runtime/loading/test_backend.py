@@ -136,6 +136,15 @@ def test_a_backend_by_name_serves_or_is_refused(package: Package, wanted: str, m
         first_choice(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
 
 
+def test_onnx_runtimes_tensorrt_wants_the_graph_for_tensorrt(package: Package) -> None:
+    manifest = msgspec.structs.replace(package.manifest, graphs={"ort": package.manifest.graphs["ort"]})
+    without, gpus = replace(package, manifest=manifest), lambda: GpuReport((ADA,))
+    for wanted in ("ort-tensorrt", "ort-tensorrt-rtx"):
+        with pytest.raises(BackendError, match=f"{wanted} cannot serve: .* holds no graph for TensorRT; build it with"):
+            first_choice(without, wanted, probe=working, gpus=gpus)
+        assert first_choice(package, wanted, probe=working, gpus=gpus).backend == wanted
+
+
 def test_a_crashing_library_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The probe's process dies as a broken GPU library makes it die; ours goes on."""
     for name, script, problem in (
