@@ -39,7 +39,6 @@ def build_service(settings: Settings, package: Package) -> Service:
         kv_cache_share=settings.kv_cache_share,
         threads=settings.threads,
         self_test=settings.self_test,
-        nvtx=settings.nvtx,
     )
     choices = backend_choices(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
     loading = FirstThatLoads(package, options, choices)
@@ -51,7 +50,7 @@ def build_service(settings: Settings, package: Package) -> Service:
     )
     _LOG.info("%s", _explain(model.defaults))
     config = engine_config(settings, warm_up_ids(model))
-    engine = AsyncEngine(loading.factory(partial(try_out, config=config)), config)
+    engine = AsyncEngine(loading.factory(partial(try_out, config=config), nvtx=settings.nvtx), config)
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
     gpu = None if loading.backend.gpu is None else GpuWatch(loading.backend.gpu.uuid)
     if gpu is not None:

@@ -40,13 +40,13 @@ class FirstThatLoads:
         """The one that ``kv`` is planned for."""
         return self._options.backend
 
-    def factory(self, trial: Callable[[Session], None]) -> Callable[[], Session]:
-        """``build`` as a function for the engine thread, its session's calls marked if the options ask for that.
+    def factory(self, trial: Callable[[Session], None], *, nvtx: bool = False) -> Callable[[], Session]:
+        """``build`` as a function for the engine thread, with each call marked for NVIDIA's profilers if ``nvtx``.
 
         Raises BackendError at once where the package that marks them is missing: no other backend would mend that.
         """
         build = partial(self.build, trial)
-        return marking(build) if self._options.nvtx else build
+        return marking(build) if nvtx else build
 
     def build(self, trial: Callable[[Session], None] = lambda _session: None) -> Session:
         """The session, on the thread that will use it; call it once. What it holds is void.

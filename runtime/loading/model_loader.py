@@ -30,7 +30,6 @@ class ModelOptions:
 
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
-    ``nvtx`` has each call marked for NVIDIA's profilers (``runtime.loading.first_that_loads``).
     ``backend`` is one of ``runtime.loading.backend.backend_choices``; ``self_test`` compares a GPU's logits with
     the package's golden rows before anyone is served.
     """
@@ -43,7 +42,6 @@ class ModelOptions:
     spin_us: int | None = None
     backend: BackendChoice = ON_CPU
     self_test: bool = True
-    nvtx: bool = False
 
     @property
     def kv_wishes(self) -> KVWishes:
