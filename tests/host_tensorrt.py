@@ -410,6 +410,8 @@ class HostContext:
         low, _, high = self.plan.profiles[self.profile][name]
         is_inside = len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
         if not is_inside or "set_input_shape" in self.plan.refused:
+            self.shapes.pop(name, None)  # nobody says what a refusal leaves
+            self.is_inferred = False
             return False
         self.is_inferred = self.is_inferred and self.shapes.get(name) == tuple(shape)
         self.shapes[name] = tuple(shape)

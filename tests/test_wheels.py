@@ -24,6 +24,8 @@ EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text
 BACKENDS = sorted(NEEDS)
 NOT_OPENED = {"cuda": {"libonnxruntime_providers_tensorrt.so"}}
 """Libraries in a backend's wheels that it leaves alone."""
+METRICS = "nvidia-ml-py"
+"""The wheel of ``pynvml``, which the GPU's metrics are read through."""
 RECORD = load_record()
 CURAND = "nvidia/cu13/lib/libcurand.so.10"
 
@@ -52,9 +54,16 @@ def test_an_extra_without_one_of_its_wheels_is_found_out(backend: str) -> None:
         name = Requirement(left_out).name
         if name in through_others and any(through_others[name] in line for line in rest):
             continue  # its own requirements bring it
-        if name == "nvidia-ml-py":
-            continue  # the metrics', which do without
+        if name == METRICS:
+            continue  # no backend opens it
         assert problems(backend, rest), f"nothing misses {left_out}"
+
+
+def test_every_extra_for_gpus_brings_what_reads_a_gpus_memory_and_load() -> None:
+    """The server looks for it and does without, so nothing else would miss it."""
+    for backend in BACKENDS:
+        names = [wheel.name for wheel in resolve(EXTRAS[NEEDS[backend].extra], RECORD)[0]]
+        assert names.count(METRICS) == 1, backend
 
 
 def test_what_is_missing_and_where_nobody_looks_is_named() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
+from runtime.engine.engine import try_out
 from runtime.errors import TemplateError
 from runtime.loading.backend import backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
@@ -48,7 +49,8 @@ def build_service(settings: Settings, package: Package) -> Service:
         template_source=_template_source(settings),
     )
     _LOG.info("%s", _explain(model.defaults))
-    engine = AsyncEngine(loading.factory(nvtx=settings.nvtx), engine_config(settings, warm_up_ids(model)))
+    config = engine_config(settings, warm_up_ids(model))
+    engine = AsyncEngine(loading.factory(partial(try_out, config=config), nvtx=settings.nvtx), config)
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
     gpu = None if loading.backend.gpu is None else GpuWatch(loading.backend.gpu.uuid)
     if gpu is not None:

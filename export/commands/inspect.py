@@ -77,11 +77,21 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         "vocabulary": f"{shape.vocab_size:,} tokens",
         "context": f"{manifest.max_model_len:,} tokens",
         "stop tokens": ", ".join(map(str, manifest.stop_token_ids)),
-        "golden rows": str(manifest.golden.num_rows) if manifest.golden else "none: made for the CPU alone",
+        "golden rows": _golden(manifest),
         "built": f"in {manifest.build_seconds:.1f} s with "
         + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         "recipe digest": manifest.recipe_digest,
     }
+
+
+def _golden(manifest: Manifest) -> str:
+    from runtime.package.golden import lacks_golden
+
+    if manifest.golden is not None:
+        return str(manifest.golden.num_rows)
+    return (
+        "missing: no GPU serves it before it is exported again" if lacks_golden(manifest) else "none: for a CPU alone"
+    )
 
 
 def _quality(manifest: Manifest) -> dict[str, str]:

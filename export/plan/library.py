@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from runtime.errors import PlanError
+from runtime.install import backend_line
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -20,7 +21,6 @@ _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 """What both libraries log, with severity INFO, once per profile of a build."""
 
 _LOG = logging.getLogger("powertrain.tensorrt")
-_INSTALL = {"tensorrt": "pip install 'powertrain[tensorrt]'", "tensorrt_rtx": "pip install 'powertrain[tensorrt-rtx]'"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def load_library(name: LibraryName) -> Library:
         module = importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not load ({error})"
-        raise PlanError(f"{name} {reason}; {_INSTALL[name]}") from error
+        raise PlanError(f"{name} {reason}; {backend_line(name.replace('_', '-'))}") from error
     return Library(name, module, str(module.__version__))
 
 

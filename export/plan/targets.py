@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.errors import PlanError
+from runtime.install import backend_line
 from runtime.loading.gpu import GpuReport, find_gpus
 
 from export.plan.library import Library, LibraryName, load_library
@@ -79,7 +80,7 @@ def _current(library: LibraryName | None, load: Callable[[LibraryName], Library]
     if gpu.sm not in found.ahead_targets():
         raise PlanError(
             f"{found.name} {found.version} cannot build for {gpu.name} ({gpu.sm}), it knows "
-            f"{', '.join(found.ahead_targets())}; install the tensorrt package: pip install 'powertrain[tensorrt]'"
+            f"{', '.join(found.ahead_targets())}; install the tensorrt package: {backend_line('tensorrt')}"
         )
     return Target(gpu.sm, gpu.sm, found, gpu.driver)
 

@@ -16,6 +16,7 @@ from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
 from runtime.engine.step import Step
 from runtime.engine.step_report import EngineStats, StepResult, Totals
+from runtime.errors import DeviceError
 from runtime.events import Event, FinishEvent, FinishReason
 from runtime.request import Request, SamplingParams
 from runtime.session.session import Session
@@ -23,6 +24,11 @@ from runtime.session.session import Session
 _WARM_UP_PROMPT_TOKENS = 8
 _WARM_UP_NEW_TOKENS = 3
 _NS_PER_S = 1_000_000_000
+
+
+def try_out(session: Session, config: EngineConfig) -> None:
+    """Warm an engine up that nobody will use, to see whether the session can serve. Raises DeviceError."""
+    Engine(session, config).warm_up()
 
 
 class Engine:
@@ -89,7 +95,7 @@ class Engine:
         return told + [self._end(sequence, FinishReason.ERROR, error) for sequence in list(self._scheduler.alive())]
 
     def warm_up(self) -> None:
-        """Generate a few tokens through the whole path; raises what the session raises, or RuntimeError."""
+        """Generate a few tokens through the whole path. Raises DeviceError when that fails."""
         prompt = self._config.warm_up_ids or tuple(range(_WARM_UP_PROMPT_TOKENS))
         request = Request(
             request_id="warm-up",
@@ -102,7 +108,7 @@ class Engine:
         while self.has_work:
             for event in self.step().events:
                 if isinstance(event, FinishEvent) and event.error is not None:
-                    raise RuntimeError(event.error)
+                    raise DeviceError(f"generating a few tokens failed: {event.error}")
         self._totals = Totals()
 
     def step(self) -> StepResult:

@@ -80,13 +80,6 @@ def probe_in_subprocess(backend: Backend) -> ProbeResult:
         return ProbeResult(problem="its probe printed nonsense", fix="install its libraries again")
 
 
-def choose_backend(
-    package: Package, wanted: str, *, probe: Probe = probe_in_subprocess, gpus: Callable[[], GpuReport] = find_gpus
-) -> BackendChoice:
-    """The first of ``backend_choices``. Raises BackendError when the backend named cannot serve."""
-    return next(backend_choices(package, wanted, probe=probe, gpus=gpus))
-
-
 def backend_choices(
     package: Package, wanted: str, *, probe: Probe = probe_in_subprocess, gpus: Callable[[], GpuReport] = find_gpus
 ) -> Iterator[BackendChoice]:

@@ -16,6 +16,7 @@ from runtime.install import has_runtime, install_line, runtime_line
 from runtime.loading.backend import Backend, Probe, probe_in_subprocess
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.plan_choice import RunningLibrary, judge_plans
+from runtime.package.golden import lacks_golden
 from runtime.package.home import as_typed
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, Package, load_package
 from runtime.package.plan_sidecar import TRT_GRAPH, plan_targets
@@ -132,15 +133,24 @@ def _package(root: Path, libraries: dict[Backend, str], gpu: Gpu | None) -> list
     try:
         package = load_package(root)
     except PackageError as error:
-        recipe = root.with_name(f"{root.name}.toml")
-        return [Finding(topic, "problem", str(error), f"powertrain export {recipe if recipe.is_file() else 'MODEL'}")]
+        return [Finding(topic, "problem", str(error), f"powertrain export {_model(root)}")]
     findings = [_graph(package, gpu)]
+    if lacks_golden(package.manifest):
+        text = "holds no golden rows, without which no GPU serves it; it was made before there were any"
+        state: State = "missing" if gpu is None else "problem"
+        findings.append(Finding(topic, state, text, f"powertrain export {_model(root)} -o {as_typed(root)}"))
     if gpu is None and not plan_targets(root):
         return findings  # TensorRT is nothing to this machine
     if TRT_GRAPH not in package.manifest.graphs:
         text = "no graph for TensorRT, so no plan can be built"
         return [*findings, Finding(topic, "missing", text, "powertrain export MODEL --dialect ort,trt")]
     return findings + _plans(package, libraries, gpu)
+
+
+def _model(root: Path) -> str:
+    """What to export for a package: the recipe beside it, or what the reader knows it was made from."""
+    recipe = root.with_name(f"{root.name}.toml")
+    return str(recipe) if recipe.is_file() else "MODEL"
 
 
 def _graph(package: Package, gpu: Gpu | None) -> Finding:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from runtime.errors import BackendError, PowertrainError
 from runtime.loading.backend import BackendChoice
@@ -39,26 +40,39 @@ class FirstThatLoads:
         """The one that ``kv`` is planned for."""
         return self._options.backend
 
-    def factory(self, *, nvtx: bool = False) -> Callable[[], Session]:
-        """``build``, with each call marked for NVIDIA's profilers if ``nvtx``.
+    def factory(self, trial: Callable[[Session], None], *, nvtx: bool = False) -> Callable[[], Session]:
+        """``build`` as a function for the engine thread, with each call marked for NVIDIA's profilers if ``nvtx``.
 
-        Raises BackendError without the package that marks them.
+        Raises BackendError at once where the package that marks them is missing: no other backend would mend that.
         """
-        return marking(self.build) if nvtx else self.build
+        build = partial(self.build, trial)
+        return marking(build) if nvtx else build
 
-    def build(self) -> Session:
-        """The session, on the thread that will use it; call it once.
+    def build(self, trial: Callable[[Session], None] = lambda _session: None) -> Session:
+        """The session, on the thread that will use it; call it once. What it holds is void.
 
-        Raises what the one backend that there was raised, or BackendError with the reason of each.
+        ``trial`` uses a GPU's session before it is taken: what it raises leads to the next backend as well. Raises what
+        the one backend that there was raised, or BackendError with the reason of each.
         """
         options, kv = self._options, self.kv
         while True:
             try:
-                return session_factory(self._package, kv, options)()
+                return self._tried(options, kv, trial)
             except Exception as error:  # noqa: BLE001 - every library raises types of its own; all mean the same here
                 _LOG.debug("backend %s does not load", options.backend.backend, exc_info=True)
                 self._failures.append((options.backend, _as_expected(error, options.backend)))
             options, kv = self._next_planned(replace(options, max_model_len=self.kv.slot_tokens))
+
+    def _tried(self, options: ModelOptions, kv: KVPlan, trial: Callable[[Session], None]) -> Session:
+        session = session_factory(self._package, kv, options)()
+        if options.backend.gpu is None:
+            return session  # nothing comes after the CPU, and its user's own warm-up says the same
+        try:
+            trial(session)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     def _next_planned(self, options: ModelOptions) -> tuple[ModelOptions, KVPlan]:
         """The next choice that can be planned, and its plan."""

@@ -74,11 +74,11 @@ def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: fl
     """Bytes for the KV cache, and where they come from."""
     free, shape, plan = _gpu(choice).free_bytes, package.manifest.shape, choice.plan
     parts = {"weights": package.manifest.graphs[_graph_key(choice.backend)].weight_bytes}
-    slots, prefill_tokens = wishes.num_slots or DEFAULT_SLOTS, _PREFILL_TOKENS
+    slots, max_logits = wishes.num_slots or DEFAULT_SLOTS, max_prefill_logits(_PREFILL_TOKENS)
     if plan is not None:
-        slots, prefill_tokens = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.prefill_tokens
+        slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
-    parts["logits"] = logits_bytes(slots, max_prefill_logits(prefill_tokens), shape.vocab_size)
+    parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
     terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
     return (
         int(max(0, free - sum(parts.values())) * share),
@@ -139,14 +139,13 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     if choice.plan is not None:
         return open_trt_session(choice.plan, shape, device, kv)
     prefill_tokens = min(_PREFILL_TOKENS, kv.rows)
-    return open_ort_session(
-        package.path(package.manifest.graphs[_graph_key(choice.backend)].path),
-        _provider(package, choice.backend, kv, prefill_tokens, device.ordinal),
-        device,
-        shape,
-        kv=kv,
-        prefill_tokens=prefill_tokens,
-    )
+    try:
+        provider = _provider(package, choice.backend, kv, prefill_tokens, device.ordinal)
+    except BaseException:
+        device.close()  # which the session does from here on
+        raise
+    graph = package.path(package.manifest.graphs[_graph_key(choice.backend)].path)
+    return open_ort_session(graph, provider, device, shape, kv=kv, prefill_tokens=prefill_tokens)
 
 
 def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int) -> Provider:

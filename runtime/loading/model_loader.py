@@ -30,7 +30,7 @@ class ModelOptions:
 
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
-    ``backend`` comes from ``runtime.loading.backend.choose_backend``; ``self_test`` compares a GPU's logits with
+    ``backend`` is one of ``runtime.loading.backend.backend_choices``; ``self_test`` compares a GPU's logits with
     the package's golden rows before anyone is served.
     """
 

@@ -33,7 +33,7 @@ _TEN_BITS, _SEVEN_BITS = KlLimits(0.002, 0.05), KlLimits(0.02, 0.2)
 LIMITS = {"float32": _TEN_BITS, "float16": _TEN_BITS, "bfloat16": _SEVEN_BITS}
 """By what a graph computes in; float32 is TensorFloat-32 on most GPUs, with float16's precision. On the default model
 rounding alone, emulated on the CPU, costs 0.00002 and 0.0002 in float16, int8 and int4 weights included (over a slot's
-last rows 0.006), and 0.001 and 0.011 (0.021) in bfloat16. docs/gpu.md has what faults cost."""
+last rows 0.006), and 0.001 and 0.011 (0.021) in bfloat16. docs/gpu-reference.md has what faults cost."""
 
 MOVED_KL = 1e-4
 """Nats between a slot and its copy: the same kernels on the same numbers, whose bits are expected to be equal. A copy

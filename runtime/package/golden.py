@@ -26,7 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import PackageError
-from runtime.package.manifest import GoldenInfo, Package
+from runtime.package import dtypes
+from runtime.package.manifest import GoldenInfo, Manifest, Package
+from runtime.package.plan_sidecar import TRT_GRAPH
 
 GOLDEN_FILE = "golden.bin"
 NUM_BEST = 64
@@ -86,6 +88,13 @@ def golden_bytes(golden: GoldenRows) -> bytes:
     whole = [lengths, *golden.texts, golden.places, rows.best]
     reals = [rows.log_probs, rows.log_rest]
     return b"".join([part.astype(_INT).tobytes() for part in whole] + [part.astype(_FLOAT).tobytes() for part in reals])
+
+
+def lacks_golden(manifest: Manifest) -> bool:
+    """Whether a GPU may run the package and cannot be checked: it was made before there were golden rows."""
+    half = {dtypes.FLOAT16.name, dtypes.BFLOAT16.name}
+    for_gpus = TRT_GRAPH in manifest.graphs or any(graph.kv_dtype in half for graph in manifest.graphs.values())
+    return for_gpus and manifest.golden is None
 
 
 def read_golden(package: Package) -> GoldenRows:

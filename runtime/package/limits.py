@@ -42,3 +42,12 @@ def decode_document(data: bytes, to: type[Document]) -> Document:
         reason = str(error)
         shown = reason if len(reason) <= _MAX_REASON_CHARS else reason[:_MAX_REASON_CHARS] + "..."
         raise ValueError(shown) from error
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+def schema_version_of(data: bytes) -> int:
+    """``schema_version`` of a JSON document, whatever else its version has. Raises ValueError in one short line."""
+    return decode_document(data, _Versioned).schema_version

@@ -30,6 +30,7 @@ from runtime.package.limits import (
     Vocabulary,
     Width,
     decode_document,
+    schema_version_of,
 )
 
 SCHEMA_VERSION = 1
@@ -235,11 +236,8 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def _check_schema_version(root: Path, data: bytes) -> None:
-    class _Versioned(msgspec.Struct):
-        schema_version: int
-
     try:
-        version = decode_document(data, _Versioned).schema_version
+        version = schema_version_of(data)
     except ValueError as error:
         raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
     if version != SCHEMA_VERSION:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from runtime.errors import PlanError
-from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document
+from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document, schema_version_of
 from runtime.package.manifest import Package, sha256_of_file
 
 SCHEMA_VERSION = 2
@@ -151,15 +151,16 @@ def read_sidecar(root: Path, target: str) -> PlanFile:
         raise PlanError(f"{root.name} holds no plan for {target}; {help_line}")
     if not sidecar.is_file() or sidecar.is_symlink() or sidecar.stat().st_size > _SIDECAR_MAX_BYTES:
         raise PlanError(f"plan {path.name} has no usable {sidecar.name}; {help_line}")
+    data = sidecar.read_bytes()
     try:
-        found = decode_document(sidecar.read_bytes(), PlanSidecar)
+        version = schema_version_of(data)
+        if version != SCHEMA_VERSION:  # before fields that another version has or lacks
+            raise PlanError(
+                f"{sidecar.name} has schema version {version}, this powertrain reads {SCHEMA_VERSION}; {help_line}"
+            )
+        found = decode_document(data, PlanSidecar)
     except ValueError as error:
         raise PlanError(f"{sidecar.name} is not readable ({error}); {help_line}") from error
-    if found.schema_version != SCHEMA_VERSION:
-        raise PlanError(
-            f"{sidecar.name} has schema version {found.schema_version}, this powertrain reads {SCHEMA_VERSION}; "
-            f"{help_line}"
-        )
     if found.digest != _digest(found):
         raise PlanError(f"{sidecar.name} was edited after the build; {help_line}")
     return PlanFile(path, found)

@@ -16,7 +16,7 @@ from export.plan.settings import PlanSettings
 from export.plan.store import ensure_plan
 from export.plan.targets import parse_targets
 from runtime.errors import DeviceError, RecordingRefused
-from runtime.loading.backend import BackendChoice, choose_backend
+from runtime.loading.backend import BackendChoice, backend_choices
 from runtime.loading.gpu import Gpu, find_gpus
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.loading.self_test import LIMITS
@@ -71,7 +71,7 @@ class GpuRig:
         if self.backend != "cuda":
             (target,) = parse_targets("current", "tensorrt" if self.backend == "tensorrt" else "tensorrt_rtx")
             ensure_plan(package.root, target, settings, lambda _: nullcontext[OnFraction](lambda _fraction: None))
-        self._choices[package.root.name] = choose_backend(package, self.backend)
+        self._choices[package.root.name] = next(backend_choices(package, self.backend))
         graph = package.manifest.graphs["ort" if self.backend == "cuda" else "trt"]
         return Model(package, reference, graph.kv_dtype, graph.weight_bytes, LIMITS[graph.kv_dtype])
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from runtime.errors import DeviceError, DeviceOutOfMemory, PlanError
-from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.session import FloatArray, Int64Array, Session
+from tests.around_session import AroundSession
 from tests.gpu import models
 from tests.gpu.checks import CHECKS, churn, soak, speed
 from tests.gpu.checks.rig import CheckFailed, Model
@@ -50,21 +51,12 @@ def test_a_session_of_onnx_runtime_passes(folder: Path, name: str) -> None:
 
 
 @dataclass
-class Faulty:
+class Faulty(AroundSession):
     """A session that changes what goes in, or what comes out."""
 
-    inner: Session
     fault: str
     calls: int = 0
     kept: list[Any] = field(default_factory=list)
-
-    @property
-    def info(self) -> SessionInfo:
-        return self.inner.info
-
-    @property
-    def run_ns(self) -> int:
-        return self.inner.run_ns
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         self.calls += 1
@@ -121,9 +113,6 @@ class Faulty:
         if self.fault == "a copy in pieces moves the first one only" and start:
             return
         self.inner.copy_slot(source, target, num_tokens, start)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 class Late(np.ndarray[tuple[int, ...], np.dtype[np.float32]]):

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +18,16 @@ from api.observe.gpu_watch import GpuReading, GpuWatch
 from api.process import launch
 from api.process.app import routed_app
 from api.server_settings import Settings
-from runtime.errors import BackendError
-from runtime.loading.backend import Backend, BackendChoice
+from runtime.engine.config import EngineConfig
+from runtime.engine.step_report import EngineStats
+from runtime.errors import BackendError, DeviceError
+from runtime.loading.backend import ON_CPU, Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import Package
+from runtime.session.session import Session
 from tests.export.tiny_package import write_package
+from tests.fakes import Call, ScriptedSession, adding
 
 ADA = Gpu(1, "GPU-aaaa", "RTX 4090", "8.9", 2**34, 2**34, "595.10")
 
@@ -41,6 +45,16 @@ def any_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "warm_up_ids", lambda _model: ())
 
 
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let these backends be all that there are."""
+
+    def install(*choices: BackendChoice) -> None:
+        monkeypatch.setattr(launch, "backend_choices", lambda *_, **__: iter(choices))
+
+    return install
+
+
 def test_the_gpu_that_was_asked_for_is_looked_for(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
 
@@ -56,33 +70,54 @@ def test_the_gpu_that_was_asked_for_is_looked_for(package: Package, monkeypatch:
     assert asked == ["MIG-7", None]
 
 
-def on_the_cpu(*_: Any, **__: Any) -> Iterator[BackendChoice]:
-    yield BackendChoice(Backend.CPU, ("asked for",))
-
-
 @pytest.mark.usefixtures("any_model")
-def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_gpu_is_watched_and_a_cpu_has_none(package: Package, chosen: Callable[..., None]) -> None:
     for choice, uuid in (
         (BackendChoice(Backend.CUDA, ("asked for",), ADA), "GPU-aaaa"),
-        (BackendChoice(Backend.CPU, ("asked for",)), None),
+        (ON_CPU, None),
     ):
-        monkeypatch.setattr(launch, "backend_choices", lambda *_, it=choice, **__: iter([it]))
+        chosen(choice)
         service = launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
         assert (service.gpu.uuid if service.gpu else None) == uuid
 
 
 @pytest.mark.usefixtures("any_model")
-def test_ranges_without_their_package_are_refused_at_the_start(
-    package: Package, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_that_answers_nothing_leaves_the_model_to_the_next_backend(
+    package: Package, monkeypatch: pytest.MonkeyPatch, chosen: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(launch, "backend_choices", on_the_cpu)
+    """It loads, and its first generation fails: what the server gives to its engine has tried that."""
+
+    def fail(call: Call) -> None:
+        raise DeviceError(f"no kernel for {call.kind}")
+
+    broken, engine = ScriptedSession(adding, before_call=fail), SimpleNamespace(stats=EngineStats)
+    built: list[Callable[[], Session]] = []
+    monkeypatch.setattr("runtime.loading.model_loader.gpu_session_factory", lambda *_, **__: lambda: broken)
+
+    def note(build: Callable[[], Session], _config: EngineConfig) -> Any:
+        built.append(build)
+        return engine
+
+    monkeypatch.setattr(launch, "AsyncEngine", note)
+    chosen(BackendChoice(Backend.CUDA, ("asked for",), ADA), ON_CPU)
+    launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
+    session = built[0]()
+    assert (session.info.backend, broken.closed) == ("cpu", True)
+    session.close()
+
+
+@pytest.mark.usefixtures("any_model")
+def test_ranges_without_their_package_are_refused_at_the_start(
+    package: Package, monkeypatch: pytest.MonkeyPatch, chosen: Callable[..., None]
+) -> None:
+    chosen(ON_CPU)
     monkeypatch.setitem(sys.modules, "nvtx", None)
     with pytest.raises(BackendError, match="nvtx is on but the package nvtx is missing"):
         launch.build_service(Settings(nvtx=True), package)
 
 
 @pytest.mark.usefixtures("any_model")
-def test_the_watch_lives_as_long_as_the_application(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watch_lives_as_long_as_the_application(package: Package, chosen: Callable[..., None]) -> None:
     read, closed = threading.Event(), threading.Event()
 
     def note() -> GpuReading:
@@ -90,7 +125,7 @@ def test_the_watch_lives_as_long_as_the_application(package: Package, monkeypatc
         return GpuReading(utilization=0.5)
 
     reader = SimpleNamespace(read=note, close=closed.set)
-    monkeypatch.setattr(launch, "backend_choices", on_the_cpu)
+    chosen(ON_CPU)
     service: Service = launch.build_service(Settings(num_slots=1), package)
     service = dataclasses.replace(service, gpu=GpuWatch("GPU-aaaa", lambda _uuid: reader))
 

@@ -312,7 +312,9 @@ class TestTargets:
         assert (target.name, target.sm, target.driver) == ("sm89", "sm89", "595.10")
 
     def test_current_on_a_gpu_that_rtx_does_not_know_asks_for_the_classic_library(self) -> None:
-        with pytest.raises(PlanError, match=r"cannot build for H100 \(sm90\).*install the tensorrt package"):
+        with pytest.raises(
+            PlanError, match=r"cannot build for H100 \(sm90\).*install the tensorrt package: .*tensorrt>=11"
+        ):
             parse_targets("current", "tensorrt_rtx", gpus=lambda: GpuReport((self.HOPPER,)))
 
     def test_the_classic_library_cannot_build_ahead(self) -> None:
@@ -322,7 +324,7 @@ class TestTargets:
 
 def test_a_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(PlanError, match=r"tensorrt is not installed; pip install 'powertrain\[tensorrt\]'"):
+    with pytest.raises(PlanError, match=r"tensorrt is not installed; .* 'tensorrt>=11\.0,<12' 'cuda-bindings"):
         load_library("tensorrt")
 
 

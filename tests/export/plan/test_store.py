@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -217,6 +218,22 @@ def test_inspect_shows_plans_and_what_asks_for_a_rebuild(root: Path) -> None:
     words = " ".join(stale.output.split())
     assert "rebuild needed because library version is 1.7" in words
     assert "the plan was built with 1.6.0: powertrain engine" in words
+
+
+def test_a_sidecar_of_another_version_says_which_and_how_to_build_anew(root: Path) -> None:
+    path = root / "trt/sm89.plan.json"
+    said = json.loads(path.read_text("utf-8"))
+    del said["scratch_bytes"], said["key"]["max_model_len"]
+    path.write_text(json.dumps({**said, "schema_version": 1}))
+    with pytest.raises(PlanError) as refused:
+        read_sidecar(root, "sm89")
+    assert str(refused.value) == (
+        "sm89.plan.json has schema version 1, this powertrain reads 2; "
+        f"build it with 'powertrain engine {root} --target sm89'"
+    )
+    path.write_text("{}")
+    with pytest.raises(PlanError, match=r"^sm89\.plan\.json is not readable \(.*`schema_version`.*; build it with"):
+        read_sidecar(root, "sm89")
 
 
 def test_a_package_without_the_graph_says_how_to_get_it(tmp_path: Path) -> None:

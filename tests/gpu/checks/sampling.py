@@ -8,7 +8,8 @@ from typing import Any
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
-from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.session import FloatArray, Int64Array, Session
+from tests.around_session import AroundSession
 from tests.gpu.checks.rig import CheckFailed, Rig, opened, prompt
 from tests.runtime.engine_driver import request
 
@@ -22,19 +23,10 @@ _TOKENS = 12
 
 
 @dataclass
-class _Watched:
+class _Watched(AroundSession):
     """A session whose every answer is copied as it comes back."""
 
-    inner: Session
     answers: list[FloatArray] = field(default_factory=list)
-
-    @property
-    def info(self) -> SessionInfo:
-        return self.inner.info
-
-    @property
-    def run_ns(self) -> int:
-        return self.inner.run_ns
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         rows = self.inner.prefill(slot, token_ids, start, num_logits)
@@ -45,12 +37,6 @@ class _Watched:
         rows = self.inner.decode(first_slot, token_ids, positions)
         self.answers.append(rows.copy())
         return rows
-
-    def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
-        self.inner.copy_slot(source, target, num_tokens, start)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 class _Replayed(_Watched):

@@ -371,7 +371,7 @@ def test_a_failing_warm_up_says_why() -> None:
             raise DeviceError("no kernel")
 
     driver.session.before_call = fail
-    with pytest.raises(RuntimeError, match=r"^DeviceError: no kernel$"):
+    with pytest.raises(DeviceError, match=r"^generating a few tokens failed: DeviceError: no kernel$"):
         driver.engine.warm_up()
 
 

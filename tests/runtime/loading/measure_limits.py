@@ -34,7 +34,8 @@ from runtime.loading.self_test import compare_with_golden
 from runtime.session.gpu.ort.providers import graph_id_entry
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.static_session import StaticSession
-from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.session import FloatArray, Int64Array
+from tests.around_session import AroundSession
 from tests.host_tensorrt import HostDevice
 from tests.paths import MODELS
 
@@ -53,19 +54,10 @@ FAULTS = (
 
 
 @dataclass
-class Faulty:
+class Faulty(AroundSession):
     """A session with one fault."""
 
-    inner: Session
     fault: str
-
-    @property
-    def info(self) -> SessionInfo:
-        return self.inner.info
-
-    @property
-    def run_ns(self) -> int:
-        return self.inner.run_ns
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         begin = max(0, start - 1) if self.fault == "a chunk begins one row early" else start
@@ -80,9 +72,6 @@ class Faulty:
         if self.fault != "a slot is not moved":
             lost = self.fault == "a moved slot lacks its last row"
             self.inner.copy_slot(source, target, num_tokens - lost, start)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 def rounded(graph: Path, element_type: int) -> Path:

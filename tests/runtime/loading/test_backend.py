@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from runtime.errors import BackendError, KVBudgetError
 from runtime.install import backend_line
-from runtime.loading.backend import Backend, BackendChoice, choose_backend, probe_in_subprocess
+from runtime.loading.backend import Backend, BackendChoice, Probe, backend_choices, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
@@ -41,6 +43,10 @@ def working(backend: Backend) -> ProbeResult:
 
 def broken(backend: Backend) -> ProbeResult:
     return ProbeResult(problem=f"{backend} is broken", fix=f"fix {backend}")
+
+
+def first_choice(package: Package, wanted: str, probe: Probe, gpus: Callable[[], GpuReport]) -> BackendChoice:
+    return next(backend_choices(package, wanted, probe=probe, gpus=gpus))
 
 
 def never(backend: Backend) -> ProbeResult:
@@ -87,17 +93,17 @@ def package(tmp_path: Path) -> Package:
 
 
 def test_without_a_gpu_nothing_is_probed_and_the_cpu_serves(package: Package) -> None:
-    choice = choose_backend(package, "auto", probe=never, gpus=lambda: NONE)
+    choice = first_choice(package, "auto", probe=never, gpus=lambda: NONE)
     assert (choice.backend, choice.gpu) == (Backend.CPU, None)
     assert choice.explain() == "backend cpu: no driver"
     with pytest.raises(BackendError, match="backend tensorrt needs a GPU: no driver; install one, or serve"):
-        choose_backend(package, "tensorrt", probe=never, gpus=lambda: NONE)
-    assert choose_backend(package, "cpu", probe=never, gpus=lambda: GpuReport((ADA,))).backend is Backend.CPU
+        first_choice(package, "tensorrt", probe=never, gpus=lambda: NONE)
+    assert first_choice(package, "cpu", probe=never, gpus=lambda: GpuReport((ADA,))).backend is Backend.CPU
 
 
 def test_auto_takes_the_first_that_works_and_has_its_plan(package: Package) -> None:
     add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
-    choice = choose_backend(package, "auto", probe=working, gpus=lambda: GpuReport((ADA,)))
+    choice = first_choice(package, "auto", probe=working, gpus=lambda: GpuReport((ADA,)))
     assert choice.backend is Backend.TENSORRT_RTX
     assert choice.plan is not None
     assert choice.plan.path.name == "sm89.plan"
@@ -106,7 +112,7 @@ def test_auto_takes_the_first_that_works_and_has_its_plan(package: Package) -> N
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> None:
-    choice = choose_backend(package, "auto", probe=broken, gpus=lambda: GpuReport((ADA,)))
+    choice = first_choice(package, "auto", probe=broken, gpus=lambda: GpuReport((ADA,)))
     assert choice.backend is Backend.CPU
     assert choice.reasons == tuple(
         f"no {name}: {name} is broken; fix {name}" for name in ("tensorrt", "tensorrt-rtx", "cuda")
@@ -127,7 +133,16 @@ def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> No
 )
 def test_a_backend_by_name_serves_or_is_refused(package: Package, wanted: str, message: str) -> None:
     with pytest.raises(BackendError, match=message):
-        choose_backend(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
+        first_choice(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
+
+
+def test_onnx_runtimes_tensorrt_wants_the_graph_for_tensorrt(package: Package) -> None:
+    manifest = msgspec.structs.replace(package.manifest, graphs={"ort": package.manifest.graphs["ort"]})
+    without, gpus = replace(package, manifest=manifest), lambda: GpuReport((ADA,))
+    for wanted in ("ort-tensorrt", "ort-tensorrt-rtx"):
+        with pytest.raises(BackendError, match=f"{wanted} cannot serve: .* holds no graph for TensorRT; build it with"):
+            first_choice(without, wanted, probe=working, gpus=gpus)
+        assert first_choice(package, wanted, probe=working, gpus=gpus).backend == wanted
 
 
 def test_a_crashing_library_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -235,7 +250,7 @@ def test_every_probe_answers_on_a_machine_without_a_gpu(backend: Backend) -> Non
 
 def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> None:
     add_plan(package, "sm89", "tensorrt_rtx", VERSIONS[Backend.TENSORRT_RTX], "8.9")
-    choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
+    choice = first_choice(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((ADA,)))
     plan = plan_gpu_cache(package, choice, KVWishes())
     assert (plan.num_slots, plan.slot_tokens, plan.bytes_per_token) == (4, 64, 2 * 2 * 2 * 16 * 2)
     shorter = plan_gpu_cache(package, choice, KVWishes(slot_tokens=32))
@@ -246,10 +261,15 @@ def test_the_cache_is_planned_from_the_plan_and_the_gpu(package: Package) -> Non
     shared = plan_gpu_cache(package, choice, KVWishes(num_slots=3, budget_is_asked=True), kv_cache_share=0.5)
     # 12 bytes of plan, 1000 of scratch, logits of 3 and of 16 rows of 97 tokens in float32
     assert (shared.num_slots, shared.budget_bytes) == (3, (ADA.free_bytes - 12 - 1000 - (3 + 16) * 97 * 4) // 2)
+    assert choice.plan is not None
+    key = msgspec.structs.replace(choice.plan.sidecar.key, max_logits=5)
+    brief = replace(choice, plan=replace(choice.plan, sidecar=msgspec.structs.replace(choice.plan.sidecar, key=key)))
+    few = plan_gpu_cache(package, brief, KVWishes(num_slots=3, budget_is_asked=True), kv_cache_share=0.5)
+    assert few.budget_bytes - shared.budget_bytes == 11 * 97 * 4 // 2
     assert shared.budget_note == "0.5 x (20.00 GiB free - 0.00 plan - 0.00 scratch - 0.00 logits)"
     assert shared.explain().endswith("of a budget of 10.00 GiB: " + shared.budget_note)
     small = replace(ADA, free_bytes=10_000)
-    choice = choose_backend(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((small,)))
+    choice = first_choice(package, "tensorrt-rtx", probe=working, gpus=lambda: GpuReport((small,)))
     with pytest.raises(
         KVBudgetError, match=r"the budget is 982 \(0\.8 x \(0\.00 GiB free - 0\.00 plan - 0\.00 scratch"
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -221,6 +222,29 @@ def test_other_kinds_of_packages(
     write_manifest(root, msgspec.structs.replace(package.manifest, graphs=graphs))
     found = about(root, examine([root], probe=working, gpus=lambda: GpuReport(gpus)))[0]
     assert (found.state, found.text) == (state, text.format(size=size_of(package)))
+
+
+@pytest.mark.parametrize(("left", "lacks"), [("ort", False), ("trt", True), ("half", True)])
+def test_a_package_for_gpus_that_cannot_be_checked_is_named(root: Path, left: str, lacks: bool) -> None:
+    """It was made before there were golden rows; one for the CPU alone needs none."""
+    package = package_at(root)
+    files = {name: info for name, info in package.manifest.files.items() if name != "golden.bin"}
+    (root / "golden.bin").unlink()
+    graphs = dict(package.manifest.graphs)
+    if left != "trt":
+        del graphs["trt"]
+        shutil.rmtree(root / "trt")
+        files = {name: info for name, info in files.items() if not name.startswith("trt")}
+    if left == "half":
+        graphs["ort"] = msgspec.structs.replace(graphs["ort"], kv_dtype="float16", providers=("cpu", "cuda"))
+    write_manifest(root, msgspec.structs.replace(package.manifest, files=files, graphs=graphs, golden=None))
+    text = "holds no golden rows, without which no GPU serves it; it was made before there were any"
+    found = Finding("tiny", "problem", text, f"powertrain export MODEL -o {root}")
+    assert (found in examine([root], probe=working, gpus=lambda: GpuReport((ADA,)))) is lacks
+    assert (replace(found, state="missing") in examine([root], probe=broken, gpus=lambda: NONE)) is lacks
+    (root.parent / "tiny.toml").write_text("")
+    fixes = [finding.fix for finding in examine([root], probe=broken, gpus=lambda: NONE) if finding.text == text]
+    assert fixes == [f"powertrain export {root.parent / 'tiny.toml'} -o {root}"] * lacks
 
 
 def test_a_machine_without_a_card_is_not_told_to_install_a_driver(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.worker import EngineWorker
-from runtime.errors import BackendError, DeviceError, KVBudgetError
+from runtime.errors import BackendError, DeviceError, KVBudgetError, PlanError
 from runtime.loading.backend import Backend, BackendChoice, backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.gpu import Gpu, GpuReport
@@ -81,6 +81,53 @@ def test_what_a_backend_raises_leads_auto_to_the_next(
     assert warning.endswith("; trying cpu")
     assert chosen.startswith("backend cpu: no tensorrt: ")
     assert "; no tensorrt-rtx: it did not load; no cuda: the package's graph is for the CPU" in chosen
+
+
+class Opened:
+    """A GPU's session, as far as loading goes."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_session_that_cannot_be_used_is_closed_and_leads_to_the_next(
+    package: Package, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_gpu: Any = Opened()
+    tried: list[Any] = []
+    monkeypatch.setattr("runtime.loading.model_loader.gpu_session_factory", lambda *_, **__: lambda: on_gpu)
+
+    def trial(session: Any) -> None:
+        tried.append(session)
+        if len(tried) == 1:
+            raise DeviceError("no numbers came")
+
+    session = loading(package, "auto").factory(trial)()
+    assert session.info.backend == "cpu"
+    session.close()
+    assert (tried, on_gpu.closed) == ([on_gpu], 1)  # the CPU's is tried by who gets it
+    assert "backend tensorrt-rtx does not load: no numbers came; trying cpu" in caplog.messages
+    again: Any = loading(package, "auto").factory(trial)()
+    assert again is on_gpu  # which nothing is wrong with now
+    assert (len(tried), on_gpu.closed) == (2, 1)
+
+
+def test_a_session_that_computes_another_model_is_closed(
+    package: Package, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def differ(*_: Any) -> None:
+        raise PlanError("it does not compute this package's model")
+
+    on_gpu = Opened()
+    monkeypatch.setattr("runtime.loading.gpu_loader._open", lambda *_: on_gpu)
+    monkeypatch.setattr("runtime.loading.gpu_loader.check_session", differ)
+    session = loading(package, "auto").build()
+    assert (session.info.backend, on_gpu.closed) == ("cpu", 1)
+    session.close()
+    assert "backend tensorrt-rtx does not load: it does not compute this package's model; trying cpu" in caplog.messages
 
 
 def test_a_backend_by_name_gives_one_clear_error(package: Package, raises: Callable[[Exception], None]) -> None:

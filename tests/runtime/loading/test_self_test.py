@@ -23,7 +23,8 @@ from runtime.package.manifest import Package
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.distribution import best_tokens, gathered_kl, gathered_log_probs
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.session import FloatArray, Int64Array
+from tests.around_session import AroundSession
 from tests.export.random_checkpoint import plan, write_ort
 from tests.export.tiny_package import SPEC, write_package
 
@@ -56,20 +57,11 @@ NUM_ROWS = 168
 
 
 @dataclasses.dataclass
-class Faulty:
+class Faulty(AroundSession):
     """A session with one fault, which remembers what it was asked."""
 
-    inner: Session
     fault: str = ""
     calls: list[tuple[str, int, int, int]] = dataclasses.field(default_factory=list)
-
-    @property
-    def info(self) -> SessionInfo:
-        return self.inner.info
-
-    @property
-    def run_ns(self) -> int:
-        return self.inner.run_ns
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         self.calls.append(("prefill", slot, start, len(token_ids)))
@@ -97,9 +89,6 @@ class Faulty:
         if self.fault == "a moved slot lacks its last row":
             num_tokens -= 1
         self.inner.copy_slot(source, target, num_tokens, start)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 def test_a_right_session_agrees_to_float32_accuracy(session: OrtSession, package: Package) -> None:

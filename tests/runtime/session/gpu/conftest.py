@@ -1,7 +1,4 @@
-"""CudaDevice over the strict double of CUDA's binding: nothing may be left when a test ends.
-
-No library of a GPU is opened by the loader's tests: what it asks for is written down.
-"""
+"""CudaDevice over the strict double of CUDA's binding: nothing may be left when a test ends."""
 
 from __future__ import annotations
 
@@ -38,11 +35,3 @@ def device(cuda: HostCuda, modules: SimpleNamespace) -> Iterator[Any]:
     cuda.refusals.clear()
     made.close()
     assert cuda.poisoned or not cuda.leftovers()
-
-
-@pytest.fixture(autouse=True)
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The backends whose libraries the loader opened, in order."""
-    names: list[str] = []
-    monkeypatch.setattr("runtime.loading.gpu_loader.open_libraries", names.append)
-    return names

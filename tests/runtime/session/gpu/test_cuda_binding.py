@@ -12,7 +12,7 @@ from runtime.session.cuda_errors import LOST
 from tests import host_cuda_names as names
 from tests.host_cuda import HostCuda
 
-FUNCTIONS = [name for name in vars(HostCuda) if name.startswith("cuda")]
+FUNCTIONS = [name for name in dir(HostCuda) if name.startswith("cuda")]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 
 from runtime.errors import DeviceError, DeviceLost, DeviceOutOfMemory, RecordingRefused
 from runtime.session.cuda_errors import LOST
-from tests.host_cuda import FIRST_STREAM, HostCuda, installed
+from tests.host_cuda import HostCuda, installed
+from tests.host_cuda_base import FIRST_STREAM
 from tests.host_cuda_memory import POISON, HostCudaError
 from tests.host_cuda_state import HostGpu
 from tests.runtime.session.gpu.conftest import FIRST, SECOND

@@ -21,6 +21,7 @@ from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.session.gpu.ort.providers import cuda_provider
 from runtime.session.gpu.ort.runner import OrtRunner
 from runtime.session.gpu.static_session import StaticSession
+from runtime.session.gpu.trt import runner as trt_runner
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.session import Session
 from tests.export.random_checkpoint import CAPACITY
@@ -125,6 +126,25 @@ def test_a_gpu_that_is_lost_in_a_step_ends_the_engine_and_closes(
     (end,) = engine.fail_all("gone")[-1:]
     assert end.request_id == "one"
     engine.session.close()
+
+
+@pytest.mark.parametrize("step", ["prefill", "decode", "recorded decode"])
+def test_a_library_that_refuses_on_a_lost_gpu_tells_the_loss(
+    graphs: dict[str, Path], cuda: HostCuda, device: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """TensorRT answers with no more than a no; CUDA is asked at once, and not when the next request comes."""
+    session, one = open_trt(device, cuda, graphs), np.array([1])
+
+    def refuse(_run: Any) -> None:
+        cuda.poisoned = 700
+        raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
+
+    if step == "recorded decode":
+        session.decode(0, one, one)
+    monkeypatch.setattr(trt_runner._TrtRun, "enqueue", refuse)
+    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
+        session.prefill(0, one, 0, 1) if step == "prefill" else session.decode(0, one, one)
+    session.close()
 
 
 def test_a_copy_of_a_slot_that_cuda_refuses_costs_no_answer(

@@ -296,6 +296,15 @@ def test_what_the_library_refuses_in_a_run_is_its_error_alone(
     assert session.prefill(0, TEXT[:3], 0, 1).shape == (1, SPEC.vocab_size)
 
 
+def test_a_shape_that_was_refused_leaves_none_to_rely_on(parts: Parts) -> None:
+    first = parts.session.prefill(0, TEXT[:3], 0, 1).copy()
+    parts.engine.refused = {"set_input_shape"}
+    with pytest.raises(DeviceError, match="the plan refused shape"):
+        parts.session.prefill(0, TEXT[:9], 0, 1)
+    parts.engine.refused = set()
+    np.testing.assert_array_equal(parts.session.prefill(0, TEXT[:3], 0, 1), first)
+
+
 def test_kernels_are_kept_before_the_contexts_go_and_the_plan_after(parts: Parts) -> None:
     contexts = len(parts.engine.contexts)
     parts.session.close()

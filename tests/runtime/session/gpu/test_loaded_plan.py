@@ -38,6 +38,8 @@ class FakeCache:
         self.loaded = b""
 
     def deserialize(self, blob: bytes) -> bool:
+        if not blob:
+            raise HostError("nothing was given to a cache, which would take it for another GPU's")
         self.loaded = blob if blob.startswith(b"kernels") else b""
         return bool(self.loaded)
 

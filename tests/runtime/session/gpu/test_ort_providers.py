@@ -35,6 +35,8 @@ from tests.export.tiny_package import write_package
 from tests.host_cuda_session import HostBinding, HostCudaSession
 from tests.host_tensorrt import HostDevice, HostError
 
+ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 2**34, 2**34, "595.10")
+
 SHAPE = model_shape(ARCHITECTURES["llama"])
 DECODE = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=1, num_logits=2, total_tokens=9, addresses={})
 PREFILL = Call(is_decode=False, first_slot=0, num_rows=1, num_tokens=9, num_logits=1, total_tokens=9, addresses={})
@@ -189,6 +191,14 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
         parts.session.close()
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backends whose libraries the loader asked for, in order; none is opened."""
+    names: list[str] = []
+    monkeypatch.setattr("runtime.loading.gpu_loader.open_libraries", names.append)
+    return names
+
+
 def test_the_loader_opens_checks_and_closes_a_cuda_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
@@ -204,14 +214,16 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
         made.append(HostCudaSession(path, options, device))
         return made[0]
 
-    memory = SimpleNamespace(CudaDevice=lambda _uuid: device)
-    monkeypatch.setitem(sys.modules, "runtime.session.gpu.cuda_device", memory)
+    def on(uuid: str) -> HostDevice:
+        assert (uuid, opened) == (ADA.uuid, ["cuda"])  # CUDA's library is one of those that are opened
+        return device
+
+    monkeypatch.setitem(sys.modules, "runtime.session.gpu.cuda_device", SimpleNamespace(CudaDevice=on))
     monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
-    choice = BackendChoice(Backend.CUDA, ("asked for",), Gpu(0, "GPU-00000", "RTX 4090", "8.9", 2**34, 2**34, "595.10"))
+    choice = BackendChoice(Backend.CUDA, ("asked for",), ADA)
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
-    assert opened == ["cuda"]
     warm_up = [-1, 1, 1, 2, 2, 3, 3, 4, 4]  # the longest prefill, and four to one rows from slot 0
     assert made[0].graph_ids[:9] == warm_up
     assert set(made[0].captured) == {
@@ -224,6 +236,19 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
         7,
     }  # and the script's: one slot and two ranges that start elsewhere
     session.close()
+    assert device.closed
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_folder_that_cannot_be_made_leaves_no_device_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, device = write_package(tmp_path / "tiny"), HostDevice()
+    memory = SimpleNamespace(CudaDevice=lambda _uuid: device)
+    monkeypatch.setitem(sys.modules, "runtime.session.gpu.cuda_device", memory)
+    choice = BackendChoice(Backend.ORT_TENSORRT, ("asked for",), ADA)
+    kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
+    (tmp_path / f".tiny.ort-tensorrt.{kv.rows}").write_text("a file")
+    with pytest.raises(FileExistsError):
+        gpu_session_factory(package, choice, kv, self_test=False)()
     assert device.closed
 
 
