@@ -209,7 +209,7 @@ def test_the_command_builds_and_explains(tmp_path: Path) -> None:
 
 def test_inspect_shows_plans_and_what_asks_for_a_rebuild(root: Path) -> None:
     fit = CliRunner().invoke(inspect_command, [str(root)], env={"COLUMNS": "300"})
-    assert "MiB, 4 slots of 64 tokens, prefill by 32, built in" in fit.output
+    assert "MiB, 4 slots of 64 tokens, prefill by 32, attention by mask+lengths, built in" in fit.output
     sealed_again = read_sidecar(root, "sm89").sidecar
     older = msgspec.structs.replace(sealed_again.key, library_version="1.6.0")
     write_sidecar(root / "trt/sm89.plan.json", msgspec.structs.replace(sealed_again, key=older))
