@@ -14,10 +14,11 @@ from runtime.errors import PlanError
 from runtime.package import graph_io
 from runtime.package.attention_form import AttentionForm
 
+from export.graph.trt.causal_masks import CAUSAL_MASK
 from export.plan.library import Library
 
 LENGTHS = "key_value_lengths"
-"""Name of the tensor of filled rows, int32 [B]."""
+"""Name of the tensor of filled rows, int32 [B], and of what takes it."""
 
 _PASS_THROUGH = {"CAST", "IDENTITY", "SHUFFLE"}
 
@@ -102,8 +103,12 @@ def check_attention(library: Library, attention: Any, form: AttentionForm, maker
         )
     elif mask is None or mask.dtype.name != "BOOL":
         raise PlanError(f"attention {attention.name!r} lost its mask in the parser; use another version of the library")
+    elif form == "lengths" and mask.name == CAUSAL_MASK:
+        raise PlanError(f"attention {attention.name!r} kept its mask; build with --attention mask+lengths")
     if form != "mask":
         _check_lengths(library, attention, makers)
+    elif getattr(attention, LENGTHS, None) is not None:
+        raise PlanError(f"attention {attention.name!r} has lengths that were not asked for; export the package again")
 
 
 def _causal_kind(attention: Any) -> str:  # noqa: ANN401

@@ -158,9 +158,11 @@ def test_a_network_without_attention_gets_no_layers(library: Library, tmp_path: 
             "mask+lengths",
             r"attention 'layers\.0\.attention\.heads' has no lengths; build with --attention mask",
         ),
-        ("mask", "lengths", "has no lengths"),
+        ("mask", "lengths", r"'layers\.0\.attention\.heads' has no lengths"),
         ("lengths", "mask+lengths", r"'layers\.1\.attention\.heads' got a causal mask \(LOWER_RIGHT\)"),
-        ("lengths", "mask", r"got a causal mask \(LOWER_RIGHT\)"),
+        ("mask+lengths", "lengths", r"'layers\.1\.attention\.heads' kept its mask"),
+        ("mask+lengths", "mask", r"'layers\.0\.attention\.heads' has lengths that were not asked for"),
+        ("lengths", "mask", r"'layers\.0\.attention\.heads' has lengths that were not asked for"),
     ],
 )
 def test_another_form_than_was_asked_for_is_caught(
