@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import rich_click as click
 from runtime.commands.comma_list import COMMA_LIST
@@ -11,6 +11,7 @@ from runtime.commands.help_text import examples
 from runtime.commands.model_argument import MODEL
 from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PowertrainError
+from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 
 if TYPE_CHECKING:
     from export.plan.settings import PlanSettings
@@ -43,6 +44,8 @@ _WHERE, _SHAPES, _BUILD = "Where the plan is to run", "Shapes", "Building"
               help="Build time for speed.")  # fmt: skip
 @click.option("--workspace-mib", panel=_BUILD, type=click.IntRange(0), default=0, show_default="any",
               help="Scratch memory of a kernel.")  # fmt: skip
+@click.option("--attention", panel=_BUILD, type=click.Choice(get_args(AttentionForm)), default=DEFAULT_ATTENTION,
+              show_default=True, help="How attention knows what a token may see.")  # fmt: skip
 @click.option("--timing-cache", panel=_BUILD, type=click.Path(path_type=Path),
               help="File of measured kernels (tensorrt only).")  # fmt: skip
 @click.option("--force", panel=_BUILD, is_flag=True, help="Build even if memory or disk look too small.")

@@ -16,8 +16,9 @@ from typing import Any
 from runtime.errors import PlanError
 from runtime.package.graph_profiles import profile_shapes
 
+from export.plan.attention import allow_unfused_attention
 from export.plan.library import Library, make_logger
-from export.plan.network import NetworkFacts, allow_unfused_attention, check_network, parse_graph
+from export.plan.network import NetworkFacts, check_network, parse_graph
 from export.plan.progress import OnFraction, make_monitor
 from export.plan.settings import PlanSettings, check_settings
 from export.plan.targets import Target
@@ -49,8 +50,8 @@ def build_plan(
     logger = make_logger(library)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
-    parse_graph(library, network, logger, graph, capacity)
-    facts = check_network(library, network)
+    parse_graph(library, network, logger, graph, capacity, form=settings.attention)
+    facts = check_network(library, network, settings.attention)
     if facts.cache_shape[1] != capacity:
         raise PlanError(
             f"the graph's cache slots have {facts.cache_shape[1]} rows and no other number; export the package again"
@@ -72,13 +73,17 @@ def build_plan(
         reason = logger.errors[-1] if logger.errors else "no reason given"
         raise PlanError(
             f"{library.name} {library.version} cannot build for {target.sm}: {reason.splitlines()[0]}; "
-            "choose another precision or target"
+            f"choose another precision or target{_other_form(settings)}"
         )
     on_fraction(1.0)
     if cache is not None and settings.timing_cache is not None:
         settings.timing_cache.write_bytes(bytes(cache.serialize()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return BuiltPlan(memoryview(data), logger.scratch_bytes, facts, round(time.perf_counter() - started, 3), peak)
+
+
+def _other_form(settings: PlanSettings) -> str:
+    return "" if settings.attention == "mask" else ", or build with --attention mask"
 
 
 def _configure(library: Library, config: Any, settings: PlanSettings, target: Target) -> None:  # noqa: ANN401

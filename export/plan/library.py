@@ -36,6 +36,11 @@ class Library:
         """Whether compute capabilities can be named, which is TensorRT for RTX."""
         return hasattr(self.module.IBuilderConfig, "num_compute_capabilities")
 
+    @property
+    def takes_lengths(self) -> bool:
+        """Whether an attention can be told how many rows of its keys count."""
+        return hasattr(getattr(self.module, "IAttention", None), "key_value_lengths")
+
     def ahead_targets(self) -> tuple[str, ...]:
         """Targets that can be named, such as ``sm89``; empty when only the GPU at hand can be built for."""
         if not self.builds_ahead:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PlanError
+from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 
 Compatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
@@ -19,8 +20,9 @@ class PlanSettings:
     ``max_model_len`` tokens fit a cache slot, None for as many as the package was exported for.
 
     ``optimization_level`` 0 to 5 trades build time for speed. ``workspace_bytes`` bounds the scratch memory of any
-    kernel on the GPU, 0 for no bound. The last two concern the classic library only: ``hardware_compatibility``
-    makes a plan that runs on other GPUs too, ``timing_cache`` is a file that makes the next build faster.
+    kernel on the GPU, 0 for no bound. ``attention`` is how it knows what a token may see. The last two concern the
+    classic library only: ``hardware_compatibility`` makes a plan that runs on other GPUs too, ``timing_cache`` is a
+    file that makes the next build faster.
     """
 
     max_slots: int = DEFAULT_SLOTS
@@ -28,6 +30,7 @@ class PlanSettings:
     prefill_tokens: int = 512
     optimization_level: int = 3
     workspace_bytes: int = 0
+    attention: AttentionForm = DEFAULT_ATTENTION
     hardware_compatibility: Compatibility = "none"
     timing_cache: Path | None = None
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.errors import PlanError
@@ -22,6 +22,7 @@ from runtime.package.plan_sidecar import PlanKey, PlanSidecar
 from runtime.session.kv_budget import MIN_SLOT_TOKENS, kv_bytes_per_token
 
 from export.folder_lock import exclusive
+from export.plan.attention import supported_form
 from export.plan.builder import build_plan
 from export.plan.estimate import check_room, estimate_build
 from export.plan.progress import OnFraction
@@ -49,9 +50,11 @@ def ensure_plan(
 ) -> StoredPlan:
     """The package's plan for ``target``, built if it is missing, altered or not the wanted one. Raises PlanError.
 
-    ``force`` skips the check of memory and disk.
+    ``force`` skips the check of memory and disk. The plan's key names the form of attention that was built, which is
+    the mask alone where the library takes no lengths.
     """
     package = load_package(root)
+    settings = replace(settings, attention=supported_form(target.library, settings.attention))
     key = wanted_key(package, target, settings)
     reasons = rebuild_reasons(root, key)
     path = sidecars.plan_path(root, target.name)
@@ -88,6 +91,7 @@ def wanted_key(package: Package, target: Target, settings: PlanSettings) -> Plan
         max_logits=max_prefill_logits(settings.prefill_tokens),
         optimization_level=settings.optimization_level,
         workspace_bytes=settings.workspace_bytes,
+        attention=settings.attention,
     )
 
 

@@ -32,7 +32,8 @@ def _line(package: Package, target: str) -> str:
     key = built.key
     return (
         f"{key.library} {key.library_version}, {built.plan_bytes / 2**20:.0f} MiB, {key.max_slots} slots of "
-        f"{key.max_model_len} tokens, prefill by {key.prefill_tokens}, built in {built.build_seconds:.0f} s"
+        f"{key.max_model_len} tokens, prefill by {key.prefill_tokens}, attention by {key.attention}, "
+        f"built in {built.build_seconds:.0f} s"
     )
 
 

@@ -13,11 +13,12 @@ from functools import partial
 import msgspec
 
 from runtime.defaults import DEFAULT_SLOTS
-from runtime.errors import BackendError
+from runtime.errors import BackendError, PlanError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.self_test import check_session
 from runtime.package import dtypes
+from runtime.package.attention_form import DEFAULT_ATTENTION
 from runtime.package.graph_profiles import SLOT_STEP, max_prefill_logits
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.package.plan_sidecar import TRT_GRAPH, PlanFile, longer_export, rebuild_command
@@ -114,9 +115,14 @@ def _shorter_plan(plan: PlanFile, rows: int) -> str:
 def gpu_session_factory(
     package: Package, choice: BackendChoice, kv: KVPlan, *, self_test: bool
 ) -> Callable[[], Session]:
-    """A function that builds the session, for the engine thread. ``self_test`` compares it with golden rows first."""
+    """A function that builds the session, for the engine thread. ``self_test`` compares it with golden rows first.
+
+    Raises PlanError, as the function is called, for a plan that may not serve without it.
+    """
 
     def build() -> Session:
+        if choice.plan is not None and not self_test:
+            _check_untested(choice.plan)
         session = _open(package, choice, kv)
         if self_test:
             try:
@@ -127,6 +133,17 @@ def gpu_session_factory(
         return session
 
     return build
+
+
+def _check_untested(plan: PlanFile) -> None:
+    """Raise PlanError for a plan without masks: no document says where its diagonal ends, only golden rows tell."""
+    if plan.sidecar.key.attention == "lengths":
+        root, key = plan.path.parent.parent, plan.sidecar.key
+        masked = msgspec.structs.replace(key, attention=DEFAULT_ATTENTION)
+        raise PlanError(
+            f"plan {plan.path.name} was built with --attention lengths and serves only after the self-test; leave "
+            f"--no-self-test out, or build it with masks: '{rebuild_command(root, key.target, masked)}'"
+        )
 
 
 def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:

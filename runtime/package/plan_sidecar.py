@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 
 from runtime.errors import PlanError
+from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document, schema_version_of
 from runtime.package.manifest import Package, sha256_of_file
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TRT_GRAPH = "trt"
 PLAN_FOLDER = "trt"
 PLAN_SUFFIX = ".plan"
@@ -34,6 +35,7 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ``library`` is ``tensorrt`` or ``tensorrt_rtx``; ``compute_capability`` such as ``8.9``; ``graph_sha256`` maps the
     package's graph files to their digests. A cache slot holds ``max_model_len`` tokens. The profiles are decode
     (1..max_slots rows of one token) and prefill (one row of 1..prefill_tokens tokens with 1..max_logits of logits).
+    ``attention`` is the form that was built.
     """
 
     library: Name
@@ -48,6 +50,7 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_logits: Tokens
     optimization_level: Size
     workspace_bytes: Size
+    attention: AttentionForm
 
 
 class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,6 +107,7 @@ def rebuild_command(root: Path, target: str, key: PlanKey | None = None) -> str:
     line += f" --max-slots {key.max_slots} --prefill-tokens {key.prefill_tokens} --max-model-len {key.max_model_len}"
     line += f" --optimization-level {key.optimization_level}"
     line += f" --workspace-mib {key.workspace_bytes // 2**20}" if key.workspace_bytes else ""
+    line += "" if key.attention == DEFAULT_ATTENTION else f" --attention {key.attention}"
     compatible = key.hardware_compatibility
     return line if compatible == "none" else f"{line} --hardware-compatibility {compatible}"
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from unittest import mock
 
 from api.server_settings import Settings
@@ -20,6 +20,8 @@ from runtime.loading.backend import BackendChoice, backend_choices
 from runtime.loading.gpu import Gpu, find_gpus
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.loading.self_test import LIMITS
+from runtime.package.attention_form import AttentionForm
+from runtime.package.manifest import Package
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.device import Device
 from runtime.session.gpu.ort.runner import SKIP_CAPTURE
@@ -68,17 +70,34 @@ class GpuRig:
             recipe = models.tiny_recipe(self._folder, name, precision, _TINY_LEN)
             settings = PlanSettings(prefill_tokens=_TINY_PREFILL)
         package, reference = models.build(recipe, self._folder)
+        self._choose(package, settings)
+        graph = package.manifest.graphs["ort" if self.backend == "cuda" else "trt"]
+        return Model(package, reference, graph.kv_dtype, graph.weight_bytes, LIMITS[graph.kv_dtype])
+
+    def _choose(self, package: Package, settings: PlanSettings) -> None:
+        """Have the package's next session run this plan, built if it is not there."""
         if self.backend != "cuda":
             (target,) = parse_targets("current", "tensorrt" if self.backend == "tensorrt" else "tensorrt_rtx")
             ensure_plan(package.root, target, settings, lambda _: nullcontext[OnFraction](lambda _fraction: None))
         self._choices[package.root.name] = next(backend_choices(package, self.backend))
-        graph = package.manifest.graphs["ort" if self.backend == "cuda" else "trt"]
-        return Model(package, reference, graph.kv_dtype, graph.weight_bytes, LIMITS[graph.kv_dtype])
+
+    def forms(self, model: Model) -> Iterator[tuple[str, Session]]:
+        try:
+            for form in get_args(AttentionForm) if self.backend != "cuda" else ():
+                self._choose(model.package, PlanSettings(attention=form))
+                # With the test before serving, without which a plan without masks does not open.
+                with contextlib.closing(self._opened(model, SLOTS, self_test=True)) as session:
+                    yield form, session
+        finally:
+            self._choose(model.package, PlanSettings())
 
     def open(self, model: Model, num_slots: int = SLOTS) -> Session:
+        return self._opened(model, num_slots, self_test=False)
+
+    def _opened(self, model: Model, num_slots: int, *, self_test: bool) -> Session:
         choice = self._choices[model.package.root.name]
         kv = plan_gpu_cache(model.package, choice, KVWishes(num_slots=num_slots), kv_cache_bytes=_CACHE_BYTES)
-        return gpu_session_factory(model.package, choice, kv, self_test=False)()
+        return gpu_session_factory(model.package, choice, kv, self_test=self_test)()
 
     @contextlib.contextmanager
     def eager(self, model: Model) -> Iterator[Session | None]:

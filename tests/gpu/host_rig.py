@@ -14,6 +14,7 @@ import onnxruntime as ort
 from api.server_settings import Settings
 from runtime.errors import DeviceOutOfMemory
 from runtime.loading.self_test import KlLimits
+from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.device import Device
 from runtime.session.gpu.ort.providers import cuda_provider
@@ -24,7 +25,7 @@ from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from tests.gpu import models
-from tests.gpu.checks.rig import MAIN, SLOTS, Model
+from tests.gpu.checks.rig import MAIN, SLOTS, Model, opened
 from tests.host_cuda_session import HostCudaSession
 from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan
 from tests.security.real_server import real_server
@@ -33,6 +34,8 @@ CAPACITY, PREFILL_TOKENS = 64, 16
 EXACT = KlLimits(1e-7, 1e-6)
 """Of float32 against float32: random weights attend weakly, so what a fault costs is small here."""
 CARD_BYTES = 2**30
+FORMS: tuple[AttentionForm, ...] = (DEFAULT_ATTENTION, "lengths")
+"""Of a plan's attention: the doubles compute the same in each."""
 
 
 @dataclass(eq=False)
@@ -52,7 +55,7 @@ class HostRig:
     """``tests.gpu.checks.rig.Rig`` over ``backend``'s doubles: ``tensorrt`` or ``cuda``.
 
     ``wrap`` is put around every session, ``make_device`` in the place of the device; ``kernels`` is the file that a
-    test wants to have been written.
+    test wants to have been written. ``form`` is that of the session that is open.
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class HostRig:
     seconds: float = 0.0
     tokens_per_s: float | None = None
     taken: int = 0
+    form: AttentionForm = DEFAULT_ATTENTION
     devices: list[CardDevice] = field(default_factory=list)
 
     prefill_tokens = PREFILL_TOKENS
@@ -79,6 +83,12 @@ class HostRig:
 
     def open(self, model: Model, num_slots: int = SLOTS) -> Session:
         return self.wrap(self._opened(model, num_slots, records=True))
+
+    def forms(self, model: Model) -> Iterator[tuple[str, Session]]:
+        for form in FORMS if self.backend == "tensorrt" else ():
+            self.form = form
+            with opened(self, model) as session:
+                yield form, session
 
     @contextlib.contextmanager
     def eager(self, model: Model) -> Iterator[Session | None]:

@@ -13,6 +13,7 @@ from runtime.package import graph_io
 from export.checkpoint.spec import DecoderSpec
 from export.graph.dialect import Value
 from export.graph.rope import rope_tables
+from export.graph.trt.causal_masks import CAUSAL_MASK
 from export.graph.writer import DType, GraphWriter
 
 _HIDDEN_SCORE = -30000.0
@@ -100,7 +101,7 @@ class TrtAttention:
         keys = self._key_rows()
         if None not in self._masks:
             tokens = writer.node("Unsqueeze", [self._token_positions(), axes], "positions.column")
-            self._masks[None] = writer.node("LessOrEqual", [keys, tokens], "mask.causal")
+            self._masks[None] = writer.node("LessOrEqual", [keys, tokens], CAUSAL_MASK)
         if window is not None:
             name = f"mask.window_{window}"
             width = writer.constant(name + ".width", np.array(window, np.int64))

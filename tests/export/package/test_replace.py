@@ -51,7 +51,8 @@ def add_plan(root: Path, target: str, digests: dict[str, str]) -> None:
     plan.with_name(plan.name + ".kernels").write_bytes(b"kernels")
     key = PlanKey(library="tensorrt_rtx", library_version="1", target=target, compute_capability="8.0",
                   hardware_compatibility="none", graph_sha256=digests, max_slots=1, max_model_len=1,
-                  prefill_tokens=1, max_logits=1, optimization_level=3, workspace_bytes=0)  # fmt: skip
+                  prefill_tokens=1, max_logits=1, optimization_level=3, workspace_bytes=0,
+                  attention="mask")  # fmt: skip
     digest = hashlib.sha256(target.encode()).hexdigest()
     write_sidecar(sidecar_path(plan), sealed(PlanSidecar(
         schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, scratch_bytes=0,

@@ -24,6 +24,7 @@ from export.plan.targets import Target
 from export.progress import SilentReporter
 from export.source.opener import open_source
 from export.source.recipe import load_recipe
+from runtime.package.attention_form import DEFAULT_ATTENTION
 from runtime.package.manifest import Package
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.static_session import StaticSession
@@ -109,8 +110,8 @@ def test_a_plan_compiles_without_a_gpu(checkpoint: Checkpoint, folder: Path) -> 
     write_trt_graph(checkpoint, plan, 1024, folder / "whole", SilentReporter())
     logger = make_logger(library)
     network = library.module.Builder(logger).create_network(0)
-    parse_graph(library, network, logger, folder / "whole/model.onnx", 1024)
-    facts = check_network(library, network)
+    parse_graph(library, network, logger, folder / "whole/model.onnx", 1024, form=DEFAULT_ATTENTION)
+    facts = check_network(library, network, DEFAULT_ATTENTION)
     assert (facts.num_attention, len(facts.cache_pairs)) == (30, 60)
     assert facts.num_dequantize == 30 * 4 + 1  # qkv, o, gate and up, down; head
     assert facts.cache_shape == (3, 1024, 64)

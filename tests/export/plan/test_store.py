@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -28,10 +29,10 @@ from export.plan.targets import Target
 from runtime.errors import BackendError, KVBudgetError, PackageError, PlanError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
-from runtime.loading.gpu_loader import plan_gpu_cache
+from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.loading.plan_choice import RunningLibrary, choose_plan, judge_plans
 from runtime.package.manifest import load_package
-from runtime.package.plan_sidecar import PlanSidecar, read_sidecar, write_sidecar
+from runtime.package.plan_sidecar import PlanSidecar, read_sidecar, rebuild_command, write_sidecar
 from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_models import write_tiny_folder
 from tests.export.tiny_package import write_package
@@ -39,6 +40,7 @@ from tests.export.tiny_package import write_package
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
 
 SETTINGS = PlanSettings(max_slots=4, prefill_tokens=32)
+WIDE = {"COLUMNS": "300"}
 ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
 
 
@@ -210,7 +212,7 @@ def test_the_command_builds_and_explains(tmp_path: Path) -> None:
 
 def test_inspect_shows_plans_and_what_asks_for_a_rebuild(root: Path) -> None:
     fit = CliRunner().invoke(inspect_command, [str(root)], env={"COLUMNS": "300"})
-    assert "MiB, 4 slots of 64 tokens, prefill by 32, built in" in fit.output
+    assert "MiB, 4 slots of 64 tokens, prefill by 32, attention by mask+lengths, built in" in fit.output
     sealed_again = read_sidecar(root, "sm89").sidecar
     older = msgspec.structs.replace(sealed_again.key, library_version="1.6.0")
     write_sidecar(root / "trt/sm89.plan.json", msgspec.structs.replace(sealed_again, key=older))
@@ -269,6 +271,50 @@ def quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
         return BuiltPlan(data, 1000, NetworkFacts(1, 2, 0, (), (2, capacity, 16), "HALF"), 0.1, 1)
 
     monkeypatch.setattr("export.plan.store.build_plan", fake)
+
+
+@pytest.mark.usefixtures("quick_builds")
+def test_the_form_of_attention_is_part_of_the_wish(root: Path) -> None:
+    """Named on the command line, in the sidecar, as a reason to rebuild, and in the line that builds the same again."""
+    assert read_sidecar(root, "sm89").sidecar.key.attention == "mask+lengths"
+    arguments = [str(root), "--target", "sm89", "--max-slots", "4", "--prefill-tokens", "32", "--attention", "lengths"]
+    built = CliRunner().invoke(engine_command, arguments)
+    assert built.exit_code == 0, built.output
+    assert "attention is lengths, the plan was built with mask+lengths" in " ".join(built.output.split())
+    key = read_sidecar(root, "sm89").sidecar.key
+    assert key.attention == "lengths"
+    assert "attention by lengths, built in" in CliRunner().invoke(inspect_command, [str(root)], env=WIDE).output
+    line = rebuild_command(root, "sm89", key)
+    run_advice(f"'{line}'")
+    assert build(root, settings=replace(SETTINGS, attention="lengths")).reasons == ()
+    assert "--attention" not in rebuild_command(root, "sm89", msgspec.structs.replace(key, attention="mask+lengths"))
+
+
+@pytest.mark.usefixtures("quick_builds")
+def test_a_library_without_lengths_builds_masks_and_nothing_twice(root: Path) -> None:
+    old = replace(load_library("tensorrt_rtx"), module=ModuleType("tensorrt_rtx"))
+    target = Target("sm89", "sm89", old)
+
+    def ensure(settings: PlanSettings) -> StoredPlan:
+        return ensure_plan(root, target, settings, lambda _title: nullcontext[OnFraction](lambda _fraction: None))
+
+    assert ensure(SETTINGS).reasons == ("attention is mask, the plan was built with mask+lengths",)
+    assert ensure(SETTINGS).reasons == ()
+    with pytest.raises(PlanError, match="takes no lengths of attention's keys; build with --attention mask"):
+        ensure(replace(SETTINGS, attention="lengths"))
+
+
+@pytest.mark.usefixtures("quick_builds")
+def test_a_plan_without_masks_serves_only_after_the_self_test(root: Path) -> None:
+    build(root, settings=replace(SETTINGS, attention="lengths"))
+    package, choice = load_package(root), choice_of(root)
+    kv = plan_gpu_cache(package, choice, KVWishes(), kv_cache_bytes=2**20)
+    with pytest.raises(
+        PlanError, match="serves only after the self-test; leave --no-self-test out, or build"
+    ) as raised:
+        gpu_session_factory(package, choice, kv, self_test=False)()
+    run_advice(str(raised.value))
+    assert read_sidecar(root, "sm89").sidecar.key.attention == "mask+lengths"
 
 
 @pytest.mark.usefixtures("quick_builds")

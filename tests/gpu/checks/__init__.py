@@ -13,6 +13,7 @@ from tests.gpu.checks.rig import Rig
 CHECKS: dict[str, Callable[[Rig], str]] = {
     "golden rows, every precision": golden.every_precision_agrees_with_its_golden_rows,
     "golden rows, one slot": golden.one_slot_is_enough,
+    "golden rows, every form of attention": golden.every_form_of_attention_agrees,
     "prefill: a chunk, a full one, several": prefill.prompts_of_one_and_of_several_chunks,
     "prefill: a prompt in two calls": prefill.a_prompt_in_two_calls,
     "decode: ragged, to a slot's last row": decode.ragged_slots_to_the_last_row,

@@ -74,6 +74,10 @@ class Rig(Protocol):
         """A new session, not tested by itself. Raises PowertrainError."""
         ...
 
+    def forms(self, model: Model) -> Iterator[tuple[str, Session]]:
+        """A session for each form of attention that a plan of the model can have, closed as the next is asked for."""
+        ...
+
     def eager(self, model: Model) -> contextlib.AbstractContextManager[Session | None]:
         """A session that records no step, closed at the block's end; None where a library records by itself."""
         ...

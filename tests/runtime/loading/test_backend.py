@@ -70,6 +70,7 @@ def add_plan(package: Package, name: str, library: str, version: str, capability
         max_logits=16,
         optimization_level=3,
         workspace_bytes=0,
+        attention="mask",
     )
     sidecar = PlanSidecar(
         schema_version=SCHEMA_VERSION,
