@@ -23,6 +23,7 @@ from runtime.session.kv_budget import MIN_SLOT_TOKENS, kv_bytes_per_token
 
 from export.folder_lock import exclusive
 from export.plan.builder import build_plan
+from export.plan.hardware import check_hardware
 from export.plan.estimate import check_room, estimate_build
 from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
@@ -53,6 +54,7 @@ def ensure_plan(
     """
     package = load_package(root)
     key = wanted_key(package, target, settings)
+    check_hardware(package.manifest.graphs[sidecars.TRT_GRAPH].precision.values(), target)
     reasons = rebuild_reasons(root, key)
     path = sidecars.plan_path(root, target.name)
     if not reasons:
