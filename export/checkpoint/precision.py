@@ -22,8 +22,8 @@ class WeightFormat:
     With ``input_scale`` above 0 the product itself is one of integers: 8-bit weights with one scale per output, whose
     inputs are rounded to multiples of ``input_scale``; ``block`` is 0 then.
 
-    With ``has_float_codes`` the codes are small floating-point numbers, which TensorRT alone reads: 8 bits are E4M3 with
-    one scale per output (``block`` 0), 4 bits are E2M1 with an E4M3 scale per 16 columns and one scale per matrix.
+    With ``has_float_codes`` the codes are small floating-point numbers, which TensorRT alone reads: 8 bits are E4M3
+    with one scale per output (``block`` 0), 4 bits are E2M1 with an E4M3 scale per 16 columns and one per matrix.
     """
 
     bits: int = 0

@@ -57,7 +57,7 @@ def check_dialects(precision: str, dialects: Collection[str], *, int8_cache: boo
         if precision in FOR_TENSORRT:
             raise ExportError(
                 f"precision {precision!r} is for TensorRT alone, and dialect 'ort' is asked for; choose --dialect trt "
-                "(dialects = [\"trt\"] in a recipe), and export a second package, in int8, for the CPU"
+                '(dialects = ["trt"] in a recipe), and export a second package, in int8, for the CPU'
             )
         return
     if precision in MEASURED:

@@ -157,7 +157,7 @@ def _fp8(reader: _Reader, codes_name: str, scales_name: str) -> StoredWeight:
 
 
 def _nvfp4(reader: _Reader, node: NodeProto, codes_name: str, scales_name: str) -> StoredWeight:
-    """E2M1 codes [K, N], E4M3 scales [K / 16, N] and one more of the matrix, multiplied in the type that the graph says."""
+    """E2M1 codes [K, N], E4M3 scales [K / 16, N] and one more of the matrix, multiplied in the graph's type."""
     (num_in, num_out), nibbles = reader.shape(codes_name), reader.array(codes_name)
     scales = reader.array(scales_name)
     dtype = helper.tensor_dtype_to_np_dtype(_attribute(reader.makers[node.input[1]], "output_dtype", TensorProto.FLOAT))

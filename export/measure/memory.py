@@ -7,7 +7,7 @@ before anything is written.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from export.checkpoint.explain import BASE_BYTES, estimate
 from export.checkpoint.precision import EXACT, PrecisionPlan
@@ -68,7 +68,9 @@ def choose_way(
 
 def whole_way(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int, text: TextSize) -> Way:
     """First the twin, with every layer's watched values of a window; then its head alone beside the package's graph,
-    with a window's logits of each. What the head reads of all windows stays. A second twin runs beside the first's head."""
+    with a window's logits of each. What the head reads of all windows stays. A second twin runs beside the first's
+    head."""
+    spec = spec if plan else replace(spec, tied_head=False)  # a stored head is a matrix of its own
     twin = estimate(spec, EXACT, max_model_len).graph_bytes
     head, hidden = 4 * spec.vocab_size * spec.hidden_size, 4 * text.num_tokens * spec.hidden_size
     layers = _COPIES * twin + _activation_bytes(spec, text)

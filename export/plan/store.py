@@ -23,8 +23,8 @@ from runtime.session.kv_budget import MIN_SLOT_TOKENS, kv_bytes_per_token
 
 from export.folder_lock import exclusive
 from export.plan.builder import build_plan
-from export.plan.hardware import check_hardware
 from export.plan.estimate import check_room, estimate_build
+from export.plan.hardware import check_hardware
 from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from export.commands.engine import engine_command
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.errors import ExportError, QualityError, RecipeError, SourceError
@@ -23,6 +24,8 @@ from export.measure.memory import layerwise_way
 from export.package.builder import build_package
 from export.progress import Advance, SilentReporter
 from export.source.recipe import FileSource, FolderSource, GenerationValues, QualityLimits, Recipe, load_recipe
+from runtime.errors import PackageError
+from runtime.loading.model_loader import ModelOptions, plan_model
 from runtime.package.manifest import load_package
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 from tests.paths import ROOT
@@ -123,6 +126,36 @@ def test_every_precision_builds(precision: str, checkpoint: Path, tmp_path: Path
     manifest = load_package(build(recipe_of(checkpoint, precision=precision, quality=loose), tmp_path)).manifest
     assert (manifest.quality is None) == (precision in {"fp32", "bf16"})
     assert manifest.graphs["ort"].kv_dtype == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
+
+
+def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path) -> None:
+    """No CPU runs it: its report is of its stored weights in float32, and whoever wants the CPU is told what to do."""
+    root = tmp_path / "models" / "tiny"
+    words = [str(checkpoint), "--precision", "fp8", "--max-kl", "0.5", "-o", str(root)]
+    explained = CliRunner().invoke(export_command, [*words, "--explain"], env={"COLUMNS": "200"})
+    assert explained.output.count("for TensorRT alone") == 2
+    built = CliRunner().invoke(export_command, words)
+    assert built.exit_code == 0, built.output
+    manifest = load_package(root).manifest
+    assert (list(manifest.graphs), list(manifest.graphs["trt"].providers)) == (["trt"], ["tensorrt", "tensorrt-rtx"])
+    forms = dict.fromkeys(("attention", "head", "mlp"), "fp8 per channel") | {"embedding": "float16"}
+    assert manifest.graphs["trt"].precision == forms
+    # Codes are a byte each, and each output has a float16 scale; norms are float16.
+    per_layer = 30_720 + 2 * (128 + 64 + 192 + 64) + 2 * 64 * 2
+    assert manifest.graphs["trt"].weight_bytes == 2 * per_layer + 64 * 2 + 96 * 64 + 96 * 2
+    assert manifest.quality is not None
+    assert 0.0001 < manifest.quality.mean_kl < 0.5
+    assert manifest.golden is not None
+    assert leftovers(root) == ["generation_config.json", "golden.bin", "manifest.json", "tokenizer.json", "trt"]
+    assert "fp8 per channel" in CliRunner().invoke(inspect_command, [str(root)]).output
+    with pytest.raises(PackageError, match="no graph for ONNX Runtime, so the CPU cannot run it; serve it on a GPU"):
+        plan_model(load_package(root), ModelOptions())
+    refused = CliRunner().invoke(engine_command, [str(root), "--target", "sm86"])
+    assert " ".join(refused.output.replace("│", " ").split()).count(
+        "sm86 has no fp8 arithmetic, and weights of this package are fp8; choose a --target of compute capability 8.9 or "
+        "newer (sm89, sm120, sm121), or export for sm86 with --precision int8 --dialect ort,trt"
+    )
+    assert refused.exit_code == 1
 
 
 class _InterruptedAt:
@@ -250,6 +283,7 @@ class _Heard(SilentReporter):
         ({"precision": "int8"}, 1e-4),
         ({"precision": "fp32", "kv_cache": "int8"}, 1e-3),
         ({"precision": "auto"}, 1e-4),
+        ({"precision": "nvfp4", "dialects": ("trt",)}, 1e-4),
         ({"precision": "w8a8", "kv_cache": "int8"}, 1e-2),  # a scale's last bit turns codes that lie between two
     ],
 )
@@ -268,8 +302,9 @@ def test_a_package_measured_layer_by_layer_is_the_same(
     assert layered.quality is not None
     for name in ("mean_kl", "p99_kl", "top1_agreement", "perplexity", "reference_perplexity"):
         assert getattr(layered.quality, name) == pytest.approx(getattr(whole.quality, name), rel=tolerance)
-    assert layered.graphs["ort"].precision.keys() == whole.graphs["ort"].precision.keys()
-    assert layered.files["ort/model.onnx.data"].size == whole.files["ort/model.onnx.data"].size
+    (kind,) = whole.graphs
+    assert layered.graphs[kind].precision.keys() == whole.graphs[kind].precision.keys()
+    assert layered.files[f"{kind}/model.onnx.data"].size == whole.files[f"{kind}/model.onnx.data"].size
     assert leftovers(tmp_path / "layers") == leftovers(tmp_path / "whole")
 
 
@@ -304,7 +339,7 @@ def test_a_folder_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: 
         ('name = "x"\n[source]\nkind = "ftp"', "Invalid value 'ftp'"),
         ('name = "../x"\n[source]\nkind = "file"\npath = "a"', "cannot be a folder"),
         ('name = "x"\nmax_model_len = 0\n[source]\nkind = "file"\npath = "a"', "max_model_len is 0"),
-        ('name = "x"\ndialects = ["trt"]\n[source]\nkind = "file"\npath = "a"', "choose 'ort'"),
+        ('name = "x"\ndialects = []\n[source]\nkind = "file"\npath = "a"', "dialects are none; choose 'ort'"),
         ('name = "x"\n[generation]\ntemperature = 3\n[source]\nkind = "file"\npath = "a"', "<= 2.0"),
         ('name = "x"\n[generation]\nheat = 1\n[source]\nkind = "file"\npath = "a"', "unknown field `heat`"),
         ("name = [", "Invalid"),
@@ -333,11 +368,14 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
         ),
         (["missing.toml"], "cannot be read"),
         (["missing.gguf"], "no such file"),
-        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),
+        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, fp8, nvfp4, auto"),
         (["HF", "--block", "48"], "block 48 is not possible"),
         (["HF", "--max-model-len", "4096"], "the model was made for 128 tokens"),
         (["HF", "--dialect", "cuda"], "choose 'ort'"),
         (["HF", "--precision", "auto", "--no-quality"], "needs a budget"),
+        (["HF", "--precision", "fp8", "--dialect", "ort,trt"], "'fp8' is for TensorRT alone"),
+        (["HF", "--precision", "fp8", "--block", "64"], "block 64 is not possible; fp8 has one scale per output"),
+        (["HF", "--precision", "nvfp4", "--max-kl", "0.0001"], "the limit is 0.0001"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_1(
