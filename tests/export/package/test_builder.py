@@ -128,8 +128,9 @@ def test_every_precision_builds(precision: str, checkpoint: Path, tmp_path: Path
     assert manifest.graphs["ort"].kv_dtype == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
 
 
-def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No CPU runs it: its report is of its stored weights in float32, and whoever wants the CPU is told what to do."""
+    monkeypatch.setattr(gauge, "text_windows", lambda *_: iter([tiny_input_ids(100)]))
     root = tmp_path / "models" / "tiny"
     words = [str(checkpoint), "--precision", "fp8", "--max-kl", "0.5", "-o", str(root)]
     explained = CliRunner().invoke(export_command, [*words, "--explain"], env={"COLUMNS": "200"})
@@ -151,11 +152,14 @@ def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="no graph for ONNX Runtime, so the CPU cannot run it; serve it on a GPU"):
         plan_model(load_package(root), ModelOptions())
     refused = CliRunner().invoke(engine_command, [str(root), "--target", "sm86"])
-    assert " ".join(refused.output.replace("│", " ").split()).count(
-        "sm86 has no fp8 arithmetic, and weights of this package are fp8; choose a --target of compute capability 8.9 or "
-        "newer (sm89, sm120, sm121), or export for sm86 with --precision int8 --dialect ort,trt"
-    )
     assert refused.exit_code == 1
+    assert (
+        "sm86 has no fp8 arithmetic, and weights of this package are fp8; choose a --target of compute capability 8.9 "
+        "or newer (sm89, sm120, sm121), or export for sm86 with --precision int8 --dialect ort,trt"
+    ) in " ".join(refused.output.replace("│", " ").split())
+    failed = CliRunner().invoke(export_command, [*words, "--max-kl", "0.0001"])
+    assert "the limit is 0.0001" in failed.output
+    assert load_package(root).manifest == manifest
 
 
 class _InterruptedAt:
@@ -375,7 +379,6 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
         (["HF", "--precision", "auto", "--no-quality"], "needs a budget"),
         (["HF", "--precision", "fp8", "--dialect", "ort,trt"], "'fp8' is for TensorRT alone"),
         (["HF", "--precision", "fp8", "--block", "64"], "block 64 is not possible; fp8 has one scale per output"),
-        (["HF", "--precision", "nvfp4", "--max-kl", "0.0001"], "the limit is 0.0001"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_1(
