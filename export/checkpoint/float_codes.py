@@ -41,8 +41,7 @@ def quantize_fp8(weights: F32, dtype: npt.DTypeLike) -> tuple[Codes, Codes]:
         stored = scale.astype(dtype)
     if stored.dtype.itemsize == 2:  # the next number of a positive one is its bits' successor
         stored = (stored.view(np.uint16) + (stored.astype(np.float32) < scale)).astype(np.uint16).view(stored.dtype)
-    scaled = weights / stored.astype(np.float32)[:, None]
-    return np.clip(scaled, -FP8_LARGEST, FP8_LARGEST).astype(_E4M3), stored
+    return (weights / stored.astype(np.float32)[:, None]).astype(_E4M3), stored  # at most 448, or a rounding above it
 
 
 def dequantize_fp8(codes: Codes, scales: Codes) -> F32:
@@ -73,8 +72,7 @@ def quantize_nvfp4(weights: F32, matrix_scale: float, dtype: npt.DTypeLike) -> t
     scales = np.clip(wanted, _LEAST_E4M3, FP8_LARGEST).astype(_E4M3)
     steps = nvfp4_steps(scales, matrix_scale, dtype)[..., None]
     scaled = np.divide(blocks, steps, out=np.zeros_like(blocks), where=steps > 0)
-    codes = np.clip(scaled, -FP4_LARGEST, FP4_LARGEST).astype(_E2M1)
-    return codes.reshape(weights.shape), scales
+    return scaled.astype(_E2M1).reshape(weights.shape), scales  # the type itself ends at 6
 
 
 def dequantize_nvfp4(codes: Codes, scales: Codes, matrix_scale: float, dtype: npt.DTypeLike) -> F32:
