@@ -8,6 +8,7 @@ from typing import Literal
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -145,9 +146,11 @@ def test_nvfp4_weights_are_those_that_the_graph_s_operators_make(
         graph = helper.make_graph(
             nodes, "matrix", [], [made], [one for one in model.graph.initializer if one.name in read]
         )
-        (matrix,) = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import)).run(None, {})
+        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import))
+        (found,) = evaluator.run(None, {})
+        matrix: npt.NDArray[np.float32] = np.asarray(found, np.float32)
         expected = np.concatenate([stored.tensor(f"{name.rpartition('.')[0]}.{part}").numpy() for part in parts])
-        np.testing.assert_allclose(matrix.T.astype(np.float32), expected * np.float32(factor), rtol=1e-6)
+        np.testing.assert_allclose(matrix.T, expected * np.float32(factor), rtol=1e-6)
         assert (np.abs(expected).max(axis=1) > 0).all()
 
 
