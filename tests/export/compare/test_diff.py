@@ -87,9 +87,12 @@ def test_weights_are_read_as_what_the_graph_computes_with(
     form: str,
     expected: Callable[[F32], F32],
 ) -> None:
-    found = stored_weights(write(SPEC, tmp_path, chosen))[NAME]
+    weights = stored_weights(write(SPEC, tmp_path, chosen))
+    found = weights[NAME]
     assert (found.form, found.shape) == (form, exact().shape)
     np.testing.assert_array_equal(whole(found), expected(exact()))
+    np.testing.assert_array_equal(found.read(3, 5), expected(exact())[3:5])
+    assert not any("scale" in name for name in weights)
 
 
 @pytest.fixture
