@@ -92,7 +92,7 @@ def test_weights_are_read_as_what_the_graph_computes_with(
     assert (found.form, found.shape) == (form, exact().shape)
     np.testing.assert_array_equal(whole(found), expected(exact()))
     np.testing.assert_array_equal(found.read(3, 5), expected(exact())[3:5])
-    assert not any("scale" in name for name in weights)
+    assert not any("matrix_scale" in name for name in weights)
 
 
 @pytest.fixture
