@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from runtime.package import dtypes
@@ -88,13 +88,23 @@ def explain(checkpoint: Checkpoint, max_model_len: int) -> dict[str, dict[str, s
     }
 
 
+def packages_graph_bytes(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, dialects: Collection[str]) -> int:
+    """Bytes of all graphs' data in a package of ``plan`` with these ``dialects``."""
+    ort = estimate(spec, plan, max_model_len).graph_bytes if "ort" in dialects else 0
+    return ort + (trt_graph_bytes(spec, plan, max_model_len) if "trt" in dialects else 0)
+
+
 def _precision_lines(spec: DecoderSpec, kept: Mapping[str, WeightFormat], max_model_len: int) -> dict[str, str]:
     lines = {}
     for name in NAMED:
-        costs = estimate(spec, plan_from_name(name).keeping(kept), max_model_len)
+        plan = plan_from_name(name).keeping(kept)
+        costs = estimate(spec, plan, max_model_len)
+        graph_bytes, whose = costs.graph_bytes, ""
+        if plan.has_float_codes:
+            graph_bytes, whose = trt_graph_bytes(spec, plan, max_model_len), "; for TensorRT alone"
         lines[name] = (
-            f"{costs.graph_bytes / 2**20:,.0f} MiB, cache {costs.kv_bytes_per_token / 2**10:,.1f} KiB per token "
+            f"{graph_bytes / 2**20:,.0f} MiB, cache {costs.kv_bytes_per_token / 2**10:,.1f} KiB per token "
             f"({costs.kv_bytes_per_token * max_model_len / 2**20:,.0f} MiB per full sequence), "
-            f"about {costs.build_bytes / 2**20:,.0f} MiB of memory to write"
+            f"about {costs.build_bytes / 2**20:,.0f} MiB of memory to write{whose}"
         )
     return lines

@@ -21,11 +21,15 @@ class WeightFormat:
 
     With ``input_scale`` above 0 the product itself is one of integers: 8-bit weights with one scale per output, whose
     inputs are rounded to multiples of ``input_scale``; ``block`` is 0 then.
+
+    With ``has_float_codes`` the codes are small floating-point numbers, which TensorRT alone reads: 8 bits are E4M3
+    with one scale per output (``block`` 0), 4 bits are E2M1 with an E4M3 scale per 16 columns and one per matrix.
     """
 
     bits: int = 0
     block: int = 0
     input_scale: float = 0.0
+    has_float_codes: bool = False
 
     @property
     def has_integer_inputs(self) -> bool:
@@ -36,6 +40,8 @@ class WeightFormat:
         """This format with the largest block, not above its own, that divides ``num_columns``; else floating point."""
         if self.bits == 0 or self.has_integer_inputs:
             return self
+        if self.has_float_codes:
+            return self if not self.block or num_columns % self.block == 0 else WeightFormat()
         block = next((size for size in INT_BLOCKS if size <= self.block and num_columns % size == 0), 0)
         return WeightFormat(self.bits, block) if block else WeightFormat()
 
@@ -43,6 +49,8 @@ class WeightFormat:
         """As the manifest says it, such as ``int8 block 64``."""
         if self.has_integer_inputs:
             return "int8 weights and inputs"
+        if self.has_float_codes:
+            return f"nvfp4 block {self.block}" if self.block else "fp8 per channel"
         return f"int{self.bits} block {self.block}" if self.bits else float_type
 
     def num_bytes(self, shape: Sequence[int], float_bytes: int) -> int:
@@ -51,6 +59,8 @@ class WeightFormat:
         if self.bits == 0:
             return num_out * num_in * float_bytes
         num_scales = num_out * num_in // self.block if self.block else num_out
+        if self.has_float_codes and self.block:
+            return num_out * num_in // 2 + num_scales + 4  # a scale of a block is a byte, the matrix's is float32
         return num_out * num_in * self.bits // 8 + num_scales * float_bytes
 
 
@@ -75,6 +85,11 @@ class PrecisionPlan:
         return replace(self, overrides={**self.overrides, **formats}) if formats else self
 
     @property
+    def has_float_codes(self) -> bool:
+        """Whether a matrix is stored in codes that TensorRT alone reads."""
+        return any(chosen.has_float_codes for chosen in (self.default, *self.overrides.values()))
+
+    @property
     def integer_names(self) -> frozenset[str]:
         """Names of the matrices whose products are of integers."""
         return frozenset(name for name, chosen in self.overrides.items() if chosen.has_integer_inputs)
@@ -85,6 +100,14 @@ class PrecisionPlan:
         return replace(self, overrides=kept)
 
 
+def names_planned_with(name: str) -> tuple[str, ...]:
+    """Canonical tensors that are one matrix together with the tensor ``name``, itself included."""
+    head, _, role = name.rpartition(".")
+    if role not in _FUSED:
+        return (name,)
+    return tuple(f"{head}.{other}" for other, fused in _FUSED.items() if fused == _FUSED[role])
+
+
 def planned_name(name: str) -> str:
     """The plan's name of a canonical tensor: fused projections are planned as one."""
     head, _, role = name.rpartition(".")
@@ -93,6 +116,9 @@ def planned_name(name: str) -> str:
 
 PRECISE = WeightFormat()
 """A matrix that is not quantized."""
+
+FP8 = WeightFormat(8, 0, has_float_codes=True)
+NVFP4 = WeightFormat(4, 16, has_float_codes=True)
 
 EXACT = PrecisionPlan(PRECISE)
 """float32 throughout: what every other plan is measured against."""

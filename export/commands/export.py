@@ -29,9 +29,9 @@ _SOURCE, _NOTHING = "Source", "Build nothing"
 )
 @click.argument("model", type=MODEL_WORD)
 @click.option("--precision", panel=_FORM, show_default="the recipe's, else int8",
-              help="int8, int4, fp32, fp16, bf16, w8a8 or auto.")  # fmt: skip
+              help="int8, int4, fp32, fp16, bf16, w8a8, auto; fp8, nvfp4 for TensorRT.")  # fmt: skip
 @click.option("--dialect", panel=_FORM, **COMMA_LIST, show_default="the recipe's, else ort",
-              help="ort, or ort,trt to add TensorRT's graph.")  # fmt: skip
+              help="ort, ort,trt to add TensorRT's graph, or trt alone.")  # fmt: skip
 @click.option("--block", panel=_FORM, type=int, show_default="64 at 8 bits, 32 at 4",
               help="Columns per scale: 16, 32, 64 or 128.")  # fmt: skip
 @click.option("--kv-cache", panel=_FORM, type=click.Choice(["float", "int8"]),
@@ -101,6 +101,7 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     """The recipe with what the command line says otherwise."""
     import msgspec
 
+    from export.checkpoint.precision_policy import FOR_TENSORRT
     from export.source.recipe import QualityLimits, check_recipe
 
     changes: dict[str, Any] = {
@@ -108,6 +109,8 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     }
     if options["dialect"]:
         changes["dialects"] = tuple(options["dialect"].split(","))
+    elif options["precision"] in FOR_TENSORRT:
+        changes["dialects"] = ("trt",)
     if options["chat_template"]:
         changes["chat_template"] = str(options["chat_template"].absolute())
     if options["license_name"]:
@@ -129,13 +132,14 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     from rich.table import Table
 
     from export.checkpoint.checkpoint import check_shapes
-    from export.checkpoint.explain import estimate, explain
-    from export.checkpoint.precision_policy import plan_keeping
+    from export.checkpoint.explain import explain, packages_graph_bytes
+    from export.checkpoint.precision_policy import check_dialects, plan_keeping
     from export.checkpoint.quantized_tensor import stored_formats
     from export.package.builder import chosen_max_model_len
     from export.progress import SilentReporter
     from export.source.opener import open_source
 
+    check_dialects(recipe.precision, recipe.dialects, int8_cache=recipe.kv_cache == "int8")
     checkpoint = open_source(recipe, base, SilentReporter()).checkpoint
     max_model_len = chosen_max_model_len(recipe, checkpoint.spec)
     console = Console()
@@ -149,10 +153,8 @@ def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
     if root is not None:
         check_shapes(checkpoint)
         plan = plan_keeping(recipe.precision, recipe.block, stored_formats(checkpoint))
-        costs = estimate(checkpoint.spec, plan, max_model_len)
-        console.print(
-            f"would write {costs.graph_bytes / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True
-        )
+        size = packages_graph_bytes(checkpoint.spec, plan, max_model_len, recipe.dialects)
+        console.print(f"would write {size / 2**20:,.0f} MiB to {root}; nothing was written", soft_wrap=True)
 
 
 def _chosen(recipe: Recipe) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -19,12 +20,15 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 from runtime.package import dtypes
 
+from export.checkpoint import float_codes
 from export.checkpoint.lazy_tensor import F32
 from export.checkpoint.quantize import dequantize_rows
 from export.errors import ExportError
 
 _BAND_VALUES = 2**22
 _ROLES = (".codes", ".table", ".weight")
+_SCALES = (".scales", ".matrix_scale")
+_PACKED = frozenset({TensorProto.INT4, TensorProto.FLOAT4E2M1})
 _FLOATS = {kind.onnx_number for kind in dtypes.FLOATS}
 
 Rows = Callable[[int, int], F32]
@@ -55,14 +59,14 @@ def stored_weights(graph: Path) -> dict[str, StoredWeight]:
     """
     model = onnx.load(str(graph), load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    reader = _Reader(graph.parent, tensors)
+    reader = _Reader(graph.parent, tensors, {name: node for node in model.graph.node for name in node.output})
     found: dict[str, StoredWeight] = {}
     for node in model.graph.node:
         weight = next((name for name in node.input if name in tensors), "")
         if node.op_type in _FORMS and weight.endswith(_ROLES):
             scales = _without_role(weight) + ".scales"
             found.setdefault(_without_role(weight), _FORMS[node.op_type](reader, node, weight, scales))
-    scales_found = {name + ".scales" for name in found}
+    scales_found = {name + role for name in found for role in _SCALES}
     for name in tensors.keys() - scales_found:
         if _without_role(name) not in found and tensors[name].data_type in _FLOATS:
             found[_without_role(name)] = _plain(reader, name)
@@ -70,20 +74,20 @@ def stored_weights(graph: Path) -> dict[str, StoredWeight]:
 
 
 class _Reader:
-    """The arrays of initializers, mapped from the file where they lie outside of the graph."""
+    """The arrays of initializers, mapped from the file where they lie outside of the graph; and who makes a value."""
 
-    def __init__(self, folder: Path, tensors: dict[str, TensorProto]) -> None:
-        self._folder, self._tensors = folder, tensors
+    def __init__(self, folder: Path, tensors: dict[str, TensorProto], makers: dict[str, NodeProto]) -> None:
+        self._folder, self._tensors, self.makers = folder, tensors, makers
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """An initializer as it is stored; two int4 values are one byte."""
+        """An initializer as it is stored; two values of 4 bits are one byte."""
         tensor = self._tensors[name]
         if not uses_external_data(tensor):
             return np.asarray(numpy_helper.to_array(tensor))
         place, shape = {entry.key: entry.value for entry in tensor.external_data}, tuple(tensor.dims)
         if Path(place["location"]).name != place["location"]:
             raise ExportError(f"{name} lies outside of its graph's folder, in {place['location']!r}")
-        packed = tensor.data_type == TensorProto.INT4
+        packed = tensor.data_type in _PACKED
         dtype: np.dtype[Any] = np.dtype(np.uint8) if packed else helper.tensor_dtype_to_np_dtype(tensor.data_type)
         stored = (-(-int(np.prod(shape)) // 2),) if packed else shape
         data = np.memmap(self._folder / place["location"], np.uint8, "r")
@@ -94,9 +98,9 @@ class _Reader:
         """As the graph says it."""
         return tuple(self._tensors[name].dims)
 
-    def is_int4(self, name: str) -> bool:
-        """Whether two values share a byte."""
-        return bool(self._tensors[name].data_type == TensorProto.INT4)
+    def type_of(self, name: str) -> int:
+        """A member of ``TensorProto.DataType``."""
+        return int(self._tensors[name].data_type)
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:
@@ -133,14 +137,55 @@ def _columns(reader: _Reader, _node: NodeProto, codes_name: str, scales_name: st
 
 
 def _dequantized(reader: _Reader, node: NodeProto, codes_name: str, scales_name: str) -> StoredWeight:
-    """DequantizeLinear's: codes [K, N] with scales [K / block, N], both along the first axis."""
+    """DequantizeLinear's, by what the codes are."""
+    kind = reader.type_of(codes_name)
+    if kind == TensorProto.FLOAT8E4M3FN:
+        return _fp8(reader, codes_name, scales_name)
+    if kind == TensorProto.FLOAT4E2M1:
+        return _nvfp4(reader, node, codes_name, scales_name)
+    return _integer_blocks(reader, node, codes_name, scales_name)
+
+
+def _fp8(reader: _Reader, codes_name: str, scales_name: str) -> StoredWeight:
+    """E4M3 codes [K, N] and a scale per column."""
+    codes, scales = reader.array(codes_name), reader.array(scales_name)
+
+    def read(start: int, stop: int) -> F32:
+        return float_codes.dequantize_fp8(codes[:, start:stop].T, scales[start:stop])
+
+    return StoredWeight("fp8 per channel", (codes.shape[1], codes.shape[0]), read)
+
+
+def _nvfp4(reader: _Reader, node: NodeProto, codes_name: str, scales_name: str) -> StoredWeight:
+    """E2M1 codes [K, N], E4M3 scales [K / 16, N] and one more of the matrix, multiplied in the graph's type."""
+    (num_in, num_out), nibbles = reader.shape(codes_name), reader.array(codes_name)
+    scales = reader.array(scales_name)
+    dtype = helper.tensor_dtype_to_np_dtype(_attribute(reader.makers[node.input[1]], "output_dtype", TensorProto.FLOAT))
+    matrix_scale = float(reader.array(_without_role(codes_name) + ".matrix_scale"))
+
+    def read(start: int, stop: int) -> F32:
+        whole = _unpacked(nibbles, num_in, num_out)[:, start:stop]
+        codes = np.ascontiguousarray(whole.T).view(ml_dtypes.float4_e2m1fn)
+        return float_codes.dequantize_nvfp4(codes, scales[:, start:stop].T, matrix_scale, dtype)
+
+    return StoredWeight(f"nvfp4 block {float_codes.NVFP4_BLOCK}", (num_out, num_in), read)
+
+
+def _unpacked(pairs: npt.NDArray[Any], num_in: int, num_out: int) -> npt.NDArray[np.uint8]:
+    """Two values of 4 bits per byte -> one per byte, uint8 [K, N]."""
+    values = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1).reshape(-1)
+    return values[: num_in * num_out].reshape(num_in, num_out)
+
+
+def _integer_blocks(reader: _Reader, node: NodeProto, codes_name: str, scales_name: str) -> StoredWeight:
+    """Codes [K, N] with scales [K / block, N], both along the first axis."""
     block, (num_in, num_out) = _attribute(node, "block_size", 0), reader.shape(codes_name)
-    is_int4, codes, scales = reader.is_int4(codes_name), reader.array(codes_name), reader.array(scales_name)
+    is_int4 = reader.type_of(codes_name) == TensorProto.INT4
+    codes, scales = reader.array(codes_name), reader.array(scales_name)
 
     def read(start: int, stop: int) -> F32:
         if is_int4:
-            pairs = np.stack([codes & np.uint8(15), codes >> np.uint8(4)], axis=-1).reshape(-1)
-            whole = pairs[: num_in * num_out].reshape(num_in, num_out)
+            whole = _unpacked(codes, num_in, num_out)
             signed = ((whole[:, start:stop] ^ np.uint8(8)).astype(np.int8) - np.int8(8)).T
         else:
             signed = codes[:, start:stop].T

@@ -25,6 +25,7 @@ DATA_FILE = "model.onnx.data"
 
 _ALIGNMENT = 4096  # a memory page, so that runtimes can map a tensor straight from the file
 _INLINE_BYTES = 1024
+_PACKED = frozenset({np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.float4_e2m1fn)})
 
 Dim = int | str
 DType = np.dtype[Any] | type[np.generic]
@@ -91,11 +92,11 @@ class GraphWriter:
         return name
 
     def stream(self, name: str, dtype: DType, shape: Sequence[int], pieces: Iterable[np.ndarray[Any, Any]]) -> str:
-        """An initializer whose bytes are ``pieces`` in order; int4 comes packed, two to a uint8.
+        """An initializer whose bytes are ``pieces`` in order; types of 4 bits come packed, two to a uint8.
 
         Raises ExportError when the disk is full.
         """
-        is_packed = np.dtype(dtype) == np.dtype(ml_dtypes.int4)
+        is_packed = np.dtype(dtype) in _PACKED
         stored = np.dtype(np.uint8 if is_packed else dtype)
         wanted = int(np.prod(shape)) * stored.itemsize // (2 if is_packed else 1)
         try:

@@ -5,7 +5,7 @@ Owns the choice between the two kinds of twin and their scratch folder. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from export.measure.kv_scales import measure_kv_scales
 from export.measure.layerwise import LayerwiseTwin
 from export.measure.memory import TextSize, Way, choose_way
 from export.measure.pinned import choice_digest, pin_text, pinned_units
-from export.measure.quality import I64, WINDOW_TOKENS, check_quality, measure_quality, text_windows
+from export.measure.quality import I64, WINDOW_TOKENS, check_quality, compare_logits, measure_quality, text_windows
 from export.measure.sensitivity import SensitivityProbe, choose_units, plan_with_units, unit_notes
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.measure.twin import Twin, WholeTwin
@@ -56,9 +56,15 @@ class Gauge:
     """Compares a recipe's graphs with the float32 twin ``twin`` on ``windows`` of the built-in texts."""
 
     def __init__(
-        self, recipe: Recipe, checkpoint: Checkpoint, twin: Twin, windows: Sequence[I64], scratch: Path
+        self,
+        recipe: Recipe,
+        checkpoint: Checkpoint,
+        make_twin: Callable[[Checkpoint, str], Twin],
+        windows: Sequence[I64],
+        scratch: Path,
     ) -> None:
-        self._recipe, self._checkpoint, self._twin, self._windows = recipe, checkpoint, twin, windows
+        self._recipe, self._checkpoint, self._windows = recipe, checkpoint, windows
+        self._make_twin, self._twin = make_twin, make_twin(checkpoint, "float32")
         self._probe_folder = scratch / "probe"
         self._shape = model_shape(checkpoint.spec)
         self._limit = recipe.quality.max_mean_kl if recipe.quality else float("inf")
@@ -74,6 +80,24 @@ class Gauge:
             max_mean_kl=self._limit,
             reporter=reporter,
         )
+        return self._checked(quality)
+
+    def emulate(self, stored: Checkpoint, reporter: Reporter) -> Quality:
+        """The report of weights as they are stored, computed in float32: for a graph that no CPU runs.
+
+        Raises QualityError if it is over the recipe's limit.
+        """
+        reference = self._twin.logits(self._windows)
+        quality = compare_logits(
+            reference,
+            self._make_twin(stored, "stored").logits(self._windows),
+            windows=self._windows,
+            max_mean_kl=self._limit,
+            reporter=reporter,
+        )
+        return self._checked(quality)
+
+    def _checked(self, quality: Quality) -> Quality:
         try:
             check_quality(quality, self._recipe.name)
         except QualityError as error:
@@ -131,6 +155,7 @@ def prepare_gauge(
 ) -> tuple[Gauge, Way]:
     """The gauge for a package stored by ``plan``, and how its twin is computed; nothing is written yet.
 
+    Without an ``ort`` graph the weights as stored are emulated, with a twin of their own.
     ``available_bytes`` None: ask Linux. Raises ExportError with the numbers if this machine has too little memory.
     """
     windows = list(text_windows(tokenizer_json, min(WINDOW_TOKENS, max_model_len)))
@@ -139,18 +164,20 @@ def prepare_gauge(
     if needs_float32_first(recipe.precision, int8_cache=recipe.kv_cache == "int8"):
         way_out = "--precision int8 --kv-cache float --no-quality, which measure nothing"
     available = available_memory_bytes() if available_bytes is None else available_bytes
-    way = choose_way(checkpoint.spec, plan, max_model_len, text, available_bytes=available, way_out=way_out)
-    twin: Twin
-    if way.is_whole:
-        twin = WholeTwin(checkpoint, max_model_len, model_shape(checkpoint.spec), scratch / "float32")
-    else:
-        twin = LayerwiseTwin(checkpoint, max_model_len, scratch / "layer", reporter)
+    own = plan if "ort" in recipe.dialects else None
+    way = choose_way(checkpoint.spec, own, max_model_len, text, available_bytes=available, way_out=way_out)
+
+    def make_twin(weights: Checkpoint, folder: str) -> Twin:
+        if way.is_whole:
+            return WholeTwin(weights, max_model_len, model_shape(checkpoint.spec), scratch / folder)
+        return LayerwiseTwin(weights, max_model_len, scratch / "layer", reporter)
+
     how = "as one graph" if way.is_whole else "layer by layer"
     reporter.say(
         f"Measuring against float32, computed {how}: "
         f"about {way.memory_bytes / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available"
     )
-    return Gauge(recipe, checkpoint, twin, windows, scratch), way
+    return Gauge(recipe, checkpoint, make_twin, windows, scratch), way
 
 
 def model_shape(spec: DecoderSpec) -> ModelShape:

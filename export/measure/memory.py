@@ -7,7 +7,7 @@ before anything is written.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from export.checkpoint.explain import BASE_BYTES, estimate
 from export.checkpoint.precision import EXACT, PrecisionPlan
@@ -42,11 +42,18 @@ class Way:
 
 
 def choose_way(
-    spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize, *, available_bytes: int, way_out: str
+    spec: DecoderSpec,
+    plan: PrecisionPlan | None,
+    max_model_len: int,
+    text: TextSize,
+    *,
+    available_bytes: int,
+    way_out: str,
 ) -> Way:
     """Whole if that fits into ``available_bytes``, else layer by layer. Raises ExportError if neither does.
 
-    ``plan`` is the package's, ``way_out`` what a person may do besides finding a larger machine.
+    ``plan`` is the package's, None where its stored weights are a twin of their own in place of a graph that runs;
+    ``way_out`` what a person may do besides finding a larger machine.
     """
     ways = [way(spec, plan, max_model_len, text) for way in (whole_way, layerwise_way)]
     for way in ways:
@@ -59,24 +66,32 @@ def choose_way(
     )
 
 
-def whole_way(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> Way:
+def whole_way(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int, text: TextSize) -> Way:
     """First the twin, with every layer's watched values of a window; then its head alone beside the package's graph,
-    with a window's logits of each. What the head reads of all windows stays."""
+    with a window's logits of each. What the head reads of all windows stays. A second twin runs beside the first's
+    head."""
+    spec = spec if plan else replace(spec, tied_head=False)  # a stored head is a matrix of its own
     twin = estimate(spec, EXACT, max_model_len).graph_bytes
     head, hidden = 4 * spec.vocab_size * spec.hidden_size, 4 * text.num_tokens * spec.hidden_size
     layers = _COPIES * twin + _activation_bytes(spec, text)
     watched = layers + 4 * text.window_tokens * spec.num_layers * _watched_width(spec)
     compared = _COPIES * head + _comparing_bytes(spec, plan, max_model_len, text) + _logits_bytes(spec, text)
+    if plan is None:
+        watched, compared = watched + _COPIES * head, compared + _COPIES * head
+        return Way(True, BASE_BYTES + 2 * hidden + max(watched, compared), 2 * twin)
     return Way(True, BASE_BYTES + hidden + max(watched, compared), twin)
 
 
-def layerwise_way(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> Way:
+def layerwise_way(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int, text: TextSize) -> Way:
     """Every window's stream, and beside it first one layer, then the package's graph with some windows' logits."""
     streams = 4 * spec.hidden_size * (text.num_tokens + text.window_tokens)
     layer = _layer_bytes(spec, max_model_len)
     running = _COPIES * layer + _activation_bytes(spec, text) + 4 * text.window_tokens * _watched_width(spec)
     logits = max(LOGITS_BYTES, _logits_bytes(spec, text))
-    comparing = _comparing_bytes(spec, plan, max_model_len, text) + min(logits, 4 * spec.vocab_size * text.num_tokens)
+    made = min(logits, 4 * spec.vocab_size * text.num_tokens)
+    comparing = _comparing_bytes(spec, plan, max_model_len, text) + made
+    if plan is None:
+        streams, comparing = 2 * streams, comparing + made
     return Way(False, BASE_BYTES + streams + max(running, comparing), layer)
 
 
@@ -92,11 +107,13 @@ def golden_way(spec: DecoderSpec, max_model_len: int, text: TextSize, available_
     return whole if whole.memory_bytes <= available_bytes else Way(False, running + streams + _COPIES * layer, layer)
 
 
-def _comparing_bytes(spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, text: TextSize) -> int:
-    """The package's graph with a window in it, its logits, and a band of rows of both distributions."""
+def _comparing_bytes(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int, text: TextSize) -> int:
+    """The package's graph, if one runs, with a window in it, its logits, and a band of rows of both distributions."""
+    band = 8 * _BAND_ARRAYS * BAND_ROWS * spec.vocab_size
+    if plan is None:
+        return _logits_bytes(spec, text) + band
     copies = _HALF_COPIES if plan.float_type == "float16" else _COPIES
     graph = copies * estimate(spec, plan, max_model_len).graph_bytes
-    band = 8 * _BAND_ARRAYS * BAND_ROWS * spec.vocab_size
     return graph + _activation_bytes(spec, text) + _logits_bytes(spec, text) + band
 
 

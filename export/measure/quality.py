@@ -63,10 +63,26 @@ def measure_quality(
     Raises QualityError if logits are not finite.
     """
     runner = GraphRunner(graph, shape)
+    logits = (runner.logits(window) for window in windows)
+    return compare_logits(reference, logits, windows=windows, max_mean_kl=max_mean_kl, reporter=reporter)
+
+
+def compare_logits(
+    reference: Iterator[F32],
+    logits: Iterator[F32],
+    *,
+    windows: Sequence[I64],
+    max_mean_kl: float,
+    reporter: Reporter,
+) -> Quality:
+    """The report on ``logits`` against ``reference``, both float32 [T, V] window by window.
+
+    Raises QualityError if logits are not finite.
+    """
     parts = []
     with reporter.stage("Measuring quality against float32", len(windows)) as advance:
         for window in windows:
-            parts.append(compare(next(reference), runner.logits(window), window))
+            parts.append(compare(next(reference), next(logits), window))
             advance(1)
     kl = np.concatenate([part.kl for part in parts])
     return Quality(

@@ -27,6 +27,7 @@ from export.checkpoint.explain import estimate, trt_graph_bytes
 from export.checkpoint.precision import PrecisionPlan
 from export.checkpoint.precision_policy import (
     MEASURED,
+    check_dialects,
     check_precision,
     is_measured,
     is_reported,
@@ -40,6 +41,7 @@ from export.errors import ExportError
 from export.folder_lock import exclusive_folder
 from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
+from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
 from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.measure.golden import GoldenMaker
@@ -84,6 +86,7 @@ def build_package(
     if existing is not None and not remeasure and (existing.golden or not is_for_gpus(recipe)):
         return BuildResult(root, existing, was_up_to_date=True)
     check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
+    check_dialects(recipe.precision, recipe.dialects, int8_cache=recipe.kv_cache == "int8")
     if remeasure and recipe.precision not in MEASURED:
         raise ExportError(f"precision {recipe.precision!r} chooses nothing by measurement; {' and '.join(MEASURED)} do")
     started = time.perf_counter()
@@ -145,8 +148,9 @@ def _fill(
     plan = plan_keeping(recipe.precision, recipe.block, kept)
     notes = {"as in the checkpoint": f"codes and scales of {len(kept)} matrices"} if kept else {}
     scratch, int8_cache = partial / _SCRATCH_FOLDER, recipe.kv_cache == "int8"
+    has_limit, emulated = recipe.quality is not None, package.ORT_GRAPH not in recipe.dialects
     gauge, scratch_bytes = None, 0
-    if is_measured(recipe.precision, plan, has_limit=recipe.quality is not None, int8_cache=int8_cache):
+    if is_measured(recipe.precision, plan, has_limit=has_limit, int8_cache=int8_cache, emulated=emulated):
         gauge, way = prepare_gauge(
             recipe,
             checkpoint,
@@ -167,20 +171,29 @@ def _fill(
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
         choice = gauge.choose(source.info.sha256, reporter)
-    kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
-    folder = partial / package.ORT_GRAPH
-    graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
+    graphs = {}
+    if not emulated:
+        kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
+        folder = partial / package.ORT_GRAPH
+        graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
+        graphs[package.ORT_GRAPH] = _with_notes(graph, choice)
     quality = None
-    if gauge and is_reported(choice.plan, has_limit=recipe.quality is not None, int8_cache=int8_cache):
-        quality = gauge.measure(folder / GRAPH_FILE, reporter)
+    if gauge and is_reported(choice.plan, has_limit=has_limit, int8_cache=int8_cache, emulated=emulated):
+        stored = StoredCheckpoint(checkpoint, trt_plan(choice.plan))
+        quality = gauge.emulate(stored, reporter) if emulated else gauge.measure(folder / GRAPH_FILE, reporter)
     shutil.rmtree(scratch, ignore_errors=True)
-    graphs = {package.ORT_GRAPH: msgspec.structs.replace(graph, precision=graph.precision | choice.notes)}
     if TRT_GRAPH in recipe.dialects:
-        graphs[TRT_GRAPH] = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
+        graph = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
+        graphs[TRT_GRAPH] = _with_notes(graph, choice) if emulated else graph
     golden = None
     if maker is not None:
         golden = maker.write(checkpoint, trt_plan(choice.plan), partial, scratch, reporter)
     return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text)
+
+
+def _with_notes(graph: package.GraphInfo, choice: Choice) -> package.GraphInfo:
+    """What the manifest says of a graph, with what was chosen for it."""
+    return msgspec.structs.replace(graph, precision=graph.precision | choice.notes)
 
 
 def _golden_maker(
@@ -196,13 +209,14 @@ def _golden_maker(
 def _needed_bytes(
     recipe: Recipe, spec: DecoderSpec, plan: PrecisionPlan, max_model_len: int, *, scratch: int, golden: int
 ) -> int:
-    """Disk that a build takes at its peak: the ``ort`` graph beside the scratch folder, then beside the ``trt`` graph
-    and what golden rows are computed with.
+    """Disk that a build takes at its peak: the ``ort`` graph, if one is asked for, beside the scratch folder, then
+    beside the ``trt`` graph and what golden rows are computed with.
 
     Graphs that a measured precision tries out lie in the scratch folder and are at most as large as the ``ort`` graph.
     """
     trt = trt_graph_bytes(spec, plan, max_model_len) if TRT_GRAPH in recipe.dialects else 0
-    return estimate(spec, plan, max_model_len).graph_bytes + max(scratch, trt + golden)
+    ort = estimate(spec, plan, max_model_len).graph_bytes if package.ORT_GRAPH in recipe.dialects else 0
+    return ort + max(scratch, trt + golden)
 
 
 def _check_space(folder: Path, wanted: int) -> None:

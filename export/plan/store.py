@@ -25,6 +25,7 @@ from export.folder_lock import exclusive
 from export.plan.attention import supported_form
 from export.plan.builder import build_plan
 from export.plan.estimate import check_room, estimate_build
+from export.plan.hardware import check_hardware
 from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target
@@ -56,6 +57,7 @@ def ensure_plan(
     package = load_package(root)
     settings = replace(settings, attention=supported_form(target.library, settings.attention))
     key = wanted_key(package, target, settings)
+    check_hardware(package.manifest.graphs[sidecars.TRT_GRAPH].precision.values(), target)
     reasons = rebuild_reasons(root, key)
     path = sidecars.plan_path(root, target.name)
     if not reasons:

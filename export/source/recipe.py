@@ -136,9 +136,10 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError(f"name {recipe.name!r} cannot be a folder: use letters, digits, '-', '_' and '.'")
     if recipe.max_model_len is not None and recipe.max_model_len < 1:
         raise RecipeError(f"max_model_len is {recipe.max_model_len}, at least 1 token is needed")
-    if "ort" not in recipe.dialects or not set(recipe.dialects) <= {"ort", "trt"}:
+    if not recipe.dialects or not set(recipe.dialects) <= {"ort", "trt"}:
         raise RecipeError(
-            f"dialects are {', '.join(recipe.dialects)}; choose 'ort', or 'ort,trt' to add TensorRT's graph"
+            f"dialects are {', '.join(recipe.dialects) or 'none'}; choose 'ort', 'ort,trt' to add TensorRT's graph, or "
+            "'trt' for it alone"
         )
     if recipe.quality is not None and not recipe.quality.max_mean_kl > 0:
         raise RecipeError(f"quality.max_mean_kl is {recipe.quality.max_mean_kl}, it must be above 0")

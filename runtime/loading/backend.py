@@ -127,6 +127,8 @@ def _plan_for(package: Package, backend: Backend, result: ProbeResult, gpu: Gpu)
     if backend is not Backend.CUDA:
         return choose_plan(package, RunningLibrary(backend.module, result.version), gpu)
     graph = package.manifest.graphs.get(ORT_GRAPH)
-    if graph is None or graph.kv_dtype not in _HALF_TYPES:
+    if graph is None:
+        raise BackendError("the package has no graph for ONNX Runtime; export it with --precision fp16 --dialect ort")
+    if graph.kv_dtype not in _HALF_TYPES:
         raise BackendError("the package's graph is for the CPU; export it with --precision fp16")
     return None

@@ -157,16 +157,15 @@ def _graph(package: Package, gpu: Gpu | None) -> Finding:
     """Whether ONNX Runtime can run the package here: its own graph, or the one that Optimum wrote."""
     graphs, topic = package.manifest.graphs, package.root.name
     graph = graphs.get(ORT_GRAPH) or graphs.get(OPTIMUM_GRAPH)
-    if graph is None:
-        return Finding(topic, "problem", "no graph for the CPU", "powertrain export MODEL --dialect ort,trt")
     size = sum(info.size for info in package.manifest.files.values()) / 2**20
-    writer = "" if ORT_GRAPH in graphs else ", written by Optimum"
+    writer = ", written by Optimum" if OPTIMUM_GRAPH in graphs else ""
     what, serve = f"whole, {size:.0f} MiB{writer}", f"powertrain serve {as_typed(package.root)}"
-    if "cpu" in graph.providers:
+    if graph is not None and "cpu" in graph.providers:
         return Finding(topic, "ok", f"{what}; runs on the CPU", serve)
+    form = "the graph for TensorRT alone" if graph is None else graph.kv_dtype
     if gpu is not None:
-        return Finding(topic, "ok", f"{what}; {graph.kv_dtype}, runs on a GPU only", serve)
-    text = f"{what}; {graph.kv_dtype}, which runs on a GPU only, and there is none"
+        return Finding(topic, "ok", f"{what}; {form}, runs on a GPU only", serve)
+    text = f"{what}; {form}, which runs on a GPU only, and there is none"
     return Finding(topic, "problem", text, "powertrain export MODEL --precision int8")
 
 

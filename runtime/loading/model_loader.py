@@ -108,8 +108,8 @@ def _ort_graph(package: Package) -> GraphInfo:
     graph = package.manifest.graphs.get(ORT_GRAPH) or package.manifest.graphs.get(OPTIMUM_GRAPH)
     if graph is None:
         raise PackageError(
-            f"package {package.manifest.name!r} holds no ONNX Runtime graph; "
-            "build it with 'powertrain export --dialect ort'"
+            f"package {package.manifest.name!r} holds no graph for ONNX Runtime, so the CPU cannot run it; serve it on "
+            "a GPU with a plan from 'powertrain engine', or export with --precision int8 --dialect ort,trt"
         )
     if "cpu" not in graph.providers:
         raise PackageError(

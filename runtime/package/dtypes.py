@@ -29,7 +29,7 @@ class ElementType:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element; int4 counts as the byte that it takes before it is packed."""
+        """Bytes of one element; 4 bits count as the byte that they take before they are packed."""
         return self.numpy.itemsize
 
 
@@ -47,5 +47,11 @@ _INTEGERS = (
     ElementType(np.dtype(ml_dtypes.int4), 22, "tensor(int4)", "INT4"),
 )
 
-BY_NAME = {kind.name: kind for kind in (*FLOATS, *_INTEGERS)}
+_FLOAT_CODES = (
+    ElementType(np.dtype(ml_dtypes.float8_e4m3fn), 17, "tensor(float8e4m3fn)", "FP8"),
+    ElementType(np.dtype(ml_dtypes.float4_e2m1fn), 23, "tensor(float4e2m1)", "FP4"),
+)
+"""What weights are stored in for TensorRT alone; nothing is computed in them."""
+
+BY_NAME = {kind.name: kind for kind in (*FLOATS, *_INTEGERS, *_FLOAT_CODES)}
 BY_ORT_NAME = {kind.ort_name: kind for kind in BY_NAME.values()}

@@ -117,8 +117,9 @@ def longer_export(package: Package, max_model_len: int) -> str:
     most = package.manifest.spec.get("max_positions")
     if isinstance(most, int) and max_model_len > most:
         return f"the model was made for {most} tokens, so ask for {most} at most"
+    dialects = ",".join(sorted(package.manifest.graphs))
     return (
-        f"export the package again with 'powertrain export MODEL --dialect ort,trt --max-model-len {max_model_len} "
+        f"export the package again with 'powertrain export MODEL --dialect {dialects} --max-model-len {max_model_len} "
         f"-o {shlex.quote(str(package.root))}', where MODEL is what it was exported from"
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.lazy_tensor import F32, LazyTensor
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.precision_policy import FOR_TENSORRT, plan_from_name
 from export.checkpoint.spec import DecoderSpec, LayerSpec, RopeScaling, RopeSpec, weight_shapes
 from export.graph.decoder import emit_decoder
 from export.graph.ort.dialect import OPSET as ORT_OPSET
@@ -108,8 +109,10 @@ class RandomCheckpoint:
 
 
 def plan(precision: str, block: int = 32) -> PrecisionPlan:
-    """``fp32``, ``fp16``, ``bf16``, or ``int8`` and ``int4`` with float16 around them."""
+    """``fp32``, ``fp16``, ``bf16``, or ``int8``, ``int4``, ``fp8`` and ``nvfp4`` with float16 around them."""
     floats: dict[str, Any] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+    if precision in FOR_TENSORRT:
+        return plan_from_name(precision)
     if precision in floats:
         return PrecisionPlan(WeightFormat(), floats[precision])
     return PrecisionPlan(WeightFormat(int(precision.removeprefix("int")), block), "float16")

@@ -51,11 +51,17 @@ class GpuRig:
         self.backend: GpuBackend = backend
         self.soak_seconds = soak_seconds
         self.tokens_per_s: float | None = None
-        self.precisions = ("fp16", "bf16") if backend == "cuda" else ("fp16", "bf16", "int8", "int4")
+        self.precisions = ("fp16", "bf16") if backend == "cuda" else self._precisions_of_plans()
         self.compiles_at_run_time = backend == "tensorrt-rtx"
         self._folder = folder
         self._models: dict[tuple[str, str], Model] = {}
         self._choices: dict[str, BackendChoice] = {}
+
+    def _precisions_of_plans(self) -> tuple[str, ...]:
+        """What TensorRT compiles for this GPU: codes of floating point need its arithmetic."""
+        capability = int(self._gpu().sm[2:])
+        newer = [name for name, least in (("fp8", 89), ("nvfp4", 100)) if capability >= least]
+        return ("fp16", "bf16", "int8", "int4", *newer)
 
     def model(self, name: str = MAIN, precision: str = "") -> Model:
         key = name, precision or self.precisions[0]

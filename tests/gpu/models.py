@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from export.checkpoint.precision import EXACT
-from export.checkpoint.precision_policy import plan_from_name, trt_plan
+from export.checkpoint.precision_policy import FOR_TENSORRT, plan_from_name, trt_plan
 from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
@@ -66,7 +66,7 @@ def _for_gpus(recipe: Recipe, precision: str, max_model_len: int) -> Recipe:
         recipe,
         precision=precision,
         max_model_len=max_model_len,
-        dialects=("ort", "trt"),
+        dialects=("trt",) if precision in FOR_TENSORRT else ("ort", "trt"),
         quality=None,
         pinned=None,
     )

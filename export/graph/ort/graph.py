@@ -10,6 +10,7 @@ from runtime.package.manifest import ORT_GRAPH, GraphInfo
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.precision import EXACT, PrecisionPlan
 from export.checkpoint.precision_policy import ort_providers
+from export.errors import UnsupportedError
 from export.graph.attention_scale import with_unit_attention_scale
 from export.graph.decoder import emit_decoder, emit_layer
 from export.graph.kv_scales import KvScales
@@ -33,6 +34,8 @@ def write_ort_graph(
 
     Raises ExportError; memory is one band of one matrix.
     """
+    if plan.has_float_codes:
+        raise UnsupportedError("ONNX Runtime has no kernels for fp8 and nvfp4 weights; choose --dialect trt, or int8")
     if plan.float_type == "float32":  # what it gains was measured on the CPU only
         checkpoint = with_unit_attention_scale(checkpoint)
     title = f"Writing the {ORT_GRAPH} graph"

@@ -14,12 +14,11 @@ from runtime.package import dtypes
 
 from export.checkpoint.checkpoint import Checkpoint, TextFiles
 from export.checkpoint.lazy_tensor import F32, LazyTensor
-from export.checkpoint.precision import PRECISE, PrecisionPlan, WeightFormat, planned_name
-from export.checkpoint.quantize import dequantize_rows
+from export.checkpoint.precision import PRECISE, PrecisionPlan, WeightFormat, names_planned_with, planned_name
 from export.checkpoint.quantized_tensor import QuantizedTensor
 from export.checkpoint.spec import DecoderSpec
 from export.errors import UnsupportedError
-from export.graph.trt.weights import quantize_for
+from export.graph.trt.weights import largest_magnitude, stored_values
 
 _BLOCK_OUTPUTS = {"o", "o_bias", "down", "down_bias"}
 
@@ -30,6 +29,7 @@ class StoredCheckpoint:
     def __init__(self, checkpoint: Checkpoint, plan: PrecisionPlan) -> None:
         self._checkpoint, self._plan = checkpoint, plan
         self._dtype = dtypes.BY_NAME[plan.float_type].numpy
+        self._found: dict[tuple[str, ...], float] = {}
         multiplier = float(np.asarray(checkpoint.spec.embedding_multiplier, self._dtype))
         self.spec: DecoderSpec = replace(checkpoint.spec, tied_head=False, embedding_multiplier=multiplier)
 
@@ -44,7 +44,15 @@ class StoredCheckpoint:
         chosen = self._plan.format_of(planned_name(source), tensor.shape[1]) if is_matrix else PRECISE
         if isinstance(tensor, QuantizedTensor) and tensor.format == chosen:
             return tensor
-        return tensor.map(lambda band: self._rounded(name, band * factor, chosen) / factor)
+        largest = self._largest(source, factor) if chosen.has_float_codes and chosen.block else 0.0
+        return tensor.map(lambda band: self._rounded(name, band * factor, chosen, largest) / factor)
+
+    def _largest(self, name: str, factor: np.float32) -> float:
+        """Of the whole matrix that the tensor is a part of, which has one scale. Read once."""
+        parts = names_planned_with(name)
+        if parts not in self._found:
+            self._found[parts] = float(np.float32(largest_magnitude(map(self._checkpoint.tensor, parts))) * factor)
+        return self._found[parts]
 
     def text_files(self) -> TextFiles:
         """See ``Checkpoint.text_files``."""
@@ -58,14 +66,11 @@ class StoredCheckpoint:
         is_last = role in _BLOCK_OUTPUTS if spec.norm_placement == "pre" else role.endswith("_post_norm")
         return spec.residual_multiplier if is_last else 1.0
 
-    def _rounded(self, name: str, band: F32, chosen: WeightFormat) -> F32:
+    def _rounded(self, name: str, band: F32, chosen: WeightFormat, largest: float) -> F32:
         with np.errstate(over="ignore", invalid="ignore"):
-            if chosen.bits:
-                codes, scales = quantize_for(band, chosen.bits, chosen.block, self._dtype)
-                rounded = dequantize_rows(codes, scales.astype(np.float32))
-            else:
-                rounded = band.astype(self._dtype).astype(np.float32)
-        if np.isfinite(band).all() and not np.isfinite(rounded).all():
+            rounded = stored_values(band, chosen, self._dtype, largest)
+            held = rounded.astype(self._dtype)  # the graph computes with the values in its own type
+        if np.isfinite(band).all() and not np.isfinite(held).all():
             raise UnsupportedError(
                 f"{name} holds weights of up to {np.abs(band).max():.3g}, which {self._dtype.name} cannot; choose "
                 "--precision bf16"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+
 import pytest
 
-from export.checkpoint.precision import EXACT, PRECISE, PrecisionPlan, WeightFormat
+from export.checkpoint.precision import EXACT, FP8, NVFP4, PRECISE, PrecisionPlan, WeightFormat
 from export.checkpoint.precision_policy import (
+    check_dialects,
     check_precision,
     is_reported,
     kept_formats,
@@ -33,6 +37,8 @@ MIXED = PrecisionPlan(EIGHT, overrides={"layers.0.qkv": INTEGERS, "layers.0.down
         ("int4", None, PrecisionPlan(FOUR, overrides={"embedding": EIGHT, "head": EIGHT})),
         ("auto", None, PrecisionPlan(EIGHT)),
         ("w8a8", 32, PrecisionPlan(WeightFormat(8, 32))),
+        ("fp8", None, PrecisionPlan(FP8, "float16")),
+        ("nvfp4", 16, PrecisionPlan(NVFP4, "float16", {"embedding": FP8, "head": FP8})),
     ],
 )
 def test_what_each_name_means(name: str, block: int | None, plan: PrecisionPlan) -> None:
@@ -42,11 +48,18 @@ def test_what_each_name_means(name: str, block: int | None, plan: PrecisionPlan)
 @pytest.mark.parametrize(
     ("precision", "block", "has_limit", "words"),
     [
-        ("int7", None, True, "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),
+        ("int7", None, True, "choose one of fp32, fp16, bf16, int8, int4, fp8, nvfp4, auto, w8a8"),
         ("int8", 48, True, "block 48 is not possible; choose one of 128, 64, 32, 16"),
         ("auto", 48, True, "block 48 is not possible"),
         ("auto", None, False, "'auto' needs a budget; give --max-kl"),
         ("w8a8", None, False, "'w8a8' needs a budget"),
+        (
+            "fp8",
+            64,
+            True,
+            "block 64 is not possible; fp8 has one scale per output and no blocks, so leave",
+        ),
+        ("nvfp4", 32, True, "block 32 is not possible; nvfp4 has block 16"),
     ],
 )
 def test_what_may_not_be_asked_for(precision: str, block: int | None, has_limit: bool, words: str) -> None:
@@ -69,9 +82,35 @@ def test_a_quantized_checkpoint_keeps_its_forms_and_leaves_nothing_to_choose() -
 
 
 def test_who_runs_a_plan() -> None:
-    plans = (EXACT, plan_from_name("fp16"), plan_from_name("bf16"), plan_from_name("int4"), MIXED)
-    assert [ort_providers(plan) for plan in plans] == [
-        ("cpu", "cuda"), ("cpu", "cuda"), ("cuda",), ("cpu", "cuda"), ("cpu",)]  # fmt: skip
+    plans = [plan_from_name(name) for name in ("fp32", "fp16", "bf16", "int4", "fp8", "nvfp4")]
+    assert [ort_providers(plan) for plan in (*plans, MIXED)] == [
+        ("cpu", "cuda"), ("cpu", "cuda"), ("cuda",), ("cpu", "cuda"), (), (), ("cpu",)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("precision", "dialects", "int8_cache", "words"),
+    [
+        ("fp8", ("ort",), False, r"'fp8' is for TensorRT alone.*choose --dialect trt \(dialects = \[\"trt\"\]"),
+        ("nvfp4", ("ort", "trt"), False, "'nvfp4' is for TensorRT alone"),
+        ("w8a8", ("trt",), False, "'w8a8' is chosen with the 'ort' graph"),
+        ("fp8", ("trt",), True, "an int8 cache is for the 'ort' graph alone"),
+        ("fp8", ("trt",), False, ""),
+        ("int8", ("trt",), False, ""),
+        ("auto", ("ort", "trt"), True, ""),
+    ],
+)
+def test_graphs_can_hold_what_is_asked_for(
+    precision: str, dialects: tuple[str, ...], int8_cache: bool, words: str
+) -> None:
+    with pytest.raises(ExportError, match=words) if words else contextlib.nullcontext():
+        check_dialects(precision, dialects, int8_cache=int8_cache)
+
+
+def test_codes_of_floating_point_take_the_bytes_that_they_need() -> None:
+    """fp8: a byte each and a half-precision scale per row. nvfp4: half a byte, a byte per 16, and a float32."""
+    assert (FP8.num_bytes((32, 64), 2), NVFP4.num_bytes((32, 64), 2)) == (2048 + 64, 1024 + 128 + 4)
+    assert (FP8.fitted(50), NVFP4.fitted(48), NVFP4.fitted(50)) == (FP8, NVFP4, PRECISE)
+    assert (FP8.label("float16"), NVFP4.label("float16")) == ("fp8 per channel", "nvfp4 block 16")
 
 
 def test_tensorrt_gets_half_precision_around_integers_and_no_products_of_integers() -> None:
@@ -81,11 +120,14 @@ def test_tensorrt_gets_half_precision_around_integers_and_no_products_of_integer
 
 def test_a_report_is_for_what_differs_from_float32_and_runs_on_a_cpu() -> None:
     eight, bfloat = plan_from_name("int8"), plan_from_name("bf16")
-    assert is_reported(eight, has_limit=True, int8_cache=False)
-    assert is_reported(EXACT, has_limit=True, int8_cache=True)
-    assert not is_reported(EXACT, has_limit=True, int8_cache=False)
-    assert not is_reported(bfloat, has_limit=True, int8_cache=True)
-    assert not is_reported(eight, has_limit=False, int8_cache=True)
+    report = partial(is_reported, emulated=False)
+    assert report(eight, has_limit=True, int8_cache=False)
+    assert report(EXACT, has_limit=True, int8_cache=True)
+    assert not report(EXACT, has_limit=True, int8_cache=False)
+    assert not report(bfloat, has_limit=True, int8_cache=True)
+    assert not report(eight, has_limit=False, int8_cache=True)
+    assert is_reported(bfloat, has_limit=True, int8_cache=False, emulated=True)
+    assert not is_reported(bfloat, has_limit=False, int8_cache=False, emulated=True)
     assert needs_float32_first("int8", int8_cache=True)
     assert needs_float32_first("auto", int8_cache=False)
     assert not needs_float32_first("int8", int8_cache=False)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
-from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.precision import FP8, NVFP4, PrecisionPlan, WeightFormat
 from export.checkpoint.quantize import dequantize_rows, quantize_paired, quantize_rows
 from export.checkpoint.spec import DecoderSpec
 from export.commands.diff import diff_command
@@ -23,7 +23,7 @@ from export.compare.difference import Difference, PackageDifference
 from export.compare.manifest_diff import manifest_differences
 from export.compare.packages import compare
 from export.compare.stored_weights import StoredWeight, stored_weights
-from export.graph.trt.weights import quantize_for
+from export.graph.trt.weights import quantize_for, stored_values
 from runtime.package.manifest import Quality, file_info, load_package, write_manifest
 from tests.export.random_checkpoint import RandomCheckpoint, plan, write_ort, write_trt
 from tests.export.tiny_package import SPEC, write_package
@@ -54,6 +54,10 @@ def by_column(weights: F32) -> F32:
     return codes * scale[:, np.newaxis]
 
 
+def as_codes(weights: F32, form: WeightFormat) -> F32:
+    return stored_values(weights, form, np.dtype(np.float16), float(np.abs(weights).max()))
+
+
 INTEGERS = PrecisionPlan(WeightFormat(), "float32", {NAME: WeightFormat(8, 0, 0.5)})
 
 
@@ -67,6 +71,13 @@ INTEGERS = PrecisionPlan(WeightFormat(), "float32", {NAME: WeightFormat(8, 0, 0.
         (write_trt, plan("bf16"), "bfloat16", lambda values: values.astype("bfloat16").astype(np.float32)),
         (write_trt, plan("int8"), "int8 block 32", lambda values: for_tensorrt(values, 8)),
         (write_trt, plan("int4"), "int4 block 32", lambda values: for_tensorrt(values, 4)),
+        (write_trt, plan("fp8"), "fp8 per channel", lambda values: as_codes(values, FP8)),
+        (
+            write_trt,
+            plan("nvfp4"),
+            "nvfp4 block 16",
+            lambda values: as_codes(values, NVFP4),
+        ),
     ],
 )
 def test_weights_are_read_as_what_the_graph_computes_with(
@@ -76,9 +87,12 @@ def test_weights_are_read_as_what_the_graph_computes_with(
     form: str,
     expected: Callable[[F32], F32],
 ) -> None:
-    found = stored_weights(write(SPEC, tmp_path, chosen))[NAME]
+    weights = stored_weights(write(SPEC, tmp_path, chosen))
+    found = weights[NAME]
     assert (found.form, found.shape) == (form, exact().shape)
     np.testing.assert_array_equal(whole(found), expected(exact()))
+    np.testing.assert_array_equal(found.read(3, 5), expected(exact())[3:5])
+    assert not any("matrix_scale" in name for name in weights)
 
 
 @pytest.fixture

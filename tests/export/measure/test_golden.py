@@ -8,14 +8,21 @@ from typing import Literal
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
+import onnx
 import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 from export.checkpoint.lazy_tensor import LazyTensor
-from export.checkpoint.precision import PrecisionPlan, WeightFormat
+from export.checkpoint.precision import FP8, NVFP4, PrecisionPlan, WeightFormat
 from export.checkpoint.quantize import quantize_rows
 from export.checkpoint.quantized_tensor import QuantizedTensor, quantized_tensor
 from export.errors import QualityError, UnsupportedError
+from export.graph.decoder import emit_decoder
+from export.graph.trt.dialect import OPSET, TrtDialect
 from export.graph.trt.stored import StoredCheckpoint
+from export.graph.writer import GraphWriter
 from export.measure.golden import LONG_TOKENS, GoldenMaker, golden_places, golden_rows, golden_texts
 from export.measure.memory import TextSize, golden_way
 from export.package.builder import build_package, is_for_gpus
@@ -40,6 +47,7 @@ FORMS = {
     "int8": PrecisionPlan(WeightFormat(8, 32), "float32"),
     "int4": PrecisionPlan(WeightFormat(4, 32), "float32", {"embedding": WeightFormat(8, 32)}),
     "fp16": plan("fp16"),
+    "fp8": PrecisionPlan(FP8, "float32"),
 }
 
 
@@ -68,6 +76,7 @@ def worst_kl(golden: GoldenRows, graph: Path, kv: tuple[int, int]) -> float:
         ("gemma2", "int4"),
         ("granite", "int8"),
         ("olmo2", "int4"),
+        ("granite", "fp8"),
     ],
 )
 def test_rows_are_those_of_the_packages_own_graph(tmp_path: Path, name: str, form: str) -> None:
@@ -104,6 +113,57 @@ def test_weights_are_rounded_as_the_graph_stores_them() -> None:
         held = (checkpoint.tensor(name).numpy() * np.float32(factor)).astype(ml_dtypes.bfloat16).astype(np.float32)
         np.testing.assert_allclose(stored.tensor(name).numpy() * np.float32(factor), held, rtol=1e-6)
     np.testing.assert_array_equal(stored.tensor("head").numpy(), stored.tensor("embedding").numpy())
+
+
+class UnevenCheckpoint(RandomCheckpoint):
+    """Keys, and half of each last projection, 10,000 times smaller than what they share a matrix's scale with."""
+
+    def tensor(self, name: str) -> LazyTensor:
+        exact = super().tensor(name)
+        if not name.endswith((".k", ".o")):
+            return exact
+        small = np.full(exact.shape[0], 1e-4, np.float32)
+        small[::2] *= 1e4 if name.endswith(".o") else 1.0
+        return exact.scale_rows(small)
+
+
+@pytest.mark.parametrize("float_type", ["float16", "bfloat16"])
+def test_nvfp4_weights_are_those_that_the_graph_s_operators_make(
+    float_type: Literal["float16", "bfloat16"], tmp_path: Path
+) -> None:
+    """By onnx's own evaluator of DequantizeLinear, since no CPU has kernels; with a factor that is folded, too."""
+    checkpoint, form = UnevenCheckpoint(ARCHITECTURES["granite"]), PrecisionPlan(NVFP4, float_type)
+    stored = StoredCheckpoint(checkpoint, form)
+    with GraphWriter(tmp_path) as writer:
+        emit_decoder(checkpoint, TrtDialect(checkpoint.spec, writer, form, 64))
+        writer.save(OPSET)
+    model = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(model)
+    for name, parts, factor in (("layers.0.qkv", "qkv", 1.0), ("layers.1.o", "o", 0.22)):
+        nodes = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.name.startswith(name)]
+        read = {text for node in nodes for text in node.input}
+        made = helper.make_tensor_value_info(name + ".matrix", TensorProto.FLOAT16, None)
+        graph = helper.make_graph(
+            nodes, "matrix", [], [made], [one for one in model.graph.initializer if one.name in read]
+        )
+        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import))
+        (found,) = evaluator.run(None, {})
+        matrix: npt.NDArray[np.float32] = np.asarray(found, np.float32)
+        expected = np.concatenate([stored.tensor(f"{name.rpartition('.')[0]}.{part}").numpy() for part in parts])
+        np.testing.assert_allclose(matrix.T, expected * np.float32(factor), rtol=1e-6)
+        assert (np.abs(expected).max(axis=1) > 0).all()
+
+
+def test_weights_that_half_precision_cannot_hold_are_told() -> None:
+    """Their scales can be held, the values that the graph multiplies with cannot."""
+
+    class Huge(RandomCheckpoint):
+        def tensor(self, name: str) -> LazyTensor:
+            return super().tensor(name).map(lambda band: band * np.float32(1e6))
+
+    stored = StoredCheckpoint(Huge(ARCHITECTURES["llama"]), plan("fp8"))
+    with pytest.raises(UnsupportedError, match=r"layers.0.q holds weights of up to .*, which float16 cannot"):
+        stored.tensor("layers.0.q").numpy()
 
 
 def test_a_tied_head_is_stored_apart_from_the_table() -> None:

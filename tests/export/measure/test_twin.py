@@ -116,6 +116,21 @@ def test_eight_billion_weights_get_their_report_on_32_gib() -> None:
     assert whole_way(LLAMA_8B, plan_from_name("int8"), 8192, TEXT).memory_bytes > 60 * GIB
 
 
+def test_stored_weights_are_a_second_twin_in_the_arithmetic() -> None:
+    """In place of the package's graph of 8.5 GB: a second head of 2.1 GB, twice; streams of 74 MB, logits of 263 MB."""
+    eight = plan_from_name("int8")
+    (whole, second), (layered, streams) = (
+        (way(LLAMA_8B, eight, 8192, TEXT), way(LLAMA_8B, None, 8192, TEXT)) for way in (whole_way, layerwise_way)
+    )
+    head, hidden = 4 * 128256 * 4096, 4 * TEXT.num_tokens * 4096
+    assert second.scratch_bytes == 2 * whole.scratch_bytes
+    assert second.memory_bytes == whole.memory_bytes + 2 * head + hidden
+    assert streams.scratch_bytes == layered.scratch_bytes
+    assert 2.33 * GIB < streams.memory_bytes < 2.4 * GIB
+    narrow = replace(LLAMA_8B, hidden_size=128, num_heads=1, num_kv_heads=1, intermediate_size=256)
+    assert 1.2e9 < layerwise_way(narrow, None, 8192, TEXT).memory_bytes < 1.3e9  # float64 rows, three times logits
+
+
 def test_the_whole_graph_is_taken_as_soon_as_it_fits() -> None:
     spec, plan = replace(LLAMA_8B, num_layers=2, layers=(LayerSpec(),) * 2), plan_from_name("int4")
     whole, layered = (way(spec, plan, 8192, TEXT) for way in (whole_way, layerwise_way))

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from export.checkpoint.precision_policy import plan_from_name
+from export.commands.engine import engine_command
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.compare.packages import compare
@@ -24,7 +26,10 @@ from export.measure import gauge
 from export.measure.memory import layerwise_way
 from export.package.builder import build_package
 from export.progress import Advance, SilentReporter
+from export.source.opener import open_source
 from export.source.recipe import FileSource, FolderSource, GenerationValues, QualityLimits, Recipe, load_recipe
+from runtime.errors import PackageError
+from runtime.loading.model_loader import ModelOptions, plan_model
 from runtime.package.manifest import load_package
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 from tests.paths import ROOT
@@ -141,6 +146,52 @@ def test_every_precision_builds(precision: str, checkpoint: Path, tmp_path: Path
     manifest = load_package(build(recipe_of(checkpoint, precision=precision, quality=loose), tmp_path)).manifest
     assert (manifest.quality is None) == (precision in {"fp32", "bf16"})
     assert manifest.graphs["ort"].kv_dtype == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
+
+
+def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CPU runs it: its report is of its stored weights in float32, and whoever wants the CPU is told what to do."""
+    monkeypatch.setattr(gauge, "text_windows", lambda *_: iter([tiny_input_ids(100)]))
+    root = tmp_path / "models" / "tiny"
+    words = [str(checkpoint), "--precision", "fp8", "--max-kl", "0.5", "-o", str(root)]
+    explained = CliRunner().invoke(export_command, [*words, "--explain"], env={"COLUMNS": "200"})
+    assert explained.output.count("for TensorRT alone") == 2
+    built = CliRunner().invoke(export_command, words)
+    assert built.exit_code == 0, built.output
+    manifest = load_package(root).manifest
+    assert (list(manifest.graphs), list(manifest.graphs["trt"].providers)) == (["trt"], ["tensorrt", "tensorrt-rtx"])
+    forms = dict.fromkeys(("attention", "head", "mlp"), "fp8 per channel") | {"embedding": "float16"}
+    assert manifest.graphs["trt"].precision == forms
+    # Codes are a byte each, and each output has a float16 scale; norms are float16.
+    per_layer = 30_720 + 2 * (128 + 64 + 192 + 64) + 2 * 64 * 2
+    assert manifest.graphs["trt"].weight_bytes == 2 * per_layer + 64 * 2 + 96 * 64 + 96 * 2
+    assert manifest.quality is not None
+    assert 0.01 < manifest.quality.mean_kl < 0.5  # 0.0025 in int8, 0.000006 in fp16
+    assert manifest.golden is not None
+    assert leftovers(root) == ["generation_config.json", "golden.bin", "manifest.json", "tokenizer.json", "trt"]
+    assert "fp8 per channel" in CliRunner().invoke(inspect_command, [str(root)]).output
+    with pytest.raises(PackageError, match="no graph for ONNX Runtime, so the CPU cannot run it; serve it on a GPU"):
+        plan_model(load_package(root), ModelOptions())
+    refused = CliRunner().invoke(engine_command, [str(root), "--target", "sm86"])
+    assert refused.exit_code == 1
+    assert (
+        "sm86 has no fp8 arithmetic, and weights of this package are fp8; choose a --target of compute capability 8.9 "
+        "or newer (sm89, sm120, sm121), or export for sm86 with --precision int8 --dialect ort,trt"
+    ) in " ".join(refused.output.replace("│", " ").split())
+    failed = CliRunner().invoke(export_command, [*words, "--max-kl", "0.0001"])
+    assert "the limit is 0.0001" in failed.output
+    assert load_package(root).manifest == manifest
+
+
+def test_stored_weights_alone_are_measured_with_a_twin_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(checkpoint, dialects=("trt",))
+    found = open_source(recipe, tmp_path, SilentReporter()).checkpoint
+    tokenizer, plan = found.text_files().tokenizer_json, plan_from_name("int8")
+    made = [
+        gauge.prepare_gauge(one, found, plan, 64, tokenizer_json=tokenizer, scratch=tmp_path, reporter=SilentReporter())
+        for one in (recipe, recipe_of(checkpoint))
+    ]
+    head = 4 * 96 * 64  # a tied one is stored apart
+    assert made[0][1].scratch_bytes == 2 * (made[1][1].scratch_bytes + head)
 
 
 class _InterruptedAt:
@@ -268,6 +319,7 @@ class _Heard(SilentReporter):
         ({"precision": "int8"}, 1e-4),
         ({"precision": "fp32", "kv_cache": "int8"}, 1e-3),
         ({"precision": "auto"}, 1e-4),
+        ({"precision": "nvfp4", "dialects": ("trt",)}, 1e-4),
         ({"precision": "w8a8", "kv_cache": "int8"}, 1e-2),  # a scale's last bit turns codes that lie between two
     ],
 )
@@ -286,8 +338,9 @@ def test_a_package_measured_layer_by_layer_is_the_same(
     assert layered.quality is not None
     for name in ("mean_kl", "p99_kl", "top1_agreement", "perplexity", "reference_perplexity"):
         assert getattr(layered.quality, name) == pytest.approx(getattr(whole.quality, name), rel=tolerance)
-    assert layered.graphs["ort"].precision.keys() == whole.graphs["ort"].precision.keys()
-    assert layered.files["ort/model.onnx.data"].size == whole.files["ort/model.onnx.data"].size
+    (kind,) = whole.graphs
+    assert layered.graphs[kind].precision.keys() == whole.graphs[kind].precision.keys()
+    assert layered.files[f"{kind}/model.onnx.data"].size == whole.files[f"{kind}/model.onnx.data"].size
     assert leftovers(tmp_path / "layers") == leftovers(tmp_path / "whole")
 
 
@@ -322,7 +375,7 @@ def test_a_folder_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: 
         ('name = "x"\n[source]\nkind = "ftp"', "Invalid value 'ftp'"),
         ('name = "../x"\n[source]\nkind = "file"\npath = "a"', "cannot be a folder"),
         ('name = "x"\nmax_model_len = 0\n[source]\nkind = "file"\npath = "a"', "max_model_len is 0"),
-        ('name = "x"\ndialects = ["trt"]\n[source]\nkind = "file"\npath = "a"', "choose 'ort'"),
+        ('name = "x"\ndialects = []\n[source]\nkind = "file"\npath = "a"', "dialects are none; choose 'ort'"),
         ('name = "x"\n[generation]\ntemperature = 3\n[source]\nkind = "file"\npath = "a"', "<= 2.0"),
         ('name = "x"\n[generation]\nheat = 1\n[source]\nkind = "file"\npath = "a"', "unknown field `heat`"),
         ("name = [", "Invalid"),
@@ -351,11 +404,13 @@ def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
         ),
         (["missing.toml"], "cannot be read"),
         (["missing.gguf"], "no such file"),
-        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, auto, w8a8"),
+        (["HF", "--precision", "int7"], "choose one of fp32, fp16, bf16, int8, int4, fp8, nvfp4, auto"),
         (["HF", "--block", "48"], "block 48 is not possible"),
         (["HF", "--max-model-len", "4096"], "the model was made for 128 tokens"),
         (["HF", "--dialect", "cuda"], "choose 'ort'"),
         (["HF", "--precision", "auto", "--no-quality"], "needs a budget"),
+        (["HF", "--precision", "fp8", "--dialect", "ort,trt"], "'fp8' is for TensorRT alone"),
+        (["HF", "--precision", "fp8", "--block", "64"], "block 64 is not possible; fp8 has one scale per output"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_1(

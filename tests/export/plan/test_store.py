@@ -20,6 +20,7 @@ from export.commands.engine import engine_command
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.plan.builder import BuiltPlan
+from export.plan.hardware import check_hardware
 from export.plan.library import load_library
 from export.plan.network import NetworkFacts
 from export.plan.progress import OnFraction
@@ -188,6 +189,27 @@ def test_strangers_are_still_refused(root: Path) -> None:
     (root / "trt/sm80.plan").symlink_to(root / "trt/sm89.plan")
     with pytest.raises(PackageError, match=r"does not name 'trt/sm80\.plan'"):
         load_package(root)
+
+
+@pytest.mark.parametrize(
+    ("forms", "sm", "words"),
+    [
+        (["fp8 per channel"], "sm86", r"sm86 has no fp8 arithmetic.* 8\.9 or newer \(sm89, sm120, sm121\)"),
+        (
+            ["fp8 per channel, nvfp4 block 16"],
+            "sm89",
+            r"sm89 has no nvfp4 arithmetic.* 10\.0 or newer \(sm120, sm121\)",
+        ),
+        (["fp8 per channel", "nvfp4 block 16"], "sm80", "sm80 has no nvfp4 arithmetic"),
+        (["fp8 per channel"], "sm89", ""),
+        (["nvfp4 block 16"], "sm120", ""),
+        (["int8 block 64", "float16"], "sm75", ""),
+    ],
+)
+def test_gpus_without_a_form_of_weights_are_refused_by_name(forms: list[str], sm: str, words: str) -> None:
+    target = Target(sm, sm, load_library("tensorrt_rtx"))
+    with pytest.raises(PlanError, match=words) if words else nullcontext():
+        check_hardware(forms, target)
 
 
 def test_the_command_builds_and_explains(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def _session(graph: Path, spec: DecoderSpec) -> StaticSession:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("precision", choices=["fp32", "fp16", "bf16", "int8", "int4"])
+    parser.add_argument("precision", choices=["fp32", "fp16", "bf16", "int8", "int4", "fp8", "nvfp4"])
     parser.add_argument("--rounding", choices=sorted(_TYPES))
     parser.add_argument("--fault", choices=FAULTS, default="")
     chosen = parser.parse_args()

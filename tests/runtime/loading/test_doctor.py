@@ -75,8 +75,8 @@ def about(root: Path, findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.topic == root.name]
 
 
-def whole(root: Path) -> Finding:
-    return Finding("tiny", "ok", f"whole, {size_of(package_at(root))} MiB; runs on the CPU", f"powertrain serve {root}")
+def whole(root: Path, runs: str = "; runs on the CPU") -> Finding:
+    return Finding("tiny", "ok", f"whole, {size_of(package_at(root))} MiB{runs}", f"powertrain serve {root}")
 
 
 def test_a_machine_with_nothing(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_package_with_one_graph(root: Path, left: str) -> None:
                 Finding("tiny", "missing", "no graph for TensorRT, so no plan can be built", both),
             ],
             "trt": [
-                Finding("tiny", "problem", "no graph for the CPU", both),
+                whole(root, "; the graph for TensorRT alone, runs on a GPU only"),
                 Finding("tiny", "missing", "no plan built", f"powertrain engine {root} --target sm89"),
             ],
         }[left]

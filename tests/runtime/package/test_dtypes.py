@@ -15,21 +15,24 @@ def test_names_and_numbers_are_those_of_onnx_and_onnxruntime() -> None:
     inputs = [helper.make_tensor_value_info(name, number, [1]) for name, number in numbers.items()]
     constant = helper.make_node("Constant", [], ["one"], value_float=1.0)
     outputs = [helper.make_tensor_value_info("one", TensorProto.FLOAT, [])]
-    model = helper.make_model(helper.make_graph([constant], "types", inputs, outputs), ir_version=10)
-    model.opset_import[0].version = 21
+    model = helper.make_model(helper.make_graph([constant], "types", inputs, outputs), ir_version=11)
+    model.opset_import[0].version = 23
     onnx.checker.check_model(model)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     assert {node.name: node.type for node in session.get_inputs()} == {n: kind.ort_name for n, kind in BY_NAME.items()}
     for kind in BY_NAME.values():
         assert helper.tensor_dtype_to_np_dtype(kind.onnx_number) == kind.numpy
-    assert len(BY_ORT_NAME) == len(BY_NAME) == 9
+    assert len(BY_ORT_NAME) == len(BY_NAME) == 11
 
 
 def test_names_are_those_of_tensorrt() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     for kind in BY_NAME.values():
         assert getattr(trt.DataType, kind.tensorrt_name).name == kind.tensorrt_name
-        assert getattr(trt.DataType, kind.tensorrt_name).itemsize * (2 if kind.name == "int4" else 1) == kind.itemsize
+        assert (
+            getattr(trt.DataType, kind.tensorrt_name).itemsize * (2 if kind.name in {"int4", "float4_e2m1fn"} else 1)
+            == kind.itemsize
+        )
 
 
 def test_sizes_are_those_that_caches_are_measured_in() -> None:
