@@ -6,6 +6,7 @@ what is missing by running ``export`` as a process of its own, whose memory is f
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from runtime.commands.surroundings import Surroundings
 
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
+    "probe": ("api.process.probe", "probe_command"),
     "export": ("export.commands.export", "export_command"),
     "inspect": ("export.commands.inspect", "inspect_command"),
     "diff": ("export.commands.diff", "diff_command"),
@@ -27,6 +29,11 @@ _COMMANDS = {
     "bench": ("bench.commands.bench", "bench_group"),
     "doctor": ("runtime.commands.doctor", "doctor_command"),
 }
+
+
+# ONNX Runtime from 1.29 on tells its maker which models run, and keeps a database in the user's cache for that. It looks
+# for this variable when it is first imported, here or in a process that this one starts; 0 leaves the choice to it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def _home() -> Path:
