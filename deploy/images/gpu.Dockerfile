@@ -41,6 +41,7 @@ ENTRYPOINT ["powertrain", "serve"]
 
 # A package baked in is copied from a folder beside the build: --build-context package=models/NAME --target baked
 FROM base AS baked
+# hadolint ignore=DL3022
 COPY --from=package . /models/package
 ENV POWERTRAIN_MODEL=/models/package
 
