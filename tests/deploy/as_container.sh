@@ -20,9 +20,9 @@ for folder in bin lib lib64; do
 done
 put /usr usr
 case $python in /usr | /usr/*) ;; *) put "$python" "$python" ;; esac
-put "$prefix" opt/powertrain
+put "$prefix" "$prefix"
 put "$models" models
-mkdir "$root/proc" "$root/dev" "$root/tmp"
+mkdir -p "$root/proc" "$root/dev" "$root/tmp"
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
 mount -o remount,ro "$root"
