@@ -60,7 +60,7 @@ def test_a_nim_s_manifest_is_understood_and_the_rest_of_it_named() -> None:
         "NIM_LOG_LEVEL": "DEFAULT",
         "NIM_CACHE_PATH": "/model-store",
         "NIM_TENSOR_PARALLEL_SIZE": "2",
-        "OUTLINES_CACHE_DIR": "/tmp/outlines",
+        "OUTLINES_CACHE_DIR": "/outlines",
     }
     resolved = resolve_settings({}, environ=environ)
     assert resolved.settings.model == "Qwen/Qwen3-0.6B"

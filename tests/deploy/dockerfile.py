@@ -44,7 +44,9 @@ class Stage:
 def instructions(text: str) -> list[Instruction]:
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [Instruction(name.upper(), rest.strip()) for name, _, rest in (x.partition(" ") for x in joined.splitlines())]
+    return [
+        Instruction(name.upper(), rest.strip()) for name, _, rest in (x.partition(" ") for x in joined.splitlines())
+    ]
 
 
 def stages(path: Path) -> tuple[dict[str, str], dict[str, Stage]]:

@@ -222,7 +222,11 @@ def test_pods_reach_nothing_but_what_building_needs() -> None:
         assert policy["ingress"][0]["from"][0] == {"podSelector": {}}
     assert len(policy["ingress"][0]["from"]) == 2  # of everything: whoever scrapes, too
     (rule,) = render(BUILT)["NetworkPolicy"]["spec"]["egress"]
-    assert sorted((item["port"], item["protocol"]) for item in rule["ports"]) == [(53, "TCP"), (53, "UDP"), (443, "TCP")]
+    assert sorted((item["port"], item["protocol"]) for item in rule["ports"]) == [
+        (53, "TCP"),
+        (53, "UDP"),
+        (443, "TCP"),
+    ]
 
 
 @pytest.mark.parametrize(

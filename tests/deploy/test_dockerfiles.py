@@ -112,7 +112,9 @@ def test_an_unknown_backend_is_one_line(tmp_path: Path) -> None:
     command = ["sh", str(FOLDER / "install.sh"), "rocm", str(tmp_path / "prefix")]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "usage: sh deploy/images/install.sh cpu|cuda|tensorrt|tensorrt-rtx PREFIX [PYTHON]; not rocm\n"
+    assert (
+        done.stderr == "usage: sh deploy/images/install.sh cpu|cuda|tensorrt|tensorrt-rtx PREFIX [PYTHON]; not rocm\n"
+    )
     assert not (tmp_path / "prefix").exists()
 
 

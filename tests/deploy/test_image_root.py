@@ -73,7 +73,9 @@ def test_the_prefix_holds_what_serving_needs_and_no_more(prefix: Path) -> None:
     files = [path for path in prefix.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if path.stat().st_mode & 0o022] == []
     assert sum(path.stat().st_size for path in files) < MOST_MEBIBYTES * 2**20
-    uncompiled = [path for path in (site / "api").rglob("*.py") if not list(path.parent.glob(f"__pycache__/{path.stem}.*"))]
+    uncompiled = [
+        path for path in (site / "api").rglob("*.py") if not list(path.parent.glob(f"__pycache__/{path.stem}.*"))
+    ]
     assert uncompiled == []
 
 
@@ -114,11 +116,11 @@ def container(prefix: Path, models: Path, root: Path, *environ: str) -> Iterator
         port = sock.getsockname()[1]
     words = [*image_environment(prefix), f"NIM_SERVER_PORT={port}", f"POWERTRAIN_API_KEY={KEY}", *environ]
     process = in_container(prefix, models, root, *words, *entrypoint(prefix), "--max-model-len", "256")
-    try:
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
 
 
 def health(prefix: Path, url: str) -> int:
@@ -148,7 +150,9 @@ def test_a_server_without_rights_in_a_read_only_root(default_package: Package, p
         headers = {"authorization": f"Bearer {KEY}"}
         body = {"messages": [{"role": "user", "content": "Count to five."}], "max_tokens": 60, "stream": True}
         with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-            assert client.post("/v1/chat/completions", json=body | {"response_format": {"type": "json_object"}}).is_success
+            assert client.post(
+                "/v1/chat/completions", json=body | {"response_format": {"type": "json_object"}}
+            ).is_success
             with client.stream("POST", "/v1/chat/completions", json=body) as answer:
                 lines = answer.iter_lines()
                 assert next(lines).startswith("data: ")

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from api.edge.limits import PROBE_PATHS
-from api.process.probe import LIVE, READY
 from api.server_settings import Settings
 from api.settings import CONFIG_VARIABLE, HOME_VARIABLE
+from bench.commands.probe import LIVE, READY
 from tests.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -27,7 +27,9 @@ def read(path: str) -> Any:
 
 
 def texts() -> dict[Path, str]:
-    return {path: path.read_text("utf-8") for path in sorted(DEPLOY.rglob("*")) if path.is_file() and path.name != "key"}
+    return {
+        path: path.read_text("utf-8") for path in sorted(DEPLOY.rglob("*")) if path.is_file() and path.name != "key"
+    }
 
 
 def test_every_setting_that_is_named_is_one() -> None:
@@ -41,7 +43,9 @@ def test_every_setting_that_is_named_is_one() -> None:
 
 
 def test_every_image_of_ours_has_this_version_and_no_other_s_floats() -> None:
-    images = [found for text in texts().values() for found in re.findall(r"^\s*(?:- )?image: (\S+)", text, re.MULTILINE)]
+    images = [
+        found for text in texts().values() for found in re.findall(r"^\s*(?:- )?image: (\S+)", text, re.MULTILINE)
+    ]
     ours = {image for image in images if image.startswith("powertrain:")}
     assert {image.removeprefix("powertrain:").split("-")[0] for image in ours} == {VERSION}
     others = {image for image in images if not image.startswith(("powertrain:", "{{"))}

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from click.testing import CliRunner
 
-from api.errors import SettingsError
-from api.process.probe import health_status, probe_command
-from api.server_settings import Settings
+import powertrain
+from bench.commands.probe import health_status
+from bench.errors import BenchError
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def test_the_exit_status_is_the_server_s_state(words: list[str], status: str, co
     with answering(status) as (port, seen):
         # The server's own environment: it listens everywhere, by NIM's name of the port.
         environ = {"POWERTRAIN_HOST": "0.0.0.0", "POWERTRAIN_API_KEY": "k", "NIM_SERVER_PORT": str(port)}
-        done = CliRunner().invoke(probe_command, words, env=environ)
+        done = CliRunner().invoke(powertrain.main, ["probe", *words], env=environ)
     assert done.exit_code == code, done.output
     assert seen == [f"GET {path} HTTP/1.1".encode()]
     if code:
@@ -58,11 +58,17 @@ def test_nobody_listens() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
         port = sock.getsockname()[1]
-        done = CliRunner().invoke(probe_command, ["--port", str(port)])
+        done = CliRunner().invoke(powertrain.main, ["probe", "--port", str(port)])
     assert done.exit_code == 1
     assert f"no answer from 127.0.0.1:{port}" in " ".join(done.output.split())
 
 
 def test_a_port_that_only_the_server_knows() -> None:
-    with pytest.raises(SettingsError, match="name it with --port"):
-        health_status(Settings(port=0), "/v1/health/ready", 1.0)
+    with pytest.raises(BenchError, match="name it with --port"):
+        health_status("127.0.0.1", 0, "/v1/health/ready", 1.0)
+
+
+def test_settings_that_do_not_fit_are_one_line() -> None:
+    done = CliRunner().invoke(powertrain.main, ["probe"], env={"POWERTRAIN_PORT": "tcp://10.0.0.1:8000"})
+    assert done.exit_code == 1
+    assert "port (from POWERTRAIN_PORT)" in " ".join(done.output.split())
