@@ -53,6 +53,6 @@ def health_status(host: str, port: int, path: str, timeout_s: float) -> int:
         connection.request("GET", path)
         return connection.getresponse().status
     except (OSError, HTTPException) as error:
-        raise BenchError(f"no answer from {near}:{port}: {error or type(error).__name__}") from error
+        raise BenchError(f"no answer from {near}:{port}: {str(error) or type(error).__name__}") from error
     finally:
         connection.close()
