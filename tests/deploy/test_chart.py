@@ -126,6 +126,8 @@ def test_everything_selects_the_same_pods() -> None:
     assert labels["team"] == "x"
     target = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     assert target["name"] == objects["Deployment"]["metadata"]["name"] == "llm-powertrain"
+    (metric,) = objects["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "4"}
     assert "replicas" not in objects["Deployment"]["spec"]
     assert render(KEYED)["Deployment"]["spec"]["replicas"] == 1
 
