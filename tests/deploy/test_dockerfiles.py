@@ -74,12 +74,11 @@ def test_labels_and_settings(image: str) -> None:
     assert labels["org.opencontainers.image.licenses"].split(" AND ")[0] == PROJECT["license"]
     environ = base.pairs("ENV")
     assert environ["ORT_DISABLE_TELEMETRY"] == environ["PYTHONDONTWRITEBYTECODE"] == "1"
-    for backend in ("cuda", "tensorrt", "tensorrt-rtx"):
-        given = {name: value.replace("${BACKEND}", backend) for name, value in environ.items()}
-        resolved = resolve_settings({"api_key": ("k",)}, environ=given)
-        assert resolved.settings.host == "0.0.0.0"
-        assert resolved.unused_nim_names == ()
-        assert resolved.settings.backend == (backend if image == "gpu" else "auto")
+    given = {name: value.replace("${BACKEND}", "tensorrt-rtx") for name, value in environ.items()}
+    resolved = resolve_settings({"api_key": ("k",)}, environ=given)
+    assert resolved.settings.host == "0.0.0.0"
+    assert resolved.unused_nim_names == ()
+    assert resolved.settings.backend == ("tensorrt-rtx" if image == "gpu" else "auto")
 
 
 def kept(path: str, rules: list[str]) -> bool:
@@ -104,7 +103,7 @@ def test_the_context_holds_what_the_build_reads_and_no_more() -> None:
     needed += ["requirements/install_pip.py", "deploy/images/install.sh", "api/pages/rapidoc/LICENSE.txt"]
     assert [path for path in needed if not kept(path, rules)] == []
     left = [".git/config", ".venv/bin/python", "models/a/manifest.json", "models/.cache/x", "tests/a.py", "docs/a.md"]
-    left += ["deploy/compose/key", "shared/a.md", "api/__pycache__/a.pyc", "api/edge/__pycache__/a.cpython-311.pyc"]
+    left += ["deploy/compose/key", "api/__pycache__/a.pyc", "api/edge/__pycache__/a.cpython-311.pyc"]
     assert [path for path in left if kept(path, rules)] == []
 
 
