@@ -27,7 +27,7 @@ from tests.paths import ROOT
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 
 KEY = "a-secret-of-the-test"
-# What a container of the CPU image takes on disk, but for Python and the package. 285 MiB at the time of writing.
+# What a container of the CPU image takes on disk, but for Python and the package. 261 MiB at the time of writing.
 MOST_MEBIBYTES = 320
 BUILD_TOOLS = {"pip", "setuptools", "hatchling", "editables", "pathspec", "pluggy", "trove_classifiers", "wheel"}
 
