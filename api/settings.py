@@ -26,8 +26,17 @@ ENV_PREFIX = "POWERTRAIN_"
 CONFIG_VARIABLE = "POWERTRAIN_CONFIG"
 HOME_VARIABLE = "POWERTRAIN_HOME"
 
+NIM_HOME_VARIABLE = "NIM_CACHE_PATH"
+"""Where a NIM keeps its models: the folder of packages where ``POWERTRAIN_HOME`` names none."""
+
 # NIM's values that differ from ours.
-_NIM_VALUES = {"NIM_JSONL_LOGGING": {"1": "json", "true": "json", "0": "text", "false": "text"}}
+_NIM_VALUES = {
+    "NIM_JSONL_LOGGING": {"1": "json", "true": "json", "0": "text", "false": "text"},
+    "NIM_LOG_LEVEL": {"default": "info", "trace": "debug", "critical": "error"},
+}
+_NIM_HUB_PREFIX = "hf://"
+# Part of every NIM's manifest, without the prefix of the others: the key of a registry that nothing here asks.
+_NIM_KEYS = frozenset({"NGC_API_KEY"})
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -37,7 +46,7 @@ class ResolvedSettings:
 
     settings: Settings
     origins: dict[str, str]
-    unused_nim_names: tuple[str, ...] = ()  # NIM's variables that are set and have no meaning here
+    unused_nim_names: tuple[str, ...] = ()  # NIM's variables that are set and have no meaning here, NGC_API_KEY too
 
     def lines(self) -> list[str]:
         """A TOML file that gives these settings: each one's meaning, and ``name = value  # origin``.
@@ -58,9 +67,11 @@ class ResolvedSettings:
 
 
 def models_home(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder of packages: ``POWERTRAIN_HOME``, else the checkout's ``models/``, else one in the user's cache."""
+    """The folder of packages: ``POWERTRAIN_HOME``, else ``NIM_CACHE_PATH``, else the checkout's ``models/``, else one
+    in the user's cache.
+    """
     environment = os.environ if environ is None else environ
-    if named := environment.get(HOME_VARIABLE):
+    if named := environment.get(HOME_VARIABLE) or environment.get(NIM_HOME_VARIABLE):
         return Path(named).expanduser()
     cache = environment.get("XDG_CACHE_HOME")
     return default_home(Path(cache) if cache else None)
@@ -86,9 +97,7 @@ def resolve_settings(
     values: dict[str, Any] = {name: _converted(name, origin, value) for name, (origin, value) in merged.items()}
     settings = Settings(**values)
     settings.check()
-    known_nim = {variable for item in _fields().values() for variable in item.metadata["nim"]}
-    unused = sorted(name for name in environment if name.startswith("NIM_") and name not in known_nim)
-    return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()}, tuple(unused))
+    return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()}, _unused_nim(environment))
 
 
 def _fields() -> dict[str, dataclasses.Field[Any]]:
@@ -113,9 +122,17 @@ def _from_nim(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
     for name, item in _fields().items():
         for variable in item.metadata["nim"]:
             if value := environment.get(variable):
-                found[name] = (variable, _NIM_VALUES.get(variable, {}).get(value.lower(), value))
+                ours = _NIM_VALUES.get(variable, {}).get(value.lower(), value)
+                found[name] = (variable, ours.removeprefix(_NIM_HUB_PREFIX) if name == "model" else ours)
                 break
     return found
+
+
+def _unused_nim(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """NIM's variables that are set and change nothing, by name."""
+    known = {variable for item in _fields().values() for variable in item.metadata["nim"]} | {NIM_HOME_VARIABLE}
+    nim = {name for name in environment if name.startswith("NIM_")} | (_NIM_KEYS & set(environment))
+    return tuple(sorted(nim - known))
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a command may ask of the whole program: where packages lie, and how a missing one is built.
+"""What a command may ask of the whole program: where packages lie, how a missing one is built, where a server listens.
 
 ``powertrain.py`` hands it to every command as the context's object, because only that knows every room and the
 environment. A command that runs without it finds the defaults. Decides nothing itself.
@@ -25,13 +25,19 @@ def _build_nothing(model: str) -> Path:
     return find_package(model, _default_home())
 
 
+def _default_address(config_file: Path | None) -> tuple[str, int]:
+    return "127.0.0.1", 8000
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """``home`` is the folder of packages. ``build`` turns what a person wrote into a package's folder, built if need
-    be; it raises PowertrainError when it cannot."""
+    be; it raises PowertrainError when it cannot. ``address`` is the host and port of the settings in the environment
+    and a file, if one is named; it raises PowertrainError when they do not fit."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing
+    address: Callable[[Path | None], tuple[str, int]] = _default_address
 
 
 def surroundings(context: click.Context | None) -> Surroundings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import socket
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from api.errors import SettingsError
 from api.process.cli import serve_command
 from api.process.launch import bind
 from api.server_settings import Settings
-from api.settings import models_home, resolve_settings
+from api.settings import NIM_HOME_VARIABLE, models_home, resolve_settings
 from runtime.commands.surroundings import Surroundings
 from runtime.errors import UnknownParser
 from runtime.text.chat_template import ChatTemplate
@@ -49,6 +51,39 @@ def test_precedence(tmp_path: Path) -> None:
 def test_the_newer_nim_port_wins() -> None:
     environ = {"NIM_HTTP_API_PORT": "1", "NIM_SERVER_PORT": "2"}
     assert resolve_settings({}, environ=environ).settings.port == 2
+
+
+def test_a_nim_s_manifest_is_understood_and_the_rest_of_it_named() -> None:
+    environ = {
+        "NGC_API_KEY": "x",
+        "NIM_MODEL_NAME": "hf://Qwen/Qwen3-0.6B",
+        "NIM_LOG_LEVEL": "DEFAULT",
+        "NIM_CACHE_PATH": "/model-store",
+        "NIM_TENSOR_PARALLEL_SIZE": "2",
+        "OUTLINES_CACHE_DIR": "/outlines",
+    }
+    resolved = resolve_settings({}, environ=environ)
+    assert resolved.settings.model == "Qwen/Qwen3-0.6B"
+    assert resolved.settings.log_level == "info"
+    assert resolved.unused_nim_names == ("NGC_API_KEY", "NIM_TENSOR_PARALLEL_SIZE")
+    environ |= {"NIM_MODEL_PATH": "/models/a", "NIM_LOG_LEVEL": "TRACE"}
+    resolved = resolve_settings({}, environ=environ)
+    assert (resolved.settings.model, resolved.settings.log_level) == ("/models/a", "debug")
+    assert resolve_settings({}, environ={"NIM_LOG_LEVEL": "CRITICAL"}).settings.log_level == "error"
+    assert models_home(environ) == Path("/model-store")
+    assert models_home(environ | {"POWERTRAIN_HOME": "/ours"}) == Path("/ours")
+
+
+def test_the_documented_nim_variables_are_those_that_are_read() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("| NIM variable | setting |")[2].partition("\n\n")[0]
+    said = {name for row in table.splitlines() for name in re.findall(r"NIM_[A-Z_]+", row.split("|")[1] if row else "")}
+    read = {name for item in dataclasses.fields(Settings) for name in item.metadata["nim"]} | {NIM_HOME_VARIABLE}
+    assert said == read
+    others = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").partition("## A NIM's manifest")[2]
+    crossed = {name for row in others.splitlines() if "\u2717" in row for name in re.findall(r"NIM_[A-Z_]+", row)}
+    assert len(crossed) > 20
+    assert crossed & read == set()
 
 
 def test_lists_and_switches_from_the_environment() -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,14 +18,17 @@ from tests.paths import ROOT
 pytestmark = pytest.mark.model
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("NIM_", "POWERTRAIN_"))}
+def start(*arguments: str, **more: str) -> subprocess.Popen[str]:
+    ours = ("NIM_", "POWERTRAIN_", "ORT_DISABLE_TELEMETRY")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | more
     command = [sys.executable, "-m", "powertrain", "serve", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
 
 
-def test_serve_until_a_signal(default_package: Package) -> None:
-    process = start(str(default_package.root), "--port", "0", "--max-model-len", "256", "--log-format", "json")
+def test_serve_until_a_signal(default_package: Package, tmp_path: Path) -> None:
+    words = ["--port", "0", "--max-model-len", "256", "--log-format", "json"]
+    # A CI variable would switch ONNX Runtime's telemetry off as well.
+    process = start(str(default_package.root), *words, HOME=str(tmp_path), XDG_CACHE_HOME="", CI="")
     with process:
         assert process.stderr is not None
         head = ""
@@ -48,6 +52,7 @@ def test_serve_until_a_signal(default_package: Package) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
         rest = process.stderr.read()
+    assert list(tmp_path.iterdir()) == []  # no library keeps anything in the user's home
     assert '"completion_tokens":3' in rest
     assert "Traceback" not in rest
 
