@@ -1,0 +1,119 @@
+"""Requests to one endpoint. Knows HTTP and its failures; knows no history and shows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import msgspec
+
+from chat.endpoint import CHAT_PATH, Endpoint
+from chat.errors import AnswerError
+from chat.plain_text import one_line
+from chat.wire import MAX_EVENT_BYTES, Event, error_text, read_stream, read_whole
+
+_CONNECT_S, _SILENCE_S = 10.0, 600.0
+_KEY_ADVICE = "give the key with --api-key, or in OPENAI_API_KEY (https or this machine only)"
+
+
+class _Model(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model that an endpoint serves; ``context`` is its longest conversation in tokens, None where not told."""
+
+    name: str
+    context: int | None
+
+
+class ChatClient:
+    """Asks one endpoint. Use it as a context manager. Every failure is an AnswerError."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        # A proxy from the environment is for what lies beyond this machine.
+        timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
+        self._http = httpx.Client(timeout=timeout, trust_env=not endpoint.is_local)
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._http.close()
+
+    def use_key(self, key: str) -> None:
+        """Send this key from now on."""
+        self.endpoint = replace(self.endpoint, key=key)
+
+    def models(self) -> list[ModelEntry]:
+        """What the endpoint serves, its first choice first."""
+        with self._reached():
+            response = self._http.get(self.endpoint.url + "/models", headers=self._headers())
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response.status_code, response.content, response.headers)
+        try:
+            found = msgspec.json.decode(response.content, type=_Models).data
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise AnswerError(f"{self.endpoint.url}/models is no list of models; name one with --model") from error
+        return [ModelEntry(model.id, model.max_model_len) for model in found]
+
+    def ask(self, body: dict[str, Any]) -> Iterator[Event]:
+        """The events of one answer as they come; closing the iterator closes the connection, which ends the answer."""
+        content = msgspec.json.encode(body)
+        headers = self._headers() | {"Content-Type": "application/json"}
+        url = self.endpoint.url + CHAT_PATH
+        with self._reached(), self._http.stream("POST", url, content=content, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _refusal(response.status_code, _bounded(response), response.headers)
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                yield from read_stream(response.iter_bytes())
+            else:
+                yield from read_whole(_bounded(response))
+
+    def _headers(self) -> dict[str, str]:
+        key = self.endpoint.key
+        return {"User-Agent": "powertrain-chat"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise AnswerError(f"nothing answers at {self.endpoint.url}: {one_line(str(error))}") from error
+        except httpx.TimeoutException as error:
+            raise AnswerError(f"{self.endpoint.url} did not answer in time") from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise AnswerError(f"the connection broke: {one_line(str(error)) or 'it was closed'}") from error
+
+
+def _bounded(response: httpx.Response) -> bytes:
+    body = bytearray()
+    for block in response.iter_bytes():
+        body += block
+        if len(body) > MAX_EVENT_BYTES:
+            raise AnswerError(f"the endpoint sent a body of more than {MAX_EVENT_BYTES} bytes")
+    return bytes(body)
+
+
+def _refusal(status: int, body: bytes, headers: httpx.Headers) -> AnswerError:
+    """One line: what the endpoint said, and what a person can do."""
+    said = error_text(body)
+    if status == httpx.codes.UNAUTHORIZED:
+        return AnswerError(f"the endpoint wants a key ({said}); {_KEY_ADVICE}", status)
+    if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
+        wait = one_line(headers.get("retry-after", ""), 40)
+        after = f" in {wait} s" if wait.isdigit() else f" after {wait}" if wait else ""
+        return AnswerError(f"{said} (HTTP {status}); /retry asks again, best{after or ' later'}", status)
+    if status == httpx.codes.BAD_REQUEST and "context" in said:
+        return AnswerError(f"{said}; /undo or /clear makes room", status)
+    return AnswerError(f"{said} (HTTP {status})", status)
