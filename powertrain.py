@@ -79,7 +79,7 @@ def _run_export(model: str, folder: Path) -> None:
 
 
 def _server(model: str | None) -> ServerLaunch:
-    """A private server of what ``serve`` would serve, with a key that no other process is told. Raises PowertrainError."""
+    """A private server of what ``serve`` would serve, built first if need be. Raises PowertrainError."""
     import secrets
 
     from api.settings import private_environment, resolve_settings
@@ -89,7 +89,7 @@ def _server(model: str | None) -> ServerLaunch:
     folder = only_package(_home()) if named is None else _build(named)
     words = ["--host", "127.0.0.1", "--port", "0", "--log-level", "warning", "--log-format", "text", "--", str(folder)]
     key = secrets.token_urlsafe()
-    return ServerLaunch((sys.executable, "-P", __file__, "serve", *words), private_environment(key), key)
+    return ServerLaunch((sys.executable, __file__, "serve", *words), private_environment(key), key)
 
 
 def _client_key() -> str | None:
@@ -107,7 +107,9 @@ def _leave(number: int, _frame: object) -> NoReturn:
     cls=LazyGroup,
     table=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "obj": Surroundings(_home, _build, _server, _client_key)},
-    epilog=examples("powertrain serve smollm2-135m-instruct", "powertrain chat", "powertrain export ~/Downloads/model.gguf"),
+    epilog=examples(
+        "powertrain serve smollm2-135m-instruct", "powertrain chat", "powertrain export ~/Downloads/model.gguf"
+    ),
 )
 @click.version_option(package_name="powertrain")
 def main() -> None:

@@ -68,7 +68,7 @@ def models_home(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def client_key(environ: Mapping[str, str] | None = None) -> str | None:
-    """The key that this user's clients send, by the name that every client of OpenAI's reads; None when there is none."""
+    """The key that this user's clients send, by the name that OpenAI's clients read; None when there is none."""
     return (os.environ if environ is None else environ).get(CLIENT_KEY_VARIABLE) or None
 
 

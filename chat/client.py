@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,7 +67,7 @@ class ChatClient:
             raise AnswerError(f"{self.endpoint.url}/models is no list of models; name one with --model") from error
         return [ModelEntry(model.id, model.max_model_len) for model in found]
 
-    def ask(self, body: dict[str, Any]) -> Iterator[Event]:
+    def ask(self, body: dict[str, Any]) -> Generator[Event, None, None]:
         """The events of one answer as they come; closing the iterator closes the connection, which ends the answer."""
         content = msgspec.json.encode(body)
         headers = self._headers() | {"Content-Type": "application/json"}

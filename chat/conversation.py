@@ -57,8 +57,10 @@ class Conversation:
             self.pending = str(self.messages.pop()["content"])
 
     def undo(self) -> str | None:
-        """Forget the last question and its answer; the question, or None when there is none."""
-        self.pending = None
+        """Forget the last answered question and its answer; the question, or None when there is none.
+
+        A pending question stays: it may only have lacked the room that this makes.
+        """
         while self.messages:
             if (last := self.messages.pop())["role"] == "user":
                 return str(last["content"])

@@ -41,7 +41,7 @@ def terminal_reader(words: list[str]) -> Callable[[], str | None]:
     session: PromptSession[str] = PromptSession(
         ">>> ",
         multiline=True,
-        prompt_continuation="... ",
+        prompt_continuation=lambda _width, _line, is_wrapped: "" if is_wrapped else "... ",
         key_bindings=_keys(),
         completer=_completer(words),
         history=InMemoryHistory(),

@@ -6,6 +6,7 @@ only this process knows, are in the ``ServerLaunch`` that it is given.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import IO, NoReturn
@@ -25,7 +26,8 @@ from chat.endpoint import Endpoint
 from chat.errors import ChatError
 from chat.plain_text import one_line
 
-_ADDRESS = re.compile(r" at (http://127\.0\.0\.1:\d+/v1)\b")
+_ADDRESS = re.compile(r" at (https?://\S+/v1)\b")
+_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
 _STOP_WITHIN_S = 20.0
 
@@ -45,6 +47,7 @@ def own_server(launch: ServerLaunch) -> Iterator[Endpoint]:
         text=True,
         errors="replace",
         process_group=0,  # a Ctrl-C in the terminal is for an answer, not for the server
+        preexec_fn=_end_with_parent(),  # noqa: PLW1509 - one system call, and no thread runs yet
     )
     before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -53,6 +56,14 @@ def own_server(launch: ServerLaunch) -> Iterator[Endpoint]:
         _end(process)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """What makes a child get SIGTERM when this process ends in any way, a SIGKILL too; None where Linux is not."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # found before the fork
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
@@ -77,6 +88,8 @@ def _wait_ready(process: subprocess.Popen[str]) -> str:
     addresses: SimpleQueue[str | None] = SimpleQueue()
     threading.Thread(target=_drain, args=(process.stderr, last, addresses), name="server-log", daemon=True).start()
     url = addresses.get()
+    if url is not None and not url.startswith("http://127.0.0.1:"):
+        raise ChatError(f"the settings make the model's server answer at {url}; chat needs http on 127.0.0.1")
     with httpx.Client(trust_env=False) as http:
         while url is not None and process.poll() is None:
             try:
@@ -86,7 +99,8 @@ def _wait_ready(process: subprocess.Popen[str]) -> str:
                 pass  # it listens before it accepts
             time.sleep(_POLL_S)
     process.wait()
-    addresses.get() if url is not None else None  # the log's end: all that it said is there now
+    if url is not None:
+        addresses.get()  # the log's end: all that it said is there now
     raise ChatError(f"the model's server ended: {one_line(_reason(last)) or 'it said nothing'}")
 
 

@@ -24,6 +24,7 @@ class Screen:
         self._style = style
         self._kind: str | None = None
         self._is_fresh = True
+        self._is_dim = False
 
     def piece(self, piece: Piece) -> None:
         """Write the next piece of an answer at once."""
@@ -59,11 +60,13 @@ class Screen:
             self._write("\n")
         if self._style:
             self._out.write(_DIM)
+            self._is_dim = True
         self._write({"reasoning": "[thinking] ", "tool_name": "[tool call] "}.get(kind, " "))
 
     def _reset(self) -> None:
-        if self._style:
+        if self._is_dim:
             self._out.write(_RESET)
+            self._is_dim = False
 
     def _write(self, text: str) -> None:
         if text:

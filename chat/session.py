@@ -129,11 +129,8 @@ class Session:
 
     def _receive(self, answer: _Answer) -> None:
         """Show the answer to the last message as it comes. A key that is missing is asked for, once."""
-        body = self._conversation.body(stream=self._stream)
         try:
-            with closing(self._client.ask(body)) as events:  # type: ignore[type-var]  # a generator
-                for event in events:
-                    answer.take(event, self._screen)
+            self._take_all(answer)
         except AnswerError as error:
             if error.status != _UNAUTHORIZED or self._ask_key is None:
                 raise
@@ -142,9 +139,13 @@ class Session:
                 raise
             self._client.use_key(key)
             answer.timing.sent_s = time.perf_counter()
-            with closing(self._client.ask(body)) as events:  # type: ignore[type-var]  # a generator
-                for event in events:
-                    answer.take(event, self._screen)
+            self._take_all(answer)
+
+    def _take_all(self, answer: _Answer) -> None:
+        # Closed also where a Ctrl-C lands between two pieces: that is what ends the answer at the endpoint.
+        with closing(self._client.ask(self._conversation.body(stream=self._stream))) as events:
+            for event in events:
+                answer.take(event, self._screen)
 
     def _tell_finish(self, answer: _Answer) -> None:
         if answer.finish == "length":

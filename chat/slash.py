@@ -5,7 +5,7 @@ Asks no model: what needs one is told to the session by the result. Knows no HTT
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
@@ -25,6 +25,7 @@ class Next(Enum):
     LEAVE = auto()
 
 
+_NEXT_NAME = re.compile(r"\s+(?=[A-Za-z_]\w*=)")  # values are JSON, which may hold blanks
 Result = tuple[Next, str]  # and what to tell the person; empty for nothing
 
 
@@ -49,14 +50,9 @@ def _system(conversation: Conversation, text: str) -> Result:
 
 
 def _params(conversation: Conversation, text: str) -> Result:
-    try:
-        # Quotes of JSON stay, a list with blanks is one word only in quotes of the shell's.
-        words = shlex.split(text, posix=False) if text else []
-    except ValueError as error:
-        raise ChatError(f"{text!r} is not readable: {error}") from error
     before = dict(conversation.params)
     try:
-        for word in words:
+        for word in _NEXT_NAME.split(text) if text else ():
             conversation.set_param(word)
     except ChatError:
         conversation.params = before

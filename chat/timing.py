@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from chat.wire import Usage
 
+_SHORTEST_S = 0.05  # a stream that was over sooner came in a few reads, whose times say nothing
+
 
 @dataclass(slots=True)
 class Timing:
@@ -33,6 +35,6 @@ class Timing:
         if self.first_s is not None and self.last_s is not None:
             parts.append(f"first after {self.first_s - self.sent_s:.2f} s")
             tokens = (usage.completion_tokens or 0) - 1 if usage is not None else 0
-            if tokens > 0 and self.last_s > self.first_s:
+            if tokens > 0 and self.last_s - self.first_s >= _SHORTEST_S:
                 parts.append(f"{tokens / (self.last_s - self.first_s):.1f} tokens/s")
         return ", ".join(parts)

@@ -42,7 +42,7 @@ def chat_command(context: click.Context, /, model: str | None, **flags: Any) -> 
     """Talk to MODEL, or to the OpenAI-compatible endpoint at URL.
 
     MODEL is what `serve` takes, built first where it is missing; without it, the only package that there is. It is
-    served for this conversation alone. A pipe in gives a plain answer out. In a terminal, /help lists what else there is.
+    served for this conversation alone. A pipe in gives a plain answer out. In a terminal, /help lists the commands.
     """
     around, given = surroundings(context), _Flags(**flags)
     try:
