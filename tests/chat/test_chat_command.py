@@ -91,7 +91,7 @@ def test_nothing_to_ask(endpoint: ScriptedEndpoint) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_fault(endpoint: ScriptedEndpoint) -> None:
-    endpoint.replies = [said(*["word "] * 20_000)]
+    endpoint.replies = [said("word " * 100_000)]
     command = [sys.executable, str(ROOT / "powertrain.py"), "chat", endpoint.url]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -179,6 +179,13 @@ print("Serving it at http://127.0.0.1:%d/v1 (docs at /docs)" % server.server_por
 server.serve_forever()
 """
 
+ENDS_WITH_PARENT = """
+import ctypes, sys
+value = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(value))  # PR_GET_PDEATHSIG
+sys.exit(str(value.value))
+"""
+
 
 @contextmanager
 def started(program: str) -> Iterator[Any]:
@@ -203,6 +210,9 @@ def test_a_server_of_ones_own_lives_as_long_as_the_block() -> None:
         ("import sys; sys.exit('first\\n│ no memory │')", "the model's server ended: no memory"),
         ("import sys; sys.exit('\\x1b[2Jgone')", "the model's server ended: ␛[2Jgone"),
         ("", "the model's server ended: it said nothing"),
+        # Ctrl-C is for the foreground's group alone, and whatever ends this process ends the server.
+        ("import os, sys; sys.exit(str(os.getpgrp() == os.getpid()))", "the model's server ended: True"),
+        (ENDS_WITH_PARENT, f"the model's server ended: {signal.SIGTERM:d}"),
         ("import sys; sys.exit('X at http://127.0.0.1:9/v1\\nlost')", "the model's server ended: lost"),
         (
             "import sys; sys.stderr.write('X at https://h:9/v1\\n')",

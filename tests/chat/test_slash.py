@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from chat.conversation import Conversation
-from chat.editor import is_open_block, without_block
+from chat.editor import _completer, is_open_block, without_block
 from chat.endpoint import Endpoint, endpoint_from_url
 from chat.errors import ChatError
 from chat.slash import Next, run_slash, slash_words
 
+EVENT = CompleteEvent()
 MESSAGES = [
     {"role": "user", "content": "one\ntwo"},
     {"role": "assistant", "content": "1"},
@@ -113,6 +116,18 @@ def test_texts_of_several_lines() -> None:
     assert not is_open_block('a """')
     assert without_block('"""\na\nb\n"""') == "a\nb"
     assert without_block('say """x"""') == 'say """x"""'
+
+
+def test_a_tab_completes_commands_at_the_beginning_only() -> None:
+    completer = _completer(slash_words())
+
+    def completed(text: str) -> list[str]:
+        return [item.text for item in completer.get_completions(Document(text), EVENT)]
+
+    assert completed("/s") == ["/system", "/save"]
+    assert completed("/re") == ["/retry"]
+    assert completed("a /s") == completed("/system x") == completed("") == []
+    assert [item.start_position for item in completer.get_completions(Document("/re"), EVENT)] == [-3]
 
 
 def test_addresses() -> None:
