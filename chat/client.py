@@ -13,7 +13,7 @@ import msgspec
 from chat.endpoint import CHAT_PATH, Endpoint
 from chat.errors import AnswerError
 from chat.plain_text import one_line
-from chat.wire import MAX_EVENT_BYTES, Event, error_text, read_stream, read_whole
+from chat.wire import MAX_EVENT_BYTES, NOT_JSON, Event, error_text, read_stream, read_whole
 
 _CONNECT_S, _SILENCE_S = 10.0, 600.0
 _KEY_ADVICE = "give the key with --api-key, or in OPENAI_API_KEY (https or this machine only)"
@@ -57,19 +57,23 @@ class ChatClient:
 
     def models(self) -> list[ModelEntry]:
         """What the endpoint serves, its first choice first."""
-        with self._reached():
-            response = self._http.get(self.endpoint.url + "/models", headers=self._headers())
+        url = self.endpoint.url + "/models"
+        with self._reached(), self._http.stream("GET", url, headers=self._headers()) as response:
+            body = _bounded(response)
         if response.status_code != httpx.codes.OK:
-            raise _refusal(response.status_code, response.content, response.headers)
+            raise _refusal(response.status_code, body, response.headers)
         try:
-            found = msgspec.json.decode(response.content, type=_Models).data
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            found = msgspec.json.decode(body, type=_Models).data
+        except NOT_JSON as error:
             raise AnswerError(f"{self.endpoint.url}/models is no list of models; name one with --model") from error
         return [ModelEntry(model.id, model.max_model_len) for model in found]
 
     def ask(self, body: dict[str, Any]) -> Generator[Event, None, None]:
         """The events of one answer as they come; closing the iterator closes the connection, which ends the answer."""
-        content = msgspec.json.encode(body)
+        try:
+            content = msgspec.json.encode(body)
+        except UnicodeEncodeError as error:
+            raise AnswerError("the question, or what goes with it, is not UTF-8") from error
         headers = self._headers() | {"Content-Type": "application/json"}
         url = self.endpoint.url + CHAT_PATH
         with self._reached(), self._http.stream("POST", url, content=content, headers=headers) as response:
@@ -90,6 +94,8 @@ class ChatClient:
             yield
         except httpx.ConnectError as error:
             raise AnswerError(f"nothing answers at {self.endpoint.url}: {one_line(str(error))}") from error
+        except (httpx.InvalidURL, UnicodeError) as error:  # names that no server can have
+            raise AnswerError(f"{self.endpoint.url} is no address: {one_line(str(error))}") from error
         except httpx.TimeoutException as error:
             raise AnswerError(f"{self.endpoint.url} did not answer in time") from error
         except (httpx.TransportError, httpx.DecodingError) as error:

@@ -82,7 +82,7 @@ class Conversation:
             return
         try:
             self.params[name] = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             self.params[name] = text
 
     def save(self, path: Path) -> None:
@@ -121,7 +121,7 @@ def schema_from(text: str) -> dict[str, Any]:
         return _read_object(Path(text).expanduser())
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise ChatError(f"the schema is not valid JSON: {error}") from error
 
 
@@ -130,7 +130,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise ChatError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ChatError(f"{path} is not a JSON object: {error}") from error
 
 

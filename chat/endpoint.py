@@ -13,10 +13,17 @@ CHAT_PATH = "/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``url`` is the API's root without a trailing slash, such as ``http://127.0.0.1:8000/v1``; ``key`` its secret."""
+    """``url`` is the API's root without a trailing slash, such as ``http://127.0.0.1:8000/v1``; ``key`` its secret.
+
+    Raises ChatError for a key that no header can hold.
+    """
 
     url: str
     key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
+            raise ChatError("the key holds characters that no key has; give it without line ends and accents")
 
     @property
     def is_local(self) -> bool:

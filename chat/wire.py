@@ -16,6 +16,8 @@ from chat.errors import AnswerError
 from chat.plain_text import one_line
 
 MAX_EVENT_BYTES = 16 * 2**20
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding foreign bytes raises; the last for nesting without end."""
 
 
 class _Function(msgspec.Struct):
@@ -128,7 +130,7 @@ def read_whole(body: bytes) -> Iterator[Event]:
 def _read(data: bytes) -> Iterator[Event]:
     try:
         chunk = msgspec.json.decode(data, type=_Chunk)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise AnswerError(f"the endpoint sent what is no chat answer: {one_line(str(error))}") from error
     if bytes(chunk.error) != b"null":
         raise AnswerError(error_text(data))
@@ -161,7 +163,7 @@ def error_text(body: bytes) -> str:
     for _ in range(3):
         try:
             found = msgspec.json.decode(raw, type=_ErrorBody)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_JSON:
             break
         if bytes(found.error) == b"null":
             return one_line(found.message or found.detail or raw.decode("utf-8", "replace"))

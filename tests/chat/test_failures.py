@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+import chat.wire
 from chat.conversation import Conversation
-from chat.errors import AnswerError
+from chat.errors import AnswerError, ChatError
 from chat.plain_text import one_line, plain_text
 from chat.wire import Finish, Piece, data_of_events, error_text, read_stream
 from tests.chat.scripted_endpoint import Reply, ScriptedEndpoint, chunk, events, refused, said
@@ -37,6 +38,10 @@ def test_no_escape_sequence_of_a_model_reaches_the_terminal(endpoint: ScriptedEn
     assert "\x7f" not in shown
     assert shown.count("␛]0;owned␇") >= 5
     assert shown.startswith(f"{SHOWN}\n[thinking] {SHOWN}\n[tool call] {SHOWN} {SHOWN}\n")
+
+
+def test_what_was_loaded_is_not_trusted_either(endpoint: ScriptedEndpoint) -> None:
+    assert talk(endpoint.url, "/system", conversation=Conversation("", system=HOSTILE)) == f"{SHOWN}\n"
 
 
 def test_plain_text() -> None:
@@ -85,6 +90,11 @@ def test_calls_of_tools_are_shown_and_taken_back(endpoint: ScriptedEndpoint) -> 
         (Reply(events({"error": {"message": "it died"}})), "it died"),
         (Reply(events(done=False)), "the connection ended before the answer did"),
         (Reply(b"data: nothing\n\n"), "the endpoint sent what is no chat answer: JSON is malformed"),
+        (
+            Reply(b'data: {"x":' + b"[" * 100_000 + b"\n\n"),
+            "the endpoint sent what is no chat answer: maximum recursion",
+        ),
+        (Reply(b'{"x":' + b"[" * 100_000, 500), '{"x":[['),
         (Reply(b"junk", 200, {"Content-Length": "99"}), "the connection broke: "),
     ],
 )
@@ -111,6 +121,20 @@ def test_what_was_seen_of_a_broken_answer_stays(endpoint: ScriptedEndpoint) -> N
 def test_a_dead_server_is_told(endpoint: ScriptedEndpoint) -> None:
     with pytest.raises(AnswerError, match=r"^nothing answers at http://127\.0\.0\.1:9/v1: "):
         talk("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("url", ["http://exa\x01mple", f"http://{'a' * 70}.x"])
+def test_what_is_no_address_is_told(url: str) -> None:
+    with pytest.raises(AnswerError, match="is no address: "):
+        talk(url)
+
+
+def test_what_no_request_can_hold_is_told(endpoint: ScriptedEndpoint) -> None:
+    assert talk(endpoint.url, "\udcff").startswith("the question, or what goes with it, is not UTF-8")
+    for key in ("a\nb", "é"):
+        with pytest.raises(ChatError, match="the key holds characters that no key has") as caught:
+            talk(endpoint.url, key=key)
+        assert key not in str(caught.value)
 
 
 def test_a_key_that_is_not_given(endpoint: ScriptedEndpoint) -> None:
@@ -141,15 +165,17 @@ def test_the_last_question_and_its_fields_are_what_is_sent(endpoint: ScriptedEnd
     ]  # fmt: skip
 
 
-def test_streams_are_read_in_any_pieces() -> None:
+def test_streams_are_read_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "é\u2028x"
     body = b": alive\r\n\r\n" + events(chunk(content=text), chunk("stop"))
     expected = [Piece("content", text), Finish("stop")]
     assert list(read_stream(bytes([byte]) for byte in body)) == expected
     assert list(read_stream([body.replace(b"\n", b"\r\n")])) == expected
     assert list(data_of_events([b"data: a\ndata: b\n\n"])) == [b"a\nb"]
-    with pytest.raises(AnswerError, match="an event of more than 16777216 bytes"):
-        list(data_of_events([b"data: "] + [b"x" * 2**20] * 17))
+    monkeypatch.setattr(chat.wire, "MAX_EVENT_BYTES", 100)
+    for blocks in ([b"data: ", *[b"x" * 10] * 10], [b"data: " + b"x" * 60 + b"\n"] * 2):
+        with pytest.raises(AnswerError, match="an event of more than 100 bytes"):
+            list(data_of_events(blocks))
 
 
 @pytest.mark.parametrize(
