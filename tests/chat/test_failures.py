@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
 
 import chat.wire
+from chat.client import ChatClient
 from chat.conversation import Conversation
+from chat.endpoint import endpoint_from_url
 from chat.errors import AnswerError, ChatError
 from chat.plain_text import one_line, plain_text
+from chat.screen import Screen
+from chat.session import Session
 from chat.wire import Finish, Piece, data_of_events, error_text, read_stream
-from tests.chat.scripted_endpoint import Reply, ScriptedEndpoint, chunk, events, refused, said
+from tests.chat.scripted_endpoint import TIMEOUT_S, Reply, ScriptedEndpoint, chunk, events, refused, said
 from tests.chat.talking import talk
 
 HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x00e\rf\x7fg\u202eh\tok"
@@ -108,6 +113,27 @@ def test_a_question_without_an_answer_can_be_asked_again(endpoint: ScriptedEndpo
     assert endpoint.bodies[0]["messages"] == endpoint.bodies[1]["messages"]
 
 
+def test_ctrl_c_between_two_pieces_ends_the_answer_too(endpoint: ScriptedEndpoint) -> None:
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            if text == "half":
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    def read() -> str | None:
+        if not endpoint.bodies:
+            return "q"
+        assert endpoint.left.wait(TIMEOUT_S)
+        return None
+
+    endpoint.replies = [Reply(events(chunk(content="half"), done=False), hold=True)]
+    out = Interrupted()
+    with ChatClient(endpoint_from_url(endpoint.url)) as client:
+        session = Session(client, Conversation("m"), Screen(out))
+        session.run(read)
+    assert out.getvalue() == "stopped\n"
+
+
 def test_what_was_seen_of_a_broken_answer_stays(endpoint: ScriptedEndpoint) -> None:
     endpoint.replies = [Reply(events(chunk(content="half"), done=False)), said("whole", finish="content_filter")]
     told = Conversation("")
@@ -173,7 +199,7 @@ def test_streams_are_read_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(read_stream([body.replace(b"\n", b"\r\n")])) == expected
     assert list(data_of_events([b"data: a\ndata: b\n\n"])) == [b"a\nb"]
     monkeypatch.setattr(chat.wire, "MAX_EVENT_BYTES", 100)
-    for blocks in ([b"data: ", *[b"x" * 10] * 10], [b"data: " + b"x" * 60 + b"\n"] * 2):
+    for blocks in ([b"data: ", *[b"x" * 10] * 10], [b"data: " + b"x" * 60 + b"\n"] * 3):
         with pytest.raises(AnswerError, match="an event of more than 100 bytes"):
             list(data_of_events(blocks))
 
