@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,14 +37,22 @@ class ModelEntry:
     context: int | None
 
 
+def http_client(endpoint: Endpoint, timeout: httpx.Timeout | None = None) -> httpx.Client:
+    """A client for one endpoint. Proxies of the environment are for what lies beyond this machine.
+
+    Reading the certificates that it trusts takes as long as all else at the start, so plain HTTP goes without any.
+    """
+    verify = True if endpoint.url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.Client(verify=verify, timeout=timeout, trust_env=not endpoint.is_local)
+
+
 class ChatClient:
     """Asks one endpoint. Use it as a context manager. Every failure is an AnswerError."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        # A proxy from the environment is for what lies beyond this machine.
         timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
-        self._http = httpx.Client(timeout=timeout, trust_env=not endpoint.is_local)
+        self._http = http_client(endpoint, timeout)
 
     def __enter__(self) -> ChatClient:
         return self

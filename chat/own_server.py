@@ -22,6 +22,7 @@ from typing import IO, NoReturn
 import httpx
 from runtime.commands.surroundings import ServerLaunch
 
+from chat.client import http_client
 from chat.endpoint import Endpoint
 from chat.errors import ChatError
 from chat.plain_text import one_line
@@ -88,20 +89,26 @@ def _wait_ready(process: subprocess.Popen[str]) -> str:
     addresses: SimpleQueue[str | None] = SimpleQueue()
     threading.Thread(target=_drain, args=(process.stderr, last, addresses), name="server-log", daemon=True).start()
     url = addresses.get()
-    if url is not None and not url.startswith("http://127.0.0.1:"):
-        raise ChatError(f"the settings make the model's server answer at {url}; chat needs http on 127.0.0.1")
-    with httpx.Client(trust_env=False) as http:
-        while url is not None and process.poll() is None:
+    if url is not None:
+        if not url.startswith("http://127.0.0.1:"):
+            raise ChatError(f"the settings make the model's server answer at {url}; chat needs http on 127.0.0.1")
+        if _becomes_ready(process, url):
+            return url
+        addresses.get()  # the log's end: all that it said is there now
+    raise ChatError(f"the model's server ended: {one_line(_reason(last)) or 'it said nothing'}")
+
+
+def _becomes_ready(process: subprocess.Popen[str], url: str) -> bool:
+    """True once the probe answers; False when the process ends before."""
+    with http_client(Endpoint(url)) as http:
+        while process.poll() is None:
             try:
                 if http.get(url + "/health/ready").status_code == httpx.codes.OK:
-                    return url
+                    return True
             except httpx.TransportError:
                 pass  # it listens before it accepts
             time.sleep(_POLL_S)
-    process.wait()
-    if url is not None:
-        addresses.get()  # the log's end: all that it said is there now
-    raise ChatError(f"the model's server ended: {one_line(_reason(last)) or 'it said nothing'}")
+    return False
 
 
 def _drain(stream: IO[str], last: deque[str], addresses: SimpleQueue[str | None]) -> None:
