@@ -163,6 +163,15 @@ def test_what_no_request_can_hold_is_told(endpoint: ScriptedEndpoint) -> None:
         assert key not in str(caught.value)
 
 
+def test_no_proxy_comes_before_this_machine(endpoint: ScriptedEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    endpoint.replies = [said("near")]
+    assert talk(endpoint.url, "q").startswith("near\n")
+
+
 def test_a_key_that_is_not_given(endpoint: ScriptedEndpoint) -> None:
     endpoint.wanted_key = "k"
     with pytest.raises(AnswerError, match=r"wants a key \(no such key\); give the key with --api-key"):
