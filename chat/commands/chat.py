@@ -52,9 +52,6 @@ def chat_command(context: click.Context, /, model: str | None, **flags: Any) -> 
                 _talk(endpoint, given)
             else:
                 _answer(endpoint, given, question)
-    except BrokenPipeError:
-        _forget_output()
-        context.exit(1)
     except KeyboardInterrupt:
         context.exit(_INTERRUPTED)
     except PowertrainError as error:
@@ -85,13 +82,6 @@ def _piped_question() -> str:
     if not question.strip():
         raise ChatError("standard input is empty; pipe a question in, or start it in a terminal")
     return question
-
-
-def _forget_output() -> None:
-    """Nobody reads any more: what Python would still write at its end has nowhere to go."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

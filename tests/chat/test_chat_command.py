@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 import powertrain
 from api.settings import client_key, private_environment
 from chat.client import ChatClient
+from chat.commands.chat import _endpoint, _Flags, chat_command
 from chat.errors import ChatError
 from chat.own_server import own_server
 from runtime.commands.surroundings import ServerLaunch, Surroundings
@@ -68,6 +70,10 @@ def test_the_key_of_the_environment_goes_only_where_nobody_reads_it(endpoint: Sc
     endpoint.replies = [said("x")]
     assert piped(endpoint, key="mine").exit_code == 0
     assert endpoint.keys == ["Bearer mine"] * 2
+    flags = _Flags(**{item.name: None for item in chat_command.params if isinstance(item, click.Option) and item.name})
+    for url, sent in {"http://far.example": None, "https://far.example": "mine"}.items():
+        with _endpoint(url, flags, Surroundings(client_key=lambda: "mine"), is_talk=False) as found:
+            assert found.key == sent
     assert client_key({"OPENAI_API_KEY": "mine"}) == "mine"
     assert client_key({"OPENAI_API_KEY": ""}) is None
 
@@ -91,7 +97,7 @@ def test_nothing_to_ask(endpoint: ScriptedEndpoint) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_fault(endpoint: ScriptedEndpoint) -> None:
-    endpoint.replies = [said("word " * 100_000)]
+    endpoint.replies = [said(*["word " * 1000] * 100)]
     command = [sys.executable, str(ROOT / "powertrain.py"), "chat", endpoint.url]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
