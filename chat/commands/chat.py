@@ -15,6 +15,8 @@ from runtime.commands.surroundings import Surroundings, surroundings
 from runtime.errors import PowertrainError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from chat.endpoint import Endpoint
 
 _INTERRUPTED = 130
@@ -116,9 +118,8 @@ def _talk(endpoint: Endpoint, flags: _Flags) -> None:
     from chat.slash import slash_words
     from chat.start import ask_models, conversation_for
 
-    console = Console()  # knows NO_COLOR and TERM
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal's
-    screen = Screen(sys.stdout, style=not console.no_color and not console.is_dumb_terminal)
+    screen = Screen(sys.stdout, style=_wants_style(Console()))
 
     def ask_key() -> str:
         return ask_secret(f"Key for {endpoint.url}: ")
@@ -131,6 +132,11 @@ def _talk(endpoint: Endpoint, flags: _Flags) -> None:
             client, conversation, screen, stream=not flags.no_stream, ask_key=ask_key, context=entry.context
         )
         session.run(terminal_reader(slash_words()))
+
+
+def _wants_style(console: Console) -> bool:
+    """False with NO_COLOR or TERM=dumb, which rich reads."""
+    return not console.no_color and not console.is_dumb_terminal
 
 
 def _answer(endpoint: Endpoint, flags: _Flags, question: str) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 import powertrain
 from api.settings import client_key, private_environment
 from chat.client import ChatClient
-from chat.commands.chat import _endpoint, _Flags, chat_command
+from chat.commands.chat import _endpoint, _Flags, _wants_style, chat_command
 from chat.errors import ChatError
 from chat.own_server import own_server
 from runtime.commands.surroundings import ServerLaunch, Surroundings
@@ -88,6 +89,22 @@ def test_a_failure_in_a_pipe_is_one_line_and_status_1(endpoint: ScriptedEndpoint
     assert (done.stdout, done.exit_code) == (out, 1)
     assert done.stderr.startswith("powertrain: broken")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_named_model_needs_no_list(endpoint: ScriptedEndpoint) -> None:
+    endpoint.replies = [said("x")]
+    endpoint.models = [{"no": "list"}]
+    assert piped(endpoint, "--model", "it").stdout == "x\n"
+    assert endpoint.bodies[0]["model"] == "it"
+    assert "is no list of models; name one with --model" in piped(endpoint).stderr
+    endpoint.models = []
+    assert "the endpoint serves no model; name one with --model" in piped(endpoint).stderr
+
+
+def test_who_wants_no_style_gets_none() -> None:
+    environments = [{"TERM": "xterm"}, {"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}]
+    consoles = [Console(_environ=environment, force_terminal=True) for environment in environments]
+    assert [_wants_style(console) for console in consoles] == [True, False, False]
 
 
 def test_nothing_to_ask(endpoint: ScriptedEndpoint) -> None:
@@ -200,14 +217,15 @@ def started(program: str) -> Iterator[Any]:
 
 
 def test_a_server_of_ones_own_lives_as_long_as_the_block() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     with started(SERVER) as endpoint:
         assert endpoint.key == "k"
         assert endpoint.is_local
-        assert signal.getsignal(signal.SIGTERM) is not before
+        assert all(now is not then for now, then in zip(map(signal.getsignal, numbers), before, strict=True))
     with ChatClient(endpoint) as client, pytest.raises(ChatError, match="nothing answers"):
         client.models()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.mark.parametrize(
