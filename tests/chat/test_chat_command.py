@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
@@ -21,7 +21,7 @@ from rich.console import Console
 import powertrain
 from api.settings import client_key, private_environment
 from chat.client import ChatClient
-from chat.commands.chat import _endpoint, _Flags, _wants_style, chat_command
+from chat.commands.chat import _endpoint, _Flags, _wants_style
 from chat.errors import ChatError
 from chat.own_server import own_server
 from runtime.commands.surroundings import ServerLaunch, Surroundings
@@ -71,7 +71,8 @@ def test_the_key_of_the_environment_goes_only_where_nobody_reads_it(endpoint: Sc
     endpoint.replies = [said("x")]
     assert piped(endpoint, key="mine").exit_code == 0
     assert endpoint.keys == ["Bearer mine"] * 2
-    flags = _Flags(**{item.name: None for item in chat_command.params if isinstance(item, click.Option) and item.name})
+    given: dict[str, Any] = {item.name: None for item in fields(_Flags)}
+    flags = _Flags(**given)
     for url, sent in {"http://far.example": None, "https://far.example": "mine"}.items():
         with _endpoint(url, flags, Surroundings(client_key=lambda: "mine"), is_talk=False) as found:
             assert found.key == sent

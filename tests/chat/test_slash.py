@@ -31,6 +31,9 @@ def told() -> Conversation:
 
 def test_undo_and_clear(told: Conversation) -> None:
     told.system = "S"
+    assert run_slash("/retry", told) == (Next.RETRY, "")
+    assert (told.messages, told.pending) == (MESSAGES[:2], "three")
+    told.messages, told.pending = [dict(message) for message in MESSAGES], None
     assert run_slash("/undo", told) == (Next.READ, "forgotten: three")
     assert run_slash("/undo", told) == (Next.READ, "forgotten: one")
     assert run_slash("/undo", told) == (Next.READ, "there is nothing to undo")
