@@ -17,10 +17,11 @@ import rich_click as click
 
 from runtime.commands.help_text import examples
 from runtime.commands.lazy_group import LazyGroup
-from runtime.commands.surroundings import Surroundings
+from runtime.commands.surroundings import ServerLaunch, Surroundings
 
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
+    "chat": ("chat.commands.chat", "chat_command"),
     "key": ("api.process.key_cli", "key_group"),
     "probe": ("bench.commands.probe", "probe_command"),
     "export": ("export.commands.export", "export_command"),
@@ -80,7 +81,8 @@ def _run_export(model: str, folder: Path) -> None:
 
     # By the path of this file: a folder named like one of our rooms in the current folder must not come first.
     command = [sys.executable, __file__, "export", "--output", str(folder), "--", model]
-    process = subprocess.Popen(command)  # noqa: S603 - our own interpreter and our own code
+    # What it says goes to standard error: the output may be a pipe that waits for an answer of the model.
+    process = subprocess.Popen(command, stdout=2)  # noqa: S603 - our own interpreter and our own code
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         status = process.wait()
@@ -92,6 +94,27 @@ def _run_export(model: str, folder: Path) -> None:
         raise PackageError(f"{model} could not be built; the reason is above")
 
 
+def _server(model: str | None) -> ServerLaunch:
+    """A private server of what ``serve`` would serve, built first if need be. Raises PowertrainError."""
+    import secrets
+
+    from api.settings import private_environment, resolve_settings
+    from runtime.package.home import only_package
+
+    named = resolve_settings({} if model is None else {"model": model}).settings.model
+    folder = only_package(_home()) if named is None else _build(named)
+    words = ["--host", "127.0.0.1", "--port", "0", "--log-level", "warning", "--log-format", "text", "--", str(folder)]
+    key = secrets.token_urlsafe()
+    return ServerLaunch((sys.executable, __file__, "serve", *words), private_environment(key), key)
+
+
+def _client_key() -> str | None:
+    """The key for servers of others."""
+    from api.settings import client_key
+
+    return client_key()
+
+
 def _leave(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
 
@@ -99,8 +122,13 @@ def _leave(number: int, _frame: object) -> NoReturn:
 @click.group(
     cls=LazyGroup,
     table=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "obj": Surroundings(_home, _build, _address)},
-    epilog=examples("powertrain serve smollm2-135m-instruct", "powertrain export ~/Downloads/model.gguf"),
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "obj": Surroundings(_home, _build, _address, _server, _client_key),
+    },
+    epilog=examples(
+        "powertrain serve smollm2-135m-instruct", "powertrain chat", "powertrain export ~/Downloads/model.gguf"
+    ),
 )
 @click.version_option(package_name="powertrain")
 def main() -> None:

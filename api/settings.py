@@ -25,6 +25,7 @@ from api.server_settings import GROUPS, Settings
 ENV_PREFIX = "POWERTRAIN_"
 CONFIG_VARIABLE = "POWERTRAIN_CONFIG"
 HOME_VARIABLE = "POWERTRAIN_HOME"
+CLIENT_KEY_VARIABLE = "OPENAI_API_KEY"
 
 NIM_HOME_VARIABLE = "NIM_CACHE_PATH"
 """Where a NIM keeps its models: the folder of packages where ``POWERTRAIN_HOME`` names none."""
@@ -75,6 +76,26 @@ def models_home(environ: Mapping[str, str] | None = None) -> Path:
         return Path(named).expanduser()
     cache = environment.get("XDG_CACHE_HOME")
     return default_home(Path(cache) if cache else None)
+
+
+def client_key(environ: Mapping[str, str] | None = None) -> str | None:
+    """The key that this user's clients send, by the name that OpenAI's clients read; None when there is none."""
+    return (os.environ if environ is None else environ).get(CLIENT_KEY_VARIABLE) or None
+
+
+def private_environment(key: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a server for this process alone: ``key`` is its only key, and nobody else's address or access.
+
+    In the environment and not in the command line, which every user of the machine may read.
+    """
+    environment = os.environ if environ is None else environ
+    others, group = set[str](), ""
+    for name, item in _fields().items():
+        group = GROUPS.get(name, group)
+        if group == GROUPS["host"]:
+            others |= {ENV_PREFIX + name.upper(), *item.metadata["nim"]}
+    kept = {name: value for name, value in environment.items() if name not in others}
+    return kept | {ENV_PREFIX + "API_KEY": f"chat={key}"}
 
 
 def resolve_settings(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.paths import ROOT
 
-ROOMS = ("export", "runtime", "api", "bench")
+ROOMS = ("export", "runtime", "api", "bench", "chat")
 EDGES = {
     "export": "runtime",
     "export.checkpoint": "export runtime.package",
@@ -74,6 +74,8 @@ EDGES = {
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"
     " runtime.commands runtime.loading runtime.package runtime.session",
+    "chat": "runtime runtime.commands",
+    "chat.commands": "chat runtime runtime.commands",
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {
@@ -84,6 +86,7 @@ HEAVY = {
     "litestar": ("api",),
     "jinja2": ("runtime.text.template",),
     "llguidance": ("runtime.constraint",),
+    "prompt_toolkit": ("chat",),
 }
 """Packages that only some folders, and what lies in them, may import."""
 

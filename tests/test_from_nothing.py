@@ -59,7 +59,11 @@ def serving(package: Path) -> Iterator[httpx.Client]:
 
 
 def test_a_checkpoint_is_built_once_and_then_found_by_name(
-    checkpoint: Path, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    checkpoint: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "export").mkdir()  # a package named like one of our rooms must not come before it
     (tmp_path / "export" / "__init__.py").touch()
@@ -67,6 +71,9 @@ def test_a_checkpoint_is_built_once_and_then_found_by_name(
     monkeypatch.setenv("POWERTRAIN_HOME", str(home))
     folder = powertrain._build(str(checkpoint))
     assert folder == home / "tiny-base"
+    said = capfd.readouterr()
+    assert said.out == ""  # it may be a pipe that waits for a model's answer
+    assert "tiny-base" in said.err
     before = (folder / "manifest.json").stat().st_ino
     monkeypatch.setattr("subprocess.Popen", None)
     assert powertrain._build("tiny-base") == powertrain._build(str(folder)) == folder

@@ -6,11 +6,13 @@ environment. A command that runs without it finds the defaults. Decides nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import rich_click as click
+
+from runtime.errors import PackageError
 
 
 def _default_home() -> Path:
@@ -30,14 +32,35 @@ def _default_address(config_file: Path | None) -> tuple[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerLaunch:
+    """How a server of one's own is started: on a free port of this machine, with ``key`` as its only key."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    key: str = field(repr=False)
+
+
+def _no_server(model: str | None) -> ServerLaunch:
+    raise PackageError(f"no server can be started for {model or 'a model'} from here; call the powertrain command")
+
+
+def _no_key() -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """``home`` is the folder of packages. ``build`` turns what a person wrote into a package's folder, built if need
     be; it raises PowertrainError when it cannot. ``address`` is the host and port of the settings in the environment
-    and a file, if one is named; it raises PowertrainError when they do not fit."""
+    and a file, if one is named; it raises PowertrainError when they do not fit. ``server`` says how a server of what a
+    person wrote is started, after the same building; None is what ``serve`` takes without a MODEL. ``client_key`` is the
+    key for others' servers."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing
     address: Callable[[Path | None], tuple[str, int]] = _default_address
+    server: Callable[[str | None], ServerLaunch] = _no_server
+    client_key: Callable[[], str | None] = _no_key
 
 
 def surroundings(context: click.Context | None) -> Surroundings:

@@ -7,7 +7,7 @@ from functools import cache
 
 from tests.paths import ROOT
 
-ROOMS = ("export", "runtime", "api", "bench")
+ROOMS = ("export", "runtime", "api", "bench", "chat")
 
 
 @cache

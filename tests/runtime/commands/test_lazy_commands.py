@@ -37,14 +37,14 @@ for command, context in list(pages(powertrain.main, root)):
 print("HEAVY", *sorted(sys.modules))
 """
 HEAVY = {"numpy", "onnx", "onnxruntime", "litestar", "uvicorn", "httpx", "msgspec", "gguf", "safetensors", "tokenizers",
-         "jinja2", "llguidance", "prometheus_client", "asyncio", "rich.progress"}  # fmt: skip
+         "jinja2", "llguidance", "prometheus_client", "asyncio", "rich.progress", "prompt_toolkit"}  # fmt: skip
 
 
 def test_no_help_page_imports_what_works() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT, check=True)
     pages, _, loaded = done.stdout.rpartition("HEAVY")
     assert not HEAVY & set(loaded.split())
-    assert pages.count("Usage:") == 20
+    assert pages.count("Usage:") == 21
 
 
 def commands(command: click.Command, context: click.Context) -> dict[str, click.Command]:
@@ -121,7 +121,7 @@ def completed(home: Path, *words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [["serve"], ["export"], ["inspect"], ["diff"], ["engine"], ["bench", "engine"], ["doctor"]]
+    "command", [["serve"], ["chat"], ["export"], ["inspect"], ["diff"], ["engine"], ["bench", "engine"], ["doctor"]]
 )
 def test_a_shell_completes_packages_by_name_and_by_path(home: Path, command: list[str]) -> None:
     assert completed(home, *command, "s") == ["smollm2-135m-instruct"]
