@@ -53,8 +53,8 @@ class Surroundings:
     """``home`` is the folder of packages. ``build`` turns what a person wrote into a package's folder, built if need
     be; it raises PowertrainError when it cannot. ``address`` is the host and port of the settings in the environment
     and a file, if one is named; it raises PowertrainError when they do not fit. ``server`` says how a server of what a
-    person wrote is started, after the same building; None is what ``serve`` takes without a MODEL. ``client_key`` is the
-    key for others' servers."""
+    person wrote is started, after the same building; None is what ``serve`` takes without a MODEL. ``client_key`` is
+    the key for others' servers."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing

@@ -24,6 +24,7 @@ KEY = PlanKey(
     max_logits=16,
     optimization_level=3,
     workspace_bytes=0,
+    attention="mask",
 )
 
 
