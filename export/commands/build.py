@@ -1,8 +1,7 @@
-"""``powertrain build``: reads the command line, rehearses or runs a pipeline, and ends with the status that CI reads."""
+"""``powertrain build``: its flags; rehearses or runs a pipeline, and ends with the status that CI reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,8 @@ from runtime.errors import PowertrainError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from export.pipeline.config import Pipeline
     from export.pipeline.judge import Judge
     from export.pipeline.runner import Outcome
-    from export.pipeline.schedule import Budget
     from export.pipeline.setup import Setup
 
 BUILT, WRONG, NOTHING_TO_DO, POOR, FAILED = 0, 2, 3, 4, 5

@@ -162,7 +162,7 @@ class Cache:
         return self.root / "locks" / key
 
 
-def new_entry(kind: str, label: str, key: str, inputs: dict[str, str], facts: dict[str, str], files: Path) -> Entry:
+def new_entry(files: Path, *, kind: str, label: str, key: str, inputs: dict[str, str], facts: dict[str, str]) -> Entry:
     """The entry for what lies in ``files``, digests computed; what it took is filled in when that is known."""
     paths = sorted(path for path in files.rglob("*") if path.is_file())
     return Entry(

@@ -9,16 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from runtime.package.plan_sidecar import TRT_GRAPH
 
-from export.checkpoint.checkpoint import Checkpoint
 from export.errors import ExportError
 from export.pipeline.cache import Stored
 from export.pipeline.schedule import Load
 from export.pipeline.steps import Done, FetchStep, PackageStep, PlaceStep, PlanStep, Step, package_of
 from export.plan.estimate import estimate_build
 from export.source.recipe import Recipe, WheelSource
+
+if TYPE_CHECKING:
+    from export.checkpoint.checkpoint import Checkpoint
 
 _MIB = 2**20
 _PROCESS_BYTES = 200 * _MIB

@@ -32,7 +32,7 @@ class Judge:
         """``done`` has all that the step needs. Raises PowertrainError for a step that cannot be meant."""
         if isinstance(step, PlaceStep):
             missing = step.missing(done)
-            return Verdict(not missing, None, f"{', '.join(missing)} to write")
+            return Verdict(not missing, None, f"not in place: {', '.join(missing)}")
         if not isinstance(step, CachedStep):
             raise TypeError(f"{step.name} has no result that can be looked for")
         identity = step.identity(done)

@@ -40,7 +40,9 @@ def perform(task: Task, cache: Cache, reporter: Reporter) -> None:
             reporter.say("another build has made this meanwhile")
             return
         facts = _make(task, files, cache, reporter)
-        entry = new_entry(identity.kind, identity.label, identity.key, identity.inputs, facts, files)
+        entry = new_entry(
+            files, kind=identity.kind, label=identity.label, key=identity.key, inputs=identity.inputs, facts=facts
+        )
         took = msgspec.structs.replace(
             entry, seconds=round(time.perf_counter() - started, 3), peak_memory_bytes=_peak_bytes()
         )
@@ -152,7 +154,7 @@ def _compile(task: PlanTask, files: Path, source: Stored, reporter: Reporter) ->
             advance(int(fraction * 1000) - done)
             done = int(fraction * 1000)
 
-        write_plan(package, key, target, settings, path, files / ".partial", report)
+        write_plan(package, key, target, settings, report, path=path, temporary=files / ".partial")
     return {"target": target.name}
 
 

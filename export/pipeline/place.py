@@ -39,7 +39,7 @@ def named(manifest: Manifest, names: Names) -> Manifest:
 
 
 def missing_parts(root: Path, package: Stored, plans: Mapping[str, Stored], names: Names) -> list[str]:
-    """What of a package in ``root`` is not as it should be, by names, sizes and digests as recorded; no file is read."""
+    """What of a package in ``root`` is not as it should be, by sizes and digests as recorded; no file is read."""
     try:
         found = load_package(root, verify_digests=False).manifest
     except PackageError:
@@ -47,7 +47,10 @@ def missing_parts(root: Path, package: Stored, plans: Mapping[str, Stored], name
     wanted = named(read_manifest(package.folder), names)
     if found.files != wanted.files:
         return ["the package's files"]
-    return [*(["names"] if found != wanted else []), *(t for t, plan in plans.items() if not _has_plan(root, t, plan))]
+    return [
+        *(["the manifest"] if found != wanted else []),
+        *(t for t, plan in plans.items() if not _has_plan(root, t, plan)),
+    ]
 
 
 def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
@@ -64,7 +67,7 @@ def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
         try:
             if missing[0].startswith("the package"):
                 _copy_package(root, package, task.names, cache, reporter)
-            elif missing[0] == "names":
+            elif missing[0] == "the manifest":
                 write_manifest(root, named(read_manifest(package.folder), task.names))
             lock = root.parent / f".{root.name}.plan.lock"
             with exclusive(lock, f"building plans for {root.name}", wait=True):
@@ -90,9 +93,9 @@ def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, repor
         exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial,
         reporter.stage(f"Putting {root.name} in place", size, in_bytes=True) as advance,
     ):
-        for name, info in manifest.files.items():
+        for name in manifest.files:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            _copy(package, cache, package.folder / name, partial / name, info.sha256, advance)
+            _copy(package, cache, name, partial / name, advance)
         write_manifest(partial, named(manifest, names))
         put_in_place(partial, root)
 
@@ -102,12 +105,13 @@ def _copy_plan(root: Path, target: str, plan: Stored, cache: Cache) -> None:
     path = sidecars.plan_path(root, target)
     temporary = root.parent / f".{root.name}.{target}.plan.partial"
     for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
-        _copy(plan, cache, plan.folder / name, temporary, plan.entry.files[name].sha256, lambda _count: None)
+        _copy(plan, cache, name, temporary, lambda _count: None)
         temporary.replace(goal)
 
 
-def _copy(stored: Stored, cache: Cache, source: Path, goal: Path, sha256: str, advance: Advance) -> None:
+def _copy(stored: Stored, cache: Cache, name: str, goal: Path, advance: Advance) -> None:
     """Copy a file of the cache. Raises CacheError, and has the entry forgotten, if its bytes are not those of then."""
+    source, sha256 = stored.folder / name, stored.entry.files[name].sha256
     digest = hashlib.sha256()
     with goal.open("wb") as file:
         for block in _blocks(source):
@@ -120,7 +124,7 @@ def _copy(stored: Stored, cache: Cache, source: Path, goal: Path, sha256: str, a
         goal.unlink()
         cache.forget(stored.entry.key)
         raise CacheError(
-            f"{source.name} of {stored.entry.label} was altered in the cache, and is forgotten there; run the build again"
+            f"{source.name} of {stored.entry.label} was altered in the cache and is forgotten there; build again"
         )
 
 

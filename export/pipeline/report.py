@@ -45,10 +45,11 @@ def rehearsal_lines(
     guess = f", {unknown} of them guessed as a minute each" if unknown else ""
     disk = sum(costs[one.step.name].disk_bytes or 0 for one in work)
     room = "" if disk <= free_bytes else f", and {size_text(free_bytes)} are free"
+    memory, most = size_text(plan.peak_bytes), size_text(budget.memory_bytes)
+    time = f"about {seconds_text(plan.seconds)} with {budget.jobs} jobs{guess}"
     return [
-        f"{len(work)} of {len(prospects)} steps to do, about {seconds_text(plan.seconds)} with {budget.jobs} jobs{guess}",
-        f"up to {size_text(plan.peak_bytes)} of the {size_text(budget.memory_bytes)} of memory that the budget has; "
-        f"{size_text(disk)} of disk as far as known{room}",
+        f"{len(work)} of {len(prospects)} steps to do, {time}",
+        f"up to {memory} of the budget of {most} of memory; {size_text(disk)} of disk as far as known{room}",
     ]
 
 

@@ -7,8 +7,10 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.errors import PlanError
 from runtime.session.kv_budget import available_memory_bytes
 
+from export.errors import PipelineError
 from export.pipeline.cache import Cache
 from export.pipeline.config import load_pipeline
 from export.pipeline.costs import Cost, CostBook
@@ -62,13 +64,16 @@ def prepare(
 ) -> Setup:
     """Read a pipeline file and make its graph. ``home`` is the folder of packages and recipes.
 
-    What is not None goes before the file's. Raises PipelineError, and PlanError for a target that cannot be built for.
+    What is not None goes before the file's. Raises PipelineError, also for a target that cannot be built for.
     """
     pipeline, folder = load_pipeline(path), path.absolute().parent
     output = home.absolute() if pipeline.output is None else folder / Path(pipeline.output).expanduser()
     if cache is None:
         cache = cache_folder(home) if pipeline.cache is None else folder / Path(pipeline.cache).expanduser()
-    steps = build_graph(wished_packages(pipeline, folder, home), output, self_test=pipeline.self_test)
+    try:
+        steps = build_graph(wished_packages(pipeline, folder, home), output, self_test=pipeline.self_test)
+    except (PipelineError, PlanError) as error:
+        raise PipelineError(f"{path}: {error}") from error
     mib = memory_mib or pipeline.memory_mib
     memory = mib * 2**20 if mib else int(available_memory_bytes() * _MEMORY_SHARE)
     budget = Budget(jobs or pipeline.jobs or len(os.sched_getaffinity(0)), memory)

@@ -31,7 +31,7 @@ from export.pipeline.place import missing_parts
 from export.pipeline.tasks import FetchTask, Identity, Names, PackageTask, PlaceTask, PlanTask, SelfTestTask, Task
 from export.plan.store import wanted_key
 from export.plan.targets import Target, parse_targets
-from export.source.opener import stat_fingerprint
+from export.source.fingerprint import stat_fingerprint
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
 Done = Mapping[str, Stored]

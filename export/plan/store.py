@@ -121,7 +121,8 @@ def _build(
 ) -> PlanSidecar:
     root = package.root
     temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
-    return write_plan(package, key, target, settings, sidecars.plan_path(root, target.name), temporary, on_fraction)
+    path = sidecars.plan_path(root, target.name)
+    return write_plan(package, key, target, settings, on_fraction, path=path, temporary=temporary)
 
 
 def write_plan(
@@ -129,9 +130,10 @@ def write_plan(
     key: PlanKey,
     target: Target,
     settings: PlanSettings,
+    on_fraction: OnFraction,
+    *,
     path: Path,
     temporary: Path,
-    on_fraction: OnFraction,
 ) -> PlanSidecar:
     """Build the package's plan of ``key`` as ``path``, its sidecar beside it, each by way of ``temporary``.
 
