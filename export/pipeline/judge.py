@@ -74,7 +74,7 @@ def rehearse(steps: Collection[Step], look: Callable[[Step, Done], Verdict]) -> 
     for step in steps:
         done = {name: results[name] for name in step.needs if name in results}
         late = [name for name in step.needs if name not in fresh]
-        verdict = Verdict(False, None, f"after {late[0]}") if late else look(step, done)
+        verdict = Verdict(False, None, f"after {late[-1]}") if late else look(step, done)
         if verdict.is_fresh:
             fresh.add(step.name)
         if verdict.stored is not None:

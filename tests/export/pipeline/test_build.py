@@ -20,7 +20,7 @@ from export.pipeline.judge import rehearse
 from export.pipeline.runner import State
 from export.pipeline.upkeep import damaged_entries
 from runtime.package import plan_sidecar
-from runtime.package.manifest import load_package
+from runtime.package.manifest import load_package, read_manifest
 from tests.export.pipeline.rehearsing import InProcess, Workshop, job_name, pretend_to_compile
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 
@@ -67,6 +67,8 @@ def test_what_was_built_is_a_whole_package_with_its_plans(built: Path) -> None:
     package = load_package(built / "out/tiny-fp32")
     assert (package.manifest.name, package.manifest.served_names) == ("tiny-fp32", ("tiny-fp32",))
     assert package.manifest.source.name == "hf"
+    (kept,) = built.glob("cache/steps/*/files/manifest.json")
+    assert (read_manifest(kept.parent).name, read_manifest(kept.parent).served_names) == ("package", ("package",))
     assert plan_sidecar.plan_targets(package.root) == ["sm120", "sm89"]
     for target in ("sm89", "sm120"):
         plan = plan_sidecar.read_sidecar(package.root, target)
@@ -192,7 +194,8 @@ def test_a_step_that_another_build_makes_is_waited_for_and_taken(shop: Workshop)
 
     def launch(job: Any) -> InProcess:
         if job_name(job) == plan.name:
-            made.append(InProcess(job) and next(shop.folder.glob(f"cache/steps/{job.task.identity.key}")))
+            InProcess(job)
+            made.append(shop.folder / "cache/steps" / job.task.identity.key)
             first = (made[0] / "entry.json").read_bytes()
             running = InProcess(job)
             assert (made[0] / "entry.json").read_bytes() == first
