@@ -23,7 +23,7 @@ def shown_build(console: Console) -> Iterator[Display]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                TextColumn("{task.fields[note]}", style="dim"))  # fmt: skip
-    with Progress(*columns, console=console, expand=False) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield BarDisplay(console, progress)
 
 

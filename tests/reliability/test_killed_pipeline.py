@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -71,3 +72,27 @@ def test_a_build_that_is_killed_again_and_again_is_completed(tmp_path: Path) -> 
         load_package(tmp_path / "out" / name)
     assert damaged_entries(Cache(tmp_path / "cache"), lambda _stored: None) == []
     assert build(tmp_path, None) == (0, ["9 steps: 9 fresh"])
+
+
+LAUNCH = """
+import os, select, sys
+from pathlib import Path
+from export.pipeline.child import Child
+from export.pipeline.tasks import Identity, Job, SelfTestTask
+task = SelfTestTask(identity=Identity(kind="self-test", label="x", key="k", inputs={}), package_key="package")
+child = Child(Job(cache=sys.argv[1], task=task), Path(sys.argv[1], "log"))
+select.select([child], [], [])
+"""
+
+
+def test_a_step_ends_with_its_build(tmp_path: Path) -> None:
+    """The step holds one key and waits for another, which nobody gives it, so only its end sets the first one free."""
+    cache = Cache(tmp_path)
+    with cache.making("package"):
+        build = subprocess.Popen([sys.executable, "-c", LAUNCH, str(tmp_path)], cwd=ROOT)
+        while not (tmp_path / "partial/k/files").is_dir():
+            time.sleep(0.05)
+        build.kill()
+        build.wait()
+        with cache.making("k"):
+            pass
