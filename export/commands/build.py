@@ -66,8 +66,10 @@ def build_command(
     except PowertrainError as error:
         click.echo(f"Error: {error}", err=True)
         context.exit(WRONG)
-    judge = setup.judge(refetch=refetch)
+    judge = setup.judge(refetch=refetch and dry_run)
     try:
+        if refetch and not dry_run:
+            setup.forget_fetched()
         status = _rehearse(setup, judge) if dry_run else _build(setup, judge, console, fail_fast=fail_fast)
     except PowertrainError as error:
         click.echo(f"Error: {error}", err=True)

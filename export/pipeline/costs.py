@@ -75,9 +75,7 @@ class CostBook:
                 package = done.get(step.needs[0])
                 return (None, None) if package is None else _plan(package)
             case PlaceStep():
-                parts = [done.get(name) for name in (step.package, *step.plans.values())]
-                sizes = [part.entry.size_bytes for part in parts if part is not None]
-                return _PROCESS_BYTES, sum(sizes) if len(sizes) == len(parts) else None
+                return _PROCESS_BYTES, _placed_bytes(step, done)
             case _:
                 package = done.get(step.needs[0])
                 weights = None if package is None else package.entry.size_bytes
@@ -127,6 +125,13 @@ def _package_sizes(recipe: Recipe, checkpoint: Checkpoint, budget_bytes: int) ->
     if TRT_GRAPH in recipe.dialects:
         disk += trt_graph_bytes(spec, plan, length)
     return memory, disk
+
+
+def _placed_bytes(step: PlaceStep, done: Done) -> int | None:
+    if any(name not in done for name in step.needs):
+        return None
+    parts = [done[name].entry.size_bytes for name in (step.package, *step.plans.values())]
+    return 0 if step.missing(done) == ["the manifest"] else sum(parts)
 
 
 def _plan(package: Stored) -> tuple[int, int]:

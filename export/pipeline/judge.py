@@ -22,7 +22,7 @@ class Verdict:
 
 
 class Judge:
-    """Looks into ``cache``. ``refetch``: what was fetched from a repository's branch counts as gone, once a step."""
+    """Looks into ``cache``. ``refetch``: names of fetch steps whose results count as gone."""
 
     def __init__(self, cache: Cache, *, refetch: Collection[str] = ()) -> None:
         self._cache, self._refetch = cache, set(refetch)

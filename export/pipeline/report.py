@@ -21,7 +21,7 @@ def rehearsal_table(prospects: Sequence[Prospect], costs: dict[str, Cost]) -> Ta
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in (("step", "left"), ("state", "left"), ("time", "right"), ("memory", "right"),
                            ("disk", "right"), ("why", "left")):  # fmt: skip
-        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(title, justify=justify, no_wrap=title != "why")  # type: ignore[arg-type]
     for prospect in prospects:
         name, verdict = prospect.step.name, prospect.verdict
         if verdict.is_fresh:

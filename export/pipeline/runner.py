@@ -181,7 +181,10 @@ class Runner:
         running = [active.load for active in self._active.values()]
         ready = [load for load, _ in self._ready.values()]
         for load in next_steps(ready, running, self._budget, ways_to_the_end(loads)):
-            self._launch_step(self._waiting.pop(load.name), load, self._ready.pop(load.name)[1])
+            step, why = self._waiting[load.name], self._ready.pop(load.name)[1]
+            self._judge_step(step)  # once more: another step, or another build, may have made the same meanwhile
+            if self._ready.pop(load.name, None) is not None:
+                self._launch_step(self._waiting.pop(load.name), load, why)
 
     def _seconds(self, step: Step) -> float:
         known = self._ready.get(step.name)

@@ -38,9 +38,18 @@ class Setup:
     _costs: CostBook | None = field(default=None, init=False)
 
     def judge(self, *, refetch: bool = False) -> Judge:
-        """What says whether a step is fresh. ``refetch``: what a branch or tag of the hub names is asked again."""
-        moving = [one for one in self.steps if isinstance(one, FetchStep) and isinstance(one.recipe.source, HubSource)]
-        return Judge(self.cache, refetch=[step.name for step in moving] if refetch else ())
+        """What says whether a step is fresh. ``refetch``: it speaks as if ``forget_fetched`` had been called."""
+        return Judge(self.cache, refetch=[step.name for step in self._moving] if refetch else ())
+
+    def forget_fetched(self) -> None:
+        """Have the hub asked again what its repositories hold."""
+        for step in self._moving:
+            self.cache.forget(step.identity({}).key)
+
+    @property
+    def _moving(self) -> list[FetchStep]:
+        """Steps that fetch what may be another thing tomorrow."""
+        return [one for one in self.steps if isinstance(one, FetchStep) and isinstance(one.recipe.source, HubSource)]
 
     def cost_of(self, step: Step, done: Done) -> Cost:
         """What a step takes. The cache is searched for such steps when that is asked first."""

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from export.commands.build import FAILED, NOTHING_TO_DO, POOR, exit_status
 from export.measure import gauge
 from export.pipeline import place
-from export.pipeline.cache import Cache
+from export.pipeline.cache import Cache, new_entry
 from export.pipeline.judge import rehearse
 from export.pipeline.runner import State
 from export.pipeline.upkeep import damaged_entries
@@ -174,6 +175,22 @@ def test_a_failure_takes_along_only_what_needs_it(shop: Workshop, monkeypatch: p
     assert not (shop.folder / "out/hf-int8").exists()
 
 
+def test_a_hub_repository_is_looked_up_once_and_again_when_asked(shop: Workshop) -> None:
+    setup = shop.setup('[[model]]\nmodel = "owner/name"')
+    identity = setup.steps[0].identity({})  # type: ignore[attr-defined]
+    with setup.cache.making(identity.key) as files:
+        setup.cache.publish(new_entry(files, **msgspec.structs.asdict(identity), facts={}), files)
+    assert setup.judge().verdict(setup.steps[0], {}).is_fresh
+    assert setup.judge(refetch=True).verdict(setup.steps[0], {}).why == "asked to fetch again"
+    setup.forget_fetched()
+    assert not setup.judge().verdict(setup.steps[0], {}).is_fresh
+
+
+def test_two_names_of_one_package_are_built_once(shop: Workshop) -> None:
+    shop.build(CPU_ONLY + '[[model]]\nmodel = "hf"\nname = "twin"\nquality = false')
+    assert shop.started == ["package tiny-fp32", "place tiny-fp32", "place twin-fp32"]
+
+
 def test_fail_fast_starts_nothing_more(shop: Workshop) -> None:
     (shop.folder / "bad").mkdir()
     (shop.folder / "bad/config.json").write_text("{}")
@@ -217,8 +234,16 @@ KILLS: dict[str, tuple[Any, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("moment", KILLS)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("moment", "after"),
+    [
+        ("before a package's entry is there", False),
+        ("before a plan's entry is there", True),
+        ("before a package is in its place", False),
+        ("before a package is in its place", True),
+        ("before its plans are", True),
+    ],
+)
 def test_after_a_kill_the_next_build_completes_and_repeats_one_step_at_most(
     moment: str, after: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
