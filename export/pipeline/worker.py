@@ -16,7 +16,7 @@ from runtime.errors import PowertrainError
 
 from export.errors import QualityError
 from export.pipeline.cache import Cache
-from export.pipeline.perform import perform
+from export.pipeline.perform import PLAIN_NAME, perform
 from export.pipeline.tasks import Advanced, Failed, Finished, Job, Message, Said, Stage
 from export.progress import Advance
 
@@ -35,7 +35,8 @@ def main() -> None:
     try:
         perform(job.task, Cache(Path(job.cache)), reporter)
     except PowertrainError as error:
-        reporter.send(Failed(str(error), is_quality=isinstance(error, QualityError)))
+        text = str(error).removeprefix(f"{PLAIN_NAME}: ")
+        reporter.send(Failed(text, is_quality=isinstance(error, QualityError)))
         sys.exit(1)
     except ModuleNotFoundError as error:
         reporter.send(Failed(f"this needs {error.name}, which is not installed", is_quality=False))
