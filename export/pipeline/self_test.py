@@ -12,8 +12,9 @@ from runtime.loading.model_loader import ModelOptions, plan_model, session_facto
 from runtime.package.manifest import ORT_GRAPH, Package
 from runtime.session.distribution import kl_divergence, log_softmax
 
-MAX_KL = 0.05
-"""Nats between prefill and decode of the same token, at worst. Rounding alone is below: in 8-bit activations 0.01."""
+MAX_KL = 0.2
+"""Nats between prefill and decode of the same token, at worst. Rounding alone costs the default model 0.013 in int8,
+whose kernels round one row and many differently, 0.00003 in float16 and nothing in w8a8; a wrong token costs it 5."""
 
 _TOKENS, _DECODED = 24, 4
 

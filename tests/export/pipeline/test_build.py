@@ -22,6 +22,7 @@ from export.pipeline.runner import State
 from export.pipeline.upkeep import damaged_entries
 from runtime.package import plan_sidecar
 from runtime.package.manifest import load_package, read_manifest
+from runtime.session.cpu.ort_session import OrtSession
 from tests.export.pipeline.rehearsing import InProcess, Workshop, job_name, pretend_to_compile
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 
@@ -189,6 +190,24 @@ def test_a_hub_repository_is_looked_up_once_and_again_when_asked(shop: Workshop)
 def test_two_names_of_one_package_are_built_once(shop: Workshop) -> None:
     shop.build(CPU_ONLY + '[[model]]\nmodel = "hf"\nname = "twin"\nquality = false')
     assert shop.started == ["package tiny-fp32", "place tiny-fp32", "place twin-fp32"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(50.0, "does not agree with itself: up to"), (float("nan"), "logits that are no numbers")]
+)
+def test_a_package_that_decodes_another_model_is_not_put_in_place(
+    factor: float, words: str, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OrtSession.decode
+    monkeypatch.setattr(OrtSession, "decode", lambda *args: real(*args) * factor)
+    for entry in (shop.folder / "cache/steps").iterdir():
+        if json.loads((entry / "entry.json").read_bytes())["kind"] == "self-test":
+            shutil.rmtree(entry)
+    shutil.rmtree(shop.folder / "out")
+    outcomes = {one.step.name: one for one in shop.build(FULL)}
+    assert words in outcomes["self-test tiny-fp32"].text
+    assert outcomes["place tiny-fp32"].state is State.SKIPPED
+    assert not (shop.folder / "out").exists()
 
 
 def test_fail_fast_starts_nothing_more(shop: Workshop) -> None:
