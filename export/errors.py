@@ -4,7 +4,10 @@ ExportError                 a package cannot be built as asked
 ├── RecipeError             a recipe file is unreadable or contradicts itself
 ├── SourceError             the checkpoint is missing, damaged, altered or hostile
 ├── UnsupportedError        the checkpoint is whole but nothing here can express it; says what can be
-└── QualityError            the package was built and measured, and is worse than its recipe allows
+├── QualityError            the package was built and measured, and is worse than its recipe allows
+├── PipelineError           a pipeline file is unreadable, contradicts itself or cannot be meant for this machine
+├── CacheError              the cache of steps cannot be used, or what it holds was altered
+└── StepError               a step of a pipeline ended without a result
 """
 
 from __future__ import annotations
@@ -30,3 +33,15 @@ class UnsupportedError(ExportError):
 
 class QualityError(ExportError):
     """The package was built and measured, and is worse than its recipe allows."""
+
+
+class PipelineError(ExportError):
+    """A pipeline file is unreadable, contradicts itself or cannot be meant for this machine."""
+
+
+class CacheError(ExportError):
+    """The cache of steps cannot be used, or what it holds was altered."""
+
+
+class StepError(ExportError):
+    """A step of a pipeline ended without a result."""

@@ -1,4 +1,4 @@
-"""One builder per folder at a time, across processes; a killed one holds nothing."""
+"""One builder per folder at a time, across processes, beside any number of readers; a killed one holds nothing."""
 
 from __future__ import annotations
 
@@ -32,11 +32,16 @@ def exclusive_folder(folder: Path, purpose: str) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(path: Path, purpose: str, way_out: str = "choose another folder with -o") -> Iterator[None]:
-    """The lock file ``path``, for this block alone. Raises ExportError if another process holds it or it cannot be."""
+def exclusive(
+    path: Path, purpose: str, way_out: str = "choose another folder with -o", *, wait: bool = False
+) -> Iterator[None]:
+    """The lock file ``path``, for this block alone. Raises ExportError if it cannot be made.
+
+    Where another process holds it, this one waits, or without ``wait`` raises ExportError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path)
+        lock = _acquire(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise ExportError(f"another powertrain is {purpose} right now; wait for it") from error
     except OSError as error:
@@ -48,16 +53,28 @@ def exclusive(path: Path, purpose: str, way_out: str = "choose another folder wi
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def shared(path: Path, way_out: str) -> Iterator[None]:
+    """The lock file ``path`` beside other readers, for this block; waits for whoever has it alone."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(path, fcntl.LOCK_SH)
+    except OSError as error:
+        raise _unwritable(path, error, way_out) from error
+    with lock:
+        yield
+
+
 def _unwritable(path: Path, error: OSError, way_out: str) -> ExportError:
     return ExportError(f"{path.parent}: cannot be written to ({error.strerror}); {way_out}")
 
 
-def _acquire(path: Path) -> BinaryIO:
-    """The locked file at ``path``. Raises BlockingIOError if it is held."""
+def _acquire(path: Path, how: int) -> BinaryIO:
+    """The locked file at ``path``. Raises BlockingIOError if it is held and ``how`` says not to wait."""
     while True:
         lock = path.open("wb")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, how)
             if path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
                 return lock
         except BaseException:

@@ -30,8 +30,10 @@ EDGES = {
     " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
-    "export.commands": "export export.checkpoint export.compare export.package export.plan export.source runtime"
-    " runtime.commands runtime.package",
+    "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
+    " export.source.gguf export.source.hf runtime runtime.loading runtime.package runtime.session",
+    "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
+    " export.source runtime runtime.commands runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
     "runtime.session": "runtime runtime.package",

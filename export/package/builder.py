@@ -49,7 +49,8 @@ from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
-from export.source.opener import OpenedSource, open_source, stat_fingerprint
+from export.source.fingerprint import stat_fingerprint
+from export.source.opener import OpenedSource, open_source
 from export.source.recipe import Recipe
 
 DEFAULT_MAX_MODEL_LEN = 8192

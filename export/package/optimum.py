@@ -33,11 +33,12 @@ from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
+from export.source.fingerprint import stat_fingerprint
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE
 from export.source.hf.folder_file import inside
 from export.source.hf.json_object import JsonObject, read_json_object
 from export.source.hf.text import text_files_from_folder
-from export.source.opener import folder_digest, source_folder, stat_fingerprint
+from export.source.opener import folder_digest, source_folder
 from export.source.recipe import Recipe
 
 FIXED_INPUTS = frozenset({graph_io.INPUT_IDS, "attention_mask", "position_ids"})

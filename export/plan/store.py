@@ -1,4 +1,4 @@
-"""Plans of a package: is the wanted one there, why not, and building it into place.
+"""Plans of a package: is the wanted one there, why not, and building it into place or into another folder.
 
 Plan and sidecar are written beside the package and renamed into it, plan first: a killed build leaves either the old
 pair, or a plan that its sidecar disowns, which nobody loads.
@@ -125,10 +125,28 @@ def rebuild_reasons(root: Path, key: PlanKey) -> list[str]:
 def _build(
     package: Package, key: PlanKey, target: Target, settings: PlanSettings, on_fraction: OnFraction
 ) -> PlanSidecar:
-    root, graph = package.root, package.manifest.graphs[sidecars.TRT_GRAPH]
-    built = build_plan(package.path(graph.path), slot_rows(key.max_model_len), target, settings, on_fraction)
-    path = sidecars.plan_path(root, target.name)
+    root = package.root
     temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
+    path = sidecars.plan_path(root, target.name)
+    return write_plan(package, key, target, settings, on_fraction, path=path, temporary=temporary)
+
+
+def write_plan(
+    package: Package,
+    key: PlanKey,
+    target: Target,
+    settings: PlanSettings,
+    on_fraction: OnFraction,
+    *,
+    path: Path,
+    temporary: Path,
+) -> PlanSidecar:
+    """Build the package's plan of ``key`` as ``path``, its sidecar beside it, each by way of ``temporary``.
+
+    Neither looks for an older plan nor locks. Raises PlanError.
+    """
+    graph = package.manifest.graphs[sidecars.TRT_GRAPH]
+    built = build_plan(package.path(graph.path), slot_rows(key.max_model_len), target, settings, on_fraction)
     try:
         with temporary.open("wb") as file:
             file.write(built.data)

@@ -71,21 +71,6 @@ def folder_digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def stat_fingerprint(recipe: Recipe, base: Path) -> str:
-    """Changes when files that the recipe does not pin by digest do: their names, sizes and times."""
-    match recipe.source:
-        case FileSource(sha256=None) as source:
-            paths = [base / source.path]
-        case FolderSource() as source:
-            paths = sorted((base / source.path).glob("*"))
-        case _:
-            paths = []
-    if recipe.chat_template is not None:
-        paths.append(base / recipe.chat_template)
-    known = [(path.name, path.stat()) for path in paths if path.is_file()]
-    return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in known)
-
-
 def _gguf(recipe: Recipe, fetched: Fetched, name: str) -> OpenedSource:
     info = SourceInfo(kind="gguf", name=name, sha256=fetched.sha256, license=recipe.license)
     return OpenedSource(GgufCheckpoint(fetched.path), info, fetched.license_text)

@@ -44,7 +44,7 @@ def test_no_help_page_imports_what_works() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT, check=True)
     pages, _, loaded = done.stdout.rpartition("HEAVY")
     assert not HEAVY & set(loaded.split())
-    assert pages.count("Usage:") == 21
+    assert pages.count("Usage:") == 26
 
 
 def commands(command: click.Command, context: click.Context) -> dict[str, click.Command]:
@@ -81,7 +81,7 @@ def test_every_command_has_examples_and_long_ones_have_groups(path: str) -> None
 @pytest.mark.parametrize("path", ALL)
 def test_one_word_for_a_model_and_one_meaning_of_output(path: str) -> None:
     arguments = {item.name for item in ALL[path].params if isinstance(item, click.Argument)}
-    assert arguments <= {"model", "models", "url", "urls", "file", "files", "name"}
+    assert arguments <= {"model", "models", "url", "urls", "file", "files", "name", "pipeline"}
     for option in (item for item in ALL[path].params if isinstance(item, click.Option)):
         assert not any(name.startswith("--output-dir") for name in option.opts)
         if "--output" in option.opts:

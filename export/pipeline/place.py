@@ -1,0 +1,145 @@
+"""A package of the cache, with names, as the folder that is served; and its plans. Is it there already?
+
+Packages hold no links, so files are copied, and read once more on the way: what was altered in the cache is noticed
+there, goes away and reaches nobody. Where only names changed, the manifest alone is written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+from runtime.errors import PackageError, PlanError
+from runtime.package import plan_sidecar as sidecars
+from runtime.package.manifest import Manifest, load_package, read_manifest, write_manifest
+
+from export.errors import CacheError, ExportError
+from export.folder_lock import exclusive, exclusive_folder
+from export.package.replace import put_in_place
+from export.pipeline.cache import Cache, Stored
+from export.pipeline.tasks import Names, PlaceTask
+from export.progress import Advance, Reporter
+
+_BLOCK_BYTES = 2**20
+
+
+def named(manifest: Manifest, names: Names) -> Manifest:
+    """The manifest of a package in the cache as it is in its place."""
+    return msgspec.structs.replace(
+        manifest,
+        name=names.name,
+        served_names=names.served_names,
+        source=msgspec.structs.replace(manifest.source, name=names.source_name, license=names.license),
+        recipe_digest=names.recipe_digest,
+    )
+
+
+def missing_parts(root: Path, package: Stored, plans: Mapping[str, Stored], names: Names) -> list[str]:
+    """What of a package in ``root`` is not as it should be, by sizes and digests as recorded; no file is read."""
+    try:
+        found = load_package(root, verify_digests=False).manifest
+    except PackageError:
+        return ["the package"]
+    wanted = named(read_manifest(package.folder), names)
+    if found.files != wanted.files:
+        return ["the package's files"]
+    return [
+        *(["the manifest"] if found != wanted else []),
+        *(t for t, plan in plans.items() if not _has_plan(root, t, plan)),
+    ]
+
+
+def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
+    """Make ``task.root`` the package with its plans, in one step for the package and one for each plan."""
+    root = Path(task.root)
+    with contextlib.ExitStack() as held:
+        for key in (task.package_key, *task.plan_keys.values()):
+            held.enter_context(cache.reading(key))
+        package = required(cache, task.package_key)
+        plans = {target: required(cache, key) for target, key in task.plan_keys.items()}
+        missing = missing_parts(root, package, plans, task.names)
+        if not missing:
+            return
+        try:
+            if missing[0].startswith("the package"):
+                _copy_package(root, package, task.names, cache, reporter)
+            elif missing[0] == "the manifest":
+                write_manifest(root, named(read_manifest(package.folder), task.names))
+            lock = root.parent / f".{root.name}.plan.lock"
+            with exclusive(lock, f"building plans for {root.name}", wait=True):
+                for target, plan in plans.items():
+                    if not _has_plan(root, target, plan):
+                        _copy_plan(root, target, plan, cache)
+        except OSError as error:
+            raise ExportError(f"cannot write {root}: {error.strerror}; free some space") from error
+
+
+def required(cache: Cache, key: str) -> Stored:
+    """The entry of a step that went before. Raises CacheError if it was removed since."""
+    stored = cache.find(key)
+    if stored is None:
+        raise CacheError("what an earlier step made is gone from the cache, or damaged; run the build again")
+    return stored
+
+
+def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
+    manifest = read_manifest(package.folder)
+    size = sum(info.size for info in manifest.files.values())
+    with (
+        exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial,
+        reporter.stage(f"Putting {root.name} in place", size, in_bytes=True) as advance,
+    ):
+        for name in manifest.files:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            _copy(package, cache, name, partial / name, advance)
+        write_manifest(partial, named(manifest, names))
+        put_in_place(partial, root)
+
+
+def _copy_plan(root: Path, target: str, plan: Stored, cache: Cache) -> None:
+    """Plan first, then its sidecar, which disowns any other plan."""
+    path = sidecars.plan_path(root, target)
+    temporary = root.parent / f".{root.name}.{target}.plan.partial"
+    for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
+        _copy(plan, cache, name, temporary, lambda _count: None)
+        temporary.replace(goal)
+
+
+def _copy(stored: Stored, cache: Cache, name: str, goal: Path, advance: Advance) -> None:
+    """Copy a file of the cache. Raises CacheError, and has the entry forgotten, if its bytes are not those of then."""
+    source, sha256 = stored.folder / name, stored.entry.files[name].sha256
+    digest = hashlib.sha256()
+    with goal.open("wb") as file:
+        for block in _blocks(source):
+            digest.update(block)
+            file.write(block)
+            advance(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != sha256:
+        goal.unlink()
+        cache.forget(stored.entry.key)
+        raise CacheError(
+            f"{source.name} of {stored.entry.label} was altered in the cache and is forgotten there; build again"
+        )
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def _has_plan(root: Path, target: str, plan: Stored) -> bool:
+    """Whether ``root`` has exactly this plan, judged by its sidecar and its size."""
+    try:
+        found = sidecars.read_sidecar(root, target)
+        wanted = sidecars.sidecar_path(plan.folder / f"{target}.plan").read_bytes()
+    except (PlanError, OSError):
+        return False
+    is_same = sidecars.sidecar_path(found.path).read_bytes() == wanted
+    return is_same and found.path.stat().st_size == found.sidecar.plan_bytes

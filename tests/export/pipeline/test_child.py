@@ -1,0 +1,100 @@
+"""The process of a step, and the command line that starts it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import powertrain
+from export.pipeline.cache import Cache
+from export.pipeline.child import Child
+from export.pipeline.tasks import Failed, Finished, Identity, Job, Message, SelfTestTask
+from runtime.commands.surroundings import Surroundings
+from tests.export.tiny_models import write_tiny_folder
+
+
+def job(cache: Cache) -> Job:
+    identity = Identity(kind="self-test", label="tiny", key="k", inputs={})
+    return Job(cache=str(cache.root), task=SelfTestTask(identity=identity, package_key="missing"))
+
+
+def last_message(child: Child) -> Message:
+    while True:
+        select.select([child], [], [])
+        for message in child.messages():
+            if isinstance(message, Finished | Failed):
+                return message
+
+
+def test_a_step_says_why_it_failed_and_how_it_died(tmp_path: Path) -> None:
+    """The first one's package is not in the cache. The second one waits for a key, and is killed there."""
+    cache = Cache(tmp_path / "cache")
+    child = Child(job(cache), tmp_path / "logs/step.log")
+    try:
+        message = last_message(child)
+    finally:
+        child.close()
+    assert message == Failed(
+        "what an earlier step made is gone from the cache, or damaged; run the build again", is_quality=False
+    )
+    with cache.making("k"):
+        child = Child(job(cache), tmp_path / "logs/step.log")
+        try:
+            os.kill(child._process.pid, signal.SIGKILL)
+            message = last_message(child)
+        finally:
+            child.close()
+    assert isinstance(message, Failed)
+    assert "its process was killed, perhaps for want of memory" in message.text
+    assert cache.find("k") is None
+
+
+def run(tmp_path: Path, *words: str, **surroundings: Any) -> tuple[int, str]:
+    around = Surroundings(home=lambda: tmp_path / "home", **surroundings)
+    result = CliRunner().invoke(powertrain.main, ["build", *words], obj=around)
+    return result.exit_code, result.output
+
+
+def test_the_command_rehearses_builds_and_has_nothing_to_do(tmp_path: Path) -> None:
+    """Once through real processes: fetch, package and place, without golden rows or a quality report."""
+    write_tiny_folder(tmp_path / "hf", "llama")
+    file = tmp_path / "p.toml"
+    file.write_text('precisions = ["fp32"]\nself_test = false\n[[model]]\nmodel = "hf"\nquality = false\nname = "t"')
+    status, text = run(tmp_path, str(file), "--dry-run")
+    assert status == 0
+    assert "3 of 3 steps to do, about 3 min 00 s" in text
+    assert "not built yet" in text
+    assert not (tmp_path / "home").exists()
+    status, text = run(tmp_path, str(file))
+    assert (status, text.splitlines()[-1]) == (0, "3 steps: 3 built")
+    assert text.splitlines()[0] == "fetch t: not built yet"
+    log = tmp_path / "home/.steps/logs/p/package-t-fp32.log"
+    assert "Writing" in log.read_text()
+    assert run(tmp_path, str(file), "--detailed-exit-code") == (3, "3 steps: 3 fresh\n")
+    assert run(tmp_path, str(file))[0] == 0
+    assert run(tmp_path, str(file), "--dry-run", "--detailed-exit-code")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[model]]\nmodel = "hf"', "p.toml: [[model]] 'hf': hf: neither a package, a recipe"),
+        ('[[model]]\nmodel = "gone.gguf"', "p.toml: [[model]] 'gone': there is no checkpoint at"),
+        ('[[model]]\nmodel = "m.gguf"\nchat_template = "t"', "key 'chat_template': "),
+        ('[[model]]\nmodel = "m.gguf"\n[[target]]\nname = "rtx"', "p.toml: target 'rtx' is no GPU"),
+    ],
+)
+def test_a_wrong_configuration_is_status_2_and_one_line(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    (tmp_path / "p.toml").write_text(text)
+    status, said = run(tmp_path, str(tmp_path / "p.toml"))
+    assert status == 2
+    assert words in said
+    assert said.startswith("Error: ")
+    assert said.count("\n") == 1
