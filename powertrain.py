@@ -17,7 +17,7 @@ import rich_click as click
 
 from runtime.commands.help_text import examples
 from runtime.commands.lazy_group import LazyGroup
-from runtime.commands.surroundings import ServerLaunch, Surroundings
+from runtime.commands.surroundings import ServerAddress, ServerLaunch, Surroundings
 
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
@@ -47,12 +47,12 @@ def _home() -> Path:
     return models_home()
 
 
-def _address(config_file: Path | None) -> tuple[str, int]:
+def _address(config_file: Path | None) -> ServerAddress:
     """Where a server with this environment and file of settings listens. Raises PowertrainError."""
     from api.settings import resolve_settings
 
     settings = resolve_settings({}, config_file).settings
-    return settings.host, settings.port
+    return ServerAddress(settings.host, settings.port, is_https=settings.tls_cert is not None)
 
 
 def _build(model: str) -> Path:

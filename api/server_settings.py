@@ -57,8 +57,10 @@ class Settings:
     keys_file: str | None = _setting(
         None, "TOML file of hashed keys with roles and limits, see 'powertrain key'; read again on SIGHUP."
     )
-    tls_cert: str | None = _setting(None, "Certificate (PEM, its chain behind it) to serve HTTPS with; read on SIGHUP.")
-    tls_key: str | None = _setting(None, "The certificate's private key (PEM, not encrypted).")
+    tls_cert: str | None = _setting(
+        None, "Certificate (PEM, its chain behind it) to serve HTTPS with; read on SIGHUP.", "NIM_SSL_CERT_PATH"
+    )
+    tls_key: str | None = _setting(None, "The certificate's private key (PEM, not encrypted).", "NIM_SSL_KEY_PATH")
     allowed_host: tuple[str, ...] = _setting(
         (), "Names besides addresses and localhost to answer to, * for all; default with a key: all."
     )

@@ -6,12 +6,14 @@ environment and the file, not its flags. Measures nothing.
 
 from __future__ import annotations
 
-from http.client import HTTPConnection, HTTPException
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from ssl import CERT_NONE, create_default_context
 
 import rich_click as click
 from runtime.commands.help_text import examples
-from runtime.commands.surroundings import surroundings
+from runtime.commands.surroundings import ServerAddress, surroundings
 from runtime.errors import PowertrainError
 
 from bench.errors import BenchError
@@ -35,20 +37,24 @@ def probe_command(
     """Exit with 0 if the server on this machine takes requests (with --live: is alive), else with 1 and a line."""
     path = LIVE if live else READY
     try:
-        host, told = surroundings(context).address(config_file)
-        status = health_status(host, port or told, path, timeout_s)
+        server = surroundings(context).address(config_file)
+        status = health_status(replace(server, port=port or server.port), path, timeout_s)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     if status != 200:
         raise click.ClickException(f"{path} answered {status}")
 
 
-def health_status(host: str, port: int, path: str, timeout_s: float) -> int:
-    """The HTTP status of ``path`` at a server that listens on ``host``. Raises BenchError when there is no answer."""
-    if port == 0:
+def health_status(server: ServerAddress, path: str, timeout_s: float) -> int:
+    """The HTTP status of ``path`` at a server on this machine. Raises BenchError when there is no answer."""
+    if server.port == 0:
         raise BenchError("port 0 takes a free port, which only the server knows; name it with --port")
-    near = _ANY_ADDRESS.get(host, host)
+    near, port = _ANY_ADDRESS.get(server.host, server.host), server.port
     connection = HTTPConnection(near, port, timeout=timeout_s)
+    if server.is_https:
+        context = create_default_context()
+        context.check_hostname, context.verify_mode = False, CERT_NONE  # its certificate is for its clients' name of it
+        connection = HTTPSConnection(near, port, timeout=timeout_s, context=context)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from runtime.package.manifest import ORT_GRAPH
 from runtime.package.plan_sidecar import TRT_GRAPH
 
 from export.errors import ExportError
@@ -113,7 +114,13 @@ def _package_sizes(recipe: Recipe, checkpoint: Checkpoint, budget_bytes: int) ->
     plan = plan_keeping(recipe.precision, recipe.block, stored_formats(checkpoint))
     costs, tokenizer = estimate(spec, plan, length), checkpoint.text_files().tokenizer_json
     memory, disk = costs.build_bytes, costs.graph_bytes
-    if is_measured(recipe.precision, plan, has_limit=recipe.quality is not None, int8_cache=recipe.kv_cache == "int8"):
+    if is_measured(
+        recipe.precision,
+        plan,
+        has_limit=recipe.quality is not None,
+        int8_cache=recipe.kv_cache == "int8",
+        emulated=ORT_GRAPH not in recipe.dialects,
+    ):
         lengths = [len(window) for window in text_windows(tokenizer, min(_WINDOW, length))]
         text = TextSize(sum(lengths), max(lengths))
         whole, layers = (way(spec, plan, length, text).memory_bytes for way in (whole_way, layerwise_way))

@@ -27,8 +27,17 @@ def _build_nothing(model: str) -> Path:
     return find_package(model, _default_home())
 
 
-def _default_address(config_file: Path | None) -> tuple[str, int]:
-    return "127.0.0.1", 8000
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    is_https: bool = False
+
+
+def _default_address(config_file: Path | None) -> ServerAddress:
+    return ServerAddress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +60,14 @@ def _no_key() -> str | None:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """``home`` is the folder of packages. ``build`` turns what a person wrote into a package's folder, built if need
-    be; it raises PowertrainError when it cannot. ``address`` is the host and port of the settings in the environment
-    and a file, if one is named; it raises PowertrainError when they do not fit. ``server`` says how a server of what a
-    person wrote is started, after the same building; None is what ``serve`` takes without a MODEL. ``client_key`` is
-    the key for others' servers."""
+    be; it raises PowertrainError when it cannot. ``address`` is where the settings in the environment and a file, if
+    one is named, let a server listen; it raises PowertrainError when they do not fit. ``server`` says how a server of
+    what a person wrote is started, after the same building; None is what ``serve`` takes without a MODEL.
+    ``client_key`` is the key for others' servers."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing
-    address: Callable[[Path | None], tuple[str, int]] = _default_address
+    address: Callable[[Path | None], ServerAddress] = _default_address
     server: Callable[[str | None], ServerLaunch] = _no_server
     client_key: Callable[[], str | None] = _no_key
 

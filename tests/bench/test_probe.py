@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import powertrain
 from bench.commands.probe import health_status
 from bench.errors import BenchError
+from runtime.commands.surroundings import ServerAddress
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def test_nobody_listens() -> None:
 
 def test_a_port_that_only_the_server_knows() -> None:
     with pytest.raises(BenchError, match="name it with --port"):
-        health_status("127.0.0.1", 0, "/v1/health/ready", 1.0)
+        health_status(ServerAddress(port=0), "/v1/health/ready", 1.0)
 
 
 def test_settings_that_do_not_fit_are_one_line() -> None:
