@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import selectors
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -234,8 +234,3 @@ class Runner:
             return
         self._settle(step, stored)
         self._end(Outcome(step, State.BUILT, active.why, seconds, active.log))
-
-
-def states(outcomes: Collection[Outcome]) -> set[State]:
-    """Every way in which a step of a build came out."""
-    return {one.state for one in outcomes}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from runtime.errors import PlanError
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
-from runtime.package.manifest import ORT_GRAPH, Package
+from runtime.package.manifest import Package
 from runtime.session.distribution import kl_divergence, log_softmax
 
 MAX_KL = 0.2
@@ -17,11 +17,6 @@ MAX_KL = 0.2
 whose kernels round one row and many differently, 0.00003 in float16 and nothing in w8a8; a wrong token costs it 5."""
 
 _TOKENS, _DECODED = 24, 4
-
-
-def runs_on_cpu(package: Package) -> bool:
-    """Whether the package's graph is one for the CPU."""
-    return "cpu" in package.manifest.graphs[ORT_GRAPH].providers
 
 
 def self_test(package: Package) -> dict[str, str]:
