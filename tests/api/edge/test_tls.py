@@ -15,7 +15,9 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from click.testing import CliRunner
 
+import powertrain
 from api.edge.tls import ServerCertificate
 from api.errors import SettingsError
 from api.server_settings import Settings
@@ -91,6 +93,16 @@ def name_shown(port: int, *trusted: Path) -> str:
         found = sock.getpeercert()
     assert found is not None
     return str(dict(pair[0] for pair in found["subject"])["commonName"])  # type: ignore[misc]
+
+
+def test_a_probe_asks_as_the_settings_say(secured: RunningServer, first: tuple[Path, Path]) -> None:
+    port = str(secured.port)
+    environ = {"POWERTRAIN_PORT": port, "NIM_SSL_CERT_PATH": str(first[0]), "NIM_SSL_KEY_PATH": str(first[1])}
+    done = CliRunner().invoke(powertrain.main, ["probe"], env=environ)
+    assert done.exit_code == 0, done.output
+    plain = CliRunner().invoke(powertrain.main, ["probe"], env={"POWERTRAIN_PORT": port})
+    assert plain.exit_code == 1
+    assert "no answer from 127.0.0.1" in " ".join(plain.output.split())
 
 
 def test_openais_client_speaks_to_it_and_a_stream_outlives_a_new_certificate(
