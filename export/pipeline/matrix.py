@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 from runtime.did_you_mean import did_you_mean
 
-from export.checkpoint.precision_policy import check_precision
+from export.checkpoint.precision_policy import check_dialects, check_precision
 from export.errors import ExportError, PipelineError
 from export.pipeline.config import Dialect, Exclude, Include, ModelTable, Pipeline, TargetTable
 from export.source.argument import recipe_from_argument
@@ -179,6 +179,7 @@ def _wish(
     try:
         check_recipe(wished)
         check_precision(precision, wished.block, has_limit=quality is not None)
+        check_dialects(precision, wished.dialects, int8_cache=wished.kv_cache == "int8")
     except ExportError as error:
         raise PipelineError(f"[[model]] {model!r} in {precision}: {error}") from error
     chosen = tuple(targets[one.target] for one in artifacts if one.target is not None)

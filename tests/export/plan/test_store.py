@@ -252,7 +252,7 @@ def test_a_sidecar_of_another_version_says_which_and_how_to_build_anew(root: Pat
     with pytest.raises(PlanError) as refused:
         read_sidecar(root, "sm89")
     assert str(refused.value) == (
-        "sm89.plan.json has schema version 1, this powertrain reads 2; "
+        "sm89.plan.json has schema version 1, this powertrain reads 3; "
         f"build it with 'powertrain engine {root} --target sm89'"
     )
     path.write_text("{}")
