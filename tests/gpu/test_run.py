@@ -282,7 +282,9 @@ def test_it_starts_where_nothing_is_installed() -> None:
     assert (done.returncode, done.stderr) == (1, "test-gpu: no NVIDIA driver: nvidia-smi is not on the PATH\n")
 
 
-def test_make_hands_over_what_was_asked_for() -> None:
+def test_make_hands_over_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)  # of the make that runs the tests
     for words, arguments in (
         ([], ""),
         (["PYTHON=/opt/python"], " --here"),
