@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime.package import dtypes, graph_io
-from tests.host_tensorrt import HostDevice, HostError, Span
+from tests.host_device import HostDevice, HostError, Span
 
 Bound = tuple[tuple[int, ...], int]
 """Shape and address."""

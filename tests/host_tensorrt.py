@@ -1,8 +1,7 @@
-"""HostTensorRT: TensorRT's plan and context API over host memory, strict where TensorRT would be silently wrong.
+"""HostTensorRT: TensorRT's plan and context API over a HostDevice, strict where TensorRT would be silently wrong.
 
-"Device memory" is host memory and a "stream" is a list of work that runs, in order, when somebody synchronizes: a
-result read too early, or an input changed too early, shows. Executing runs the float32 ``trt`` graph in ONNX Runtime
-on exactly the addresses and shapes that were set (caches in half precision are converted on the way), and fails on
+Executing runs the float32 ``trt`` graph in ONNX Runtime on exactly the addresses and shapes that were set (caches in
+half precision are converted on the way), and fails on
 
 * an address that is unset, not aligned, outside live memory, too small for the shape, or shared by two tensors; a
   cache whose past and present differ; scratch memory that is missing, too small or shared with a tensor;
@@ -10,228 +9,32 @@ on exactly the addresses and shapes that were set (caches in half precision are 
 * an input that nobody uploaded since it was last read; rows after a cache slot's end; tokens and rows that are none;
 * work on another stream or another thread than the first.
 
-What TensorRT refuses with False or None is refused so, and ``refused`` makes any call do it. Host memory of a copy must
-be pinned; what is uploaded must not change, and what is downloaded is poisoned, until the stream was waited for. A step
-may be recorded after a first run in its shapes, waits for nothing and allocates nothing while it is, and its context
-stays as it is until the recording is closed. Contexts go before the plan, and nothing may point into memory when the
-device is closed, or use it afterwards.
+What TensorRT refuses with False or None is refused so, and ``refused`` makes any call do it. A step may be recorded
+after a first run in its shapes, and its context stays as it is until the recording is closed. Contexts go before the
+plan.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.lib.stride_tricks import as_strided
 
-from runtime.errors import DeviceError, DeviceOutOfMemory, RecordingRefused
+from runtime.errors import DeviceError
 from runtime.package import dtypes, graph_io
-from runtime.session.device import ALIGNMENT_BYTES, Bytes
-
-STREAM = 7
-_POISON = 0xFF
-"""Of host memory that the stream has yet to write; as float32 it is no number."""
-
-Span = tuple[int, int]
-"""First address and the one after the last."""
-
-
-class HostError(AssertionError):
-    """What TensorRT or CUDA would have answered with garbage or a crash."""
+from runtime.session.device import ALIGNMENT_BYTES
+from tests.host_device import POISON, HostDevice, HostError, HostRecording, Span
 
 
 @dataclass(frozen=True)
 class _Named:
     name: str
-
-
-Issue = Callable[[], Callable[[], None]]
-"""Work for a stream: called as it enters the stream, also at every replay; what it returns runs at the next wait."""
-
-
-@dataclass(eq=False)
-class HostDevice:
-    """``runtime.session.device.Device`` in host memory, with a stream that runs late.
-
-    ``holders`` are contexts and bindings that point into its memory, which must be gone when it closes. It has
-    ``limit_bytes`` of memory, and takes recordings unless it ``refuses_recordings``.
-    """
-
-    blocks: dict[int, Bytes] = field(default_factory=dict)
-    pinned_blocks: list[Bytes] = field(default_factory=list)
-    queue: list[Callable[[], None]] = field(default_factory=list)
-    recording: HostRecording | None = None
-    recordings: list[HostRecording] = field(default_factory=list)
-    limit_bytes: int = 2**40
-    refuses_recordings: bool = False
-    thread: int = field(default_factory=threading.get_ident)
-    fresh: list[Span] = field(default_factory=list)
-    holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
-    launches: int = 0
-    ordinal: int = 0
-    downloaded_bytes: list[int] = field(default_factory=list)
-    closed: bool = False
-
-    @property
-    def stream(self) -> int:
-        return STREAM
-
-    def memory_bytes(self) -> tuple[int, int]:
-        self.check_open()
-        return 2**33, 2**34
-
-    def allocate(self, num_bytes: int) -> int:
-        self._check_usable("memory was asked for")
-        if num_bytes + sum(map(len, self.blocks.values())) > self.limit_bytes:
-            raise DeviceOutOfMemory(f"CUDA failed allocating {num_bytes:,} bytes on the GPU")
-        raw = np.zeros(num_bytes + 2 * ALIGNMENT_BYTES, np.uint8)
-        address = int(raw.ctypes.data) + -raw.ctypes.data % ALIGNMENT_BYTES
-        begin = address - raw.ctypes.data
-        self.blocks[address] = raw[begin : begin + num_bytes]
-        return address
-
-    def pinned(self, num_bytes: int) -> Bytes:
-        self._check_usable("memory was asked for")
-        self.pinned_blocks.append(np.full(-(-num_bytes // 8) * 8, _POISON, np.uint8)[:num_bytes])
-        return self.pinned_blocks[-1]
-
-    def view(self, address: int, num_bytes: int) -> Bytes:
-        """The bytes at an address; HostError unless one block holds them all."""
-        self.check_open()
-        for base, block in self.blocks.items():
-            if base <= address and address + num_bytes <= base + len(block):
-                return block[address - base : address - base + num_bytes]
-        raise HostError(f"no block holds {num_bytes} bytes at {address:#x}")
-
-    def push(self, issue: Issue) -> None:
-        self.check_open()
-        if self.recording is None:
-            self.queue.append(issue())
-        else:
-            self.recording.work.append(issue)
-
-    def upload(self, target: int, source: Bytes) -> None:
-        self._check_pinned(source)
-        region = self.view(target, source.nbytes)
-
-        def issue() -> Callable[[], None]:
-            before = source.copy()
-
-            def work() -> None:
-                if not np.array_equal(source, before):
-                    raise HostError("what is uploaded changed before the stream was waited for")
-                region[:] = source
-                self.fresh.append((target, target + source.nbytes))
-
-            return work
-
-        self.push(issue)
-
-    def download(self, target: Bytes, source: int) -> None:
-        self._check_pinned(target)
-        region = self.view(source, target.nbytes)
-
-        def issue() -> Callable[[], None]:
-            target[:] = _POISON
-            self.downloaded_bytes.append(target.nbytes)
-            return lambda: target.__setitem__(slice(None), region)
-
-        self.push(issue)
-
-    def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
-        if row_bytes > pitch_bytes:
-            raise HostError(f"rows of {row_bytes} bytes do not fit a pitch of {pitch_bytes}")
-        if abs(target - source) < pitch_bytes * num_rows:
-            raise HostError("rows are copied over themselves")
-        num_bytes = pitch_bytes * (num_rows - 1) + row_bytes  # nothing after the last row is touched
-        into, out_of = (
-            as_strided(self.view(address, num_bytes), (num_rows, row_bytes), (pitch_bytes, 1))
-            for address in (target, source)
-        )
-        self.push(lambda: lambda: into.__setitem__(slice(None), out_of))
-
-    def record(self, work: Callable[[], None]) -> HostRecording:
-        self._check_usable("a recording was begun")
-        recording = self.recording = HostRecording(self)
-        try:
-            work()
-        except DeviceError as error:
-            recording.close()
-            raise RecordingRefused(str(error)) from error
-        finally:
-            self.recording = None
-        if self.refuses_recordings:
-            recording.close()
-            raise RecordingRefused("CUDA failed recording a step: cudaErrorStreamCaptureUnsupported")
-        self.recordings.append(recording)
-        return recording
-
-    def synchronize(self) -> None:
-        self._check_usable("the stream was waited for")
-        pending, self.queue = self.queue, []
-        for work in pending:
-            work()
-
-    def read_inputs(self, spans: dict[str, Span]) -> None:
-        """A graph reads its small inputs; HostError unless all were uploaded since one last did."""
-        for name, (begin, end) in spans.items():
-            if not any(low <= begin and end <= high for low, high in self.fresh):
-                raise HostError(f"{name} was read again without an upload")
-        self.fresh.clear()
-
-    def close(self) -> None:
-        self._check_usable("the device was closed")
-        if self.queue:
-            raise HostError("the device was closed with work in the stream")
-        if len(self.holders):
-            raise HostError("the device was closed before the contexts and bindings that point into its memory")
-        self.closed = True
-        self.blocks.clear()
-
-    def check_open(self) -> None:
-        if self.closed:
-            raise HostError("memory was used after the device was closed")
-        if threading.get_ident() != self.thread:
-            raise HostError("the device was used on another thread than the one that made it")
-
-    def _check_usable(self, what: str) -> None:
-        self.check_open()
-        if self.recording is not None:
-            raise HostError(f"{what} while a step was recorded, which CUDA refuses")
-
-    def _check_pinned(self, memory: Bytes) -> None:
-        begin, end = memory.ctypes.data, memory.ctypes.data + memory.nbytes
-        for block in self.pinned_blocks:
-            if block.ctypes.data <= begin and end <= block.ctypes.data + block.nbytes:
-                return
-        raise HostError("a copy's host memory is not pinned: a recorded step would read it after it is gone")
-
-
-@dataclass(eq=False)
-class HostRecording:
-    device: HostDevice
-    work: list[Issue] = field(default_factory=list)
-    closed: bool = False
-
-    def close(self) -> None:
-        if self.device.queue and not self.closed:
-            raise HostError("a recording was closed with work in the stream")
-        self.closed = True
-        self.work.clear()
-
-    def launch(self) -> None:
-        if self.closed:
-            raise HostError("a recording was launched after it was closed")
-        self.device.launches += 1
-        for issue in self.work:
-            self.device.push(issue)
 
 
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
@@ -507,7 +310,7 @@ class HostContext:
         self.settled = shapes
         if (key := (self.profile, {name: shapes[name] for name in self.plan.inputs})) not in self.plan.compiled:
             self.plan.compiled.append(key)
-        self.device.view(spans["scratch memory"][0], self.plan.device_memory_size_v2)[:] = _POISON
+        self.device.view(spans["scratch memory"][0], self.plan.device_memory_size_v2)[:] = POISON
         outputs = self.plan.session.run(
             None, {name: arrays[name].astype(self._graph_type(name), copy=False) for name in self.plan.inputs}
         )

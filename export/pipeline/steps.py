@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 from runtime.package.manifest import Package, read_manifest
@@ -45,10 +46,8 @@ class Step(abc.ABC):
     label: str
     needs: tuple[str, ...]
 
-    @property
-    @abc.abstractmethod
-    def kind(self) -> str:
-        """fetch, package, plan, self-test or place."""
+    kind: ClassVar[str]
+    """fetch, package, plan, self-test or place."""
 
     @property
     def name(self) -> str:
@@ -81,10 +80,7 @@ class FetchStep(CachedStep):
     recipe: Recipe
     base: Path
 
-    @property
-    def kind(self) -> str:
-        """What it is."""
-        return "fetch"
+    kind = "fetch"
 
     def inputs(self, done: Done) -> dict[str, str]:
         """What names the checkpoint. Of files here, their names, sizes and times: content is what the step learns."""
@@ -126,10 +122,7 @@ class PackageStep(CachedStep):
 
     recipe: Recipe
 
-    @property
-    def kind(self) -> str:
-        """What it is."""
-        return "package"
+    kind = "package"
 
     def inputs(self, done: Done) -> dict[str, str]:
         """The checkpoint's digest, the recipe without names, libraries and code. Raises SourceError."""
@@ -170,10 +163,7 @@ class PlanStep(CachedStep):
     table: TargetTable
     target: Target
 
-    @property
-    def kind(self) -> str:
-        """What it is."""
-        return "plan"
+    kind = "plan"
 
     def inputs(self, done: Done) -> dict[str, str]:
         """The plan's key, in which the graph is a digest, and the code that compiles. Raises PlanError."""
@@ -205,10 +195,7 @@ def package_of(stored: Stored) -> Package:
 class SelfTestStep(CachedStep):
     """Runs a package on the CPU."""
 
-    @property
-    def kind(self) -> str:
-        """What it is."""
-        return "self-test"
+    kind = "self-test"
 
     def inputs(self, done: Done) -> dict[str, str]:
         """The files that are run, what runs them, and the code of the test."""
@@ -237,10 +224,7 @@ class PlaceStep(Step):
     fetch: str
     plans: dict[str, str]
 
-    @property
-    def kind(self) -> str:
-        """What it is."""
-        return "place"
+    kind = "place"
 
     def names(self, done: Done) -> Names:
         """What the package is called."""

@@ -27,7 +27,8 @@ from runtime.session.session import Session
 from tests.gpu import models
 from tests.gpu.checks.rig import MAIN, SLOTS, Model, opened
 from tests.host_cuda_session import HostCudaSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan
+from tests.host_device import HostDevice
+from tests.host_tensorrt import HostCudaEngine, HostPlan
 from tests.security.real_server import real_server
 
 CAPACITY, PREFILL_TOKENS = 64, 16

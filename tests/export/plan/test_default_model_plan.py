@@ -32,7 +32,8 @@ from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from runtime.text.tokenizer import Tokenizer
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan
+from tests.host_device import HostDevice
+from tests.host_tensorrt import HostCudaEngine, HostPlan
 from tests.paths import MODELS
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]

@@ -36,7 +36,7 @@ from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.session import FloatArray, Int64Array
 from tests.around_session import AroundSession
-from tests.host_tensorrt import HostDevice
+from tests.host_device import HostDevice
 from tests.paths import MODELS
 
 _CAPACITY = 4096

@@ -28,7 +28,8 @@ from tests.export.random_checkpoint import CAPACITY
 from tests.host_cuda import HostCuda
 from tests.host_cuda_memory import HostCudaError
 from tests.host_cuda_session import HostCudaSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostPlan, HostRecording
+from tests.host_device import HostDevice, HostRecording
+from tests.host_tensorrt import HostCudaEngine, HostPlan
 from tests.runtime.engine_driver import request
 from tests.runtime.session.gpu.test_static_session import SHAPE, SLOTS, graphs, ort_session
 

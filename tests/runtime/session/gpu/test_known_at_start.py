@@ -19,7 +19,8 @@ from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Session
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError, HostPlan, HostRecording
+from tests.host_device import HostDevice, HostError, HostRecording
+from tests.host_tensorrt import HostCudaEngine, HostPlan
 
 SPEC = ARCHITECTURES["llama"]
 SHAPE = model_shape(SPEC)

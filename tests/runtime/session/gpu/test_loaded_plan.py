@@ -26,7 +26,8 @@ from runtime.package.plan_sidecar import PlanFile, read_sidecar
 from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.tiny_package import write_package
-from tests.host_tensorrt import HostContext, HostCudaEngine, HostDevice, HostError
+from tests.host_device import HostDevice, HostError
+from tests.host_tensorrt import HostContext, HostCudaEngine
 from tests.runtime.loading.test_backend import add_plan
 
 

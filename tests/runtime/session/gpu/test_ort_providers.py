@@ -33,7 +33,7 @@ from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.export.tiny_package import write_package
 from tests.host_cuda_session import HostBinding, HostCudaSession
-from tests.host_tensorrt import HostDevice, HostError
+from tests.host_device import HostDevice, HostError
 
 ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 2**34, 2**34, "595.10")
 

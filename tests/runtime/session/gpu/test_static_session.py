@@ -27,7 +27,8 @@ from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.host_cuda_session import HostCudaSession
-from tests.host_tensorrt import HostCudaEngine, HostDevice, HostError, HostPlan
+from tests.host_device import HostDevice, HostError
+from tests.host_tensorrt import HostCudaEngine, HostPlan
 from tests.runtime.engine_driver import request
 
 SPEC = ARCHITECTURES["llama"]
