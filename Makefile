@@ -80,8 +80,9 @@ serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
 	@echo 'The command itself, for this terminal: export PATH="$(CURDIR)/$(BIN):$$PATH", then: powertrain --help'
 	@$(RUN) serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
+# In two processes, whatever the machine has: tests start servers and take memory.
 test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -p xdist -n 2 --dist worksteal $(ARGS)
 
 test-optimum: setup-dev model $(OPTIMUM)/.installed ## Test the Optimum route in an environment of its own, with torch
 	@POWERTRAIN_OPTIMUM_PYTHON=$(CURDIR)/$(OPTIMUM)/bin/python $(BIN)/python -m pytest tests/optimum $(ARGS)

@@ -109,7 +109,7 @@ def test_stop_tokens_come_only_where_the_text_satisfies_the_constraint() -> None
         (only(9), {"stop_token_ids": frozenset({9})}, "the constraint on the answer, stop_token_ids"),
         (lambda _: set(), {}, "the constraint on the answer"),
     ],
-    ids=str,
+    ids=["min_tokens", "allowed_token_ids", "bad_words", "stop_token_ids", "no token"],
 )
 def test_a_contradiction_is_an_error_that_names_the_fields(rule: Rule, sampling: dict[str, Any], named: str) -> None:
     driver, constraint = Driver(), ScriptedConstraint(rule)

@@ -37,18 +37,22 @@ def test_a_process_s_clock_counts_what_it_computes() -> None:
 
 
 def test_a_job_s_cost_counts_from_its_beginning_and_outlives_the_process() -> None:
-    meter = JobMeter(os.getpid())
-    held = bytearray(64 * 2**20)
-    cost = meter.look()
-    assert cost.cpu_s > 0
-    assert cost.memory_bytes >= len(held) or sys.platform != "linux"
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    held_bytes = 64 * 2**20
+    code = f"import sys; input(); held = bytearray({held_bytes}); print(len(held), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        if child.stdin is None or child.stdout is None:
+            pytest.fail("the child has no pipes")
         meter = JobMeter(child.pid)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
         before = meter.look()
+        assert before.cpu_s > 0
+        assert before.memory_bytes >= held_bytes or sys.platform != "linux"
         child.kill()
     after = meter.look()
     assert after.cpu_s >= before.cpu_s
-    assert after.memory_bytes == max(before.memory_bytes, 0)
+    assert after.memory_bytes == before.memory_bytes
 
 
 def test_frames_say_how_long_they_are() -> None:
