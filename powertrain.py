@@ -31,6 +31,7 @@ _COMMANDS = {
     "build": ("export.commands.build", "build_command"),
     "cache": ("export.commands.cache", "cache_group"),
     "bench": ("bench.commands.bench", "bench_group"),
+    "eval": ("bench.commands.evaluate", "eval_command"),
     "doctor": ("runtime.commands.doctor", "doctor_command"),
 }
 

@@ -72,10 +72,11 @@ EDGES = {
     "bench.http": "bench bench.metrics bench.report",
     "bench.in_process": "bench bench.metrics bench.report runtime runtime.constraint runtime.engine runtime.package"
     " runtime.session runtime.text",
+    "bench.evaluation": "bench bench.report runtime runtime.engine runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
-    "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"
-    " runtime.commands runtime.loading runtime.package runtime.session",
+    "bench.commands": "bench bench.evaluation bench.http bench.in_process bench.metrics bench.peers bench.proof"
+    " bench.report runtime runtime.commands runtime.loading runtime.package runtime.session runtime.text",
     "chat": "runtime runtime.commands",
     "chat.commands": "chat runtime runtime.commands",
 }
@@ -89,6 +90,7 @@ HEAVY = {
     "jinja2": ("runtime.text.template",),
     "llguidance": ("runtime.constraint",),
     "prompt_toolkit": ("chat",),
+    "lm_eval": ("bench.evaluation", "bench.commands"),
 }
 """Packages that only some folders, and what lies in them, may import."""
 

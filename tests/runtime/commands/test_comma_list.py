@@ -19,6 +19,7 @@ LISTS = {
     "bench compare": {"concurrency", "request_rate", "percentile_metrics", "metric_percentiles", "goodput"},
     "bench engine": {"prefill", "depth", "batch", "vocab"},
     "bench peers": {"formats", "concurrency", "precisions"},
+    "eval": {"lm_eval_tasks"},
     "serve": {name for name, hint in get_type_hints(Settings).items() if get_origin(hint) is tuple},
 }
 
