@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import rich_click as click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -165,13 +166,18 @@ def _run_lm_eval(path: Path, flags: EvalFlags) -> list[str]:
         )
     results = found["results"] if found else {}
     if flags.output is not None:
-        write_whole(flags.output / RESULT_FILE, msgspec.json.encode({"results": results}, enc_hook=str) + b"\n")
+        write_whole(flags.output / RESULT_FILE, msgspec.json.encode({"results": results}, enc_hook=_plain) + b"\n")
         say_written(flags.output / RESULT_FILE)
     if flags.output_format == "json":
-        sys.stdout.buffer.write(msgspec.json.encode(results, enc_hook=str) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(results, enc_hook=_plain) + b"\n")
     else:
         _print_tables([_lm_eval_table(package.manifest.name, results)], flags)
     return []
+
+
+def _plain(value: object) -> object:
+    """What is not JSON in lm-eval's results: numbers of numpy, functions of metrics."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _lm_eval_table(model: str, results: dict[str, dict[str, Any]]) -> Table:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from bench.commands.evaluate_run import EvalFlags, broken_gates
 from bench.errors import BenchError
 from bench.evaluation import task
 from bench.evaluation.evaluate import Evaluation, evaluate, paired_change
@@ -52,6 +53,11 @@ def test_a_choice_s_log_probability_is_the_sum_of_its_tokens_after_the_context()
     assert [(score.num_tokens, score.is_greedy) for score in found] == [(2, True), (2, False), (1, False)]
     prefills = [(call.start, call.tokens) for call in session.calls]
     assert prefills == [(0, (120, 97)), (2, (98, 99, 100)), (2, (98, 99, 120)), (2, (98, 100))]  # the context once
+    scores.continuations("yab", ["c"])
+    assert session.calls[-2].tokens == (121, 97)  # another of the same length
+    scores.forget()
+    scores.continuations("yab", ["c"])
+    assert session.calls[-2].tokens == (121, 97)
 
 
 def test_a_context_of_one_token_and_none_at_all() -> None:
@@ -71,7 +77,8 @@ def test_long_texts_go_in_pieces_and_lose_their_beginning_only() -> None:
     assert (found.num_tokens, found.is_greedy) == (69, True)
     assert found.log_prob == pytest.approx(69 * CHOSEN, rel=1e-4)
     assert [len(call.tokens) for call in session.calls] == [30, 32, 32, 6]
-    assert session.calls[0].tokens[0] == ord("z")  # 100 of 103 tokens fit
+    assert session.rows[0] == codes("z" + alphabet)  # 100 of 103 tokens fit
+    assert not scores.continuations("a", ["x" + alphabet[2:40]])[0].is_greedy  # in the first of two pieces
     too_long = scores.continuations("a", ["".join(map(chr, range(98, 98 + 120)))])[0]
     assert too_long.num_tokens == 99
     exact = scores.continuations("a", [alphabet[1 : PIECE_TOKENS + 1]])[0]
@@ -148,6 +155,14 @@ def test_two_packages_are_compared_question_by_question() -> None:
     assert ("questions lost, gained", "4, 1") in change_table(change, before).rows
 
 
+def test_a_loss_beyond_the_gate_is_told_and_a_gain_is_not() -> None:
+    given: dict[str, Any] = dict.fromkeys(EvalFlags.__struct_fields__)
+    flags = EvalFlags(**given | {"backend": "cpu", "max_lost": 1})
+    before, after = evaluated(right=[True, True, True, False]), evaluated(right=[False, True, False, False])
+    assert broken_gates(after, before, flags) == ["2 questions are lost and 0 gained, a loss of 1 is allowed"]
+    assert broken_gates(before, after, flags) == []
+
+
 def test_a_result_of_another_kind_or_task_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "eval.json"
     path.write_bytes(msgspec.json.encode(evaluated()))
@@ -185,6 +200,7 @@ def test_a_text_is_written_up_to_a_stop_string_or_a_length(default_package: Pack
     assert writer.after("Count:", (".", "four"), 64) == " one two"
     assert writer.after("Count:", ("", "never"), 64) == " one two. three four"
     assert writer.after("Count:", (), 2) == " one two"
+    assert writer.after("Count:", ("wo", "two"), 64) == " one "
 
 
 def run(*words: str) -> Result:
@@ -227,17 +243,29 @@ def test_flags_that_do_not_fit_are_refused(default_package: Package, words: list
     assert told in " ".join(done.output.split())
 
 
+LM_EVAL_TASKS = (
+    ("choice", "multiple_choice", "{{question}}", """
+doc_to_choice: choices
+doc_to_target: answer
+metric_list: [{metric: acc}]
+"""),
+    ("rolling", "loglikelihood_rolling", "", """
+doc_to_target: "{{question}}"
+metric_list: [{metric: bits_per_byte}]
+"""),
+    ("text", "generate_until", "{{question}}", """
+doc_to_target: " Paris"
+generation_kwargs: {until: ["."], max_gen_toks: 4}
+metric_list: [{metric: exact_match}]
+"""),
+)  # fmt: skip
+
+
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
 def test_lm_eval_s_tasks_run_in_process(default_package: Package, tmp_path: Path) -> None:
     documents = tmp_path / "questions.jsonl"
     documents.write_text('{"question": "The capital of France is", "choices": [" Paris", " green"], "answer": 0}\n')
-    for name, kind, rest in (
-        ("choice", "multiple_choice", "doc_to_choice: choices\ndoc_to_target: answer\nmetric_list: [{metric: acc}]"),
-        ("rolling", "loglikelihood_rolling", 'doc_to_target: "{{question}}"\nmetric_list: [{metric: bits_per_byte}]'),
-        ("text", "generate_until", 'doc_to_target: " Paris"\ngeneration_kwargs: {until: ["."], max_gen_toks: 4}\n'
-                                   "metric_list: [{metric: exact_match}]"),
-    ):  # fmt: skip
-        context = "" if name == "rolling" else "{{question}}"
+    for name, kind, context, rest in LM_EVAL_TASKS:
         (tmp_path / f"{name}.yaml").write_text(
             f"task: own_{name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {documents}}}}}\n"
             f'test_split: test\noutput_type: {kind}\ndoc_to_text: "{context}"\n{rest}\n'
