@@ -115,7 +115,7 @@ def resolve_settings(
     merged: dict[str, tuple[str, Any]] = {}
     for source in sources:
         merged.update(source)
-    values: dict[str, Any] = {name: _converted(name, origin, value) for name, (origin, value) in merged.items()}
+    values: dict[str, Any] = {name: converted(name, origin, value) for name, (origin, value) in merged.items()}
     settings = Settings(**values)
     settings.check()
     return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()}, _unused_nim(environment))
@@ -165,7 +165,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, An
     return {known[variable]: (variable, value) for variable, value in mine.items() if variable in known}
 
 
-def _converted(name: str, origin: str, value: object) -> object:
+def converted(name: str, origin: str, value: object) -> object:
     """A value as its field's type; text from the environment is read leniently, lists at their commas."""
     wanted = get_type_hints(Settings)[name]
     if isinstance(value, str) and wanted == tuple[str, ...]:
@@ -175,8 +175,8 @@ def _converted(name: str, origin: str, value: object) -> object:
     if isinstance(value, str) and name == "log_level":
         value = value.lower()
     try:
-        converted: object = msgspec.convert(value, wanted, strict=not isinstance(value, str) or wanted is bool)
+        fitting: object = msgspec.convert(value, wanted, strict=not isinstance(value, str) or wanted is bool)
     except msgspec.ValidationError as error:
         shown = "the given value" if _fields()[name].metadata["secret"] else repr(value)
         raise SettingsError(f"{name} (from {origin}): {shown} does not fit: {error}") from error
-    return converted
+    return fitting

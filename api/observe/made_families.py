@@ -1,4 +1,7 @@
-"""The families of metrics that a server's models share: one of each name, told apart by ``model_name``. Knows no meaning."""
+"""The families of metrics that a server's models share: one of each name, told apart by ``model_name``.
+
+Knows no family's meaning.
+"""
 
 from __future__ import annotations
 
