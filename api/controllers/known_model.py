@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from runtime.engine.async_engine import AsyncEngine, EngineState
 from runtime.errors import EngineUnavailable
+from runtime.freed_memory import return_freed_memory
 
 from api.controllers.service import Service
 from api.errors import ModelFailedError
@@ -153,9 +154,7 @@ class KnownModel:
         self.stage = ModelState.UNLOADED
         del engine
         self.renew_engine()
-        gc.unfreeze()  # or cycles around what was loaded would keep it for good
-        gc.collect()
-        gc.freeze()
+        await _apart(return_freed_memory)
 
     def renew_engine(self) -> None:
         """Replace an engine that has ended by one that has not begun."""
