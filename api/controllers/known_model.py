@@ -123,18 +123,29 @@ class KnownModel:
         """What a request for it is told when it has FAILED: the reason is the operator's."""
         return ModelFailedError(f"The model `{self.name}` is not available: it failed. Its operator sees why.")
 
+    @property
+    def has_died(self) -> bool:
+        """True when its engine died or hangs after it was loaded, and what is left of it has not been ended."""
+        return self.stage is ModelState.READY and not self.is_ready
+
+    def start(self) -> None:
+        """Start its engine, on the running loop. ``bring_up`` waits for it."""
+        if self.failure:  # the last try's engine has ended
+            self.renew_engine()
+        self.stage = ModelState.LOADING
+        self.service.engine.start()
+
     async def bring_up(self) -> None:
         """Wait until its engine, which has been started, is ready. Raises EngineUnavailable when it cannot be."""
         service = self.service
-        self.stage = ModelState.LOADING
         try:
             await _apart(service.model.tokenizer.prepare)
             await _apart(service.model.compiler.prepare)  # while the weights load
             await service.engine.wait_ready()
         except EngineUnavailable:
-            self.stage = ModelState.FAILED
-            self.failure = service.engine.failure or "the engine was ended while it loaded"
-            self.num_failures += 1
+            if service.engine.failure is not None:  # else the server ends while it loads
+                self.stage, self.failure = ModelState.FAILED, service.engine.failure
+                self.num_failures += 1
             raise
         self.stage, self.failure = ModelState.READY, ""
         self.num_loads += 1

@@ -1,7 +1,6 @@
-"""All models of one server: which is loaded, loading one, and whom it makes leave. A server of one model has one here.
+"""All models of one server, by name: who uses them, who waits for one. A server of one model has a registry of one.
 
-Everything happens on the event loop, one load or unload at a time, so that what is counted as free stays free. The
-rules are ``api.models``'; what a model takes is told. Knows no route and no field of a request.
+Everything happens on the event loop. Loading itself is ``model_loads``'. Knows no route and no field of a request.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from runtime.errors import EngineUnavailable, KVBudgetError, Overloaded
 
 from api.controllers.known_model import KnownModel
+from api.controllers.model_loads import ModelLoads
 from api.controllers.service import Service
 from api.errors import ConflictError, NoRoomError, NotFoundError
-from api.models.room import leavers
 from api.models.state import ModelState, can_serve, is_alive
 from api.observe.model_metrics import ModelReading
 from api.served_model import ServedModel
 
-_LOG = logging.getLogger("powertrain.models")
-_SERVER_LOG = logging.getLogger("powertrain.server")
+_LOG = logging.getLogger("powertrain.server")
 _MAX_SHOWN_CHARS = 256
 
 
@@ -53,10 +50,7 @@ class ModelRegistry:
         self.budgets = dict(budgets)
         self._by_name = {name: model for model in self.models for name in model.names}
         self._uses = itertools.count(1)
-        self._changed = asyncio.Event()
-        self._work: asyncio.Task[None] | None = None
-        self._draining = False
-        self._has_served = False
+        self._loads = ModelLoads(self.models, self.budgets)
 
     @classmethod
     def alone(cls, service: Service) -> ModelRegistry:
@@ -66,7 +60,7 @@ class ModelRegistry:
     @property
     def is_draining(self) -> bool:
         """True once the server shuts down."""
-        return self._draining
+        return self._loads.is_draining
 
     @property
     def is_lone(self) -> bool:
@@ -81,7 +75,7 @@ class ModelRegistry:
     @property
     def front(self) -> Service:
         """The service whose server-wide parts speak for the server: the first model's that has one."""
-        return next(model for model in self.models if model.has_service).service
+        return self._first.service
 
     @property
     def served(self) -> list[ServedModel]:
@@ -100,7 +94,8 @@ class ModelRegistry:
     @property
     def is_loading(self) -> bool:
         """True while an engine's thread loads a model, also after ``close``, which does not wait for that."""
-        return any(model.stage is ModelState.LOADING and model.service.engine.is_loading for model in self.models)
+        engines = [model.service.engine for model in self.models if model.has_service]
+        return any(engine.is_loading and not engine.has_ended for engine in engines)
 
     @property
     def failure(self) -> str | None:
@@ -125,12 +120,12 @@ class ModelRegistry:
         """Raise EngineUnavailable unless requests are to be sent here."""
         if self.is_lone:
             self.front.require_ready()
-        elif self._draining or not self._can_serve():
-            raise EngineUnavailable("draining" if self._draining else "no model is ready")
+        elif self.is_draining or not self._can_serve():
+            raise EngineUnavailable("draining" if self.is_draining else "no model is ready")
 
     def _can_serve(self) -> bool:
         states = [model.state for model in self.models]
-        return can_serve(states, has_served=self._has_served, on_demand=self._on_demand)
+        return can_serve(states, has_served=any(model.num_loads for model in self.models), on_demand=self._on_demand)
 
     def require_alive(self) -> None:
         """Raise EngineUnavailable when every engine died or hangs: only a restart helps then."""
@@ -149,7 +144,7 @@ class ModelRegistry:
         """End it: whoever waits for room may find some."""
         model.num_users -= 1
         model.last_used = next(self._uses)
-        self._notify()
+        self._loads.notify()
 
     async def loaded(self, model: KnownModel) -> Service:
         """The service of a model in use, once it is loaded; loads it, and has idle ones make room.
@@ -157,37 +152,37 @@ class ModelRegistry:
         Waits as long as its queue may. Raises EngineUnavailable after that, ModelFailedError when it cannot be loaded,
         Overloaded when too many wait for it.
         """
-        settings, waits_for = model.service.settings, ""
+        settings, held_up = model.service.settings, ""
         if model.num_waiting and model.num_waiting >= settings.max_queue:
             raise Overloaded(f"{model.num_waiting} requests wait for the model {model.name} to be loaded")
         model.num_waiting += 1
         try:
             async with asyncio.timeout(settings.max_queue_time_s or None):
                 while not model.is_ready:
-                    waits_for = self._wanted(model)
-                    await self._changed_once()
+                    held_up = self._want(model)
+                    await self._loads.change()
         except TimeoutError as error:
-            raise EngineUnavailable(f"The model `{model.name}` is not loaded yet{waits_for}; try again.") from error
+            raise EngineUnavailable(f"The model `{model.name}` is not loaded yet{held_up}; try again.") from error
         finally:
             model.num_waiting -= 1
         return model.service
 
-    def _wanted(self, model: KnownModel) -> str:
+    def _want(self, model: KnownModel) -> str:
         """Begin loading a model that a request waits for, if that can begin now; else why not."""
-        if self._draining:
+        if self.is_draining:
             raise EngineUnavailable("the server is shutting down")
         if model.state is ModelState.FAILED:
             raise model.refusal()
-        if model.stage is not ModelState.UNLOADED or self._work is not None:
+        if model.stage is not ModelState.UNLOADED or self._loads.is_busy:
             return ""
         if not self._on_demand:
             raise EngineUnavailable(f"The model `{model.name}` is unloaded until its operator loads it.")
         try:
-            self._begin_load(model)
+            self._loads.begin_load(model)
         except NoRoomError:
             return ": models that are serving hold the memory"
         except KVBudgetError as error:
-            self._fail(model, str(error))
+            self._loads.fail(model, str(error))
             raise model.refusal() from error
         return ""
 
@@ -195,155 +190,70 @@ class ModelRegistry:
     def _on_demand(self) -> bool:
         return self.front.settings.load_models != "admin"
 
+    @property
+    def _first(self) -> KnownModel:
+        return next(model for model in self.models if model.has_service)
+
     def begin(self) -> None:
         """Start loading the first model that can be served. Call on the running loop, once."""
-        model = next(model for model in self.models if model.has_service)
-        model.stage = ModelState.LOADING
-        model.service.engine.start()
+        self._first.start()
 
     async def start(self) -> None:
         """Wait for the first model, and load the others one by one as far as they fit, if they are not left to requests
         or to the operator. Raises EngineUnavailable when none could be loaded."""
-        first = next(model for model in self.models if model.has_service)
         started = time.perf_counter()
         if self.is_lone:
-            await first.bring_up()
-            _SERVER_LOG.info("ready after %.1f s", time.perf_counter() - started)
+            await self._first.bring_up()
+            _LOG.info("ready after %.1f s", time.perf_counter() - started)
             return
-        self._begin(self._came_up(first))
-        await self._rest()
-        for model in self.models if first.service.settings.load_models == "start" else ():
-            await self._rest()
-            if model.stage is ModelState.UNLOADED:
-                await self._load_beside(model)
-        while any(model.stage is ModelState.LOADING for model in self.models):
-            await self._changed_once()
+        self._loads.begin_wait(self._first)
+        await self._loads.rest()
+        for model in self.models if self.front.settings.load_models == "start" else ():
+            if model.stage is ModelState.UNLOADED and not self.is_draining:
+                self._loads.begin_beside(model)
+            await self._loads.rest()
         if not is_alive([model.state for model in self.models]):
             raise EngineUnavailable(self.failure or "no model could be loaded")
-
-    async def _load_beside(self, model: KnownModel) -> None:
-        """Load a model if nobody has to make room for it."""
-        holders = [other.as_holder() for other in self.models if other.holds_memory]
-        try:
-            if not leavers(model.name, model.need, holders, self.budgets):
-                self._begin_load(model)
-                await self._rest()
-            else:
-                _LOG.info("the model %s waits for a request: it needs %s, which is not free", *_need(model))
-        except NoRoomError as error:
-            _LOG.info("the model %s waits for a request: %s", model.name, error)
-        except KVBudgetError as error:
-            self._fail(model, str(error))
 
     async def load(self, model: KnownModel) -> None:
         """Load a model for its operator, a failed one too. Raises ConflictError with the arithmetic when models that
         are serving hold the memory, and with the reason when it fails."""
-        await self._rest()
-        if model.stage is ModelState.READY and model.state is ModelState.FAILED:  # its engine died
-            self._begin(model.bring_down(0.0))
-            await self._rest()
+        await self._loads.rest()
+        if model.has_died:
+            self._loads.begin_unload(model, 0.0)
+            await self._loads.rest()
         if model.is_ready:
             return
         if model.is_stuck or not model.has_service:
             raise ConflictError(f"The model `{model.name}` cannot be loaded before a restart: {model.reason}")
         try:
-            self._begin_load(model)
+            self._loads.begin_load(model)
         except (NoRoomError, KVBudgetError) as error:
             raise ConflictError(str(error)) from error
-        await self._rest()
+        await self._loads.rest()
         if not model.is_ready:
             raise ConflictError(f"The model `{model.name}` could not be loaded: {model.reason or model.state.value}")
 
     async def unload(self, model: KnownModel) -> None:
         """Let a model's running answers end, within the time that a shutdown gives them, and free its memory. What is
         not loaded stays so."""
-        await self._rest()
+        await self._loads.rest()
         if model.stage is ModelState.READY:
-            model.stage = ModelState.UNLOADING
-            self._begin(model.bring_down(model.service.settings.drain_timeout_s))
-            await self._rest()
-            _LOG.info("the model %s is unloaded", model.name)
+            self._loads.begin_unload(model, model.service.settings.drain_timeout_s)
+            await self._loads.rest()
+            _LOG.info("the model %s is %s", model.name, model.state.value)
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nothing more; return when every request has ended, aborting what is left after ``timeout_s``."""
-        self._draining = True
-        self._notify()
+        self._loads.is_draining = True
+        self._loads.notify()
         engines = [model.service.engine for model in self.models if model.has_service]
         await asyncio.gather(*(engine.drain(timeout_s) for engine in engines))
 
     async def close(self) -> None:
         """End every engine, whatever it does, and what works on texts."""
-        self._draining = True
-        if self._work is not None:
-            self._work.cancel()
+        self._loads.stop()
         served = [model.service for model in self.models if model.has_service]
         await asyncio.gather(*(service.engine.close() for service in served))
         for service in served:
             await asyncio.to_thread(service.model.close)
-
-    async def _rest(self) -> None:
-        """Return when nothing is being loaded or unloaded."""
-        while self._work is not None:
-            await self._changed_once()
-
-    def _begin_load(self, model: KnownModel) -> None:
-        """Begin to load a model. Raises NoRoomError or KVBudgetError when it does not fit, and nothing has changed."""
-        holders = [other.as_holder() for other in self.models if other.holds_memory and other is not model]
-        leaving = [self._by_name[name] for name in leavers(model.name, model.need, holders, self.budgets)]
-        for other in leaving:
-            other.num_evictions += 1
-            other.stage = ModelState.UNLOADING  # from here on nobody begins to use it
-            _LOG.info("the model %s makes room for %s", other.name, model.name)
-        model.stage = ModelState.LOADING
-        self._begin(self._swap(model, leaving))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        async def run() -> None:
-            try:
-                await work
-            finally:
-                self._work = None
-                self._notify()
-
-        self._work = asyncio.get_running_loop().create_task(run())
-
-    async def _swap(self, model: KnownModel, leaving: Sequence[KnownModel]) -> None:
-        for other in leaving:
-            await other.bring_down(0.0)
-        if any(other.is_stuck for other in leaving):
-            model.stage = ModelState.UNLOADED  # whoever wants it is told that there is no room
-            return
-        if model.failure:
-            model.renew_engine()
-        model.service.engine.start()
-        await self._came_up(model)
-
-    async def _came_up(self, model: KnownModel) -> None:
-        """Wait for a model whose engine was started; one that fails leaves the others as they are."""
-        started = time.perf_counter()
-        try:
-            await model.bring_up()
-        except EngineUnavailable as error:
-            if not self._draining:
-                _LOG.error("the model %s could not be loaded: %s", model.name, error)
-                await model.service.engine.close()
-            return
-        self._has_served = True
-        _LOG.info("the model %s is ready after %.1f s", model.name, time.perf_counter() - started)
-
-    def _fail(self, model: KnownModel, reason: str) -> None:
-        model.stage, model.failure = ModelState.FAILED, reason
-        model.num_failures += 1
-        _LOG.error("the model %s could not be loaded: %s", model.name, reason)
-        self._notify()
-
-    def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    async def _changed_once(self) -> None:
-        await self._changed.wait()
-
-
-def _need(model: KnownModel) -> tuple[str, str]:
-    return model.name, model.need.explain()

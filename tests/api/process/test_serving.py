@@ -18,7 +18,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, **engine: Any) 
     """What was built, served and how the process was left, in order."""
     done: list[str] = []
     known = SimpleNamespace(base_name="m", names=("m",))
-    service = SimpleNamespace(model=known, engine=SimpleNamespace(start=lambda: done.append("run"), **engine))
+    service = SimpleNamespace(
+        model=known, engine=SimpleNamespace(start=lambda: done.append("run"), has_ended=False, **engine)
+    )
     monkeypatch.setattr(serving, "configure_logging", lambda _settings: None)
     monkeypatch.setattr(serving, "load_package", lambda folder: done.append(f"load {folder}"))
     monkeypatch.setattr(serving, "build_service", lambda _settings, _package: service)
