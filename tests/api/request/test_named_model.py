@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api.request.json_body import parse_object
 from api.request.body_limits import body_limits
+from api.request.json_body import parse_object
 from api.request.named_model import named_model
 
 
