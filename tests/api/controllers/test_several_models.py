@@ -5,12 +5,24 @@ Two of ``small`` and ``large`` and ``third`` fit the memory at a time.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import openai
 import pytest
 
+from api.controllers.admin import operators_only
+from api.controllers.known_model import KnownModel
+from api.controllers.registry import ModelRegistry
+from api.edge.access import API_KEY_KEY
+from api.edge.api_key import ApiKey, Role
+from api.errors import ConflictError, ForbiddenError
+from api.models.room import MemoryNeed
+from api.models.state import ModelState
+from runtime.engine.async_engine import EngineState
 from runtime.errors import DeviceLost
 from tests.api.many_models import ADMIN, ManyServer, running_models
 from tests.api.scripted_server import chunks_of, content_of
@@ -258,3 +270,39 @@ def test_models_left_to_their_operator_are_loaded_by_no_request_and_a_drain_is_f
             for model in server.models.values():
                 model.gate.open.set()
             assert [one.result() for one in running] == [200, 200]
+
+
+def test_an_engine_that_cannot_be_ended_keeps_its_memory() -> None:
+    """A hung thread is nobody's to end: what it holds stays counted, and loading it again waits for a restart."""
+
+    class Hung:
+        failure, state, has_ended = "no progress", EngineState.DEAD, False
+
+        async def drain(self, _timeout_s: float) -> None:
+            """Nothing lives."""
+
+        async def close(self) -> None:
+            """It does not end."""
+
+    service: Any = SimpleNamespace(engine=Hung(), model=SimpleNamespace(names=("a",)))
+    model = KnownModel(service, need=MemoryNeed(cache_bytes=5), new_engine=pytest.fail)
+    model.stage = ModelState.READY
+    other: Any = SimpleNamespace(engine=Hung(), model=SimpleNamespace(names=("b",)))
+    registry = ModelRegistry([model, KnownModel(other, need=MemoryNeed(cache_bytes=6))], {"cpu": 10})
+    assert model.has_died
+
+    async def load() -> None:
+        with pytest.raises(ConflictError, match="`a` cannot be loaded before a restart: its engine hangs"):
+            await registry.load(model)
+        with pytest.raises(ConflictError, match="hold too much of it: a 5 bytes"):
+            await registry.load(registry.models[1])
+
+    asyncio.run(load())
+    assert model.reading().memory_bytes == 5
+
+
+@pytest.mark.parametrize("key", [None, ApiKey("team", b""), ApiKey("admin-role", b"", Role.ADMIN)])
+def test_handlers_look_at_the_key_again(key: ApiKey | None) -> None:
+    request: Any = SimpleNamespace(scope={"state": {API_KEY_KEY: key}})
+    with pytest.raises(ForbiddenError):
+        operators_only(request, SimpleNamespace())  # type: ignore[arg-type]
