@@ -135,9 +135,8 @@ class ModelRegistry:
             raise EngineUnavailable("no model can serve")
 
     def use(self, model: KnownModel) -> Lease:
-        """Begin a request's use of a model, which keeps it loaded."""
+        """Begin a request's use of a model, which keeps it loaded until the lease is released."""
         model.num_users += 1
-        model.last_used = next(self._uses)
         return Lease(self, model)
 
     def end_use(self, model: KnownModel) -> None:

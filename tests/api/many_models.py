@@ -52,7 +52,7 @@ class ScriptedModel:
         """A session, on the engine's thread."""
         if self.load_error is not None:
             raise RuntimeError(self.load_error)
-        sizes = {"num_slots": NUM_SLOTS, "max_model_len": MAX_MODEL_LEN, "vocab_size": VOCAB_SIZE}
+        sizes: dict[str, Any] = {"num_slots": NUM_SLOTS, "max_model_len": MAX_MODEL_LEN, "vocab_size": VOCAB_SIZE}
         self.sessions.append(ScriptedSession(model_script, before_call=self.gate, **sizes))
         return self.sessions[-1]
 

@@ -67,7 +67,7 @@ def test_a_request_names_its_model(server: ManyServer) -> None:
         assert [model.id for model in client.models.list()] == [
             "small", "small/alias", "large", "large/alias", "third", "third/alias",
         ]  # fmt: skip
-        assert client.models.retrieve("third/alias").root == "third"
+        assert client.models.retrieve("third/alias").to_dict()["root"] == "third"
         before = len(server.models["large"].sessions[-1].calls)
         for name in ("small", "small/alias", "large"):
             answer = client.chat.completions.create(model=name, messages=[{"role": "user", "content": name}])
@@ -85,7 +85,7 @@ def test_a_request_names_its_model(server: ManyServer) -> None:
 
 def test_every_endpoint_finds_the_model_that_a_body_names(server: ManyServer) -> None:
     turns = [{"role": "user", "content": "hello"}]
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "/v1/completions": {"prompt": "hello", "max_tokens": 3},
         "/v1/responses": {"input": "hello"},
         "/v1/messages": {"messages": turns, "max_tokens": 9},
@@ -96,12 +96,13 @@ def test_every_endpoint_finds_the_model_that_a_body_names(server: ManyServer) ->
     stream = server.ask("large/alias", "abc", stream=True)
     assert content_of(chunks_of(stream.content)) == "abc"
     # What needs no engine wakes none.
-    for path, body in {
+    texts: dict[str, dict[str, Any]] = {
         "/tokenize": {"prompt": "hello"},
         "/detokenize": {"tokens": [104]},
         "/v1/chat/completions/render": {"messages": turns},
         "/v1/messages/count_tokens": {"messages": turns},
-    }.items():
+    }
+    for path, body in texts.items():
         assert server.running.post({"model": "third", **body}, path).status_code == 200
         assert server.running.post({"model": "none", **body}, path).status_code == 404
     assert server.states() == {"small": "ready", "large": "ready", "third": "unloaded"}
@@ -249,8 +250,7 @@ def test_a_server_none_of_whose_models_can_be_loaded_ends() -> None:
 
 
 def test_models_left_to_their_operator_are_loaded_by_no_request_and_a_drain_is_for_all() -> None:
-    keys = {"api_key": ("team=0123456789",), "load_models": "admin"}
-    with running_models({"a": 3, "b": 3}, budget=9, **keys) as server:
+    with running_models({"a": 3, "b": 3}, budget=9, api_key=("team=0123456789",), load_models="admin") as server:
         team = {"authorization": "Bearer 0123456789"}
         server.running.http.headers.update(team)
         refused = server.ask("b")
