@@ -239,8 +239,10 @@ class Settings:
         several = bool(self.more_models)
         if several and self.model is None:
             raise SettingsError("more_models is set but model is not; name the first model, too")
-        for name in ("model_setting", "memory_bytes"):
-            if getattr(self, name) and not several:
+        asked = {"model_setting": bool(self.model_setting), "memory_bytes": self.memory_bytes is not None,
+                 "load_models": self.load_models != "start"}  # fmt: skip
+        for name, is_asked in asked.items():
+            if is_asked and not several:
                 raise SettingsError(f"{name} is for several models, and there is one; set the model's own settings")
         for name in ("served_model_name", "chat_template"):
             if getattr(self, name) and several:

@@ -125,6 +125,7 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_MORE_MODELS": "b"}, "more_models is set but model is not"),
         ({"POWERTRAIN_MODEL_SETTING": "a:num_slots=4"}, "model_setting is for several models, and there is one"),
         ({"POWERTRAIN_MEMORY_BYTES": "9"}, "memory_bytes is for several models"),
+        ({"POWERTRAIN_LOAD_MODELS": "demand"}, "load_models is for several models"),
         ({"POWERTRAIN_MEMORY_BYTES": "0", **SEVERAL}, "memory_bytes: 0 is below 1"),
         ({"POWERTRAIN_SERVED_MODEL_NAME": "x", **SEVERAL}, "served_model_name is one model's, and there are several"),
         ({"POWERTRAIN_CHAT_TEMPLATE": "x", **SEVERAL}, "say --model-setting MODEL:chat_template="),

@@ -13,7 +13,7 @@ from api.edge.keys import admin_key_ring, key_ring
 from api.errors import SettingsError
 from api.process.reloading import Reloading
 from api.server_settings import Settings
-from tests.api.scripted_server import RunningServer
+from tests.api.scripted_server import NAMES, RunningServer, running_server
 
 
 def names(**settings: object) -> tuple[str, ...]:
@@ -76,3 +76,19 @@ def test_with_one_the_description_has_its_paths_behind_it() -> None:
     assert "admin_key" in document["components"]["securitySchemes"]
     (parameter,) = document["paths"]["/v1/admin/models/{name}/load"]["post"]["parameters"]
     assert parameter["name"] == "name"
+
+
+def test_a_server_of_one_model_shows_it_and_keeps_it() -> None:
+    with running_server(admin_key=("the-admins-key",)) as server:
+        key = {"x-api-key": "the-admins-key"}
+        (model,) = server.get("/v1/admin/models", headers=key).json()["data"]
+        assert (model["id"], model["aliases"], model["state"]) == (NAMES[0], [NAMES[1]], "ready")
+        refused = server.http.post(f"/v1/admin/models/{NAMES[0]}/unload", headers=key)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (409, "ConflictError")
+        assert server.chat("x")["model"] == NAMES[0]  # an admin key asks nobody for an API key
+        assert "powertrain_model_state" not in server.get("/v1/metrics").text
+        assert "models" not in server.get("/v1/health/ready").json()
+        described = server.get("/openapi.json").json()["paths"]
+        assert {path for path in described if path.startswith("/v1/admin")} == {
+            "/v1/admin/models", "/v1/admin/models/{name}/load", "/v1/admin/models/{name}/unload",
+        }  # fmt: skip
