@@ -5,8 +5,6 @@ A server of one model looks at nothing here: the request's own check of its fiel
 
 from __future__ import annotations
 
-from runtime.errors import EngineUnavailable
-
 from api.client_gone import unless_gone
 from api.controllers.intake import LEASE_KEY, AnyRequest, in_turn
 from api.controllers.known_model import KnownModel
@@ -31,8 +29,6 @@ async def chosen(request: AnyRequest, models: ModelRegistry, body: bytes) -> Ser
     request.scope["state"][LEASE_KEY] = models.use(model)
     if model.state is ModelState.FAILED:
         raise model.refusal()
-    if models.is_draining:
-        raise EngineUnavailable("the server is shutting down")
     if model.is_ready:
         model.service.require_room()
     return model.service

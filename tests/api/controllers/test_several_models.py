@@ -212,6 +212,7 @@ def test_an_engine_that_dies_leaves_the_others_serving_and_its_operator_loads_it
     refused = server.ask("large")
     assert (refused.status_code, refused.headers["x-should-retry"]) == (503, "false")
     assert "broken" not in refused.text
+    assert server.ask("large", temperature=9).status_code == 503  # nothing else is worth telling
     assert server.ask("small").status_code == 200
     for probe in ("live", "ready"):
         assert server.running.get(f"/v1/health/{probe}").status_code == 200
@@ -267,6 +268,8 @@ def test_models_left_to_their_operator_are_loaded_by_no_request_and_a_drain_is_f
             server.running.server.handle_exit(15, None)
             server.running.wait_for(lambda: server.running.get("/v1/health/ready").status_code == 503)
             assert [server.ask(name).status_code for name in ("a", "b")] == [503, 503]
+            engines = [model.service.engine for model in server.registry.models]
+            assert [engine.state for engine in engines] == [EngineState.DRAINING] * 2
             for model in server.models.values():
                 model.gate.open.set()
             assert [one.result() for one in running] == [200, 200]
