@@ -114,9 +114,12 @@ def test_an_idle_model_used_longest_ago_makes_room_for_one_that_is_asked_for(ser
     assert server.states() == {"small": "ready", "large": "unloaded", "third": "ready"}
     assert not server.models["large"].is_open
     assert server.statuses()["large"]["evictions"] == evictions + 1
-    # A request that is not right loads nothing.
+    # A request that is not right loads nothing, and counts as its model's.
+    refused = {"code": "400", "model_name": "large"}
+    before = server.running.metric("request_refused_total", **refused)
     assert server.ask("large", temperature=9).status_code == 400
     assert server.ask("large", max_tokens=10**6).status_code == 400
+    assert server.running.metric("request_refused_total", **refused) == before + 2
     assert server.states()["large"] == "unloaded"
     assert server.running.get("/v1/health/ready").json()["models"] == server.states()
     page = server.running.get("/v1/metrics").text
@@ -126,6 +129,7 @@ def test_an_idle_model_used_longest_ago_makes_room_for_one_that_is_asked_for(ser
         'powertrain_model_memory_bytes{device="cpu",model_name="third"} 5.0',
         'powertrain_model_memory_budget_bytes{device="cpu"} 10.0',
         'num_request_max{model_name="large"} 0.0',
+        'num_request_max{model_name="small"} 4.0',
         'num_request_max{model_name="third"} 4.0',
     ):
         assert line in page.splitlines()
