@@ -7,13 +7,22 @@ headers; knows no route. A client's mistake is never a 5xx, because the SDKs ret
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 from litestar.exceptions import HTTPException
 from runtime.errors import EngineUnavailable, Overloaded, RequestError, TemplateError
 
-from api.errors import BodyTooLargeError, ClientLimitError, ForbiddenError, GenerationFailedError, NotFoundError
+from api.errors import (
+    BodyTooLargeError,
+    ClientLimitError,
+    ConflictError,
+    ForbiddenError,
+    GenerationFailedError,
+    ModelFailedError,
+    NotFoundError,
+)
 
 MAX_MESSAGE_CHARS = 4096
 
@@ -24,6 +33,7 @@ _TYPES = {
     404: "NotFoundError",
     405: "MethodNotAllowedError",
     408: "RequestTimeoutError",
+    409: "ConflictError",
     413: "RequestEntityTooLargeError",
     414: "RequestTargetTooLongError",
     429: "RateLimitError",
@@ -76,6 +86,14 @@ FAULT = ErrorAnswer(500, "Internal server error", headers={"x-should-retry": "fa
 """The answer to a fault of ours: a retry meets it again, so the SDKs are told not to try."""
 
 
+_AS_IT_IS: Mapping[type[Exception], tuple[int, Mapping[str, str]]] = {
+    ForbiddenError: (403, {}),
+    ConflictError: (409, {}),
+    ModelFailedError: (503, {"x-should-retry": "false"}),  # a retry meets it again
+}
+"""Failures whose text is for the client, with the status and headers of each."""
+
+
 def answer_from(error: Exception) -> ErrorAnswer:
     """The answer to an exception. What nobody expected is a 500 that tells the client nothing of the inside."""
     if isinstance(error, RequestError):
@@ -87,12 +105,13 @@ def answer_from(error: Exception) -> ErrorAnswer:
     if isinstance(error, BodyTooLargeError):
         # The rest of the body is not read, so the connection cannot be used again.
         return ErrorAnswer(413, str(error), headers={"connection": "close"})
-    if isinstance(error, ForbiddenError):
-        return ErrorAnswer(403, str(error))
     if isinstance(error, (Overloaded, ClientLimitError)):
         return ErrorAnswer(429, str(error), headers={"retry-after": str(max(1, error.retry_after_s))})
     if isinstance(error, EngineUnavailable):
         return ErrorAnswer(503, str(error), headers={"retry-after": str(_UNAVAILABLE_RETRY_S)})
+    if type(error) in _AS_IT_IS:
+        status, headers = _AS_IT_IS[type(error)]
+        return ErrorAnswer(status, str(error), headers=dict(headers))
     if isinstance(error, HTTPException):
         return _from_http_exception(error)
     if isinstance(error, GenerationFailedError):  # may be different next time

@@ -37,5 +37,17 @@ class GenerationFailedError(PowertrainError):
     """The engine failed while it worked on a request. The text is for the log."""
 
 
+class NoRoomError(PowertrainError):
+    """A model does not fit into the memory beside those that are serving. The text holds the arithmetic."""
+
+
+class ModelFailedError(PowertrainError):
+    """The request's model could not be loaded, or its engine died; others serve."""
+
+
+class ConflictError(PowertrainError):
+    """What an operator asks of a model cannot be done while things stand as they do."""
+
+
 class ClientGoneError(Exception):
     """The client closed the connection before it was answered: nothing is sent."""

@@ -44,6 +44,20 @@ class Settings:
     model: str | None = _setting(
         None, "A package, by folder or name, or what one is built from.", "NIM_MODEL_PATH", "NIM_MODEL_NAME"
     )
+    more_models: tuple[str, ...] = _setting(
+        (), "Models beside the first; a request's model names the one that answers it."
+    )
+    model_setting: tuple[str, ...] = _setting(
+        (), "One model's own value of a setting, as MODEL:SETTING=VALUE, such as small:num_slots=4."
+    )
+    load_models: Literal["start", "demand", "admin"] = _setting(
+        "start",
+        "When several load: at the start as far as they fit, else when a request names them; all but the first on "
+        "demand; or by an admin's request alone.",
+    )
+    memory_bytes: int | None = _setting(
+        None, "Memory for weights and KV caches of several models together; default: 0.8 of what is free."
+    )
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )
@@ -57,6 +71,12 @@ class Settings:
     keys_file: str | None = _setting(
         None, "TOML file of hashed keys with roles and limits, see 'powertrain key'; read again on SIGHUP."
     )
+    admin_key: tuple[str, ...] = _setting(
+        (),
+        "Keys that open what lies below /v1/admin, as SECRET or NAME=SECRET, and nothing else; none: it is off.",
+        secret=True,
+    )
+    admin_key_file: str | None = _setting(None, "File with such keys, one a line; read again on SIGHUP.")
     tls_cert: str | None = _setting(
         None, "Certificate (PEM, its chain behind it) to serve HTTPS with; read on SIGHUP.", "NIM_SSL_CERT_PATH"
     )
@@ -168,6 +188,11 @@ class Settings:
         return bool(self.api_key) or self.api_key_file is not None or self.keys_file is not None
 
     @property
+    def has_admin_key(self) -> bool:
+        """True when models may be loaded and unloaded by request."""
+        return bool(self.admin_key) or self.admin_key_file is not None
+
+    @property
     def sampling_defaults(self) -> SamplingDefaults:
         """The operator's own defaults of requests. Raises SettingsError for one out of range."""
         import msgspec  # here, because a help page needs the settings and not their ranges
@@ -188,7 +213,7 @@ class Settings:
             "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_predicted_wait_s": 0,
             "max_queue_time_s": 0, "kv_cache_bytes": 1,
             "threads": 1, "prefill_chunk_tokens": 16, "max_draft_tokens": 0,
-            "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
+            "watchdog_s": 1, "memory_bytes": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
             "write_timeout_s": 0.01,
@@ -206,17 +231,36 @@ class Settings:
             raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
+        self._check_models()
         self.sampling_defaults  # noqa: B018 - raises for a value out of range
         self._check_access()
 
+    def _check_models(self) -> None:
+        several = bool(self.more_models)
+        if several and self.model is None:
+            raise SettingsError("more_models is set but model is not; name the first model, too")
+        asked = {"model_setting": bool(self.model_setting), "memory_bytes": self.memory_bytes is not None,
+                 "load_models": self.load_models != "start"}  # fmt: skip
+        for name, is_asked in asked.items():
+            if is_asked and not several:
+                raise SettingsError(f"{name} is for several models, and there is one; set the model's own settings")
+        for name in ("served_model_name", "chat_template"):
+            if getattr(self, name) and several:
+                raise SettingsError(
+                    f"{name} is one model's, and there are several; say --model-setting MODEL:{name}=..."
+                )
+        if several and self.kv_cache_share is not None:
+            raise SettingsError("kv_cache_share is for one model; several share memory_bytes")
+
     def _check_access(self) -> None:
-        for name in ("api_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
+        for name in ("api_key", "admin_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
             if any(not item.strip() for item in getattr(self, name)):
                 raise SettingsError(f"{name}: an empty value is not allowed")
         if not _ROOT_PATH.fullmatch(self.root_path):
             raise SettingsError(f"root_path: {self.root_path!r} is not a path such as /llm or /team/llm")
-        if any(not key.isascii() or not key.isprintable() for key in self.api_key):
-            raise SettingsError("api_key: keys are printable ASCII")
+        for name in ("api_key", "admin_key"):
+            if any(not key.isascii() or not key.isprintable() for key in getattr(self, name)):
+                raise SettingsError(f"{name}: keys are printable ASCII")
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
             raise SettingsError(f"{given} is set but {missing} is not; HTTPS needs both")

@@ -38,6 +38,7 @@ _NIM_VALUES = {
 _NIM_HUB_PREFIX = "hf://"
 # Part of every NIM's manifest, without the prefix of the others: the key of a registry that nothing here asks.
 _NIM_KEYS = frozenset({"NGC_API_KEY"})
+_OF_SEVERAL_MODELS = frozenset({"more_models", "model_setting", "load_models", "memory_bytes"})
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -84,7 +85,8 @@ def client_key(environ: Mapping[str, str] | None = None) -> str | None:
 
 
 def private_environment(key: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a server for this process alone: ``key`` is its only key, and nobody else's address or access.
+    """The environment of a server for this process alone: ``key`` is its only key, and nobody else's address, access or
+    further models.
 
     In the environment and not in the command line, which every user of the machine may read.
     """
@@ -92,7 +94,7 @@ def private_environment(key: str, environ: Mapping[str, str] | None = None) -> d
     others, group = set[str](), ""
     for name, item in _fields().items():
         group = GROUPS.get(name, group)
-        if group == GROUPS["host"]:
+        if group == GROUPS["host"] or name in _OF_SEVERAL_MODELS:
             others |= {ENV_PREFIX + name.upper(), *item.metadata["nim"]}
     kept = {name: value for name, value in environment.items() if name not in others}
     return kept | {ENV_PREFIX + "API_KEY": f"chat={key}"}
@@ -115,7 +117,7 @@ def resolve_settings(
     merged: dict[str, tuple[str, Any]] = {}
     for source in sources:
         merged.update(source)
-    values: dict[str, Any] = {name: _converted(name, origin, value) for name, (origin, value) in merged.items()}
+    values: dict[str, Any] = {name: converted(name, origin, value) for name, (origin, value) in merged.items()}
     settings = Settings(**values)
     settings.check()
     return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()}, _unused_nim(environment))
@@ -165,7 +167,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, An
     return {known[variable]: (variable, value) for variable, value in mine.items() if variable in known}
 
 
-def _converted(name: str, origin: str, value: object) -> object:
+def converted(name: str, origin: str, value: object) -> object:
     """A value as its field's type; text from the environment is read leniently, lists at their commas."""
     wanted = get_type_hints(Settings)[name]
     if isinstance(value, str) and wanted == tuple[str, ...]:
@@ -175,8 +177,8 @@ def _converted(name: str, origin: str, value: object) -> object:
     if isinstance(value, str) and name == "log_level":
         value = value.lower()
     try:
-        converted: object = msgspec.convert(value, wanted, strict=not isinstance(value, str) or wanted is bool)
+        fitting: object = msgspec.convert(value, wanted, strict=not isinstance(value, str) or wanted is bool)
     except msgspec.ValidationError as error:
         shown = "the given value" if _fields()[name].metadata["secret"] else repr(value)
         raise SettingsError(f"{name} (from {origin}): {shown} does not fit: {error}") from error
-    return converted
+    return fitting

@@ -58,14 +58,15 @@ EDGES = {
     " runtime.text.tool_calls",
     "api.request": "api runtime runtime.constraint runtime.text runtime.text.template runtime.text.tool_calls",
     "api.clients": "api runtime",
+    "api.models": "api runtime",
     "api.observe": "api api.clients runtime runtime.engine",
     "api.response": "api api.observe runtime runtime.engine runtime.text",
     "api.edge": "api api.clients api.observe runtime",
     "api.pages": "",
-    "api.controllers": "api api.clients api.edge api.observe api.pages api.request api.response runtime"
+    "api.controllers": "api api.clients api.edge api.models api.observe api.pages api.request api.response runtime"
     " runtime.constraint runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
-    "api.process": "api api.clients api.controllers api.edge api.observe api.request api.response runtime"
-    " runtime.commands runtime.engine runtime.loading runtime.package",
+    "api.process": "api api.clients api.controllers api.edge api.models api.observe api.request api.response runtime"
+    " runtime.commands runtime.engine runtime.loading runtime.package runtime.session",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",

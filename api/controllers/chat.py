@@ -9,9 +9,11 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
+from api.controllers.choosing import chosen, text_side
 from api.controllers.conversation import PreparedChat, prepare_chat
 from api.controllers.generating import answer
 from api.controllers.intake import AnyRequest, in_turn, receive_body
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.json_body import parse_object
@@ -37,11 +39,11 @@ class ChatController(Controller):
     path = "/v1/chat/completions"
 
     @post(status_code=200)
-    async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def complete(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """Answer a conversation. Every check is made before the status line."""
         arrival_ns = time.perf_counter_ns()
-        body = await receive_body(request, service)
-        service.require_room()
+        body = await receive_body(request, models.front)
+        service = await chosen(request, models, body)
         chat = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         shape = _shape(chat, service)
         return await answer(
@@ -54,9 +56,10 @@ class ChatController(Controller):
         )
 
     @post("/render", status_code=200)
-    async def render(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def render(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """The prompt that a chat request would run with. Needs no engine."""
-        body = await receive_body(request, service)
+        body = await receive_body(request, models.front)
+        service = await text_side(request, models, body)
         chat = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         prepared = chat.prepared
         return JsonAnswer(RenderedPrompt(chat.prompt_text, list(prepared.prompts[0]), prepared.sampling.max_tokens))

@@ -14,8 +14,10 @@ from runtime.errors import RequestError
 from runtime.request import SamplingParams, resolve_max_tokens
 from runtime.text.tokenizer import Tokenizer
 
+from api.controllers.choosing import chosen
 from api.controllers.generating import Prepared, answer
 from api.controllers.intake import AnyRequest, in_turn, receive_body
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.request.completion import MAX_PROMPTS, CompletionRequest
 from api.request.constraint import asked_constraint, check_marks
@@ -41,11 +43,11 @@ class CompletionController(Controller):
     path = "/v1/completions"
 
     @post(status_code=200)
-    async def complete(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def complete(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """Continue a prompt or several. Choices are grouped by prompt."""
         arrival_ns = time.perf_counter_ns()
-        body = await receive_body(request, service)
-        service.require_room()
+        body = await receive_body(request, models.front)
+        service = await chosen(request, models, body)
         found = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         return await answer(
             request,

@@ -64,6 +64,7 @@ def _interface(service: Service) -> Interface:
         server=settings.root_path or "./",
         model=service.model.base_name if tells_model(service) else None,
         needs_key=settings.needs_key,
+        has_admin_key=settings.has_admin_key,
         trusts_chat_templates=settings.trust_request_chat_template,
         max_stop_strings=settings.max_stop_strings,
     )

@@ -23,6 +23,7 @@ from runtime.text.text_stream import TextStream
 from runtime.token_mask import Constraint
 
 from api.client_gone import unless_gone
+from api.controllers.choosing import awake
 from api.controllers.intake import HOLD_KEY, AnyRequest, cache_salt_of, new_id, request_id_of, visit_of
 from api.controllers.service import Service
 from api.edge.access import IGNORED_KEY, RECORD_KEY
@@ -71,11 +72,13 @@ async def answer(
     id_prefix: str,
     new_renderer: NewRenderer,
 ) -> Answer:
-    """Compile what the text must satisfy, then submit to the engine. Returns the application that sends the answer.
+    """Load the model if need be, compile what the text must satisfy, then submit to the engine. Returns the application
+    that sends the answer.
 
     Raises RequestError for a demand that cannot be had, Overloaded, EngineUnavailable, or ClientGoneError: all of them
     before any byte of an answer. ClientLimitError when the client has not the tokens for it.
     """
+    service = await awake(request, service)
     constraint = await _compiled(request, service, prepared)
     fields: SamplingFields = prepared.asked.fields
     record = _record(request, prepared, arrival_ns)

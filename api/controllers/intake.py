@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -14,7 +14,6 @@ from api.clients.visit import Visit
 from api.controllers.service import Service
 from api.edge.access import API_KEY_KEY, REQUEST_ID_KEY, VISIT_KEY
 from api.edge.api_key import ApiKey
-from api.request.byte_budget import Hold
 from api.request.json_body import check_content_type, read_body
 from api.request.sampling_fields import SamplingFields
 from api.request.turns import INLINE_BYTES
@@ -23,6 +22,14 @@ AnyRequest = Request[Any, Any, Any]
 Result = TypeVar("Result")
 
 HOLD_KEY = "powertrain_hold"
+LEASE_KEY = "powertrain_lease"
+
+
+class Releasable(Protocol):
+    """What a request holds of something that it shares with others."""
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
 
 
 async def receive_body(request: AnyRequest, service: Service) -> bytes:
@@ -59,15 +66,17 @@ async def in_turn(
 
 
 def releasing(app: ASGIApp) -> ASGIApp:
-    """``app``, with what each request holds of the budget given back at its end, however it ends."""
+    """``app``, with what each request holds, of the budget and of a model, given back at its end, however it ends."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
         finally:
-            hold: Hold | None = scope.get("state", {}).get(HOLD_KEY)
-            if hold is not None:
-                hold.release()
+            state: dict[str, Any] = scope.get("state", {})
+            for key in (HOLD_KEY, LEASE_KEY):
+                held: Releasable | None = state.get(key)
+                if held is not None:
+                    held.release()
 
     return serve
 

@@ -9,8 +9,10 @@ import msgspec
 from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
+from msgspec import UNSET, UnsetType
 
 from api.controllers.intake import AnyRequest, key_of
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.edge.api_key import Role
 from api.errors import ForbiddenError
@@ -22,10 +24,11 @@ API_VERSION = "1.0.0"
 
 
 class HealthBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe's answer."""
+    """A probe's answer. ``models`` tells where each of several models stands, to whoever needs no key for that."""
 
     object: str = "health.response"
     message: str
+    models: dict[str, str] | UnsetType = UNSET
 
 
 class VersionBody(msgspec.Struct, frozen=True):
@@ -73,16 +76,16 @@ class ManagementController(Controller):
     """Everything about the server but its answers."""
 
     @get(["/v1/health/live"])
-    async def live(self, service: NamedDependency[Service]) -> ASGIApp:
+    async def live(self, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """The process runs and its engine has neither died nor hung: a restart would mend nothing."""
-        service.require_alive()
-        return JsonAnswer(HealthBody(message="Service is live."))
+        models.require_alive()
+        return JsonAnswer(HealthBody(message="Service is live.", models=_states(models)))
 
     @get(["/v1/health/ready", "/health", "/ping"])
-    async def ready(self, service: NamedDependency[Service]) -> ASGIApp:
+    async def ready(self, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """A request sent now would be answered."""
-        service.require_ready()
-        return JsonAnswer(HealthBody(message="Service is ready."))
+        models.require_ready()
+        return JsonAnswer(HealthBody(message="Service is ready.", models=_states(models)))
 
     @get("/v1/version")
     async def version(self) -> ASGIApp:
@@ -129,6 +132,12 @@ class ManagementController(Controller):
         if key is not None and key.role is Role.CLIENT:
             raise ForbiddenError("This API key does not open metrics: they need one with the role metrics or admin.")
         return JsonAnswer(service.metrics.page(), content_type=CONTENT_TYPE)
+
+
+def _states(models: ModelRegistry) -> dict[str, str] | UnsetType:
+    if models.is_lone or models.front.settings.needs_key:
+        return UNSET
+    return {model.name: model.state.value for model in models.models}
 
 
 def _license(model: ServedModel) -> LicenseInfo:

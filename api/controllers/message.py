@@ -9,9 +9,11 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
+from api.controllers.choosing import chosen, text_side
 from api.controllers.conversation import prepare_chat
 from api.controllers.generating import Prepared, answer
 from api.controllers.intake import AnyRequest, in_turn, new_id, receive_body
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.json_body import parse_object
@@ -28,11 +30,11 @@ class MessageController(Controller):
     path = "/v1/messages"
 
     @post(status_code=200)
-    async def respond(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def respond(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """Answer a conversation. Every check is made before the status line."""
         arrival_ns = time.perf_counter_ns()
-        body = await receive_body(request, service)
-        service.require_room()
+        body = await receive_body(request, models.front)
+        service = await chosen(request, models, body)
         prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
         return await answer(
             request,
@@ -44,9 +46,10 @@ class MessageController(Controller):
         )
 
     @post("/count_tokens", status_code=200)
-    async def count(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def count(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """How long the prompt of a conversation is. Needs no engine."""
-        body = await receive_body(request, service)
+        body = await receive_body(request, models.front)
+        service = await text_side(request, models, body)
         prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service, counting=True))
         return JsonAnswer(TokenCount(len(prepared.prompts[0])))
 

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from api.controllers.service import Service
+from api.controllers.registry import ModelRegistry
 from api.errors import NotFoundError
 from api.response.json_answer import JsonAnswer
 from api.served_model import ServedModel
@@ -59,17 +59,18 @@ class ModelsController(Controller):
     path = "/v1/models"
 
     @get()
-    async def list_models(self, service: NamedDependency[Service]) -> ASGIApp:
-        """Every served name, the base name first."""
-        return JsonAnswer(ModelList(data=[_card(name, service.model) for name in service.model.names]))
+    async def list_models(self, models: NamedDependency[ModelRegistry]) -> ASGIApp:
+        """Every served name, each model's base name first, loaded or not."""
+        return JsonAnswer(ModelList(data=[_card(name, model) for model in models.served for name in model.names]))
 
     @get("/{model_id:path}")
-    async def retrieve(self, model_id: FromPath[str], service: NamedDependency[Service]) -> ASGIApp:
+    async def retrieve(self, model_id: FromPath[str], models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """One served name; names may hold slashes."""
         name = str(model_id).strip("/")
-        if name not in service.model.names:
+        model = next((model for model in models.served if name in model.names), None)
+        if model is None:
             raise NotFoundError(f"The model `{name[:256]}` does not exist.", "model")
-        return JsonAnswer(_card(name, service.model))
+        return JsonAnswer(_card(name, model))
 
 
 def _card(name: str, model: ServedModel) -> ModelCard:

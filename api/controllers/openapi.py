@@ -6,6 +6,7 @@ Knows every route's contract; runs none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from api.controllers.admin import ModelStatus, ModelStatuses
 from api.controllers.chat import RenderedPrompt
 from api.controllers.management import HealthBody, LicenseInfo, ManifestBody, Metadata, VersionBody
 from api.controllers.models import ModelCard, ModelList
@@ -36,6 +38,7 @@ _ERRORS: Mapping[int, str] = {
     403: "The host is not one of this server's, or the key's role does not open this.",
     404: "The model or path does not exist.",
     408: "The request did not arrive in time.",
+    409: "This cannot be done while things stand as they do.",
     413: "The body is larger than the limit.",
     414: "The request's target is longer than the limit.",
     429: "Too much waits, the client's limits are reached, or too many keys were wrong.",
@@ -63,11 +66,13 @@ class Operation:
     last_event: str = "[DONE]"
     error_body: Any = ErrorBody
     errors: tuple[int, ...] = (401, 403)
+    key: str = "key"
 
 
 _ANY = Interface()
 _POST_ERRORS = (400, 401, 403, 404, 413, 429)
 _GENERATION_ERRORS = (*_POST_ERRORS, 500, 503)
+_ADMIN_SCHEME = {"admin_key": {"type": "http", "scheme": "bearer", "description": "One of the server's admin keys."}}
 _METRICS_TEXT = "text/plain"
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -164,18 +169,45 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(method="get", path="/v1/metrics", summary="Prometheus metrics.", answer=_METRICS_TEXT),
 )
 
+_NAMED = "/v1/admin/models/{name}"
+ADMIN_OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="get",
+        path="/v1/admin/models",
+        summary="Every model, and the memory that they share.",
+        answer=ModelStatuses,
+        key="admin_key",
+    ),
+    *(
+        Operation(
+            method="post",
+            path=f"{_NAMED}/{verb}",
+            summary=summary,
+            answer=ModelStatus,
+            errors=(401, 403, 404, 409),
+            key="admin_key",
+        )
+        for verb, summary in (
+            ("load", "Load a model; idle ones make room for it."),
+            ("unload", "Let a model's answers end, and free its memory."),
+        )
+    ),
+)
+"""Of servers with an admin key."""
+
 
 def openapi_document(interface: Interface = _ANY) -> dict[str, Any]:
     """The whole description of a server's interface, OpenAPI 3.1."""
+    operations = OPERATIONS + (ADMIN_OPERATIONS if interface.has_admin_key else ())
     shown = [ErrorBody]
-    for operation in OPERATIONS:
+    for operation in operations:
         kinds = (operation.body, operation.answer, operation.chunk, operation.error_body)
         shown += [
             member for kind in kinds if kind is not None and not isinstance(kind, str) for member in _members(kind)
         ]
     _, components = msgspec.json.schema_components(shown, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         described = paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
         add_texts(f"{operation.method} {operation.path}", described, interface.model)
     bodies = {kind.__name__ for operation in OPERATIONS if operation.body for kind in _members(operation.body)}
@@ -197,6 +229,7 @@ def openapi_document(interface: Interface = _ANY) -> dict[str, Any]:
                 "plain_key": {
                     "type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key, by itself.",
                 },
+                **(_ADMIN_SCHEME if interface.has_admin_key else {}),
             },
         },
         "security": [*([] if interface.needs_key else [{}]), {"key": []}, {"plain_key": []}],
@@ -207,9 +240,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"summary": operation.summary, "operationId": _operation_id(operation)}
     if 401 not in operation.errors:
         found["security"] = []  # answers without a key, too
-    if "{model_id}" in operation.path:
+    elif operation.key != "key":
+        found["security"] = [{operation.key: []}]
+    if named := re.search(r"\{(\w+)\}", operation.path):
         schema = {"type": "string", "minLength": 1}
-        found["parameters"] = [{"name": "model_id", "in": "path", "required": True, "schema": schema}]
+        found["parameters"] = [{"name": named[1], "in": "path", "required": True, "schema": schema}]
     if operation.body is not None:
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": _schema(operation.body)}}}
     if isinstance(operation.answer, str):

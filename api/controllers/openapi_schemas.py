@@ -26,6 +26,7 @@ class Interface:
     server: str = "./"
     model: str | None = None
     needs_key: bool = False
+    has_admin_key: bool = False
     trusts_chat_templates: bool = False
     max_stop_strings: int = 16
 

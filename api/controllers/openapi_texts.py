@@ -36,11 +36,13 @@ class About:
 
 
 GENERATION, TEXT, SERVER, HEALTH = "Generate", "Prompts and tokens", "Model and server", "Health and metrics"
+ADMIN = "Loading models"
 TAGS: Mapping[str, str] = {
     GENERATION: "Answers of the model, whole or as a stream. `null` means absent for every field that is not required.",
     TEXT: "What a request looks like to the model. Nothing is generated.",
     SERVER: "What runs here.",
     HEALTH: "For whoever watches the server.",
+    ADMIN: "For whoever operates a server of several models, with a key of its own; off without one.",
 }
 
 ABOUT: Mapping[str, About] = {
@@ -87,6 +89,22 @@ ABOUT: Mapping[str, About] = {
     "get /v1/metadata": About(SERVER, "As NVIDIA NIM has it: the package's files, the model's licence and its source."),
     "get /v1/license": About(SERVER, "The text of the model's licence, as NVIDIA NIM has it."),
     "get /v1/manifest": About(SERVER, "The model package's manifest, as text."),
+    "get /v1/admin/models": About(
+        ADMIN,
+        "Each model's state (`unloaded`, `loading`, `ready`, `failed`, `unloading`), limits and memory, and why one "
+        "has failed; the first is the one that requests mean which name none.",
+    ),
+    "post /v1/admin/models/{name}/load": About(
+        ADMIN,
+        "Returns when the model is ready. A failed one is tried again. Models that serve nobody make room, the one "
+        "used longest ago first; 409 with the arithmetic where that is not enough, and with the reason where loading "
+        "fails.",
+    ),
+    "post /v1/admin/models/{name}/unload": About(
+        ADMIN,
+        "Returns when its memory is free. Running answers have the time that a shutdown gives them. A request that "
+        "names the model loads it again, unless models are loaded by their operator alone (`load_models`).",
+    ),
     "get /v1/metrics": About(HEALTH, "Counters, gauges and histograms in Prometheus' text format."),
 }
 """By method and path."""

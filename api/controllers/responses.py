@@ -11,9 +11,11 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from msgspec import Raw
 
+from api.controllers.choosing import chosen
 from api.controllers.conversation import prepare_chat
 from api.controllers.generating import Prepared, answer
 from api.controllers.intake import AnyRequest, in_turn, new_id, receive_body
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.observe.request_record import RequestRecord
 from api.request.chat import ChatRequest
@@ -33,11 +35,11 @@ class ResponsesController(Controller):
     path = "/v1/responses"
 
     @post(status_code=200)
-    async def respond(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def respond(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """Answer a conversation. Every check is made before the status line."""
         arrival_ns = time.perf_counter_ns()
-        body = await receive_body(request, service)
-        service.require_room()
+        body = await receive_body(request, models.front)
+        service = await chosen(request, models, body)
         found = await in_turn(request, service, len(body), lambda: _prepare(body, service))
 
         def new_renderer(record: RequestRecord, options: AnswerOptions) -> ResponsesRenderer:

@@ -12,7 +12,9 @@ from litestar.types import ASGIApp
 from msgspec import Meta
 from runtime.errors import RequestError
 
+from api.controllers.choosing import text_side
 from api.controllers.intake import AnyRequest, in_turn, receive_body
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.field_errors import convert
@@ -61,15 +63,17 @@ class TokenController(Controller):
     """The tokenizer."""
 
     @post("/tokenize", status_code=200)
-    async def tokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def tokenize(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """Token ids of a text or of a conversation."""
-        body = await receive_body(request, service)
+        body = await receive_body(request, models.front)
+        service = await text_side(request, models, body)
         return await in_turn(request, service, len(body), lambda: _tokenized(body, service))
 
     @post("/detokenize", status_code=200)
-    async def detokenize(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def detokenize(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
         """Text of token ids."""
-        body = await receive_body(request, service)
+        body = await receive_body(request, models.front)
+        service = await text_side(request, models, body)
         return await in_turn(request, service, len(body), lambda: _detokenized(body, service))
 
 

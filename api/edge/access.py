@@ -35,6 +35,8 @@ REFUSAL_KEY = "powertrain_refusal"
 
 _PROBES = ("/v1/health/live", "/v1/health/ready", "/health", "/ping")
 OPEN_PATHS = frozenset({*_PROBES, *(f"{path}/" for path in _PROBES)})
+ADMIN_PATH = "/v1/admin"
+"""What lies below it is opened by keys of its own."""
 _METRICS_PATHS = frozenset({"/v1/metrics", "/metrics"})
 _SAFE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_LOGGED_CHARS = 256
@@ -52,6 +54,7 @@ class Edge:
         self,
         app: ASGIApp,
         keys: KeyRing,
+        admin_keys: KeyRing,
         hosts: HostRule,
         note_refusal: Callable[[int], None],
         *,
@@ -61,6 +64,7 @@ class Edge:
         self._app = app
         self._error_body = error_body
         self._keys = keys
+        self._admin_keys = admin_keys
         self._hosts = hosts
         self._note_refusal = note_refusal
         self._keyless = frozenset(keyless)
@@ -107,9 +111,10 @@ class Edge:
         if (refusal := self._hosts.refusal(scope)) is not None:
             audit["denied"] = "host"
             return refusal
-        if not self._keys or _is_preflight(scope) or self._is_keyless(scope):
+        keys = self._admin_keys if _is_below(scope["path"], ADMIN_PATH) and self._admin_keys else self._keys
+        if not keys or _is_preflight(scope) or self._is_keyless(scope):
             return None
-        holder = self._keys.holder(scope)
+        holder = keys.holder(scope)
         if not isinstance(holder, Denial):
             audit["key"] = holder.name
             scope["state"][API_KEY_KEY] = holder
@@ -124,6 +129,12 @@ class Edge:
 
     def _is_keyless(self, scope: HTTPScope) -> bool:
         return scope["path"] in self._keyless and scope["method"] in {HttpMethod.GET, HttpMethod.HEAD}
+
+
+def _is_below(path: str, root: str) -> bool:
+    """True for a path and all below it, however many slashes stand between its parts."""
+    parts, wanted = [part for part in path.split("/") if part], root.strip("/").split("/")
+    return parts[: len(wanted)] == wanted
 
 
 def _beyond_role(scope: HTTPScope, key: ApiKey, audit: dict[str, object]) -> ErrorAnswer | None:

@@ -20,7 +20,8 @@ class Role(StrEnum):
 class ApiKey:
     """A key. ``digest`` is the SHA-256 of the secret: of one length, so comparing it tells nothing of the secret's.
 
-    From ``expires_unix`` on, in seconds since 1970, it opens nothing.
+    From ``expires_unix`` on, in seconds since 1970, it opens nothing. One that ``operates`` opens what loads models
+    and nothing else: it stands in no list of the others.
     """
 
     name: str
@@ -28,3 +29,4 @@ class ApiKey:
     role: Role = Role.ADMIN
     limits: ClientLimits = field(default_factory=ClientLimits)
     expires_unix: float | None = None
+    operates: bool = False

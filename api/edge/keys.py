@@ -11,6 +11,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -92,20 +93,34 @@ def key_ring(settings: Settings) -> KeyRing:
     return KeyRing(keys)
 
 
-def _parsed(text: str, position: int) -> ApiKey:
-    named = _NAMED.fullmatch(text)
-    name, secret = (named[1], named[2]) if named else (f"key-{position}", text)
+def admin_key_ring(settings: Settings, keys: KeyRing) -> KeyRing:
+    """The keys that load and unload models. Raises SettingsError for an empty, unreadable or doubled one, and for one
+    that is among ``keys``: whoever may ask the model is not to load others."""
+    file = settings.admin_key_file
+    texts = [*settings.admin_key, *(_from_file(Path(file), "admin_key") if file else ())]
+    found = [_parsed(text, position, "admin_key") for position, text in enumerate(texts, 1)]
+    digests = [key.digest for key in found]
+    if len(set(digests)) < len(digests):
+        raise SettingsError("admin_key: two keys have the same secret")
+    if shared := [key.name for key in keys.keys if key.digest in digests]:
+        raise SettingsError(f"admin_key: the API key {shared[0]} has the same secret; an admin key opens nothing else")
+    return KeyRing(replace(key, operates=True) for key in found)
+
+
+def _parsed(text: str, position: int, setting: str = "api_key") -> ApiKey:
+    named, unnamed = _NAMED.fullmatch(text), "key" if setting == "api_key" else "admin"
+    name, secret = (named[1], named[2]) if named else (f"{unnamed}-{position}", text)
     if not secret.strip() or not secret.isascii() or not secret.isprintable():
-        raise SettingsError(f"api_key: key {position} is empty or not printable ASCII")
+        raise SettingsError(f"{setting}: key {position} is empty or not printable ASCII")
     return ApiKey(name, hashlib.sha256(secret.strip().encode("ascii")).digest())
 
 
-def _from_file(path: Path) -> list[str]:
+def _from_file(path: Path, setting: str = "api_key") -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"api_key_file: {path} is not readable: {error}") from error
+        raise SettingsError(f"{setting}_file: {path} is not readable: {error}") from error
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise SettingsError(f"api_key_file: {path} holds no key; write one per line, as SECRET or NAME=SECRET")
+        raise SettingsError(f"{setting}_file: {path} holds no key; write one per line, as SECRET or NAME=SECRET")
     return keys

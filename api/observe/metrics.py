@@ -1,4 +1,5 @@
-"""Prometheus metrics: NIM 1.x's names always, vLLM's (NIM 2.x) on request. One registry per application.
+"""Prometheus metrics: NIM 1.x's names always, vLLM's (NIM 2.x) on request. One registry per application, whose models
+are told apart by the label ``model_name``.
 
 Counts and times come from finished request records, gauges from the engine at the moment of a scrape, so they are
 never stale; the GPU's are as old as ``gpu_watch`` lets them be. Buckets are those that NIM 1.x documents. Knows no
@@ -7,11 +8,11 @@ HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from runtime.engine.step_report import STEP_TOKEN_BOUNDS, EngineStats
@@ -19,6 +20,7 @@ from runtime.engine.step_report import STEP_TOKEN_BOUNDS, EngineStats
 from api.clients.client import Clients
 from api.observe.client_metrics import ClientFamilies
 from api.observe.gpu_watch import GpuWatch
+from api.observe.made_families import MadeFamilies
 from api.observe.request_record import Outcome, RequestRecord
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -31,25 +33,38 @@ _CHOICE_BUCKETS = (1, 2, 5, 10, 20, 50, 100)
 
 
 class ServerMetrics:
-    """All metrics of one server."""
+    """All metrics of one server, as one of its models fills them in. What is no model's, such as its connections, bears
+    the name of the first."""
 
-    def __init__(self, model_name: str, read_stats: Callable[[], EngineStats], *, vllm_names: bool) -> None:
-        self.registry = CollectorRegistry()
-        prometheus_client.ProcessCollector(registry=self.registry)
-        prometheus_client.PlatformCollector(registry=self.registry)
-        self._families = [_RequestFamilies(model_name, self.registry)]
-        if vllm_names:
-            self._families.append(_VllmFamilies(model_name, self.registry))
-        self.registry.register(_EngineGauges(model_name, read_stats, vllm_names=vllm_names))
-        refused = Counter(
-            "request_refused", "Requests refused with a 4xx status.", ["model_name", "code"], registry=self.registry
-        )
-        self._refused = refused
-        self._cut = Counter(
-            "connection_cut", "Connections that a limit ended.", ["model_name", "reason"], registry=self.registry
-        )
-        self._open = Gauge("connections_open", "Connections now.", ["model_name"], registry=self.registry)
+    def __init__(
+        self,
+        model_name: str,
+        read_stats: Callable[[], EngineStats],
+        *,
+        vllm_names: bool,
+        made: MadeFamilies | None = None,
+    ) -> None:
+        """``made`` are those of the server's other models, whose page shows this one's, too."""
         self._model_name = model_name
+        self._vllm_names = vllm_names
+        is_first = made is None
+        self._made = made = made or MadeFamilies()
+        self.registry = made.registry
+        if is_first:
+            prometheus_client.ProcessCollector(registry=self.registry)
+            prometheus_client.PlatformCollector(registry=self.registry)
+            self.registry.register(_EngineGauges(made.engines, vllm_names=vllm_names))
+        made.engines[model_name] = read_stats
+        self._families = [_RequestFamilies(model_name, made)]
+        if vllm_names:
+            self._families.append(_VllmFamilies(model_name, made))
+        self._refused = made.counter("request_refused", "Requests refused with a 4xx status.", "code")
+        self._cut = made.counter("connection_cut", "Connections that a limit ended.", "reason")
+        self._open = made.gauge("connections_open", "Connections now.")
+
+    def beside(self, model_name: str, read_stats: Callable[[], EngineStats]) -> ServerMetrics:
+        """The metrics of another model of the same server, on the same page."""
+        return ServerMetrics(model_name, read_stats, vllm_names=self._vllm_names, made=self._made)
 
     def observe(self, record: RequestRecord) -> None:
         """Count a finished request."""
@@ -94,9 +109,9 @@ class _RequestFamilies:
     disconnected_name = "request_client_disconnected"
     success_labels: tuple[str, ...] = ()
 
-    def __init__(self, model_name: str, registry: CollectorRegistry) -> None:
+    def __init__(self, model_name: str, made: MadeFamilies) -> None:
         self._model_name = model_name
-        self._registry = registry
+        self._made = made
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of all requests.").labels(model_name)
         self._generation_tokens = self._counter("generation_tokens", "Generated tokens.").labels(model_name)
         self._success = self._counter("request_success", "Requests answered in full.", *self.success_labels)
@@ -142,12 +157,10 @@ class _RequestFamilies:
         self._max_tokens.observe(record.max_tokens)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(self.prefix + name, help_text, ["model_name", *labels], registry=self._registry)
+        return self._made.counter(self.prefix + name, help_text, *labels)
 
     def _histogram(self, name: str, help_text: str, buckets: Sequence[float]) -> Histogram:
-        full_name = self.prefix + name
-        family = Histogram(full_name, help_text, ["model_name"], buckets=buckets, registry=self._registry)
-        return family.labels(self._model_name)
+        return self._made.histogram(self.prefix + name, help_text, buckets).labels(self._model_name)
 
 
 class _VllmFamilies(_RequestFamilies):
@@ -158,8 +171,8 @@ class _VllmFamilies(_RequestFamilies):
     disconnected_name = "http_requests_client_disconnected"
     success_labels = ("finished_reason",)
 
-    def __init__(self, model_name: str, registry: CollectorRegistry) -> None:
-        super().__init__(model_name, registry)
+    def __init__(self, model_name: str, made: MadeFamilies) -> None:
+        super().__init__(model_name, made)
         self._prefill = self._histogram("request_prefill_time_seconds", "First token - admitted.", _TTFT_BUCKETS)
         self._decode = self._histogram("request_decode_time_seconds", "Last token - first token.", _LATENCY_BUCKETS)
         self._inference = self._histogram("request_inference_time_seconds", "Last token - admitted.", _LATENCY_BUCKETS)
@@ -173,15 +186,22 @@ class _VllmFamilies(_RequestFamilies):
 
 
 class _EngineGauges(Collector):
-    """The engine's state at the moment of the scrape."""
+    """Each engine's state at the moment of the scrape."""
 
-    def __init__(self, model_name: str, read_stats: Callable[[], EngineStats], *, vllm_names: bool) -> None:
-        self._model_name = model_name
-        self._read_stats = read_stats
+    def __init__(self, engines: Mapping[str, Callable[[], EngineStats]], *, vllm_names: bool) -> None:
+        self._engines = engines
         self._vllm_names = vllm_names
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._read_stats()
+        families: dict[str, Metric] = {}
+        for model_name, read_stats in self._engines.items():
+            for family in self._of(model_name, read_stats()):
+                families.setdefault(family.name, family)
+                if families[family.name] is not family:
+                    families[family.name].samples += family.samples
+        yield from families.values()
+
+    def _of(self, model_name: str, stats: EngineStats) -> Iterator[Metric]:
         used = stats.kv_used_tokens / stats.kv_capacity_tokens if stats.kv_capacity_tokens else 0.0
         gauges = [
             ("num_requests_running", "Choices being generated.", stats.num_running),
@@ -203,12 +223,12 @@ class _EngineGauges(Collector):
             ]
             counters += [(f"vllm:{name}", help_text, value) for name, help_text, value in counters]
             counters.append(("vllm:num_preemptions", "Running choices sent back to wait: never.", 0))
-            yield _cache_config(self._model_name, stats)
-            yield _step_tokens(self._model_name, stats)
+            yield _cache_config(model_name, stats)
+            yield _step_tokens(model_name, stats)
         for kind, families in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters)):
             for name, help_text, value in families:
                 family = kind(name, help_text, labels=["model_name"])
-                family.add_metric([self._model_name], value)
+                family.add_metric([model_name], value)
                 yield family
 
 

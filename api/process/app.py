@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
@@ -14,13 +13,16 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from runtime.errors import Overloaded
 
+from api.controllers.admin import AdminController
 from api.controllers.chat import ChatController
+from api.controllers.choosing import service_of
 from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController, keyless_paths
 from api.controllers.intake import AnyRequest, releasing, visit_of
 from api.controllers.management import ManagementController
 from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
+from api.controllers.registry import ModelRegistry
 from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
@@ -41,14 +43,18 @@ _LOG = logging.getLogger("powertrain.api")
 _GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 
 
-def create_app(service: Service, keys: KeyRing) -> ASGIApp:
-    """The whole server as one ASGI application, for whoever has one of the keys."""
+def create_app(
+    service: Service, keys: KeyRing, models: ModelRegistry | None = None, admin_keys: KeyRing | None = None
+) -> ASGIApp:
+    """The whole server as one ASGI application, for whoever has one of the keys, and of ``admin_keys`` for what loads
+    models. ``models`` are those that ``service`` speaks for; None: it is the only one."""
     settings = service.settings
     hosts = host_rule(settings, has_keys=bool(keys))
-    routed = routed_app(service)
+    routed = routed_app(service, models)
     edge = Edge(
         releasing(routed),
         keys,
+        admin_keys or KeyRing(),
         hosts,
         service.metrics.observe_refusal,
         error_body=_error_body,
@@ -57,12 +63,14 @@ def create_app(service: Service, keys: KeyRing) -> ASGIApp:
     return Paths(Cors(edge, settings.cors_allow_origin), path_rule(settings, (route.path for route in routed.routes)))
 
 
-def routed_app(service: Service) -> Litestar:
-    """Every route, without the layers around them. The lifespan starts and ends the engine; loading blocks nothing."""
+def routed_app(service: Service, models: ModelRegistry | None = None) -> Litestar:
+    """Every route, without the layers around them. The lifespan starts the first engine and ends all; loading blocks
+    nothing."""
+    registry = models or ModelRegistry.alone(service)
 
     @asynccontextmanager
     async def engine_lifespan(_app: Litestar) -> AsyncIterator[None]:
-        service.engine.start()
+        registry.begin()
         if service.gpu is not None:
             service.gpu.start()
         try:
@@ -70,12 +78,11 @@ def routed_app(service: Service) -> Litestar:
         finally:
             if service.gpu is not None:
                 service.gpu.close()
-            await service.engine.close()
-            await asyncio.to_thread(service.model.close)
+            await registry.close()
             if service.tracer is not None:
                 service.tracer.close()
 
-    on_error = _ErrorHandler(service)
+    on_error = _ErrorHandler(registry)
     return Litestar(
         route_handlers=[
             ChatController,
@@ -86,9 +93,13 @@ def routed_app(service: Service) -> Litestar:
             ManagementController,
             TokenController,
             WelcomeController,
+            *([AdminController] if service.settings.has_admin_key else []),
             *([DocsController] if service.settings.docs != "off" else []),
         ],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        dependencies={
+            "service": Provide(lambda: registry.front, sync_to_thread=False),
+            "models": Provide(lambda: registry, sync_to_thread=False),
+        },
         # HTTPException is named beside Exception: Litestar's own failures, malformed requests and unknown paths
         # among them, are subclasses of it.
         exception_handlers={HTTPException: on_error, Exception: on_error},
@@ -109,8 +120,8 @@ def _error_body(path: str, answer: ErrorAnswer) -> bytes:
 class _ErrorHandler:
     """Turns exceptions into the contract's error body and counts them."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, models: ModelRegistry) -> None:
+        self._models = models
 
     def __call__(self, request: AnyRequest, error: Exception) -> Response[bytes]:
         if isinstance(error, ClientGoneError):
@@ -128,7 +139,7 @@ class _ErrorHandler:
         if answer.status >= 500:
             self._count_failure(request)
         else:
-            self._service.metrics.observe_refusal(answer.status)
+            service_of(request, self._models).metrics.observe_refusal(answer.status)
             request.scope["state"][REFUSAL_KEY] = refusal_fields(error, answer)
         body = _error_body(request.scope["path"], answer)
         return Response(body, status_code=answer.status, headers=answer.headers, media_type="application/json")
@@ -136,4 +147,4 @@ class _ErrorHandler:
     def _count_failure(self, request: AnyRequest) -> None:
         already_counted = RECORD_KEY in request.scope["state"]
         if request.scope["path"].rstrip("/") in _GENERATION_PATHS and not already_counted:
-            self._service.metrics.observe_failure()
+            service_of(request, self._models).metrics.observe_failure()

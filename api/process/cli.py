@@ -25,7 +25,7 @@ def _settings_options(command: _Command) -> _Command:
     group, options = "", []
     for item in dataclasses.fields(Settings):
         group = GROUPS.get(item.name, group)
-        if item.name != "model":
+        if item.name not in {"model", "more_models"}:
             options.append(_option(item, hints[item.name], group))
     for option in reversed(options):
         command = option(command)
@@ -58,11 +58,12 @@ def _shown_default(item: dataclasses.Field[Any]) -> str:
     epilog=examples(
         "powertrain serve smollm2-135m-instruct",
         "powertrain serve ~/Downloads/model.gguf --port 9000",
+        "powertrain serve small large --model-setting small:num_slots=4 --memory-bytes 8000000000",
         "powertrain serve models/mine --host 0.0.0.0 --api-key team=SECRET",
         "powertrain serve --print-config > serve.toml; powertrain serve --config serve.toml",
     ),
 )
-@click.argument("model", required=False, type=MODEL_WORD)
+@click.argument("models", metavar="[MODEL]...", nargs=-1, type=MODEL_WORD)
 @click.option("--config", "config_file", panel="Model", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--print-config", panel="Model", is_flag=True, help="Print every setting as such a file and exit.")
 @_settings_options
@@ -70,24 +71,26 @@ def _shown_default(item: dataclasses.Field[Any]) -> str:
 def serve_command(
     context: click.Context,
     /,
-    model: str | None,
+    models: tuple[str, ...],
     config_file: Path | None,
     *,
     print_config: bool,
     **flags: Any,  # noqa: ANN401
 ) -> None:
-    """Serve MODEL over HTTP, compatible with OpenAI's clients and NVIDIA NIM.
+    """Serve MODEL, or several, over HTTP, compatible with OpenAI's clients and NVIDIA NIM.
 
     MODEL is a package (its folder or name) or what one is built from: a recipe (its file or name), a GGUF file, a
     Hugging Face folder or a hub id (owner/name). What is missing is built first. Without MODEL, the only package
-    that there is.
+    that there is. Of several, a request's model names the one that answers it; the first answers what names none.
     """
     from api.process.serving import serve
     from api.settings import resolve_settings
 
     given = {name: value for name, value in flags.items() if value is not None}
-    if model is not None:
-        given["model"] = model
+    if models:
+        given["model"] = models[0]
+    if models[1:]:
+        given["more_models"] = models[1:]
     try:
         resolved = resolve_settings(given, config_file)
         if print_config:

@@ -30,9 +30,9 @@ from api.server_settings import Settings
 _LOG = logging.getLogger("powertrain.server")
 
 
-def build_service(settings: Settings, package: Package) -> Service:
-    """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
-    options = ModelOptions(
+def model_options(settings: Settings) -> ModelOptions:
+    """What the settings say of the session."""
+    return ModelOptions(
         num_slots=settings.num_slots,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=settings.kv_cache_bytes,
@@ -40,15 +40,14 @@ def build_service(settings: Settings, package: Package) -> Service:
         threads=settings.threads,
         self_test=settings.self_test,
     )
+
+
+def build_service(settings: Settings, package: Package) -> Service:
+    """The service of a verified package. Loads no weights: the engine does that on its own thread once it starts."""
+    options = model_options(settings)
     choices = backend_choices(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
     loading = FirstThatLoads(package, options, choices)
-    model = served_model_from_package(
-        package,
-        settings=settings,
-        max_model_len=loading.kv.slot_tokens,
-        template_source=_template_source(settings),
-    )
-    _LOG.info("%s", _explain(model.defaults))
+    model = served_model(settings, package, loading.kv.slot_tokens)
     config = engine_config(settings, warm_up_ids(model))
     engine = AsyncEngine(loading.factory(partial(try_out, config=config), nvtx=settings.nvtx), config)
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
@@ -64,6 +63,15 @@ def build_service(settings: Settings, package: Package) -> Service:
         tracer=tracer_from_settings(settings),
         gpu=gpu,
     )
+
+
+def served_model(settings: Settings, package: Package, max_model_len: int) -> ServedModel:
+    """The text side of a package, as the settings want it. Raises PowertrainError when a file of it is unusable."""
+    model = served_model_from_package(
+        package, settings=settings, max_model_len=max_model_len, template_source=_template_source(settings)
+    )
+    _LOG.info("%s", _explain(model.defaults))
+    return model
 
 
 def _explain(defaults: SamplingDefaults) -> str:

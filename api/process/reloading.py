@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from api.clients.client import Clients
-from api.edge.keys import KeyRing, key_ring
+from api.edge.keys import KeyRing, admin_key_ring, key_ring
 from api.edge.tls import ServerCertificate, server_certificate
 from api.errors import SettingsError
 from api.server_settings import Settings
@@ -23,6 +23,7 @@ class Reloading:
         self._settings = settings
         self._clients = clients
         self.keys = KeyRing()
+        self.admin_keys = KeyRing()
         self._read_keys()
         self.certificate: ServerCertificate | None = server_certificate(settings)
         if self.certificate is not None:
@@ -32,7 +33,8 @@ class Reloading:
     def has_files(self) -> bool:
         """True when there is anything to read again."""
         settings = self._settings
-        return bool(settings.keys_file or settings.api_key_file or self.certificate)
+        files = (settings.keys_file, settings.api_key_file, settings.admin_key_file, self.certificate)
+        return any(file is not None for file in files)
 
     def reload(self) -> None:
         """Read the files again; each is taken whole or not at all. Call on the event loop."""
@@ -53,5 +55,7 @@ class Reloading:
 
     def _read_keys(self) -> None:
         keys = key_ring(self._settings)
+        admin_keys = admin_key_ring(self._settings, keys)
         self._clients.limit(keys.limits)
         self.keys.replace(keys)
+        self.admin_keys.replace(admin_keys)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import logging
 import resource
 import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
 from runtime.errors import EngineUnavailable
 
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.edge.connection import Connection
 from api.edge.connection_table import ConnectionTable
@@ -37,20 +36,21 @@ _OWN_DESCRIPTORS = 128  # files, libraries and the event loop, beside connection
 
 
 class Server(uvicorn.Server):
-    """Serves one service. A signal makes it drain: ready turns 503, running answers end, new requests get 503.
-    SIGHUP makes it read keys and certificate again.
+    """Serves one service, or several models that one speaks for. A signal makes it drain: ready turns 503, running
+    answers end, new requests get 503. SIGHUP makes it read keys and certificate again.
 
     uvicorn alone would close the port at once, and a load balancer would see refused connections instead of a 503.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, models: ModelRegistry | None = None) -> None:
+        self._models = models = models or ModelRegistry.alone(service)
         self._reloading = Reloading(service.settings, service.clients)
         if self._reloading.keys:
             service.metrics.watch_clients(service.clients)
         proxies = list(service.settings.trusted_proxy)
         super().__init__(
             uvicorn.Config(
-                create_app(service, self._reloading.keys),
+                create_app(service, self._reloading.keys, models, self._reloading.admin_keys),
                 loop="uvloop",
                 http=Connection,
                 ws="none",
@@ -145,39 +145,17 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         limit_s = self._service.settings.drain_timeout_s
-        _LOG.info("shutting down: %d requests have up to %g s to end", self._service.engine.num_live, limit_s)
-        await self._service.engine.drain(limit_s)
+        _LOG.info("shutting down: %d requests have up to %g s to end", self._models.num_live, limit_s)
+        await self._models.drain(limit_s)
         self.should_exit = True
 
     async def _report_ready(self) -> None:
-        started = time.perf_counter()
         try:
-            await _apart(self._service.model.tokenizer.prepare)
-            await _apart(self._service.model.compiler.prepare)  # while the weights load
-            await self._service.engine.wait_ready()
+            await self._models.start()
         except EngineUnavailable as error:
             if self._drain_task is None:
                 _LOG.error("the model could not be loaded: %s", error)
                 self.should_exit = True
-            return
-        # What lives now lives on: collecting garbage need not look at it again, which stops everything for 0.1 s.
-        gc.freeze()
-        _LOG.info("ready after %.1f s", time.perf_counter() - started)
-
-
-async def _apart(work: Callable[[], None]) -> None:
-    """Wait for ``work`` on a daemon thread, which cannot hold up the server's end as an executor's does."""
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            with contextlib.suppress(RuntimeError):  # the server ended meanwhile, and its loop
-                loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, name="powertrain-prepare", daemon=True).start()
-    await done.wait()
 
 
 def _raise_descriptor_limit(wanted: int) -> None:

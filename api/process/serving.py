@@ -12,11 +12,14 @@ from runtime.errors import PackageError
 from runtime.package.home import only_package
 from runtime.package.manifest import load_package
 
-from api.edge.keys import key_ring
+from api.controllers.registry import ModelRegistry
+from api.edge.keys import admin_key_ring, key_ring
 from api.edge.tls import server_certificate
 from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
 from api.process.server import Server
+from api.process.several import build_registry
+from api.server_settings import Settings
 from api.settings import ResolvedSettings
 
 _LOG = logging.getLogger("powertrain.server")
@@ -28,8 +31,11 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
     configure_logging(settings)
     if resolved.unused_nim_names:
         _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
-    if names := key_ring(settings).names:
-        _LOG.info("a key is needed; the keys are %s", ", ".join(names))
+    keys = key_ring(settings)
+    if keys:
+        _LOG.info("a key is needed; the keys are %s", ", ".join(keys.names))
+    if admin_keys := admin_key_ring(settings, keys):
+        _LOG.info("models are loaded and unloaded at /v1/admin/models; its keys are %s", ", ".join(admin_keys.names))
     server_certificate(settings)  # wrong files end the start before anything is built
     # The ports first: a second server on them should fail before it reads gigabytes, or builds them.
     with ExitStack() as stack:
@@ -38,21 +44,31 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         if settings.management_port is not None:
             sockets.append(stack.enter_context(bind(settings.host, settings.management_port, "--management-port")))
             _LOG.info("health and metrics have a port of their own: %d", sockets[-1].getsockname()[1])
-        folder = only_package(around.home()) if settings.model is None else around.build(settings.model)
-        service = build_service(settings, load_package(folder))
+        models = _models(settings, around)
+        service = models.front
         host, port = sock.getsockname()[:2]
         scheme = "http" if settings.tls_cert is None else "https"
         shown = f"[{host}]" if ":" in host else host
         docs = "" if settings.docs == "off" else " (docs at /docs)"
         Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{service.model.base_name}[/bold] at {scheme}://{shown}:{port}/v1{docs}",
+            f"Serving [bold]{', '.join(model.base_name for model in models.served)}[/bold] at {scheme}://{shown}:{port}/v1{docs}",
             soft_wrap=True,
         )
-        server = Server(service)
+        server = Server(service, models)
         server.run(sockets=sockets)
-    if service.engine.is_loading:
+    if models.is_loading:
         # Nothing was served yet. The loader's native threads cannot be stopped, and Python's own end would abort them.
         logging.shutdown()
         os._exit(0)
-    if service.engine.failure is not None:
-        raise PackageError(f"the engine failed: {service.engine.failure}")
+    if models.failure is not None:
+        raise PackageError(f"the engine failed: {models.failure}")
+
+
+def _models(settings: Settings, around: Surroundings) -> ModelRegistry:
+    """The model of the settings, or all of several, each built if need be. Raises PowertrainError when one is missing,
+    and when the only one, or every one, cannot be served."""
+    if settings.model is None or not settings.more_models:
+        folder = only_package(around.home()) if settings.model is None else around.build(settings.model)
+        return ModelRegistry.alone(build_service(settings, load_package(folder)))
+    words = (settings.model, *settings.more_models)
+    return build_registry(settings, [(word, around.build(word)) for word in words])

@@ -120,6 +120,11 @@ class AsyncEngine:
         """True while the engine's thread loads the model, also after ``close``, which does not wait for that."""
         return self._worker.state is EngineState.LOADING
 
+    @property
+    def has_ended(self) -> bool:
+        """True before the start, and once the engine's thread has ended and freed what it held."""
+        return self._worker.has_ended
+
     def stats(self) -> EngineStats:
         """The engine's counts after its last step."""
         return self._worker.stats

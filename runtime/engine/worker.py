@@ -97,6 +97,11 @@ class EngineWorker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    @property
+    def has_ended(self) -> bool:
+        """True when no thread runs: what it held is free."""
+        return not self._thread.is_alive()
+
     def progress(self) -> int | None:
         """A number that grows with every step; None while there is nothing to do. No clock is asked."""
         with self._wake:

@@ -73,18 +73,24 @@ def plan_gpu_cache(
 
 def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: float) -> tuple[int, str]:
     """Bytes for the KV cache, and where they come from."""
-    free, shape, plan = _gpu(choice).free_bytes, package.manifest.shape, choice.plan
+    free, parts = _gpu(choice).free_bytes, fixed_gpu_parts(package, choice, wishes)
+    terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
+    return (
+        int(max(0, free - sum(parts.values())) * share),
+        f"{share:g} x ({free / 2**30:.2f} GiB free - {terms})",
+    )
+
+
+def fixed_gpu_parts(package: Package, choice: BackendChoice, wishes: KVWishes) -> dict[str, int]:
+    """Bytes of GPU memory that a model takes beside its cache, by what they are for."""
+    shape, plan = package.manifest.shape, choice.plan
     parts = {"weights": package.manifest.graphs[_graph_key(choice.backend)].weight_bytes}
     slots, max_logits = wishes.num_slots or DEFAULT_SLOTS, max_prefill_logits(_PREFILL_TOKENS)
     if plan is not None:
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
     parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
-    terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
-    return (
-        int(max(0, free - sum(parts.values())) * share),
-        f"{share:g} x ({free / 2**30:.2f} GiB free - {terms})",
-    )
+    return parts
 
 
 def _check_plan(package: Package, plan: PlanFile, wishes: KVWishes) -> None:

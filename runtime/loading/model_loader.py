@@ -97,6 +97,11 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
     return build
 
 
+def cpu_weight_bytes(package: Package) -> int:
+    """Bytes of the weights that the CPU would run. Raises PackageError when it can run none of the package's graphs."""
+    return _ort_graph(package).weight_bytes
+
+
 def default_threads(smt: Path = Path("/sys/devices/system/cpu/smt/active")) -> int:
     """Physical cores that this process may use: matrix products gain nothing from a core's second thread."""
     cores = len(os.sched_getaffinity(0))

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from api.answer_formats import answer_formats
 from api.clients.client import Clients
+from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.observe.metrics import ServerMetrics
 from api.process.launch import bind, engine_config
@@ -302,11 +303,46 @@ def running_server(
         return session
 
     engine = AsyncEngine(factory, engine_config(chosen))
+    model = scripted_model(
+        chosen,
+        max_model_len=max_model_len,
+        template=template,
+        defaults=defaults,
+        template_limits=template_limits,
+        guest_limits=guest_limits,
+    )
+    service = Service(
+        settings=chosen,
+        model=model,
+        engine=engine,
+        metrics=ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics),
+        reception=new_reception(chosen, max_model_len),
+        clients=clients or Clients(),
+    )
+    with listening(service, session, gate, ca=ca) as running:
+        try:
+            if wait_for is not None:
+                _wait_until_answering(running, wait_for)
+            yield running
+        finally:
+            gate.open.set()
+
+
+def scripted_model(
+    chosen: Settings,
+    *,
+    max_model_len: int = MAX_MODEL_LEN,
+    template: str = TEMPLATE,
+    defaults: GenerationConfig | None = None,
+    template_limits: TemplateLimits | None = None,
+    guest_limits: TemplateLimits | None = None,
+) -> ServedModel:
+    """The text side of a scripted model."""
     worker = _WORKER if template_limits is None else TemplateWorker(limits=template_limits)
     chat_template = ChatTemplate(template, worker)
     chat_template.prove()
     tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
-    model = ServedModel(
+    return ServedModel(
         names=chosen.served_model_name or NAMES,
         created_unix=1_700_000_000,
         fingerprint="fp_0123456789",
@@ -321,32 +357,31 @@ def running_server(
         license_text="Do as you please.\n",
         guest_worker=TemplateWorker(limits=guest_limits, queue=GUEST_QUEUE),
     )
-    metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics)
-    reception = new_reception(chosen, max_model_len)
-    service = Service(
-        settings=chosen,
-        model=model,
-        engine=engine,
-        metrics=metrics,
-        reception=reception,
-        clients=clients or Clients(),
-    )
+
+
+@contextlib.contextmanager
+def listening(
+    service: Service,
+    session: ScriptedSession,
+    gate: Gate,
+    *,
+    models: ModelRegistry | None = None,
+    ca: Path | None = None,
+) -> Iterator[RunningServer]:
+    """A server's thread from its start to its end."""
+    chosen = service.settings
     sockets = [bind(chosen.host, 0) for port in (chosen.port, chosen.management_port) if port is not None]
-    server = Server(service)
+    server = Server(service, models)
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets}, daemon=True)
     thread.start()
     port, *management = (int(sock.getsockname()[1]) for sock in sockets)
     base_url = f"{'http' if ca is None else 'https'}://127.0.0.1:{port}"
     verify = True if ca is None else ssl.create_default_context(cafile=str(ca))
     http = httpx.Client(base_url=base_url, verify=verify, timeout=30, limits=httpx.Limits(max_connections=None))
-    running = RunningServer(service, session, gate, server, base_url, port, http, *management)
     try:
-        if wait_for is not None:
-            _wait_until_answering(running, wait_for)
-        yield running
+        yield RunningServer(service, session, gate, server, base_url, port, http, *management)
     finally:
         http.close()
-        gate.open.set()
         server.should_exit = True
         thread.join(timeout=20)
         for sock in sockets:

@@ -24,6 +24,8 @@ from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
 from tests.paths import ROOT
 
+SEVERAL = {"POWERTRAIN_MODEL": "a", "POWERTRAIN_MORE_MODELS": "b"}
+
 
 def test_precedence(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
@@ -120,6 +122,15 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_KEEP_ALIVE_S": "nan"}, "keep_alive_s: nan is below 0 or not finite"),
         ({"POWERTRAIN_GPU": "1", "POWERTRAIN_BACKEND": "cpu"}, "gpu 1 is set but backend is cpu"),
         ({"POWERTRAIN_OTEL_ENDPOINT": "http://x"}, "otel_endpoint is set but otel is off"),
+        ({"POWERTRAIN_MORE_MODELS": "b"}, "more_models is set but model is not"),
+        ({"POWERTRAIN_MODEL_SETTING": "a:num_slots=4"}, "model_setting is for several models, and there is one"),
+        ({"POWERTRAIN_MEMORY_BYTES": "9"}, "memory_bytes is for several models"),
+        ({"POWERTRAIN_LOAD_MODELS": "demand"}, "load_models is for several models"),
+        ({"POWERTRAIN_MEMORY_BYTES": "0", **SEVERAL}, "memory_bytes: 0 is below 1"),
+        ({"POWERTRAIN_SERVED_MODEL_NAME": "x", **SEVERAL}, "served_model_name is one model's, and there are several"),
+        ({"POWERTRAIN_CHAT_TEMPLATE": "x", **SEVERAL}, "say --model-setting MODEL:chat_template="),
+        ({"POWERTRAIN_KV_CACHE_SHARE": "0.5", **SEVERAL}, "kv_cache_share is for one model"),
+        ({"POWERTRAIN_ADMIN_KEY": "a,"}, "admin_key: an empty value is not allowed"),
         ({"NIM_LOG_LEVEL": "loud"}, "log_level .from NIM_LOG_LEVEL."),
     ],
 )

@@ -262,6 +262,7 @@ def test_a_servers_environment_has_one_key_and_nobody_elses_address(monkeypatch:
     given = {
         "PATH": "/bin", "POWERTRAIN_THREADS": "2", "POWERTRAIN_PORT": "1", "POWERTRAIN_API_KEY": "x" * 9,
         "POWERTRAIN_MANAGEMENT_PORT": "2", "POWERTRAIN_API_KEY_FILE": "f", "NIM_HTTP_API_PORT": "3",
+        "POWERTRAIN_MORE_MODELS": "b", "POWERTRAIN_MODEL_SETTING": "b:num_slots=1",
     }  # fmt: skip
     assert private_environment("secret", given) == {
         "PATH": "/bin", "POWERTRAIN_THREADS": "2", "POWERTRAIN_API_KEY": "chat=secret"

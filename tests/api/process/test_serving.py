@@ -17,11 +17,14 @@ from runtime.errors import PackageError
 def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, **engine: Any) -> list[str]:
     """What was built, served and how the process was left, in order."""
     done: list[str] = []
-    service = SimpleNamespace(model=SimpleNamespace(base_name="m"), engine=SimpleNamespace(**engine))
+    known = SimpleNamespace(base_name="m", names=("m",))
+    service = SimpleNamespace(
+        model=known, engine=SimpleNamespace(start=lambda: done.append("run"), has_ended=False, **engine)
+    )
     monkeypatch.setattr(serving, "configure_logging", lambda _settings: None)
     monkeypatch.setattr(serving, "load_package", lambda folder: done.append(f"load {folder}"))
     monkeypatch.setattr(serving, "build_service", lambda _settings, _package: service)
-    monkeypatch.setattr(serving, "Server", lambda _service: SimpleNamespace(run=lambda sockets: done.append("run")))
+    monkeypatch.setattr(serving, "Server", lambda _service, models: SimpleNamespace(run=lambda sockets: models.begin()))
     monkeypatch.setattr("os._exit", lambda status: done.append(f"left {status}"))
 
     def build(word: str) -> Path:
