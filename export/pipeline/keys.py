@@ -19,8 +19,8 @@ CODE = Path(__file__).resolve().parents[2]
 """The folder that holds the rooms."""
 
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+(?P<of>(?:export|runtime)[\w.]*)[ \t]+import[ \t]+(?P<names>\([^)]*\)|.*)"
-    r"|import[ \t]+(?P<plain>(?:export|runtime)[\w.]*))",
+    r"^[ \t]*(?:from[ \t]+(?P<of>(?:export|runtime|bench)[\w.]*)[ \t]+import[ \t]+(?P<names>\([^)]*\)|.*)"
+    r"|import[ \t]+(?P<plain>(?:export|runtime|bench)[\w.]*))",
     re.MULTILINE,
 )
 _NO_DATA = {".py", ".pyc", ".toml", ".md"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -107,6 +108,17 @@ def _copy_plan(root: Path, target: str, plan: Stored, cache: Cache) -> None:
     for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
         _copy(plan, cache, name, temporary, lambda _count: None)
         temporary.replace(goal)
+
+
+def copy_with_plan(package: Stored, plan: Stored, target: str, folder: Path) -> None:
+    """Make ``folder`` the package of the cache, as it is there, with a plan. Raises ExportError; loading compares."""
+    path = sidecars.plan_path(folder, target)
+    try:
+        shutil.copytree(package.folder, folder)
+        for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
+            shutil.copyfile(plan.folder / name, goal)
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error.strerror or 'see the log'}; free some space") from error
 
 
 def _copy(stored: Stored, cache: Cache, name: str, goal: Path, advance: Advance) -> None:
