@@ -103,7 +103,7 @@ def parse_bound(key: str, value: float | str, where: str) -> Bound:
     if number is not None:
         if not (math.isfinite(number) and number >= 0):
             raise PipelineError(f"{where}, key {key!r}: {value} is no limit; give a number from 0 on")
-        return Bound(str(value), None, number)
+        return Bound(value if isinstance(value, str) else f"{value:g}", None, number)
     found = _RELATIVE.fullmatch(str(value))
     offset = 0.0 if found is None or found["offset"] is None else _number(found["offset"], is_size)
     if found is None or offset is None:

@@ -24,7 +24,6 @@ class _Evaluation(msgspec.Struct, frozen=True):
 
 class _Speed(msgspec.Struct, frozen=True):
     name: str
-    batch: int
     samples: list[float]
 
 
@@ -43,11 +42,12 @@ def benchmarked(folder: Path, backend: str, target: str | None) -> dict[str, str
     words = ["bench", "engine", str(folder), "--json", "--no-breakdown", "--backend", backend, "-b", "1"]
     words += ["-p", str(_PREFILL), "-n", str(_DECODE), "-r", str(_REPETITIONS)]
     report = _read(run_command(words), _EngineReport)
-    samples = {speed.name: speed.samples for speed in report.speeds if speed.samples}
-    found = {"prefill_tokens_per_s": samples.get(f"pp{_PREFILL}"), "tokens_per_s": samples.get(f"tg{_DECODE}")}
-    if lost := [name for name, values in found.items() if values is None]:
-        raise StepError(f"'powertrain bench engine' measured no {lost[0]}")
-    facts = {name: repr(median(values)) for name, values in found.items() if values}
+    facts = {}
+    for test, name in (("pp", "prefill_tokens_per_s"), ("tg", "tokens_per_s")):  # as llama-bench calls them
+        samples = next((speed.samples for speed in report.speeds if speed.name.startswith(test)), None)
+        if not samples:
+            raise StepError(f"'powertrain bench engine' measured no {name}")
+        facts[name] = repr(median(samples))
     return facts if target is None else facts | {"target": target}
 
 

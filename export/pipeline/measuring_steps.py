@@ -29,7 +29,7 @@ class EvalStep(CachedStep):
         return {
             "files": files_on_cpu(done[self.needs[0]]),
             "libraries": versions("onnxruntime", "numpy", "tokenizers"),
-            "code": code_digest("bench.commands.evaluate_run"),
+            "code": code_digest("bench.commands.evaluate_run", "export.pipeline.measuring"),
         }
 
     def task(self, done: Done, available_bytes: int) -> EvalTask:
@@ -49,11 +49,13 @@ class BenchStep(CachedStep):
     def inputs(self, done: Done) -> dict[str, str]:
         """The files that are run, what runs them, and the machine."""
         if self.target is not None:
-            return _on_gpu(self, self.target, done) | {"code": code_digest("bench.commands.engine_run")}
+            return _on_gpu(self, self.target, done) | {
+                "code": code_digest("bench.commands.engine_run", "export.pipeline.measuring")
+            }
         return {
             "files": files_on_cpu(done[self.needs[0]]),
             "libraries": versions("onnxruntime", "numpy"),
-            "code": code_digest("bench.commands.engine_run"),
+            "code": code_digest("bench.commands.engine_run", "export.pipeline.measuring"),
             "machine": cpu_words(),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,5 +37,6 @@ def write_report(path: Path, report: BuildReport, baseline: BuildReport | None) 
         partial.write_bytes(_FORMS[path.suffix.lower()](report, baseline))
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise StepError(f"--report {path} cannot be written: {error.strerror}") from error

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import powertrain
+from export.pipeline.build_report import read_report
 from export.pipeline.cache import Cache
 from export.pipeline.child import Child
 from export.pipeline.tasks import Failed, Finished, Identity, Job, Message, SelfTestTask
@@ -76,9 +77,36 @@ def test_the_command_rehearses_builds_and_has_nothing_to_do(tmp_path: Path) -> N
     assert text.splitlines()[0] == "fetch t: not built yet"
     log = tmp_path / "home/.steps/logs/p/package-t-fp32.log"
     assert "Writing" in log.read_text()
-    assert run(tmp_path, str(file), "--detailed-exit-code") == (3, "3 steps: 3 fresh\n")
+    reports = [word for name in ("r.json", "r.xml", "r.md") for word in ("--report", str(tmp_path / name))]
+    assert run(tmp_path, str(file), "--detailed-exit-code", *reports) == (3, "3 steps: 3 fresh\n")
+    assert read_report(tmp_path / "r.json").result == "nothing to do"
+    assert (tmp_path / "r.xml").read_bytes().startswith(b"<?xml")
     assert run(tmp_path, str(file))[0] == 0
     assert run(tmp_path, str(file), "--dry-run", "--detailed-exit-code")[0] == 3
+    file.write_text(f'{file.read_text()}\n[[gate]]\nmax_size = "0.5 * baseline"')
+    earlier = ["--baseline", str(tmp_path / "r.json")]
+    status, text = run(tmp_path, str(file), *earlier, *reports)
+    assert (status, text.splitlines()[0]) == (4, "3 steps: 2 fresh, 1 worse than allowed")
+    report = read_report(tmp_path / "r.json")
+    assert (report.status, report.packages[0].is_placed, report.packages[0].gates[0].outcome) == (4, False, "broken")
+    assert "(=)" in (tmp_path / "r.md").read_text()
+    status, text = run(tmp_path, str(file), *earlier, "--dry-run")
+    assert status == 4
+    assert "refused" in text
+    assert text.splitlines()[-2:] == ["nothing to do: 2 steps are fresh", "worse than allowed: 1 packages"]
+
+
+def test_reports_that_cannot_be_are_told_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    (tmp_path / "p.toml").write_text('[[model]]\nmodel = "m.gguf"')
+    for words in (
+        ["--report", "r.txt"],
+        ["--report", "r.json", "--dry-run"],
+        ["--baseline", str(tmp_path / "no.json")],
+    ):
+        status, said = run(tmp_path, str(tmp_path / "p.toml"), *words)
+        assert (status, said.count("\n")) == (2, 1)
+        assert words[0] in said or "no.json" in said
 
 
 @pytest.mark.parametrize(
