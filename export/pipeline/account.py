@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 from export.pipeline.build_report import BuildReport, PackageReport, PlanReport, Result, StepReport
 from export.pipeline.cache import Stored
@@ -36,7 +37,7 @@ def _step(outcome: Outcome) -> StepReport:
         state=outcome.state.value,
         text=outcome.text,
         seconds=round(outcome.seconds, 3),
-        log=None if outcome.log is None else str(outcome.log),
+        log=None if outcome.log is None else Path(*outcome.log.parts[-3:]).as_posix(),
     )
 
 
