@@ -20,7 +20,7 @@ Result = Literal["built", "nothing to do", "worse than allowed", "failed"]
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A step's end. ``seconds`` are what its process took in this build, 0 if none ran; ``log`` counts from the cache."""
+    """A step's end. ``seconds`` are what its process took in this build, or 0; ``log`` counts from the cache."""
 
     kind: str
     label: str

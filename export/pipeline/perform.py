@@ -183,8 +183,9 @@ def _pinned_to(recipe: Recipe, source: Stored) -> Recipe:
 
 def _compile(task: PlanTask, files: Path, source: Stored, reporter: Reporter) -> dict[str, str]:
     from export.plan.estimate import check_room, estimate_build
-    from export.plan.store import wanted_key, write_plan
+    from export.plan.store import write_plan
     from export.plan.targets import parse_targets
+    from export.plan.wanted import wanted_key
 
     package, settings = load_package(source.folder), plan_settings(task.target)
     (target,) = parse_targets(task.target.name, library_name(task.target))

@@ -25,8 +25,8 @@ from export.pipeline.keys import code_digest, step_key, versions
 from export.pipeline.perform import PLAIN_NAME, file_digest, plan_settings
 from export.pipeline.place import missing_parts
 from export.pipeline.tasks import FetchTask, Identity, Names, PackageTask, PlaceTask, PlanTask, SelfTestTask, Task
-from export.plan.store import wanted_key
 from export.plan.targets import Target
+from export.plan.wanted import wanted_key
 from export.source.fingerprint import stat_fingerprint
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
