@@ -1,0 +1,84 @@
+"""An adapter's matrices laid out as a package's graph takes them. Knows the room and no file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.adapter import Adapter, Matrix
+from runtime.adapters.low_rank import LowRank, PeftAdapter
+from runtime.errors import AdapterError
+from runtime.package import graph_io
+from runtime.package.adapter_room import COLUMNS, ROLES, AdapterProjection, AdapterRoom
+
+
+def fitted(adapter: PeftAdapter, room: AdapterRoom) -> Adapter:
+    """``adapter`` for a graph with ``room``. Raises AdapterError where it changes more, or by a larger rank."""
+    _check(adapter, room)
+    outputs = {part.role: part.outputs for projection in room.projections for part in projection.parts}
+    changes = adapter.by_role(outputs, room.num_layers)
+    matrices = {}
+    for layer in range(room.num_layers):
+        for projection in room.projections:
+            own = {part.role: changes[layer, part.role] for part in projection.parts if (layer, part.role) in changes}
+            if own:
+                names = graph_io.adapter_names(layer, projection.name)
+                matrices |= zip(names, _laid_out(own, projection, room, adapter.name), strict=True)
+    return Adapter(adapter.name, adapter.digest, matrices)
+
+
+def _check(adapter: PeftAdapter, room: AdapterRoom) -> None:
+    changed = {role for _, roles in adapter.changes for role in roles}
+    if beyond := [role for role in ROLES if role in changed and role not in room.roles]:
+        raise AdapterError(
+            f"{adapter.name}: it changes {', '.join(beyond)}, the package has room for {', '.join(room.roles)}; "
+            "export it with more --lora-targets"
+        )
+    largest = max(len(change.a) for change in adapter.changes.values())
+    if largest > room.rank:
+        raise AdapterError(
+            f"{adapter.name}: rank {largest} is above the {room.rank} that the package has room for; export it with "
+            f"--lora-rank {largest}"
+        )
+
+
+def _laid_out(
+    own: dict[str, LowRank], projection: AdapterProjection, room: AdapterRoom, name: str
+) -> tuple[Matrix, Matrix]:
+    """a [K, in, 16] and b [K, 16, out]: each part has columns of its own, so b is zero but for its part's outputs."""
+    width = room.blocks(projection) * COLUMNS
+    a = np.zeros((projection.inputs, width), np.float32)
+    b = np.zeros((width, projection.outputs), np.float32)
+    for place, part in enumerate(projection.parts):
+        change = own.get(part.role)
+        if change is None:
+            continue
+        rank, num_in = change.a.shape
+        if num_in != projection.inputs:
+            raise AdapterError(
+                f"{name}: {part.role} reads {num_in} inputs, the model's {projection.inputs}; it was trained for "
+                "another model"
+            )
+        first = place * room.rank
+        a[:, first : first + rank] = change.a.T
+        b[first : first + rank, part.start : part.start + part.outputs] = change.b.T * np.float32(part.scale)
+    blocks = np.ascontiguousarray(a.reshape(projection.inputs, -1, COLUMNS).swapaxes(0, 1))
+    rows = b.reshape(-1, COLUMNS, projection.outputs)
+    for matrix in (blocks, rows):
+        matrix.flags.writeable = False
+    return blocks, rows
+
+
+def made_up_adapter(room: AdapterRoom, seed: int, size: float = 0.02) -> Adapter:
+    """An adapter of random numbers at full rank on everything: for measuring, and for comparing rows."""
+    random = np.random.default_rng(seed)
+
+    def drawn(*shape: int) -> Matrix:
+        return random.standard_normal(shape, np.float32) * np.float32(size)
+
+    changes = {
+        (layer, (part.role,)): LowRank(drawn(room.rank, projection.inputs), drawn(part.outputs, room.rank))
+        for layer in range(room.num_layers)
+        for projection in room.projections
+        for part in projection.parts
+    }
+    return fitted(PeftAdapter(f"made-up-{seed}", f"made up {seed}", changes), room)
