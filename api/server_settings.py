@@ -47,6 +47,16 @@ class Settings:
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )
+    lora_modules: tuple[str, ...] = _setting(
+        (), "Adapters to serve as NAME=FOLDER, where the package has room for them."
+    )
+    lora_source: str | None = _setting(
+        None, "Folder whose folders are adapters: all are served, each by its name.", "NIM_PEFT_SOURCE"
+    )
+    allow_runtime_lora_updating: bool = _setting(
+        False, "Let admins load adapters from lora_source, and take some out, while the server runs."
+    )
+    max_loras: int = _setting(16, "Most adapters loaded at once.", "NIM_MAX_CPU_LORAS")
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", "NIM_SERVER_PORT", "NIM_HTTP_API_PORT")
     management_port: int | None = _setting(None, "A second port, for health and metrics only.")
@@ -191,7 +201,7 @@ class Settings:
             "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
-            "write_timeout_s": 0.01,
+            "write_timeout_s": 0.01, "max_loras": 0,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
@@ -204,6 +214,8 @@ class Settings:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
         if self.gpu is not None and self.backend == "cpu":
             raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
+        if self.allow_runtime_lora_updating and self.lora_source is None:
+            raise SettingsError("allow_runtime_lora_updating is on but lora_source names no folder to load from")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
         self.sampling_defaults  # noqa: B018 - raises for a value out of range

@@ -13,7 +13,6 @@ from litestar.types import ASGIApp
 from api.controllers.service import Service
 from api.errors import NotFoundError
 from api.response.json_answer import JsonAnswer
-from api.served_model import ServedModel
 
 
 class ModelPermission(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +33,10 @@ class ModelPermission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """One served name. Only the base name has ``root == id``: operators look for exactly that entry."""
+    """One served name. Only the base name has ``root == id``: operators look for exactly that entry.
+
+    ``parent`` is the base name for an adapter, and null for the model's own names.
+    """
 
     id: str
     object: str = "model"
@@ -61,23 +63,27 @@ class ModelsController(Controller):
     @get()
     async def list_models(self, service: NamedDependency[Service]) -> ASGIApp:
         """Every served name, the base name first."""
-        return JsonAnswer(ModelList(data=[_card(name, service.model) for name in service.model.names]))
+        names = (*service.model.names, *service.adapters.loaded)
+        return JsonAnswer(ModelList(data=[_card(name, service) for name in names]))
 
     @get("/{model_id:path}")
     async def retrieve(self, model_id: FromPath[str], service: NamedDependency[Service]) -> ASGIApp:
         """One served name; names may hold slashes."""
         name = str(model_id).strip("/")
-        if name not in service.model.names:
+        if name not in service.rules.served_names:
             raise NotFoundError(f"The model `{name[:256]}` does not exist.", "model")
-        return JsonAnswer(_card(name, service.model))
+        return JsonAnswer(_card(name, service))
 
 
-def _card(name: str, model: ServedModel) -> ModelCard:
+def _card(name: str, service: Service) -> ModelCard:
+    model, loaded = service.model, service.adapters.loaded.get(name)
+    created = model.created_unix if loaded is None else loaded.created_unix
     permission_id = "modelperm-" + hashlib.sha256(name.encode()).hexdigest()[:32]
     return ModelCard(
         id=name,
-        created=model.created_unix,
+        created=created,
         root=model.base_name,
+        parent=None if loaded is None else model.base_name,
         max_model_len=model.max_model_len,
-        permission=[ModelPermission(id=permission_id, created=model.created_unix)],
+        permission=[ModelPermission(id=permission_id, created=created)],
     )

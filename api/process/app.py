@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from runtime.errors import Overloaded
 
+from api.controllers.adapters import AdaptersController
 from api.controllers.chat import ChatController
 from api.controllers.completion import CompletionController
 from api.controllers.docs import DocsController, keyless_paths
@@ -86,6 +87,7 @@ def routed_app(service: Service) -> Litestar:
             ManagementController,
             TokenController,
             WelcomeController,
+            *([AdaptersController] if service.settings.allow_runtime_lora_updating else []),
             *([DocsController] if service.settings.docs != "off" else []),
         ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},

@@ -14,10 +14,11 @@ from runtime.errors import TemplateError
 from runtime.loading.backend import backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.gpu import find_gpus
-from runtime.loading.model_loader import ModelOptions
+from runtime.loading.model_loader import ModelOptions, adapter_room
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
 
+from api.adapters import adapters_from_settings
 from api.controllers.service import Service
 from api.errors import SettingsError
 from api.observe.gpu_watch import GpuWatch
@@ -49,6 +50,11 @@ def build_service(settings: Settings, package: Package) -> Service:
         template_source=_template_source(settings),
     )
     _LOG.info("%s", _explain(model.defaults))
+    room = adapter_room(package)
+    adapters = adapters_from_settings(settings, room, model.names)
+    if room is not None:
+        gib = loading.kv.num_slots * room.adapter_bytes / 2**30
+        _LOG.info("adapters: %d loaded; slots in use with one take up to %.2f GiB more", len(adapters.loaded), gib)
     config = engine_config(settings, warm_up_ids(model))
     engine = AsyncEngine(loading.factory(partial(try_out, config=config), nvtx=settings.nvtx), config)
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
@@ -63,6 +69,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         reception=new_reception(settings, model.max_model_len),
         tracer=tracer_from_settings(settings),
         gpu=gpu,
+        adapters=adapters,
     )
 
 

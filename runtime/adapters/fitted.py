@@ -16,7 +16,7 @@ def fitted(adapter: PeftAdapter, room: AdapterRoom) -> Adapter:
     _check(adapter, room)
     outputs = {part.role: part.outputs for projection in room.projections for part in projection.parts}
     changes = adapter.by_role(outputs, room.num_layers)
-    matrices = {}
+    matrices: dict[str, Matrix] = {}
     for layer in range(room.num_layers):
         for projection in room.projections:
             own = {part.role: changes[layer, part.role] for part in projection.parts if (layer, part.role) in changes}
@@ -75,7 +75,7 @@ def made_up_adapter(room: AdapterRoom, seed: int, size: float = 0.02) -> Adapter
     def drawn(*shape: int) -> Matrix:
         return random.standard_normal(shape, np.float32) * np.float32(size)
 
-    changes = {
+    changes: dict[tuple[int, tuple[str, ...]], LowRank] = {
         (layer, (part.role,)): LowRank(drawn(room.rank, projection.inputs), drawn(part.outputs, room.rank))
         for layer in range(room.num_layers)
         for projection in room.projections
