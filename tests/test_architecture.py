@@ -17,8 +17,9 @@ from tests.paths import ROOT
 ROOMS = ("export", "runtime", "api", "bench", "chat")
 EDGES = {
     "export": "runtime",
-    "export.checkpoint": "export runtime.package",
-    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.package",
+    "export.checkpoint": "export runtime runtime.adapters runtime.package",
+    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.adapters"
+    " runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",
     "export.graph": "export export.checkpoint runtime.package",
@@ -31,11 +32,12 @@ EDGES = {
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
-    " export.source.gguf export.source.hf runtime runtime.loading runtime.package runtime.session",
+    " export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package runtime.session",
     "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
     " export.source runtime runtime.commands runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
+    "runtime.adapters": "runtime runtime.package",
     "runtime.session": "runtime runtime.package",
     "runtime.session.cpu": "runtime runtime.package runtime.session",
     "runtime.session.gpu": "runtime runtime.package runtime.session",
@@ -52,9 +54,9 @@ EDGES = {
     "runtime.text.template": "runtime runtime.sealed",
     "runtime.commands": "runtime runtime.loading runtime.package",
     "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
-    "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
+    "runtime.loading": "runtime runtime.adapters runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
     " runtime.session.gpu.ort runtime.session.gpu.trt",
-    "api": "runtime runtime.constraint runtime.package runtime.text runtime.text.reasoning runtime.text.template"
+    "api": "runtime runtime.adapters runtime.constraint runtime.package runtime.text runtime.text.reasoning runtime.text.template"
     " runtime.text.tool_calls",
     "api.request": "api runtime runtime.constraint runtime.text runtime.text.template runtime.text.tool_calls",
     "api.clients": "api runtime",
@@ -70,7 +72,7 @@ EDGES = {
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
-    "bench.in_process": "bench bench.metrics bench.report runtime runtime.constraint runtime.engine runtime.package"
+    "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine runtime.package"
     " runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
@@ -83,7 +85,7 @@ EDGES = {
 HEAVY = {
     "onnx": ("export.compare", "export.graph", "export.measure", "export.package"),
     "gguf": ("export.source.gguf",),
-    "safetensors": ("export.source.hf",),
+    "safetensors": ("export.source.hf", "runtime.adapters"),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
     "litestar": ("api",),
     "jinja2": ("runtime.text.template",),

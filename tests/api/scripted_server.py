@@ -32,6 +32,7 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
+from api.adapters import Adapters
 from api.answer_formats import answer_formats
 from api.clients.client import Clients
 from api.controllers.service import Service
@@ -283,6 +284,8 @@ def running_server(
     template_limits: TemplateLimits | None = None,
     guest_limits: TemplateLimits | None = None,
     clients: Clients | None = None,
+    adapters: Adapters | None = None,
+    session_type: type[ScriptedSession] = ScriptedSession,
     ca: Path | None = None,
     **settings: Any,
 ) -> Iterator[RunningServer]:
@@ -292,7 +295,7 @@ def running_server(
     gate = Gate()
     if gate_open:
         gate.open.set()
-    session = ScriptedSession(
+    session = session_type(
         model_script, num_slots=NUM_SLOTS, max_model_len=max_model_len, vocab_size=VOCAB_SIZE, before_call=gate
     )
 
@@ -330,6 +333,7 @@ def running_server(
         metrics=metrics,
         reception=reception,
         clients=clients or Clients(),
+        adapters=adapters or Adapters(),
     )
     sockets = [bind(chosen.host, 0) for port in (chosen.port, chosen.management_port) if port is not None]
     server = Server(service)
