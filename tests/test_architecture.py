@@ -54,10 +54,10 @@ EDGES = {
     "runtime.text.template": "runtime runtime.sealed",
     "runtime.commands": "runtime runtime.loading runtime.package",
     "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
-    "runtime.loading": "runtime runtime.adapters runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
-    " runtime.session.gpu.ort runtime.session.gpu.trt",
-    "api": "runtime runtime.adapters runtime.constraint runtime.package runtime.text runtime.text.reasoning runtime.text.template"
-    " runtime.text.tool_calls",
+    "runtime.loading": "runtime runtime.adapters runtime.package runtime.session runtime.session.cpu"
+    " runtime.session.gpu runtime.session.gpu.ort runtime.session.gpu.trt",
+    "api": "runtime runtime.adapters runtime.constraint runtime.package runtime.text runtime.text.reasoning"
+    " runtime.text.template runtime.text.tool_calls",
     "api.request": "api runtime runtime.constraint runtime.text runtime.text.template runtime.text.tool_calls",
     "api.clients": "api runtime",
     "api.observe": "api api.clients runtime runtime.engine",
@@ -72,8 +72,8 @@ EDGES = {
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
-    "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine runtime.package"
-    " runtime.session runtime.text",
+    "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine"
+    " runtime.package runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"

@@ -34,7 +34,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
 @click.option("--batch", "-b", panel=_TESTS, **COMMA_LIST, show_default="1,4,16; 1,16,64,256 with --synthetic",
               help="Sequences decoded together.")  # fmt: skip
 @click.option("--adapters", panel=_TESTS, **COMMA_LIST, show_default="none",
-              help="Measure again with so many made-up LoRA adapters, dealt to the rows in turn, such as 1,8.")  # fmt: skip
+              help="Measure again with so many made-up adapters, dealt to the rows in turn.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip
 @click.option("--chunk", panel=_TESTS, type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS, show_default=True,

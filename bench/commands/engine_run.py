@@ -137,7 +137,7 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
     load_s = time.perf_counter() - begin
     try:
         with _progress() as show, schema_constraint(package) if flags.schema else nullcontext() as constraint:
-            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show, adapters)
+            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show, adapters=adapters)
             breakdowns = _breakdowns(session, plan.batches, flags, constraint, show)
     finally:
         session.close()

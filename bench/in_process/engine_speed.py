@@ -56,6 +56,7 @@ def measure_speed(
     weight_bytes: int,
     bandwidth: float,
     on_run: Callable[[str], None],
+    *,
     adapters: Sequence[Adapter] = (),
 ) -> list[SpeedTest]:
     """Every test of the plan, the first round discarded as warm-up. BenchError when one does not fit the session.

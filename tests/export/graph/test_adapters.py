@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from export.commands.export import export_command
 from export.errors import RecipeError, UnsupportedError
 from export.package.builder import build_package
 from export.package.optimum import build_optimum_package
@@ -204,5 +206,24 @@ def test_what_cannot_be_is_refused_with_the_way_out(folder: Path, tmp_path: Path
 def test_nothing_is_merged_into_codes(folder: Path, tmp_path: Path) -> None:
     quantization = {"quant_method": "gptq", "bits": 8, "group_size": 32, "sym": True, "desc_act": False}
     write_gptq_folder(tmp_path / "gptq", quantization, "llama")
-    with pytest.raises(UnsupportedError, match=r"layers.0.\w+: its codes are quantized already, so nothing can be added"):
+    with pytest.raises(UnsupportedError, match=r"layers.0.\w+: its codes are quantized already"):
         open_source(recipe_of(tmp_path / "gptq", adapter=str(folder / "one")), tmp_path, SilentReporter())
+
+
+def test_the_command_line_merges_and_makes_room(folder: Path, tmp_path: Path) -> None:
+    words = [str(folder / "hf"), "--precision", "fp32", "-o", str(tmp_path / "p"), "--adapter", str(folder / "one")]
+    given = [*words, "--lora-rank", "4", "--lora-targets", "q_proj,down_proj"]
+    explained = CliRunner().invoke(export_command, [*given, "--explain"], env={"COLUMNS": "200"})
+    assert "adapters of rank 4 on q_proj, down_proj" in explained.output
+    assert "one, merged into the weights" in explained.output
+    done = CliRunner().invoke(export_command, [*given, "--no-quality"])
+    assert done.exit_code == 0, done.output
+    package = load_package(tmp_path / "p")
+    room = adapter_room(package)
+    assert room is not None
+    assert (room.rank, room.roles) == (4, ("q", "down"))
+    assert not isinstance(package.manifest.source.adapter, msgspec.UnsetType)
+    session, merged = session_of(package), session_of(package_of(folder, "merged"))
+    assert np.abs(logits(session) - logits(merged)).max() < 3  # the other is in int8
+    wrong = CliRunner().invoke(export_command, [*words, "--lora-rank", "0"], env={"COLUMNS": "200"})
+    assert "--lora-rank 0: Expected `int` >= 1" in wrong.output
