@@ -75,7 +75,7 @@ def test_merged_and_given_at_run_time_are_the_changed_weights(architecture: str,
     # By the definition, on transformers' own matrices: W + alpha / r * B A.
     tensors = tiny_tensors(tiny_config(architecture))
     for name, (a, b) in random_pairs(modules_of(tensors), RANK, 1).items():
-        tensors[name + ".weight"] = tensors[name + ".weight"] + 2.0 * b @ a
+        tensors[name + ".weight"] = tensors[name + ".weight"] + np.float32(2.0) * b @ a
     changed = open_source(
         recipe_of(write_tiny_folder(tmp_path / "changed", architecture, tensors=tensors)), tmp_path, SilentReporter()
     )

@@ -42,7 +42,8 @@ def test_half_precision_and_the_adapters_name_in_keys(tmp_path: Path) -> None:
             for side, shape in (("A", (2, 3)), ("B", (4, 2)))}  # fmt: skip
     save_file(half, folder / "adapter_model.safetensors")
     change = read_adapter(folder).changes[0, ("q",)]
-    assert (change.a.dtype, change.a[0, 0], change.b[0, 0]) == (np.float32, 0.5, 0.5)
+    assert change.a.dtype == np.float32
+    assert (change.a[0, 0], change.b[0, 0]) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(
