@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runtime.adapter import Adapter
 from runtime.adapters.config import CONFIG_FILE
+from runtime.adapters.factors import Factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
 from runtime.errors import AdapterError
@@ -36,10 +37,16 @@ class LoadedAdapter:
 
 
 class Adapters:
-    """By name. ``room`` is the package's, None for none; ``taken`` are names of the model itself."""
+    """By name. ``room`` and ``factors`` are the package's, None for none; ``taken`` are names of the model itself."""
 
-    def __init__(self, room: AdapterRoom | None = None, taken: Collection[str] = (), most: int = 0) -> None:
-        self._room, self._taken, self._most = room, frozenset(taken), most
+    def __init__(
+        self,
+        room: AdapterRoom | None = None,
+        taken: Collection[str] = (),
+        most: int = 0,
+        factors: Factors | None = None,
+    ) -> None:
+        self._room, self._taken, self._most, self._factors = room, frozenset(taken), most, factors
         self._loaded: dict[str, LoadedAdapter] = {}
         self._lock = threading.Lock()
 
@@ -63,7 +70,7 @@ class Adapters:
                 raise AdapterError(
                     "the package has no room for adapters: export it with --lora-rank, or with --adapter to merge one"
                 )
-            adapter = fitted(read_adapter(folder, name), self._room)
+            adapter = fitted(read_adapter(folder, name), self._room, self._factors)
             self._loaded[name] = LoadedAdapter(adapter, int(time.time()))
         _LOG.info("adapter %s loaded: sha256 %s", name, adapter.digest[:12])
 
@@ -85,9 +92,11 @@ class Adapters:
             raise AdapterError(f"{self._most} adapters are loaded, which is max_loras; take one out first")
 
 
-def adapters_from_settings(settings: Settings, room: AdapterRoom | None, taken: Collection[str]) -> Adapters:
+def adapters_from_settings(
+    settings: Settings, room: AdapterRoom | None, taken: Collection[str], factors: Factors | None = None
+) -> Adapters:
     """What ``lora_modules`` and ``lora_source`` name, loaded. Raises AdapterError or SettingsError."""
-    adapters = Adapters(room, taken, settings.max_loras)
+    adapters = Adapters(room, taken, settings.max_loras, factors)
     for name, folder in _wanted(settings):
         adapters.load(name, folder)
     return adapters

@@ -28,7 +28,8 @@ EDGES = {
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
     " runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
-    " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
+    " export.source export.source.hf runtime runtime.adapters runtime.package runtime.session runtime.text"
+    " runtime.text.template",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
@@ -67,7 +68,7 @@ EDGES = {
     "api.controllers": "api api.clients api.edge api.observe api.pages api.request api.response runtime"
     " runtime.constraint runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.clients api.controllers api.edge api.observe api.request api.response runtime"
-    " runtime.commands runtime.engine runtime.loading runtime.package",
+    " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",

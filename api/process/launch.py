@@ -7,6 +7,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
+from runtime.adapters.factors import read_factors
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import try_out
@@ -51,7 +52,8 @@ def build_service(settings: Settings, package: Package) -> Service:
     )
     _LOG.info("%s", _explain(model.defaults))
     room = adapter_room(package)
-    adapters = adapters_from_settings(settings, room, model.names)
+    factors = None if room is None else read_factors(package, room)
+    adapters = adapters_from_settings(settings, room, model.names, factors)
     if room is not None:
         gib = loading.kv.num_slots * room.adapter_bytes / 2**30
         _LOG.info("adapters: %d loaded; slots in use with one take up to %.2f GiB more", len(adapters.loaded), gib)

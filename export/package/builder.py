@@ -41,12 +41,14 @@ from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
 from export.folder_lock import exclusive_folder
 from export.graph.adapter_room import adapter_room
+from export.graph.kv_scales import KvScales
 from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
 from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.measure.golden import GoldenMaker
+from export.package.adapter_factors import write_adapter_factors
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
@@ -180,10 +182,7 @@ def _fill(
     if not emulated:
         kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
         folder = partial / package.ORT_GRAPH
-        graph = write_ort_graph(
-            choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales, room=room
-        )
-        graphs[package.ORT_GRAPH] = _with_notes(graph, choice)
+        graphs[package.ORT_GRAPH] = _ort_graph(choice, max_model_len, folder, reporter, kv_scales=kv_scales, room=room)
     quality = None
     if gauge and is_reported(choice.plan, has_limit=has_limit, int8_cache=int8_cache, emulated=emulated):
         stored = StoredCheckpoint(checkpoint, trt_plan(choice.plan))
@@ -196,6 +195,23 @@ def _fill(
     if maker is not None:
         golden = maker.write(checkpoint, trt_plan(choice.plan), partial, scratch, reporter)
     return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text, room)
+
+
+def _ort_graph(
+    choice: Choice,
+    max_model_len: int,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    kv_scales: KvScales | None,
+    room: AdapterRoom | None,
+) -> package.GraphInfo:
+    graph = write_ort_graph(
+        choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales, room=room
+    )
+    if room is not None:
+        write_adapter_factors(folder.parent, room, choice.checkpoint)
+    return _with_notes(graph, choice)
 
 
 def _with_notes(graph: package.GraphInfo, choice: Choice) -> package.GraphInfo:

@@ -183,5 +183,5 @@ def _check_lora(recipe: Recipe, lora: LoraRoom) -> None:
         )
 
 
-_TAKES_ADAPTERS = ("int8", "int4", "fp32", "auto")
+_TAKES_ADAPTERS = ("int8", "int4", "fp32", "w8a8", "auto")
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.adapter import Adapter, Matrix
+from runtime.adapters.factors import Factors
 from runtime.adapters.low_rank import LowRank, PeftAdapter
 from runtime.errors import AdapterError
 from runtime.package import graph_io
 from runtime.package.adapter_room import COLUMNS, ROLES, AdapterProjection, AdapterRoom
 
 
-def fitted(adapter: PeftAdapter, room: AdapterRoom) -> Adapter:
-    """``adapter`` for a graph with ``room``. Raises AdapterError where it changes more, or by a larger rank."""
+def fitted(adapter: PeftAdapter, room: AdapterRoom, factors: Factors | None = None) -> Adapter:
+    """``adapter`` for a graph with ``room``, in which ``factors`` were moved.
+
+    Raises AdapterError where it changes more than there is room for, or by a larger rank.
+    """
     _check(adapter, room)
     outputs = {part.role: part.outputs for projection in room.projections for part in projection.parts}
     changes = adapter.by_role(outputs, room.num_layers)
@@ -21,8 +25,12 @@ def fitted(adapter: PeftAdapter, room: AdapterRoom) -> Adapter:
         for projection in room.projections:
             own = {part.role: changes[layer, part.role] for part in projection.parts if (layer, part.role) in changes}
             if own:
+                a, b = _laid_out(own, projection, room, adapter.name)
+                if factors is not None:
+                    columns, rows = factors[layer, projection.name]
+                    a, b = a * columns[:, None], b * rows
                 names = graph_io.adapter_names(layer, projection.name)
-                matrices |= zip(names, _laid_out(own, projection, room, adapter.name), strict=True)
+                matrices |= zip(names, _in_blocks(a, b), strict=True)
     return Adapter(adapter.name, adapter.digest, matrices)
 
 
@@ -44,7 +52,7 @@ def _check(adapter: PeftAdapter, room: AdapterRoom) -> None:
 def _laid_out(
     own: dict[str, LowRank], projection: AdapterProjection, room: AdapterRoom, name: str
 ) -> tuple[Matrix, Matrix]:
-    """a [K, in, 16] and b [K, 16, out]: each part has columns of its own, so b is zero but for its part's outputs."""
+    """a [in, K * 16] and b [K * 16, out]: each part has columns of its own, so b is zero but for its part's outputs."""
     width = room.blocks(projection) * COLUMNS
     a = np.zeros((projection.inputs, width), np.float32)
     b = np.zeros((width, projection.outputs), np.float32)
@@ -61,8 +69,13 @@ def _laid_out(
         first = place * room.rank
         a[:, first : first + rank] = change.a.T
         b[first : first + rank, part.start : part.start + part.outputs] = change.b.T * np.float32(part.scale)
-    blocks = np.ascontiguousarray(a.reshape(projection.inputs, -1, COLUMNS).swapaxes(0, 1))
-    rows = b.reshape(-1, COLUMNS, projection.outputs)
+    return a, b
+
+
+def _in_blocks(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
+    """As the graph takes them: [K, in, 16] and [K, 16, out], read-only."""
+    blocks = np.ascontiguousarray(a.reshape(len(a), -1, COLUMNS).swapaxes(0, 1))
+    rows = b.reshape(-1, COLUMNS, b.shape[1])
     for matrix in (blocks, rows):
         matrix.flags.writeable = False
     return blocks, rows

@@ -9,19 +9,25 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from export.checkpoint.precision import EXACT
 from export.commands.export import export_command
 from export.errors import RecipeError, UnsupportedError
+from export.graph.ort.graph import write_ort_graph
+from export.measure.smoothing import SmoothedCheckpoint, fit_projections
+from export.package.adapter_factors import write_adapter_factors
 from export.package.builder import build_package
 from export.package.optimum import build_optimum_package
 from export.progress import SilentReporter
 from export.source.opener import open_source
 from export.source.recipe import FolderSource, LoraRoom, Recipe, check_recipe
+from runtime.adapters.factors import FACTORS_FILE, read_factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
-from runtime.errors import AdapterError
+from runtime.errors import AdapterError, PackageError
 from runtime.loading.model_loader import ModelOptions, adapter_room, plan_model, session_factory
-from runtime.package.manifest import Package, load_package
-from runtime.session.cpu.ort_session import OrtSession
+from runtime.package.manifest import Package, file_info, load_package
+from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray
 from tests.adapter_folders import modules_of, random_pairs, write_adapter
 from tests.export.reference import reference_logits
@@ -75,7 +81,7 @@ def test_merged_and_given_at_run_time_are_the_changed_weights(architecture: str,
     # By the definition, on transformers' own matrices: W + alpha / r * B A.
     tensors = tiny_tensors(tiny_config(architecture))
     for name, (a, b) in random_pairs(modules_of(tensors), RANK, 1).items():
-        tensors[name + ".weight"] = tensors[name + ".weight"] + np.float32(2.0) * b @ a
+        tensors[name + ".weight"] = (tensors[name + ".weight"] + 2 * b @ a).astype(np.float32)
     changed = open_source(
         recipe_of(write_tiny_folder(tmp_path / "changed", architecture, tensors=tensors)), tmp_path, SilentReporter()
     )
@@ -191,7 +197,7 @@ def test_a_changed_adapter_is_another_package_and_none_the_digest_it_always_had(
 
 
 def test_what_cannot_be_is_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
-    for changes in ({"precision": "w8a8"}, {"precision": "bf16"}, {"dialects": ("ort", "trt")}):
+    for changes in ({"precision": "fp16"}, {"precision": "bf16"}, {"dialects": ("ort", "trt")}):
         with pytest.raises(RecipeError, match="room for adapters needs a graph for the CPU"):
             check_recipe(recipe_of(folder / "hf", lora=LoraRoom(), **changes))
     with pytest.raises(RecipeError, match="lora targets are lm_head; choose among q_proj"):
@@ -227,3 +233,33 @@ def test_the_command_line_merges_and_makes_room(folder: Path, tmp_path: Path) ->
     assert np.abs(logits(session) - logits(merged)).max() < 3  # the other is in int8
     wrong = CliRunner().invoke(export_command, [*words, "--lora-rank", "0"], env={"COLUMNS": "200"})
     assert "--lora-rank 0: Expected `int` >= 1" in wrong.output
+
+
+def test_factors_that_smoothing_moved_are_moved_into_adapters(folder: Path, tmp_path: Path) -> None:
+    """Every projection's spread is moved and nothing is rounded, so only a lost factor could make a difference."""
+    checkpoint = open_source(recipe_of(folder / "hf"), folder, SilentReporter()).checkpoint
+    random, widths = np.random.default_rng(4), {"qkv": 64, "o": 64, "gate_up": 64, "down": 96}
+    ranges = {
+        f"layers.{layer}.{role}": random.uniform(0.1, 20, width).astype(np.float32)
+        for layer in (0, 1)
+        for role, width in widths.items()
+    }
+    smoothed = SmoothedCheckpoint(checkpoint, fit_projections(checkpoint, ranges), ranges)
+    package = package_of(folder, "room")
+    room = adapter_room(package)
+    assert room is not None
+    assert read_factors(package, room) is None
+    write_ort_graph(smoothed, EXACT, 64, tmp_path / "ort", SilentReporter(), room=room)
+    write_adapter_factors(tmp_path, room, smoothed)
+    listed = msgspec.structs.replace(package.manifest, files={FACTORS_FILE: file_info(tmp_path / FACTORS_FILE)})
+    factors = read_factors(Package(tmp_path, listed), room)
+    kv = KVPlan(num_slots=1, slot_tokens=64, bytes_per_token=0, budget_bytes=0)
+    options = OrtOptions(intra_op_threads=1)
+    session = OrtSession(tmp_path / "ort/model.onnx", package.manifest.shape, kv, options, "float32", room=room)
+    session.set_adapter(0, fitted(read_adapter(folder / "one"), room, factors))
+    merged = open_source(recipe_of(folder / "hf", adapter="one"), folder, SilentReporter()).checkpoint
+    assert np.abs(logits(session) - reference_logits(merged, IDS)).max() < 2 * TOLERANCE
+    (tmp_path / FACTORS_FILE).write_bytes(bytes(8))
+    short = msgspec.structs.replace(listed, files={FACTORS_FILE: file_info(tmp_path / FACTORS_FILE)})
+    with pytest.raises(PackageError, match=r"adapter_factors.bin has 8 bytes, its room needs 5888"):
+        read_factors(Package(tmp_path, short), room)
