@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from export.checkpoint.precision import EXACT
 from export.commands.export import export_command
+from export.commands.inspect import inspect_command
 from export.errors import RecipeError, UnsupportedError
 from export.graph.ort.graph import write_ort_graph
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
@@ -150,6 +151,7 @@ def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chun
     for start, stop in ((0, 5), (5, 22), (22, 24)):
         chunk = session.prefill(3, IDS[start:stop], start, stop - start).copy()
         assert np.array_equal(chunk, prompts[0][start:stop])
+    assert np.array_equal(session.prefill(3, IDS, 0, 1)[0], prompts[0][-1])  # however many rows of logits are asked for
     tokens, positions = np.arange(5) + 7, np.full(5, len(IDS))
     together = session.decode(0, tokens, positions).copy()
     for first, count in ((0, 1), (1, 1), (2, 2), (3, 1), (1, 3), (4, 1)):
@@ -229,6 +231,9 @@ def test_the_command_line_merges_and_makes_room(folder: Path, tmp_path: Path) ->
     assert room is not None
     assert (room.rank, room.roles) == (4, ("q", "down"))
     assert not isinstance(package.manifest.source.adapter, msgspec.UnsetType)
+    shown = CliRunner().invoke(inspect_command, [str(tmp_path / "p")], env={"COLUMNS": "200"}).output
+    assert "one (sha256 " in shown
+    assert "rank up to 4 on q, down, 0.0 MB each" in shown
     session, merged = session_of(package), session_of(package_of(folder, "merged"))
     assert np.abs(logits(session) - logits(merged)).max() < 3  # the other is in int8
     wrong = CliRunner().invoke(export_command, [*words, "--lora-rank", "0"], env={"COLUMNS": "200"})
