@@ -12,15 +12,18 @@ from click.testing import CliRunner
 from export.checkpoint.precision import EXACT
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
-from export.errors import RecipeError, UnsupportedError
+from export.errors import QualityError, RecipeError, UnsupportedError
 from export.graph.ort.graph import write_ort_graph
+from export.measure.gauge import Gauge
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.package.adapter_factors import write_adapter_factors
 from export.package.builder import build_package
 from export.package.optimum import build_optimum_package
-from export.progress import SilentReporter
+from export.pipeline.cache import Stored, new_entry
+from export.pipeline.steps import FetchStep, PackageStep
+from export.progress import Reporter, SilentReporter
 from export.source.opener import open_source
-from export.source.recipe import FolderSource, LoraRoom, Recipe, check_recipe
+from export.source.recipe import FolderSource, LoraRoom, QualityLimits, Recipe, check_recipe
 from runtime.adapters.factors import FACTORS_FILE, read_factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
@@ -268,3 +271,33 @@ def test_factors_that_smoothing_moved_are_moved_into_adapters(folder: Path, tmp_
     short = msgspec.structs.replace(listed, files={FACTORS_FILE: file_info(tmp_path / FACTORS_FILE)})
     with pytest.raises(PackageError, match=r"adapter_factors.bin has 8 bytes, its room needs 5888"):
         read_factors(Package(tmp_path, short), room)
+
+
+def test_a_choice_for_the_plain_weights_does_not_hold_for_merged_ones(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, asked = recipe_of(folder / "hf", adapter=str(folder / "one"), precision="w8a8"), []
+
+    def choose(_gauge: Gauge, weights_sha256: str, _reporter: Reporter) -> None:
+        asked.append(weights_sha256)
+        raise QualityError("enough")
+
+    monkeypatch.setattr(Gauge, "choose", choose)
+    with pytest.raises(QualityError, match="enough"):
+        built(msgspec.structs.replace(recipe, quality=QualityLimits()), tmp_path)
+    opened = open_source(recipe, tmp_path, SilentReporter())
+    assert asked == [opened.weights_sha256] != [opened.info.sha256]
+
+
+def test_a_pipeline_fetches_the_base_once_and_builds_anew_for_another_adapter(folder: Path) -> None:
+    recipes = [
+        recipe_of(folder / "hf", adapter=adapter) for adapter in (None, str(folder / "one"), str(folder / "two"))
+    ]
+    fetches = [FetchStep("tiny", (), recipe, folder) for recipe in recipes]
+    assert fetches[0].inputs({}) == fetches[1].inputs({})
+    assert fetches[1].task({}, 0).recipe.adapter is None
+    facts = {"weights": "w", "licence": ""}
+    entry = new_entry(folder / "one", kind="fetch", label="tiny", key="0", inputs={}, facts=facts)
+    done = {"fetch": Stored(entry, folder)}
+    found = [PackageStep("tiny", ("fetch",), recipe).inputs(done)["adapter"] for recipe in recipes]
+    assert found == ["none", read_adapter(folder / "one").digest, read_adapter(folder / "two").digest]
