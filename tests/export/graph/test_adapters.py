@@ -164,6 +164,10 @@ def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chun
     assert room is not None
     session.set_adapter(1, fitted(read_adapter(folder / "two"), room))  # where a call was bound and run without one
     assert not np.allclose(session.decode(1, tokens[1:2], positions[1:2]), together[1:2])
+    session.set_adapter(0, None)  # its matrices were written for the batch before
+    assert np.array_equal(logits(session), prompts[1])
+    alone = session.decode(0, tokens[:1], positions[:1]).copy()
+    assert np.array_equal(session.decode(0, tokens, positions)[0], alone[0])
     assert session.prefill(0, IDS[:5], 0, 0).shape == (0, 96)
 
 
