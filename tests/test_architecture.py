@@ -26,10 +26,9 @@ EDGES = {
     "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
-    " runtime.package runtime.session",
+    " runtime.adapters runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
-    " export.source export.source.hf runtime runtime.adapters runtime.package runtime.session runtime.text"
-    " runtime.text.template",
+    " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"

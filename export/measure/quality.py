@@ -143,17 +143,12 @@ def open_session(graph: Path) -> onnxruntime.InferenceSession:
 
 
 class GraphRunner:
-    """One graph on the CPU, run over whole windows with an empty cache, and without adapters where it takes them."""
+    """One graph on the CPU, run over whole windows with an empty cache."""
 
     def __init__(self, graph: Path, shape: ModelShape) -> None:
         self._session = open_session(graph)
         self._shape = shape
         self._kv_dtype = dtypes.BY_ORT_NAME[self._session.get_inputs()[-1].type].numpy
-        self._no_adapters = {
-            value.name: np.zeros((1, 0, *value.shape[2:]), np.float32)
-            for value in self._session.get_inputs()
-            if value.name.startswith(graph_io.ADAPTER_PREFIX)
-        }
 
     def logits(self, window: I64) -> F32:
         """Logits float32 [T, V] of every token of a window int64 [T]."""
@@ -179,7 +174,7 @@ class GraphRunner:
             graph_io.TOTAL_SEQUENCE_LENGTH: np.array(length, np.int32),
             graph_io.LOGITS_INDICES: np.arange(length, dtype=np.int64),
         }
-        return feeds | self._no_adapters | {past: empty for past, _ in graph_io.cache_names(self._shape.num_layers)}
+        return feeds | {past: empty for past, _ in graph_io.cache_names(self._shape.num_layers)}
 
 
 def _rounded(value: float) -> float:

@@ -29,8 +29,7 @@ HEADROOM = 1.1
 _TOP_CODE = 127
 _SMALLEST_MAGNITUDE = 1e-5
 _NORMS = {"qkv": "attention_norm", "gate_up": "mlp_norm"}
-PARTS = {"qkv": ("q", "k", "v"), "o": ("o",), "gate_up": ("gate", "up"), "down": ("down",)}
-"""A projection's matrices, in the order of its outputs."""
+_PARTS = {"qkv": ("q", "k", "v"), "o": ("o",), "gate_up": ("gate", "up"), "down": ("down",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +77,13 @@ class SmoothedCheckpoint:
         """Unchanged."""
         return self._checkpoint.text_files()
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether any factor was folded in."""
-        return bool(self._columns)
-
-    def column_factors(self, name: str) -> F32 | None:
-        """What a matrix's columns are multiplied by, float32 [K]; None: nothing."""
-        return self._columns.get(name)
-
-    def row_factors(self, name: str) -> F32 | None:
-        """What a matrix's rows are multiplied by, float32 [N]; None: nothing."""
-        return self._rows.get(name)
-
     def value_factors(self, layer: int) -> F32 | None:
         """What the cached values of a layer are multiplied by, float32 [kv_size]; None: nothing."""
-        return self.row_factors(f"layers.{layer}.v")
+        return self._rows.get(f"layers.{layer}.v")
 
     def _fold(self, name: str, factors: F32) -> None:
         spec, (prefix, _, role) = self.spec, name.rpartition(".")
-        for part in PARTS[role]:
+        for part in _PARTS[role]:
             self._columns[f"{prefix}.{part}"] = factors
         if role in _NORMS:
             if spec.norm_placement != "post":
@@ -113,7 +99,7 @@ def _factors(checkpoint: Checkpoint, name: str, inputs: F32) -> F32:
     spec, (prefix, _, role) = checkpoint.spec, name.rpartition(".")
     if role in _NORMS and spec.norm_placement == "post":  # nothing before it could take the factors
         return np.ones_like(inputs)
-    bands = (band for part in PARTS[role] for band in checkpoint.tensor(f"{prefix}.{part}").bands())
+    bands = (band for part in _PARTS[role] for band in checkpoint.tensor(f"{prefix}.{part}").bands())
     weights = np.full_like(inputs, _SMALLEST_MAGNITUDE)
     for band in bands:
         np.maximum(weights, np.abs(band).max(axis=0), out=weights)

@@ -46,9 +46,9 @@ from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
+from export.measure.folded import FoldedCheckpoint
 from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.measure.golden import GoldenMaker
-from export.package.adapter_factors import write_adapter_factors
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
@@ -209,8 +209,8 @@ def _ort_graph(
     graph = write_ort_graph(
         choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales, room=room
     )
-    if room is not None:
-        write_adapter_factors(folder.parent, room, choice.checkpoint)
+    if room is not None and isinstance(choice.checkpoint, FoldedCheckpoint):
+        choice.checkpoint.write_factors(folder.parent, room)
     return _with_notes(graph, choice)
 
 

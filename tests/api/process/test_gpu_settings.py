@@ -40,7 +40,9 @@ def package(tmp_path: Path) -> Package:
 @pytest.fixture
 def any_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny package has no tokenizer, which is not the matter here."""
-    model = SimpleNamespace(base_name="tiny", max_model_len=64, defaults=GenerationConfig(), close=lambda: None)
+    model = SimpleNamespace(
+        names=("tiny",), base_name="tiny", max_model_len=64, defaults=GenerationConfig(), close=lambda: None
+    )
     monkeypatch.setattr(launch, "served_model_from_package", lambda _package, **_: model)
     monkeypatch.setattr(launch, "warm_up_ids", lambda _model: ())
 

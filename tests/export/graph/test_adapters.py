@@ -14,9 +14,9 @@ from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.errors import QualityError, RecipeError, UnsupportedError
 from export.graph.ort.graph import write_ort_graph
+from export.measure.folded import FoldedCheckpoint
 from export.measure.gauge import Gauge
-from export.measure.smoothing import SmoothedCheckpoint, fit_projections
-from export.package.adapter_factors import write_adapter_factors
+from export.measure.smoothing import fit_projections
 from export.package.builder import build_package
 from export.package.optimum import build_optimum_package
 from export.pipeline.cache import Stored, new_entry
@@ -256,13 +256,13 @@ def test_factors_that_smoothing_moved_are_moved_into_adapters(folder: Path, tmp_
         for layer in (0, 1)
         for role, width in widths.items()
     }
-    smoothed = SmoothedCheckpoint(checkpoint, fit_projections(checkpoint, ranges), ranges)
+    smoothed = FoldedCheckpoint(checkpoint, fit_projections(checkpoint, ranges), ranges)
     package = package_of(folder, "room")
     room = adapter_room(package)
     assert room is not None
     assert read_factors(package, room) is None
     write_ort_graph(smoothed, EXACT, 64, tmp_path / "ort", SilentReporter(), room=room)
-    write_adapter_factors(tmp_path, room, smoothed)
+    smoothed.write_factors(tmp_path, room)
     listed = msgspec.structs.replace(package.manifest, files={FACTORS_FILE: file_info(tmp_path / FACTORS_FILE)})
     factors = read_factors(Package(tmp_path, listed), room)
     kv = KVPlan(num_slots=1, slot_tokens=64, bytes_per_token=0, budget_bytes=0)
