@@ -133,7 +133,7 @@ class OrtDialect:
         chosen = self._format(name, group, weight)
         bias_name = self._vector(name + ".bias", bias) if bias else ""
         if chosen.has_integer_inputs:
-            return self._integer_product(name, x, weight, chosen, bias_name)
+            return self._integer_product(name, out, x, weight, bias=bias_name, chosen=chosen)
         if chosen.bits:
             return self._matmul_nbits(out, x, self._quantized(name, weight, chosen), bias_name)
         num_out, num_in = weight.shape
@@ -273,7 +273,9 @@ class OrtDialect:
         attributes = {"N": num_out, "K": num_in, "bits": chosen.bits, "block_size": chosen.block, "accuracy_level": 4}
         return self._contributed("MatMulNBits", inputs, name, **attributes)
 
-    def _integer_product(self, name: str, x: Value, weight: LazyTensor, chosen: WeightFormat, bias: str) -> Value:
+    def _integer_product(
+        self, name: str, out: Value, x: Value, weight: LazyTensor, *, chosen: WeightFormat, bias: str
+    ) -> Value:
         """QuantizeLinear and MatMulIntegerToFloat. The input's scale is a constant, so a row's codes are its own."""
         writer, (num_out, num_in) = self._writer, weight.shape
         bands = [quantize_paired(band) for band in weight.bands()]
@@ -285,7 +287,7 @@ class OrtDialect:
         zero = writer.constant("input_zero_point", np.asarray(_INPUT_ZERO_POINT, np.uint8))
         rounded = writer.node("QuantizeLinear", [x, scale, zero], name + ".input")
         inputs = {"A": rounded, "B": name + ".codes", "a_scale": scale, "b_scale": scales, "a_zero_point": zero}
-        return self._contributed("MatMulIntegerToFloat", inputs | ({"bias": bias} if bias else {}), name)
+        return self._contributed("MatMulIntegerToFloat", inputs | ({"bias": bias} if bias else {}), out)
 
     def _rope(self, index: int) -> tuple[str, str]:
         if self._spec.ropes[index].dim % 16:

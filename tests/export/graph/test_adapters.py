@@ -14,8 +14,8 @@ from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.errors import QualityError, RecipeError, UnsupportedError
 from export.graph.ort.graph import write_ort_graph
+from export.measure import gauge
 from export.measure.folded import FoldedCheckpoint
-from export.measure.gauge import Gauge
 from export.measure.smoothing import fit_projections
 from export.package.builder import build_package
 from export.package.optimum import build_optimum_package
@@ -30,6 +30,7 @@ from runtime.adapters.peft import read_adapter
 from runtime.errors import AdapterError, PackageError
 from runtime.loading.model_loader import ModelOptions, adapter_room, plan_model, session_factory
 from runtime.package.manifest import Package, file_info, load_package
+from runtime.session.cpu import ort_session
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray
@@ -138,6 +139,29 @@ def test_without_an_adapter_a_graph_with_room_gives_the_same_bits(folder: Path) 
     with_adapter(session, package_of(folder, "room"), folder / "one", 0)
     session.set_adapter(0, None)
     assert np.array_equal(logits(session), logits(plain))
+
+
+def test_a_graph_with_room_is_measured_as_it_is_without_adapters(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge, "text_windows", lambda *_: [IDS])
+    recipe = recipe_of(folder / "hf", precision="int8", quality=QualityLimits(max_mean_kl=1.0))
+    room = msgspec.structs.replace(recipe, lora=LoraRoom(rank=RANK))
+    found = [built(one, tmp_path / name).manifest.quality for name, one in (("plain", recipe), ("room", room))]
+    assert found[0] == found[1] is not None
+
+
+def test_rows_that_differ_with_adapters_alone_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, bool]] = []
+
+    def compare(session: OrtSession, most: int = 16) -> bool:
+        compared.append((most, bool(session.decode(0, np.array([1]), np.array([0])).any())))
+        return most == 16
+
+    monkeypatch.setattr(ort_session, "rows_are_independent", compare)
+    assert not session_of(package_of(folder, "room")).info.batch_invariant
+    assert session_of(package_of(folder, "plain")).info.batch_invariant
+    assert [most for most, _ in compared] == [16, 4, 16]
 
 
 def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chunks(folder: Path) -> None:
@@ -282,11 +306,11 @@ def test_a_choice_for_the_plain_weights_does_not_hold_for_merged_ones(
 ) -> None:
     recipe, asked = recipe_of(folder / "hf", adapter=str(folder / "one"), precision="w8a8"), []
 
-    def choose(_gauge: Gauge, weights_sha256: str, _reporter: Reporter) -> None:
+    def choose(_gauge: gauge.Gauge, weights_sha256: str, _reporter: Reporter) -> None:
         asked.append(weights_sha256)
         raise QualityError("enough")
 
-    monkeypatch.setattr(Gauge, "choose", choose)
+    monkeypatch.setattr(gauge.Gauge, "choose", choose)
     with pytest.raises(QualityError, match="enough"):
         built(msgspec.structs.replace(recipe, quality=QualityLimits()), tmp_path)
     opened = open_source(recipe, tmp_path, SilentReporter())
