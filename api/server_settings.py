@@ -61,6 +61,16 @@ class Settings:
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )
+    lora_modules: tuple[str, ...] = _setting(
+        (), "Adapters to serve as NAME=FOLDER, where the package has room for them."
+    )
+    lora_source: str | None = _setting(
+        None, "Folder whose folders are adapters: all are served, each by its name.", "NIM_PEFT_SOURCE"
+    )
+    allow_runtime_lora_updating: bool = _setting(
+        False, "Let admins load adapters from lora_source, and take some out, while the server runs."
+    )
+    max_loras: int = _setting(16, "Most adapters loaded at once.", "NIM_MAX_CPU_LORAS")
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", "NIM_SERVER_PORT", "NIM_HTTP_API_PORT")
     management_port: int | None = _setting(None, "A second port, for health and metrics only.")
@@ -216,7 +226,7 @@ class Settings:
             "watchdog_s": 1, "memory_bytes": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
-            "write_timeout_s": 0.01,
+            "write_timeout_s": 0.01, "max_loras": 0,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
@@ -229,6 +239,8 @@ class Settings:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
         if self.gpu is not None and self.backend == "cpu":
             raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
+        if self.allow_runtime_lora_updating and self.lora_source is None:
+            raise SettingsError("allow_runtime_lora_updating is on but lora_source names no folder to load from")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
         self._check_models()
@@ -244,7 +256,7 @@ class Settings:
         for name, is_asked in asked.items():
             if is_asked and not several:
                 raise SettingsError(f"{name} is for several models, and there is one; set the model's own settings")
-        for name in ("served_model_name", "chat_template"):
+        for name in ("served_model_name", "chat_template", "lora_modules", "lora_source"):
             if getattr(self, name) and several:
                 raise SettingsError(
                     f"{name} is one model's, and there are several; say --model-setting MODEL:{name}=..."

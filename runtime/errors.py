@@ -2,6 +2,7 @@
 
 PowertrainError                an expected failure; its text is one line for a person: what, given, limit, what to do
 ├── PackageError               a model package is missing, incomplete, altered or unreadable
+├── AdapterError               an adapter's files cannot be used, or do not fit the model
 ├── PlanError                  a TensorRT plan cannot be built or must not be loaded
 ├── BackendError               the backend that was asked for cannot serve the package here
 ├── KVBudgetError              the KV cache does not fit the memory given to it
@@ -30,6 +31,10 @@ class PowertrainError(Exception):
 
 class PackageError(PowertrainError):
     """A model package is missing, incomplete, altered or unreadable."""
+
+
+class AdapterError(PowertrainError):
+    """An adapter's files are missing, damaged or of a kind that nothing here applies, or they do not fit the model."""
 
 
 class PlanError(PowertrainError):

@@ -17,25 +17,27 @@ from tests.paths import ROOT
 ROOMS = ("export", "runtime", "api", "bench", "chat")
 EDGES = {
     "export": "runtime",
-    "export.checkpoint": "export runtime.package",
-    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.package",
+    "export.checkpoint": "export runtime runtime.adapters runtime.package",
+    "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.adapters"
+    " runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint",
     "export.graph": "export export.checkpoint runtime.package",
     "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
-    " runtime.package runtime.session",
+    " runtime.adapters runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
-    " export.source.gguf export.source.hf runtime runtime.loading runtime.package runtime.session",
+    " export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package runtime.session",
     "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
     " export.source runtime runtime.commands runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
+    "runtime.adapters": "runtime runtime.package",
     "runtime.session": "runtime runtime.package",
     "runtime.session.cpu": "runtime runtime.package runtime.session",
     "runtime.session.gpu": "runtime runtime.package runtime.session",
@@ -52,10 +54,10 @@ EDGES = {
     "runtime.text.template": "runtime runtime.sealed",
     "runtime.commands": "runtime runtime.loading runtime.package",
     "runtime.text.tool_calls": "runtime runtime.constraint runtime.text",
-    "runtime.loading": "runtime runtime.package runtime.session runtime.session.cpu runtime.session.gpu"
-    " runtime.session.gpu.ort runtime.session.gpu.trt",
-    "api": "runtime runtime.constraint runtime.package runtime.text runtime.text.reasoning runtime.text.template"
-    " runtime.text.tool_calls",
+    "runtime.loading": "runtime runtime.adapters runtime.package runtime.session runtime.session.cpu"
+    " runtime.session.gpu runtime.session.gpu.ort runtime.session.gpu.trt",
+    "api": "runtime runtime.adapters runtime.constraint runtime.package runtime.text runtime.text.reasoning"
+    " runtime.text.template runtime.text.tool_calls",
     "api.request": "api runtime runtime.constraint runtime.text runtime.text.template runtime.text.tool_calls",
     "api.clients": "api runtime",
     "api.models": "api runtime",
@@ -66,13 +68,13 @@ EDGES = {
     "api.controllers": "api api.clients api.edge api.models api.observe api.pages api.request api.response runtime"
     " runtime.constraint runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.clients api.controllers api.edge api.models api.observe api.request api.response runtime"
-    " runtime.commands runtime.engine runtime.loading runtime.package runtime.session",
+    " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package runtime.session",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
-    "bench.in_process": "bench bench.metrics bench.report runtime runtime.constraint runtime.engine runtime.package"
-    " runtime.session runtime.text",
+    "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine"
+    " runtime.package runtime.session runtime.text",
     "bench.evaluation": "bench bench.report runtime runtime.engine runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
@@ -85,7 +87,7 @@ EDGES = {
 HEAVY = {
     "onnx": ("export.compare", "export.graph", "export.measure", "export.package"),
     "gguf": ("export.source.gguf",),
-    "safetensors": ("export.source.hf",),
+    "safetensors": ("export.source.hf", "runtime.adapters"),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
     "litestar": ("api",),
     "jinja2": ("runtime.text.template",),

@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from runtime.errors import Overloaded
 
+from api.controllers.adapters import AdaptersController
 from api.controllers.admin import AdminController
 from api.controllers.chat import ChatController
 from api.controllers.choosing import service_of
@@ -94,6 +95,7 @@ def routed_app(service: Service, models: ModelRegistry | None = None) -> Litesta
             TokenController,
             WelcomeController,
             *([AdminController] if service.settings.has_admin_key else []),
+            *([AdaptersController] if service.settings.allow_runtime_lora_updating else []),
             *([DocsController] if service.settings.docs != "off" else []),
         ],
         dependencies={

@@ -50,9 +50,9 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         scheme = "http" if settings.tls_cert is None else "https"
         shown = f"[{host}]" if ":" in host else host
         docs = "" if settings.docs == "off" else " (docs at /docs)"
+        names = ", ".join(one.model.base_name for one in models.services)
         Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{', '.join(model.base_name for model in models.served)}[/bold] at {scheme}://{shown}:{port}/v1{docs}",
-            soft_wrap=True,
+            f"Serving [bold]{names}[/bold] at {scheme}://{shown}:{port}/v1{docs}", soft_wrap=True
         )
         server = Server(service, models)
         server.run(sockets=sockets)

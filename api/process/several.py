@@ -23,6 +23,7 @@ from runtime.loading.model_memory import device_of, fixed_bytes, free_for_models
 from runtime.package.manifest import Package, load_package
 from runtime.session.session import Session
 
+from api.adapters import Adapters
 from api.controllers.known_model import KnownModel
 from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
@@ -33,7 +34,7 @@ from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.model_metrics import watch_models
 from api.observe.tracing import tracer_from_settings
-from api.process.launch import engine_config, model_options, served_model, warm_up_ids
+from api.process.launch import engine_config, model_options, served_adapters, served_model, warm_up_ids
 from api.request.reception import new_reception
 from api.served_model import ServedModel
 from api.server_settings import Settings
@@ -52,11 +53,14 @@ class _Candidate:
     options: ModelOptions | None = None
     need: MemoryNeed = field(default_factory=MemoryNeed)
     model: ServedModel | None = None
+    adapters: Adapters = field(default_factory=Adapters)
     failure: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.model.names if self.model is not None else self.settings.served_model_name or (self.folder.name,)
+        if self.model is not None:
+            return (*self.model.names, *self.adapters.loaded)
+        return self.settings.served_model_name or (self.folder.name,)
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Take a step, unless one before has failed."""
@@ -145,7 +149,9 @@ def _give_text_side(candidate: _Candidate) -> None:
     package, options = _ready(candidate)
     if options.max_model_len is None:
         raise PackageError(f"the package {package.manifest.name} has no cache")
-    candidate.model = served_model(candidate.settings, package, options.max_model_len)
+    model = served_model(candidate.settings, package, options.max_model_len)
+    candidate.adapters = served_adapters(candidate.settings, package, model.names, options.num_slots)
+    candidate.model = model
 
 
 def _ready(candidate: _Candidate) -> tuple[Package, ModelOptions]:
@@ -198,7 +204,9 @@ def _known_one(candidate: _Candidate, shared: Service) -> KnownModel:
         return known.service.engine.stats()
 
     metrics = shared.metrics.beside(model.base_name, read_stats)
-    service = replace(shared, settings=settings, model=model, engine=new_engine(), metrics=metrics)
+    service = replace(
+        shared, settings=settings, model=model, engine=new_engine(), metrics=metrics, adapters=candidate.adapters
+    )
     known = KnownModel(service, need=candidate.need, new_engine=new_engine)
     return known
 

@@ -20,6 +20,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
         "powertrain bench engine smollm2-135m-instruct",
         "powertrain bench engine models/mine -p 128,512 -b 1,8 -o results",
         "powertrain bench engine models/mine --baseline results/engine.json",
+        "powertrain bench engine models/with-room -b 1,8 --adapters 1,8 --no-breakdown",
         "powertrain bench engine --synthetic -b 64",
     ),
 )
@@ -32,6 +33,8 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
               help="Tokens already in the context.")  # fmt: skip
 @click.option("--batch", "-b", panel=_TESTS, **COMMA_LIST, show_default="1,4,16; 1,16,64,256 with --synthetic",
               help="Sequences decoded together.")  # fmt: skip
+@click.option("--adapters", panel=_TESTS, **COMMA_LIST, show_default="none",
+              help="Measure again with so many made-up adapters, dealt to the rows in turn.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip
 @click.option("--chunk", panel=_TESTS, type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS, show_default=True,

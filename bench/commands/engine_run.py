@@ -38,6 +38,7 @@ from bench.in_process.engine_report import (
     verdict_table,
 )
 from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.made_up_adapters import made_up_adapters
 from bench.in_process.schema_constraint import schema_constraint
 from bench.report.exports import write_whole
 from bench.report.tables import report_console
@@ -55,6 +56,7 @@ class EngineFlags(msgspec.Struct, frozen=True):
     decode: int
     depth: str
     batch: str | None
+    adapters: str | None
     repetitions: int
     chunk: int
     threads: int | None
@@ -122,7 +124,9 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         batches=parse_counts(flags.batch or _BATCHES, "--batch"),
         repetitions=flags.repetitions,
         chunk_tokens=flags.chunk,
+        adapters=parse_counts(flags.adapters, "--adapters") if flags.adapters else (),
     )
+    adapters = made_up_adapters(package, max(plan.adapters, default=0))
     threads = flags.threads or default_threads()
     slots = flags.slots or max(plan.batches)
     options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
@@ -133,7 +137,7 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
     load_s = time.perf_counter() - begin
     try:
         with _progress() as show, schema_constraint(package) if flags.schema else nullcontext() as constraint:
-            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show)
+            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show, adapters=adapters)
             breakdowns = _breakdowns(session, plan.batches, flags, constraint, show)
     finally:
         session.close()

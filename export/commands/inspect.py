@@ -81,7 +81,21 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         "built": f"in {manifest.build_seconds:.1f} s with "
         + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         "recipe digest": manifest.recipe_digest,
-    }
+    } | _adapters(manifest)
+
+
+def _adapters(manifest: Manifest) -> dict[str, str]:
+    """The adapter that was merged, and the room for others; nothing where there is neither."""
+    from msgspec import UnsetType
+
+    merged, room = manifest.source.adapter, manifest.adapters
+    rows = {}
+    if not isinstance(merged, UnsetType):
+        rows["merged adapter"] = f"{merged.name} (sha256 {merged.sha256})"
+    if not isinstance(room, UnsetType):
+        size = f"{room.adapter_bytes / 1e6:.1f} MB each"
+        rows["room for adapters"] = f"rank up to {room.rank} on {', '.join(room.roles)}, {size}"
+    return rows
 
 
 def _golden(manifest: Manifest) -> str:

@@ -23,6 +23,7 @@ from export.checkpoint.precision_policy import (
 from export.checkpoint.spec import DecoderSpec
 from export.errors import QualityError
 from export.graph.kv_scales import KvScales
+from export.measure.folded import FoldedCheckpoint
 from export.measure.input_ranges import measure_input_ranges
 from export.measure.kv_scales import measure_kv_scales
 from export.measure.layerwise import LayerwiseTwin
@@ -32,6 +33,7 @@ from export.measure.quality import I64, WINDOW_TOKENS, check_quality, compare_lo
 from export.measure.sensitivity import SensitivityProbe, choose_units, plan_with_units, unit_notes
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.measure.twin import Twin, WholeTwin
+from export.measure.unadapted import unadapted_logits
 from export.progress import Reporter
 from export.source.recipe import Recipe
 
@@ -72,14 +74,21 @@ class Gauge:
 
     def measure(self, graph: Path, reporter: Reporter) -> Quality:
         """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
-        quality = measure_quality(
-            self._twin.logits(self._windows),
-            graph,
-            windows=self._windows,
-            shape=self._shape,
-            max_mean_kl=self._limit,
-            reporter=reporter,
-        )
+        reference = self._twin.logits(self._windows)
+        if self._recipe.lora is None:
+            quality = measure_quality(
+                reference,
+                graph,
+                windows=self._windows,
+                shape=self._shape,
+                max_mean_kl=self._limit,
+                reporter=reporter,
+            )
+        else:
+            logits = unadapted_logits(graph, self._shape, self._windows)
+            quality = compare_logits(
+                reference, logits, windows=self._windows, max_mean_kl=self._limit, reporter=reporter
+            )
         return self._checked(quality)
 
     def emulate(self, stored: Checkpoint, reporter: Reporter) -> Quality:
@@ -119,8 +128,8 @@ class Gauge:
             fits = {}
         candidates = {name: fit.format for name, fit in fits.items()} or four_bit_candidates(checkpoint.spec)
 
-        def prepare(plan: PrecisionPlan) -> SmoothedCheckpoint:
-            return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
+        def prepare(plan: PrecisionPlan) -> FoldedCheckpoint:
+            return FoldedCheckpoint(checkpoint, fits, plan.integer_names)
 
         eight = plan_from_name(recipe.precision, recipe.block)
         digest = choice_digest(recipe, weights_sha256)

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from runtime.errors import PackageError
 from runtime.package import manifest as package
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.plan_sidecar import TRT_GRAPH
 from runtime.session.kv_budget import available_memory_bytes
@@ -39,10 +40,13 @@ from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
 from export.folder_lock import exclusive_folder
+from export.graph.adapter_room import adapter_room
+from export.graph.kv_scales import KvScales
 from export.graph.ort.graph import write_ort_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
+from export.measure.folded import FoldedCheckpoint
 from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.measure.golden import GoldenMaker
 from export.package.chat_template import with_chosen_template
@@ -126,6 +130,7 @@ class _Filled:
     max_model_len: int
     golden: package.GoldenInfo | None
     pin_text: str
+    room: AdapterRoom | None
 
 
 def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
@@ -169,15 +174,15 @@ def _fill(
         partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch=scratch_bytes, golden=golden_bytes)
     )
     write_text_files(partial, text, recipe.generation)
+    room = None if recipe.lora is None else adapter_room(checkpoint, recipe.lora.rank, recipe.lora.roles)
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
-        choice = gauge.choose(source.info.sha256, reporter)
+        choice = gauge.choose(source.weights_sha256, reporter)
     graphs = {}
     if not emulated:
         kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
         folder = partial / package.ORT_GRAPH
-        graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
-        graphs[package.ORT_GRAPH] = _with_notes(graph, choice)
+        graphs[package.ORT_GRAPH] = _ort_graph(choice, max_model_len, folder, reporter, kv_scales=kv_scales, room=room)
     quality = None
     if gauge and is_reported(choice.plan, has_limit=has_limit, int8_cache=int8_cache, emulated=emulated):
         stored = StoredCheckpoint(checkpoint, trt_plan(choice.plan))
@@ -189,7 +194,24 @@ def _fill(
     golden = None
     if maker is not None:
         golden = maker.write(checkpoint, trt_plan(choice.plan), partial, scratch, reporter)
-    return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text)
+    return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text, room)
+
+
+def _ort_graph(
+    choice: Choice,
+    max_model_len: int,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    kv_scales: KvScales | None,
+    room: AdapterRoom | None,
+) -> package.GraphInfo:
+    graph = write_ort_graph(
+        choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales, room=room
+    )
+    if room is not None and isinstance(choice.checkpoint, FoldedCheckpoint):
+        choice.checkpoint.write_factors(folder.parent, room)
+    return _with_notes(graph, choice)
 
 
 def _with_notes(graph: package.GraphInfo, choice: Choice) -> package.GraphInfo:
@@ -267,6 +289,7 @@ def _manifest(
         graphs=filled.graphs,
         quality=filled.quality,
         golden=filled.golden,
+        adapters=msgspec.UNSET if filled.room is None else filled.room,
         recipe_digest=digest,
         files=recorded_files(partial),
         tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},

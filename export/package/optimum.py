@@ -55,6 +55,8 @@ def build_optimum_package(
 
     Raises ExportError, with Optimum's own words where it fails; whatever stood at ``root`` before then still stands.
     """
+    if recipe.adapter is not None or recipe.lora is not None:
+        raise UnsupportedError("adapters are merged, and room for them is made, by the native exporter alone")
     digest = recipe.digest("via optimum " + stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
     if existing is not None:

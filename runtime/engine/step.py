@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from runtime.engine.adapter_places import place_adapters
 from runtime.engine.call_health import BACKEND_FAILURES, CallHealth, said
 from runtime.engine.drawing import ALONE_WAIT_S, Draft, Drawing
 from runtime.engine.scheduler import Scheduler
@@ -53,6 +54,7 @@ class Step:
         planned = self._clock()
         admitted = self._admitted(planned)
         plan = self._copy(plan)
+        place_adapters(self._session, self._scheduler.running)
         num_cached = self._note_prefix_hits(plan)
         for sequence in admitted:
             self.drawing.begin(sequence)

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from runtime.errors import PackageError
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.limits import (
     MAX_TEXT_BYTES,
     Layers,
@@ -55,13 +56,24 @@ class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Sha256
 
 
+class AdapterInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The adapter whose changes were added to the checkpoint's weights: its folder's name and its files' digest."""
+
+    name: Name
+    sha256: Sha256
+
+
 class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the weights came from. ``sha256`` is the digest of the checkpoint file (or of its index of digests)."""
+    """Where the weights came from. ``sha256`` is the digest of the checkpoint file (or of its index of digests).
+
+    ``adapter`` is absent where none was merged.
+    """
 
     kind: Name
     name: Name
     sha256: Sha256
     license: Text
+    adapter: AdapterInfo | UnsetType = UNSET
 
 
 class ModelShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +129,7 @@ class GoldenInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that is known of a package. Written last, so a folder with a manifest is a whole package.
 
-    ``golden`` is None where no GPU is meant to run the package.
+    ``golden`` is None where no GPU is meant to run the package. ``adapters`` is absent where the graph takes none.
     """
 
     schema_version: int
@@ -138,6 +150,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     build_seconds: Seconds
     created_unix: Size
     golden: GoldenInfo | None = None
+    adapters: AdapterRoom | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from runtime.adapter import Adapter
 from runtime.errors import BackendError
 from runtime.install import install_line
 from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.takes_adapters import TakesAdapters
 
 
 def marking(build: Callable[[], Session]) -> Callable[[], Session]:
@@ -55,6 +57,13 @@ class NvtxSession:
         """See ``Session.copy_slot``."""
         with self._range("copy", num_tokens - start):
             self._inner.copy_slot(source, target, num_tokens, start)
+
+    def set_adapter(self, slot: int, adapter: Adapter | None) -> None:
+        """See ``TakesAdapters``; of no use but to a session that is one."""
+        if isinstance(self._inner, TakesAdapters):
+            self._inner.set_adapter(slot, adapter)
+        elif adapter is not None:
+            raise ValueError("the graph has no room for adapters")
 
     def close(self) -> None:
         """See ``Session.close``."""

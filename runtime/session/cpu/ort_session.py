@@ -16,8 +16,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.adapter import Adapter
 from runtime.package import graph_io
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import ModelShape
+from runtime.session.cpu.adapter_arena import AdapterArena
 from runtime.session.cpu.huge_pages import huge_pages_for_new_memory
 from runtime.session.cpu.kv_arena import KVArena
 from runtime.session.kv_budget import KVPlan
@@ -31,6 +34,10 @@ _DYNAMIC_BLOCK_BASE = 4
 """Threads take a loop's work in pieces as they become free instead of one fixed part each, so a thread that the machine
 holds up does not hold up the step: 6 to 11 % less time at batch 1, nothing beyond noise at 16 and in prefill (2 virtual
 cores)."""
+
+
+_PROBED_ROWS = 4
+"""Rows that are compared with adapters: more would cost memory, and a matrix of its own per row knows no batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,9 @@ class _Call:
         num_rows: int,
     ) -> None:
         self.binding = session.io_binding()
+        self.first_slot = first_slot
         self.num_rows = num_rows
+        self.adapts: bool | None = None
         self._buffer = buffer
         self.seqlens_k = np.zeros(num_rows, np.int32)  # [B]
         self.total_sequence_length = np.zeros((), np.int32)
@@ -122,6 +131,19 @@ class _Call:
             self.logits_indices = indices  # [N]
             self._bind_input(graph_io.LOGITS_INDICES, self.logits_indices)
 
+    def set_adapters(self, adapters: AdapterArena) -> None:
+        """Bind the rows' adapters, or nothing where none has one, if that is not yet so."""
+        adapts = not adapters.is_empty(self.first_slot, self.num_rows)
+        if adapts:
+            adapters.write(self.first_slot, self.num_rows)
+        if adapts is self.adapts:
+            return
+        self.adapts = adapts
+        if adapts:
+            adapters.bind(self.binding, self.first_slot, self.num_rows)
+        else:
+            adapters.bind_nothing(self.binding, self.num_rows)
+
     def _bind_input(self, name: str, array: NDArray[np.generic]) -> None:
         self.binding.bind_input(name, _DEVICE, 0, array.dtype, array.shape, array.ctypes.data)
 
@@ -134,9 +156,22 @@ class _Call:
 
 
 class OrtSession:
-    """``runtime.session.session.Session`` on ONNX Runtime's CPU provider."""
+    """``runtime.session.session.Session`` on ONNX Runtime's CPU provider, and ``TakesAdapters``.
 
-    def __init__(self, graph: Path, shape: ModelShape, kv: KVPlan, options: OrtOptions, kv_dtype: str) -> None:
+    ``room`` is what the graph has for adapters. ``probe``, an adapter for it, is what rows are compared with.
+    """
+
+    def __init__(
+        self,
+        graph: Path,
+        shape: ModelShape,
+        kv: KVPlan,
+        options: OrtOptions,
+        kv_dtype: str,
+        *,
+        room: AdapterRoom | None = None,
+        probe: Adapter | None = None,
+    ) -> None:
         providers = ["CPUExecutionProvider"]
         with huge_pages_for_new_memory():
             self._session = open_graph(graph, cpu_session_options(options), providers)
@@ -144,6 +179,7 @@ class OrtSession:
         self._decode_calls: dict[tuple[int, int], _Call] = {}
         self._prefill_calls: dict[int, _Call] = {}
         self._logits = _LogitsBuffer(kv.num_slots, shape.vocab_size)
+        self._adapters = None if room is None else AdapterArena(room, kv.num_slots)
         self._run_ns = 0
         self._info = SessionInfo(
             backend="cpu",
@@ -153,7 +189,18 @@ class OrtSession:
             kv_bytes_per_token=kv.bytes_per_token,
             batch_invariant=True,
         )
-        self._info = replace(self._info, batch_invariant=rows_are_independent(self))
+        self._info = replace(self._info, batch_invariant=rows_are_independent(self) and self._rows_adapt_alike(probe))
+        if room is not None and probe is not None:  # gives the memory back that the comparison wrote to
+            self.close()
+            self._adapters = AdapterArena(room, kv.num_slots)
+
+    def _rows_adapt_alike(self, probe: Adapter | None) -> bool:
+        """Whether rows with adapters come out the same alone and in a batch, too: every second one gets ``probe``."""
+        if probe is None:
+            return True
+        for slot in range(0, self._info.num_slots, 2):
+            self.set_adapter(slot, probe)
+        return rows_are_independent(self, most=_PROBED_ROWS)
 
     @property
     def info(self) -> SessionInfo:
@@ -193,9 +240,18 @@ class OrtSession:
         return self._logits.first(call.num_logits)
 
     def _run(self, call: _Call) -> None:
+        if self._adapters is not None:
+            call.set_adapters(self._adapters)
         begin = time.perf_counter_ns()
         run_bound(self._session, call.binding)
         self._run_ns += time.perf_counter_ns() - begin
+
+    def set_adapter(self, slot: int, adapter: Adapter | None) -> None:
+        """See ``TakesAdapters``."""
+        if self._adapters is not None:
+            self._adapters.set(slot, adapter)
+        elif adapter is not None:
+            raise ValueError("the graph has no room for adapters")
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""

@@ -26,6 +26,7 @@ from bench.in_process.engine_report import (
     verdict_table,
 )
 from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.made_up_adapters import made_up_adapters
 from bench.in_process.synthetic_report import (
     SyntheticReport,
     judge_steps,
@@ -35,6 +36,7 @@ from bench.in_process.synthetic_report import (
 )
 from bench.in_process.synthetic_session import SyntheticSession
 from runtime.package.manifest import Package
+from tests.adapting_session import AdaptingSession, named_adapter
 from tests.fakes import Call, ScriptedSession, counting
 
 
@@ -70,6 +72,29 @@ def test_prefill_goes_in_chunks_on_top_of_its_depth_and_asks_for_one_row_of_logi
     first_round = [(call.kind, len(call.tokens), call.start) for call in session.calls[:3]]
     assert first_round == [("prefill", 6, 0), ("prefill", 8, 6), ("prefill", 2, 14)]
     assert len(session.calls) == 3 * 3
+
+
+def test_adapters_are_dealt_to_the_rows_of_tests_of_their_own() -> None:
+    session, seen = AdaptingSession(counting), []
+    adapters = [named_adapter("one"), named_adapter("two")]
+
+    def note(name: str) -> None:
+        if session.calls and session.calls[-1].kind == "decode":
+            seen.append([adapter.name if adapter else "" for adapter in session.adapters[:3]])
+        session.calls.clear()
+
+    chosen = plan(prefill_tokens=(), depths=(0,), adapters=(1, 2))
+    tests = measure_speed(session, chosen, 1000, 1e9, note, adapters=adapters)
+    assert [test.name for test in tests] == ["tg4 b1", "tg4 b3", "tg4 b1 a1", "tg4 b3 a1", "tg4 b3 a2"]
+    assert seen[5:9] == [["", "two", "one"], ["", "", ""], ["one", "", ""], ["one", "one", "one"]]
+    with pytest.raises(BenchError, match="takes no adapters"):
+        measure_speed(ScriptedSession(counting), chosen, 1000, 1e9, lambda _: None, adapters=adapters)
+
+
+def test_a_package_without_room_is_measured_with_no_adapters(default_package: Package) -> None:
+    assert made_up_adapters(default_package, 0) == []
+    with pytest.raises(BenchError, match="has no room for adapters; export it with --lora-rank"):
+        made_up_adapters(default_package, 2)
 
 
 def test_decode_fills_every_slot_and_steps_from_its_depth() -> None:
