@@ -50,17 +50,16 @@ class WeightsAhead:
 
     def wait(self) -> None:
         """Return when all is fetched or has failed; meanwhile say how far it is."""
-        if not self._thread.is_alive():
-            return
-        is_terminal = sys.stdout.isatty()
-        if not is_terminal:
-            print(self._title, flush=True)
+        is_terminal, is_told = sys.stdout.isatty(), False
         while self._thread.is_alive():
-            if is_terminal:
+            if is_terminal and self._title:
                 amount = f"{min(self._done, self._total) / _MB:.0f} of {self._total / _MB:.0f} MB"
                 print(f"\r{self._title}: {amount}", end="", flush=True)
+            elif self._title and not is_told:
+                print(self._title, flush=True)
+            is_told = bool(self._title)
             self._thread.join(_POLL_SECONDS)
-        if is_terminal:
+        if is_terminal and is_told:
             print()
 
     def _fetch(self) -> None:

@@ -74,6 +74,25 @@ def test_no_window_goes_through_the_whole_graph_twice(tmp_path: Path, monkeypatc
     assert ran == [len(WINDOWS[0]), len(WINDOWS[2]), len(WINDOWS[1])]
 
 
+def test_layers_run_ahead_of_whoever_asks_for_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a thread; what fails there is told to who asks. The layers' memory is free when the head is opened."""
+    spec = ARCHITECTURES["llama"]
+    twin = WholeTwin(RandomCheckpoint(spec), CAPACITY, model_shape(spec), tmp_path / "twin")
+    expected = list(twin.logits(WINDOWS))
+    ahead = WholeTwin(RandomCheckpoint(spec), CAPACITY, model_shape(spec), tmp_path / "ahead")
+    list(ahead.projection_inputs(WINDOWS[:1]))
+    ahead.begin(WINDOWS)
+    assert ahead._ahead is not None
+    ahead._ahead.result()
+    monkeypatch.setattr(_PathRunner, "values", None)  # nothing is left to run
+    for left, right in zip(expected, ahead.logits(WINDOWS), strict=True):
+        assert np.array_equal(left, right)
+    assert ahead._layers is None
+    ahead.begin([*WINDOWS, WINDOWS[0][:5]])
+    with pytest.raises(TypeError):
+        ahead.logits(WINDOWS)
+
+
 def test_caches_are_the_same(twins: Twins) -> None:
     """One of each layer and window, in whatever order they come."""
     expected, found = ({(k, v.shape[1]): (v, w) for k, v, w in twin.caches(WINDOWS)} for twin in twins)
