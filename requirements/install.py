@@ -2,7 +2,7 @@
 
     .venv/bin/python -m requirements.install [--weights models/NAME.toml]        in the repository's root
 
-uv installs it, with a fifth of the CPU time that pip takes: the one on the PATH, else the one of ``uv.txt``, fetched
+uv installs it, with a quarter of the CPU time that pip takes: the one on the PATH, else the one of ``uv.txt``, fetched
 for this alone and not kept. pip does where uv is not to be had or fails, and where pip's settings send it elsewhere
 than to the usual index, since uv does not know them. The environment gets the pinned pip of ``pip.txt`` in any case.
 Standard library alone, for ``make``.

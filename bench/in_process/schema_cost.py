@@ -155,6 +155,6 @@ class _Arms:
     def _step(self, engine: Engine) -> tuple[int, bool]:
         """Tokens that one step drew, those whose masks were late included, and whether it read prompts."""
         result, _ = run_step(engine, self.loop)
-        if not engine.has_work or any(isinstance(event, FinishEvent) for event in result.events):
+        if any(isinstance(event, FinishEvent) for event in result.events):
             raise BenchError("a sequence ended before it was measured")
         return sum(isinstance(event, TokenEvent) for event in result.events), result.num_prefilled > 0

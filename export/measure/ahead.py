@@ -24,7 +24,6 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := following.result()) is not _END:
             following = pool.submit(next, items, _END)
             yield item  # type: ignore[misc]
-            del item
 
 
 def halves(pairs: Iterator[tuple[S, T]]) -> tuple[Iterator[S], Iterator[T]]:

@@ -83,8 +83,8 @@ def test_what_does_not_fit_or_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_interval_of_a_median_is_two_of_its_values() -> None:
-    # Of 10 values the 2nd and the 9th: P(at most 1 below the median) = 11/1024, twice 1.1 %; for the 3rd it is 5.5 %.
-    assert median_interval([float(value) for value in range(10)]) == Interval(4.5, 1.0, 8.0)
+    # Of 11 values the 2nd and the 10th: P(at most 1 below the median) = 12/2048, twice 0.6 %; for the 3rd twice 3.3 %.
+    assert median_interval([float(value) for value in range(11)]) == Interval(5.0, 1.0, 9.0)
     assert median_interval([3.0, 1.0, 2.0]) == Interval(2.0, 1.0, 3.0)
     assert median_interval([float(value) for value in range(6)]) == Interval(2.5, 0.0, 5.0)
 

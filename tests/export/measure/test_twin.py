@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.checkpoint.explain import BASE_BYTES
 from export.checkpoint.precision_policy import plan_from_name
 from export.checkpoint.spec import DecoderSpec, LayerSpec
 from export.errors import ExportError
@@ -148,6 +149,15 @@ def test_stored_weights_are_a_second_twin_in_the_arithmetic() -> None:
     assert 2.33 * GIB < streams.memory_bytes < 2.4 * GIB
     narrow = replace(LLAMA_8B, hidden_size=128, num_heads=1, num_kv_heads=1, intermediate_size=256)
     assert 1.2e9 < layerwise_way(narrow, None, 8192, TEXT).memory_bytes < 1.3e9  # float64 rows, three times logits
+
+
+def test_the_next_window_s_logits_are_made_beside_those_that_are_compared() -> None:
+    """A narrow model's peak is its logits: four times 263 MB, where one window's at a time is twice."""
+    narrow = replace(LLAMA_8B, hidden_size=128, num_heads=1, num_kv_heads=1, intermediate_size=256)
+    logits, eight = 4 * 512 * 128256, plan_from_name("int8")
+    whole, layered = (way(narrow, eight, 8192, TEXT).memory_bytes for way in (whole_way, layerwise_way))
+    assert 4 * logits < whole - BASE_BYTES < 6.2 * logits
+    assert layered < whole - logits
 
 
 def test_the_whole_graph_is_taken_as_soon_as_it_fits() -> None:

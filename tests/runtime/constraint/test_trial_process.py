@@ -10,11 +10,13 @@ import signal
 import sys
 from pathlib import Path
 
+import llguidance
 import msgspec
 import pytest
 
 from runtime.constraint import limits, trial_worker
 from runtime.constraint.compiler import ConstraintCompiler
+from runtime.constraint.lexer_steps import lexer_steps
 from runtime.constraint.spec import (
     Choice,
     ConstraintSpec,
@@ -105,6 +107,8 @@ def test_steps_beyond_the_limit_are_counted_while_there_is_time(
     monkeypatch.setattr(limits, "TRIAL_CPU_S", left_s)
     refusal = trials.run(Lark("start: A\nA: " + " & ".join(f"/(?s:.*){name}(?s:.*)/" for name in "abcdefgh"))).refusal
     assert re.search("steps allowed .*" + said, refusal), refusal
+    monkeypatch.setattr(limits, "INITIAL_LEXER_FUEL", 5_000)
+    assert lexer_steps(trials._table, llguidance.LLMatcher.grammar_from_regex("a"), 5_000) == ""  # within the limit
 
 
 def test_a_compiled_constraint_s_memory_is_limited(
