@@ -30,7 +30,7 @@ from bench.metrics.stats import median_interval
 
 BLOCK_STEPS = 4
 """Timed steps of a block: short beside the seconds in which a shared machine changes its speed."""
-_LEAST_PAIRS = 4
+_LEAST_PAIRS = 2
 _AHEAD_TOKENS = 16
 """A row may get ahead of those whose masks are late."""
 _WAIT_S = 1.0
