@@ -19,6 +19,14 @@ MUTANTS ?= 200
 ARGS   ?=
 WHEELS ?=
 
+# The recipe of MODEL, if a goal needs its package and there is none.
+BUILDING := model serve test test-optimum test-clients test-deploy bench bench-schemas chaos
+ifneq ($(filter $(BUILDING),$(MAKECMDGOALS)),)
+ifeq ($(POWERTRAIN_HOME)$(NIM_CACHE_PATH)$(wildcard models/$(MODEL)/manifest.json),)
+AHEAD := $(wildcard models/$(MODEL).toml)
+endif
+endif
+
 .DEFAULT_GOAL := help
 # Seconds of make fuzz (for each target) and of make soak.
 SECONDS_EACH ?= 60
@@ -44,16 +52,10 @@ $(BIN)/python:
 	@echo "Making $(VENV)"
 	@$(PYTHON) -m venv --without-pip $(VENV)
 
-$(VENV)/.pip: requirements/pip.txt | $(BIN)/python
-	@$(BIN)/python requirements/install_pip.py
-	@touch $@
-
-# cpu.txt names every package, dependencies included, so there is nothing for pip to look up.
-$(VENV)/.cpu: requirements/cpu.txt pyproject.toml | $(VENV)/.pip
+# Where the package of MODEL is wanted and missing, its weights are fetched meanwhile.
+$(VENV)/.cpu: requirements/cpu.txt requirements/pip.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what serving needs"
-	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements/cpu.txt
-	@$(PIP) check
-	@$(PIP) install --no-compile --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m requirements.install $(addprefix --weights ,$(AHEAD))
 	@touch $@
 
 # Tests start many processes and use much of what is installed: all of it is compiled, on all cores. Some packages bring

@@ -44,7 +44,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
 @click.option("--breakdown-steps", panel=_TESTS, type=click.IntRange(5), show_default="60; 20 with --synthetic",
               help="Steps of each such test.")  # fmt: skip
 @click.option("--schema", is_flag=True, panel=_TESTS,
-              help="Also take steps apart whose rows are bound to a JSON schema.")  # fmt: skip
+              help="Also measure steps whose rows are bound to a JSON schema.")  # fmt: skip
 @click.option("--synthetic", is_flag=True, panel=_TESTS,
               help="Measure the engine's own work alone, over rows of logits made beforehand: no MODEL.")  # fmt: skip
 @click.option("--vocab", panel=_TESTS, default=("49152,151936",), **COMMA_LIST, show_default=True,

@@ -74,6 +74,7 @@ class OrtDialect:
         self._kv_scales = kv_scales
         self._kv_dtype = self._dtype if kv_scales is None else np.dtype(np.int8)
         self._table: _Stored | None = None
+        self._written_ropes: set[int] = set()
         self.weight_bytes = 0
         self.formats: dict[str, set[str]] = {}
         self._declare_inputs()
@@ -295,8 +296,10 @@ class OrtDialect:
                 f"rotary embedding over {self._spec.ropes[index].dim} dimensions: ONNX Runtime takes multiples of 16"
             )
         names = (f"rope.{index}.cos", f"rope.{index}.sin")
-        for name, table in zip(names, rope_tables(self._spec.ropes[index], self._max_model_len), strict=True):
-            self._writer.constant(name, table.astype(self._dtype))
+        if index not in self._written_ropes:  # layers share them
+            self._written_ropes.add(index)
+            for name, table in zip(names, rope_tables(self._spec.ropes[index], self._max_model_len), strict=True):
+                self._writer.constant(name, table.astype(self._dtype))
         return names
 
     def _normed_parts(self, layer: int, qkv: Value, q_norm: LazyTensor, k_norm: LazyTensor) -> list[Value]:

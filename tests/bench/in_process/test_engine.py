@@ -205,7 +205,7 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
         "-n",
         "4",
         "-b",
-        "1,2",
+        "1",
         "-r",
         "2",
         "--breakdown-steps",
@@ -215,11 +215,16 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
     result = CliRunner().invoke(bench_group, [*words, "-o", str(first.parent), "--markdown"])
     assert result.exit_code == 0, result.output
     assert "| pp16 |" in result.stdout
-    assert "| b2 top-p |" in result.stdout
-    assert "| b2 top-p, schema |" in result.stdout
+    assert "| b1 top-p |" in result.stdout
+    assert "| b1 top-p, schema |" in result.stdout
+    assert "| with / without |" in result.stdout
 
     saved = load_engine_report(first)
     assert saved.weight_bytes > 100e6
+    assert [(cost.batch, cost.sampling, len(cost.ratios)) for cost in saved.schema_costs] == [
+        (1, "greedy", 2),
+        (1, "top-p", 2),
+    ]
     # Against itself made ten times faster, every test is slower, and a pipeline must hear of it.
     faster = [msgspec.structs.replace(t, samples=[10 * s for s in t.samples]) for t in saved.speeds]
     first.write_bytes(msgspec.json.encode(msgspec.structs.replace(saved, speeds=faster)))
