@@ -30,7 +30,7 @@ class EventStream:
         self._on_abort = on_abort
         self._events: list[Event] = []
         self._unfinished = set(range(request.n))
-        self._arrived = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None  # waited for by whoever reads
         self._aborted: set[int] = set()
 
     @property
@@ -53,7 +53,8 @@ class EventStream:
             self._events.append(event)
             if isinstance(event, FinishEvent):
                 self._unfinished.discard(event.index)
-        self._arrived.set()
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def fail(self, error: str, now_ns: int) -> None:
         """End every unfinished choice with ERROR without the engine's help: it hangs."""
@@ -72,8 +73,8 @@ class EventStream:
         if not self._events:
             if not self._unfinished:
                 raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         events, self._events = self._events, []
         return events
 
