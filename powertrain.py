@@ -30,6 +30,10 @@ _COMMANDS = {
     "engine": ("export.commands.engine", "engine_command"),
     "build": ("export.commands.build", "build_command"),
     "cache": ("export.commands.cache", "cache_group"),
+    "sign": ("export.commands.sign", "sign_command"),
+    "verify": ("export.commands.verify", "verify_command"),
+    "push": ("export.commands.push", "push_command"),
+    "pull": ("export.commands.pull", "pull_command"),
     "bench": ("bench.commands.bench", "bench_group"),
     "doctor": ("runtime.commands.doctor", "doctor_command"),
 }

@@ -49,6 +49,7 @@ from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
+from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint
 from export.source.opener import OpenedSource, open_source
 from export.source.recipe import Recipe
@@ -99,6 +100,7 @@ def build_package(
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
+        manifest = add_provenance(partial, manifest)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False, pin_text=info.pin_text)
@@ -268,6 +270,7 @@ def _manifest(
         quality=filled.quality,
         golden=filled.golden,
         recipe_digest=digest,
+        recipe=recipe.settings(),
         files=recorded_files(partial),
         tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
         build_seconds=round(seconds, 3),

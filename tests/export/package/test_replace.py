@@ -70,7 +70,8 @@ def test_a_package_is_replaced_in_one_step_with_the_plans_that_still_fit(
     assert load_package(root).manifest.served_names == ("new",)
     assert load_package(partial).manifest.served_names == ("tiny",)  # the builder removes it
     names = {path.name for path in (root / "trt").glob("*.plan*")}
-    assert names == {"sm80.plan", "sm80.plan.json", "sm80.plan.kernels"}
+    texts = {"sm80.plan.intoto.json", "sm80.plan.cdx.json"}
+    assert names == {"sm80.plan", "sm80.plan.json", "sm80.plan.kernels", *texts}
     check_plan_bytes(read_sidecar(root, "sm80"))
 
 
