@@ -17,6 +17,7 @@ from api.edge.tls import server_certificate
 from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
 from api.process.server import Server
+from api.process.trusted import trusted_keys, trusted_package
 from api.settings import ResolvedSettings
 
 _LOG = logging.getLogger("powertrain.server")
@@ -31,6 +32,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
     if names := key_ring(settings).names:
         _LOG.info("a key is needed; the keys are %s", ", ".join(names))
     server_certificate(settings)  # wrong files end the start before anything is built
+    trusted = trusted_keys(settings)
     # The ports first: a second server on them should fail before it reads gigabytes, or builds them.
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
@@ -39,7 +41,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
             sockets.append(stack.enter_context(bind(settings.host, settings.management_port, "--management-port")))
             _LOG.info("health and metrics have a port of their own: %d", sockets[-1].getsockname()[1])
         folder = only_package(around.home()) if settings.model is None else around.build(settings.model)
-        service = build_service(settings, load_package(folder))
+        service = build_service(settings, load_package(folder) if trusted is None else trusted_package(folder, trusted))
         host, port = sock.getsockname()[:2]
         scheme = "http" if settings.tls_cert is None else "https"
         shown = f"[{host}]" if ":" in host else host

@@ -31,15 +31,18 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def put_in_place(partial: Path, root: Path) -> None:
+def put_in_place(partial: Path, root: Path, *, keep_plans: bool = True) -> None:
     """Make ``partial`` the package at ``root``. What stood there is at ``partial`` afterwards, or gone.
+
+    ``keep_plans`` lets plans that still fit move along.
 
     Raises ExportError when ``root`` holds something else than a package.
     """
     if root.exists():
         if any(root.iterdir()) and not (root / package.MANIFEST_FILE).is_file():
             raise ExportError(f"{root} holds other files than a package; choose another folder with -o, or empty it")
-        _keep_plans(partial, root)
+        if keep_plans:
+            _keep_plans(partial, root)
         try:
             exchange(partial, root)
         except OSError:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from export.errors import TransferError
 
 OCI = "oci"
+STORES = frozenset({"file", "s3", "gs", "az", "abfs", "memory"})
+"""Schemes of folders and object stores."""
 DEFAULT_TAG = "latest"
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
@@ -53,8 +55,9 @@ class Reference:
 
 
 def is_reference(word: str) -> bool:
-    """Whether a word names an artifact, rightly or not, and no model on this machine or the hub."""
-    return _SCHEME.fullmatch(word) is not None
+    """Whether a word means an artifact elsewhere, rightly written or not, and no model on this machine or the hub."""
+    found = _SCHEME.fullmatch(word)
+    return found is not None and found["scheme"] in {OCI, *STORES}
 
 
 def parse_reference(word: str) -> Reference:
