@@ -111,33 +111,33 @@ class BlobFolder:
         advance(self._length(digest))
         received = 0
 
-        def act() -> None:
+        def arrived(count: int) -> None:
             nonlocal received
-            received += self._append(digest, size, advance)
+            received += count
+            advance(count)
 
-        self._patience.insist(act, lambda: self._length(digest))
+        self._patience.insist(lambda: self._append(digest, size, arrived), lambda: self._length(digest))
         if not self._is_whole(digest, size):
             raise TransferError(f"what came for {digest[:19]} has another digest; it was removed")
         return received
 
-    def _append(self, digest: str, size: int, advance: Advance) -> int:
-        """Go on where the file ends; returns the bytes that came before it was whole or the way broke."""
+    def _append(self, digest: str, size: int, advance: Advance) -> None:
+        """Go on where the file ends, until it is whole or the way breaks."""
         path, start = self._path(digest), self._length(digest)
-        received = 0
         with self._depot.read_blob(digest, start) as stream, path.open("r+b" if start else "wb") as file:
             if stream.start not in {0, start}:
                 raise Interrupted(f"a blob was asked for from byte {start} and came from byte {stream.start}")
             file.seek(stream.start)
             file.truncate()
+            reached = stream.start
             for block in stream.blocks:
-                received += len(block)
-                if stream.start + received > size:
+                reached += len(block)
+                if reached > size:
                     raise TransferError(f"{digest[:19]} is longer than the {size} bytes that its artifact says")
                 file.write(block)
                 advance(len(block))
-        if stream.start + received < size:
-            raise Interrupted(f"only {stream.start + received:,} of {size:,} bytes of {digest[:19]} came")
-        return received
+        if reached < size:
+            raise Interrupted(f"only {reached:,} of {size:,} bytes of {digest[:19]} came")
 
 
 def _files_by_digest(package: Path) -> dict[str, Path]:

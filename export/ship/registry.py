@@ -6,8 +6,10 @@ inside this machine, elsewhere where it is asked for. A login goes to the regist
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -17,7 +19,7 @@ import msgspec
 from export.errors import TransferError
 from export.ship.artifact import MANIFEST_TYPE, MAX_MANIFEST_BYTES
 from export.ship.credentials import find_credentials
-from export.ship.depot import BLOCK_BYTES, BlobStream, Interrupted
+from export.ship.depot import BlobStream, Interrupted
 from export.ship.reference import Reference, is_loopback
 from export.ship.registry_login import answer_challenge
 
@@ -48,7 +50,7 @@ class Registry:
         api = _HUB_API if reference.place == _HUB_HOST else reference.place
         self._base = f"{'http' if self._plain else 'https'}://{api}/v2/{self._name}/"
         self._login = ""
-        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=True, max_redirects=_MAX_REDIRECTS)
+        self._client = httpx.Client(timeout=_TIMEOUT, verify=_certificates(), max_redirects=_MAX_REDIRECTS)
 
     def __enter__(self) -> Registry:
         """Itself."""
@@ -73,7 +75,7 @@ class Registry:
                 raise Interrupted(f"{self._host} has another length for {digest[:19]}")
             self._expect(response, 206 if response.status_code == httpx.codes.PARTIAL_CONTENT else 200,
                          f"{self._host} has no blob {digest[:19]} for {self._name}")  # fmt: skip
-            yield BlobStream(_start_of(response), self._raw(response))
+            yield BlobStream(_start_of(response), response.iter_raw())  # as they come: none waits in a buffer
 
     def has_blob(self, digest: str, size: int) -> bool:
         """See ``Depot``."""
@@ -176,8 +178,11 @@ class Registry:
                 raise TransferError(f"{self._host} gave more than {most} bytes for a manifest")
         return data
 
-    def _raw(self, response: httpx.Response) -> Iterator[bytes]:
-        return response.iter_raw(BLOCK_BYTES)
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """What TLS is checked against: reading it takes longer than a small pull."""
+    return httpx.create_ssl_context()
 
 
 def _start_of(response: httpx.Response) -> int:
