@@ -16,13 +16,17 @@ from runtime.errors import PowertrainError
         "powertrain pull oci://registry.example/models/smollm2@sha256:DIGEST -o models/smollm2",
     )
 )
-@click.argument("reference")
-@click.option("-o", "--output", type=click.Path(path_type=Path),
-              help="Folder of the package, in place of an older one; default: a new one by name and digest.")  # fmt: skip
+@click.argument("url")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the package, in place of an older one; default: by name and digest.",
+)
 @click.option("--plain-http", is_flag=True, help="Speak HTTP to a registry beyond this machine.")
 @click.pass_context
-def pull_command(context: click.Context, reference: str, output: Path | None, plain_http: bool) -> None:
-    """Pull a package from REFERENCE: oci://HOST/NAME:TAG, oci://HOST/NAME@sha256:DIGEST or a store's URL.
+def pull_command(context: click.Context, url: str, output: Path | None, plain_http: bool) -> None:
+    """Pull a package from URL: oci://HOST/NAME:TAG, oci://HOST/NAME@sha256:DIGEST or a store's URL.
 
     A pull that was cut off goes on where it ended. The package's folder goes to standard output.
     """
@@ -35,7 +39,7 @@ def pull_command(context: click.Context, reference: str, output: Path | None, pl
 
     around = surroundings(context)
     try:
-        wanted = parse_reference(reference)
+        wanted = parse_reference(url)
         with open_place(wanted, around.docker_config(), plain_http=plain_http) as place:
             reporter = TerminalReporter(Console(stderr=True))
             pulled = pull_package(wanted, place, around.home(), reporter, root=output)

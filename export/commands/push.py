@@ -18,11 +18,11 @@ from runtime.errors import PowertrainError
     )
 )
 @click.argument("model", type=MODEL)
-@click.argument("reference")
+@click.argument("url")
 @click.option("--plain-http", is_flag=True, help="Speak HTTP to a registry beyond this machine.")
 @click.pass_context
-def push_command(context: click.Context, model: Path, reference: str, plain_http: bool) -> None:
-    """Push the package MODEL, with its plans and signatures, to REFERENCE: oci://HOST/NAME:TAG or a store's URL.
+def push_command(context: click.Context, model: Path, url: str, plain_http: bool) -> None:
+    """Push the package MODEL, with its plans and signatures, to URL: oci://HOST/NAME:TAG or a store's URL.
 
     What lies there already is not sent again. The digest that names what was pushed goes to standard output.
     """
@@ -35,7 +35,7 @@ def push_command(context: click.Context, model: Path, reference: str, plain_http
     from export.ship.reference import parse_reference
 
     try:
-        wanted, package = parse_reference(reference), load_package(model)
+        wanted, package = parse_reference(url), load_package(model)
         with open_place(wanted, surroundings(context).docker_config(), plain_http=plain_http) as place:
             pushed = push_package(package, wanted, place, TerminalReporter(Console(stderr=True)))
     except PowertrainError as error:

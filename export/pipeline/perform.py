@@ -72,7 +72,7 @@ def _make(task: CachedTask, files: Path, cache: Cache, reporter: Reporter) -> di
 
 
 def _fetch(task: FetchTask, files: Path, reporter: Reporter) -> dict[str, str]:
-    """Facts: the checkpoint's digest, where it is (from the entry's files, or absolute), its name, revision, licence's."""
+    """Facts: digests of checkpoint and licence, where it is (from the entry's files, or absolute), name, revision."""
     from export.source.opener import CACHE_FOLDER, open_source, source_folder
 
     source, base = task.recipe.source, Path(task.base)

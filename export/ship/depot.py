@@ -19,7 +19,7 @@ class BlobStream:
     blocks: Iterator[bytes]
 
 
-class Interrupted(Exception):  # noqa: N818 - it says what happened
+class Interrupted(Exception):
     """The place, or the way to it, failed in a manner that may be gone at the next try; ``str`` says how."""
 
 

@@ -1,7 +1,7 @@
 """An artifact elsewhere ─▶ a package on this machine, which appears whole and verified or not at all.
 
-What comes lies in a folder ``.NAME.pull`` beside the package's, a file per blob, and stays there when a pull is cut off:
-the next one goes on where it ended. Files that another package here has are copied from it.
+What comes lies in a folder ``.NAME.pull`` beside the package's, a file per blob, and stays there when a pull is cut
+off: the next one goes on where it ended. Files that another package here has are copied from it.
 """
 
 from __future__ import annotations
@@ -87,11 +87,18 @@ def pull_package(
     if already_pulled(root, artifact.digest):
         return Pulled(root, pinned, was_there=True)
     with exclusive(root.parent / f".{root.name}.pull.lock", f"pulling {root.name}"):
-        return _pull(artifact, pinned, depot, root, home, reporter, patience)
+        return _pull(artifact, pinned, root=root, home=home, depot=depot, reporter=reporter, patience=patience)
 
 
 def _pull(
-    artifact: Artifact, pinned: Reference, depot: Depot, root: Path, home: Path, reporter: Reporter, patience: Patience
+    artifact: Artifact,
+    pinned: Reference,
+    *,
+    root: Path,
+    home: Path,
+    depot: Depot,
+    reporter: Reporter,
+    patience: Patience,
 ) -> Pulled:
     work = root.parent / f".{root.name}.pull"
     folder = work / "package"

@@ -38,15 +38,16 @@ def push_package(
     files = {layer.digest: (package.root / name, layer.size) for name, layer in artifact.files.items()}
     total = sum(size for _, size in files.values())
     with reporter.stage(f"Pushing {package.manifest.name}", total, in_bytes=True) as advance:
-        sent = sum(_push_file(depot, patience, advance, digest, *file) for digest, file in files.items())
+        sent = sum(_push_file(depot, patience, advance, digest, file) for digest, file in files.items())
     if not patience.insist(lambda: depot.has_blob(digest_of(EMPTY), len(EMPTY))):
         patience.insist(lambda: depot.write_blob(digest_of(EMPTY), len(EMPTY), lambda: iter([EMPTY])))
     patience.insist(lambda: depot.write_manifest(artifact.data, artifact.digest, reference.tag))
     return Pushed(reference.pinned(artifact.digest), sent, total - sent)
 
 
-def _push_file(depot: Depot, patience: Patience, advance: Advance, digest: str, path: Path, size: int) -> int:
-    """Bytes sent: the file's, or none if the place has it."""
+def _push_file(depot: Depot, patience: Patience, advance: Advance, digest: str, file: tuple[Path, int]) -> int:
+    """Bytes sent: all of the ``file`` (path, size), or none if the place has it."""
+    path, size = file
     if patience.insist(lambda: depot.has_blob(digest, size)):
         advance(size)
         return 0

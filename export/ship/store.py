@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 from runtime.install import install_line
@@ -143,7 +142,7 @@ class Store:
             raise TransferError(missing or f"{self._url} is not there") from error
         except PermissionError as error:
             raise TransferError(f"{self._url} does not let us in; {_ask_for(self._url)}") from error
-        except (OSError, *_library_errors()) as error:
+        except _failures() as error:
             raise Interrupted(f"{self._url} failed ({str(error)[:200]})") from error
 
 
@@ -151,11 +150,10 @@ def _ask_for(url: str) -> str:
     return "the store's own tools keep the login" if not url.startswith("file:") else "check who may write there"
 
 
-def _library_errors() -> tuple[type[Exception], ...]:
-    """What S3's library raises beside OSError, where it is installed."""
+def _failures() -> tuple[type[Exception], ...]:
+    """OSError, and what S3's library raises beside it where it is installed."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
-        return ()
-    found: tuple[Any, ...] = (BotoCoreError, ClientError)
-    return found
+        return (OSError,)
+    return (OSError, BotoCoreError, ClientError)

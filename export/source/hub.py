@@ -40,7 +40,7 @@ def fetch_snapshot(repo: str, revision: str, cache: Path, reporter: Reporter) ->
 
 
 def snapshot_commit(folder: Path) -> str:
-    """The commit that the hub's client noted beside what it fetched into ``folder``; empty if it noted none, or several."""
+    """The commit that the hub's client noted beside what it fetched into ``folder``; empty for none, or several."""
     notes = sorted((folder / ".cache" / "huggingface" / "download").glob("**/*.metadata"))
     commits = {note.read_text(encoding="utf-8").partition("\n")[0].strip() for note in notes}
     found = commits.pop() if len(commits) == 1 else ""

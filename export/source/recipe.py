@@ -113,7 +113,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         content = msgspec.json.encode((fields, fingerprint))
         return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
 
-
     def settings(self) -> dict[str, Any]:
         """What was asked for, as JSON values without the names, the source and the paths of files on this machine."""
         fields = dict(msgspec.to_builtins(self))

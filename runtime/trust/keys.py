@@ -87,7 +87,9 @@ def read_key(path: Path) -> SigningKey:
             raise TrustError(f"{path} has {status.st_size:,} bytes; it is not a key")
         private = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        raise TrustError(f"{path} cannot be read ({error.strerror}); 'powertrain sign --new-key' makes a key") from error
+        raise TrustError(
+            f"{path} cannot be read ({error.strerror}); 'powertrain sign --new-key' makes a key"
+        ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise TrustError(f"{path} is not an unencrypted private key in PEM form") from error
     if not isinstance(private, Ed25519PrivateKey):

@@ -1,11 +1,11 @@
 """The trust file: whose signatures count, until when, and for packages of which names. TOML, read strictly.
 
-    [[key]]
-    name = "release"
-    id = "5f3c..."                       # sha256 of the public key, as signatures name it
-    public_key = "base64 of 32 bytes"
-    expires = 2027-12-31                 # optional: from this day on (UTC) the key signs nothing
-    packages = ["smollm2-*"]             # optional: names that it may sign, * and ? stand for others
+[[key]]
+name = "release"
+id = "5f3c..."                       # sha256 of the public key, as signatures name it
+public_key = "base64 of 32 bytes"
+expires = 2027-12-31                 # optional: from this day on (UTC) the key signs nothing
+packages = ["smollm2-*"]             # optional: names that it may sign, * and ? stand for others
 """
 
 from __future__ import annotations

@@ -103,7 +103,9 @@ def test_a_changed_licence_rebuilds_nothing_and_is_in_what_the_package_says_of_i
     for name in (PROVENANCE_FILE, "trt/sm89.plan.intoto.json"):
         (source, *_) = json.loads((root / name).read_text())["predicate"]["buildDefinition"]["resolvedDependencies"]
         assert source["annotations"]["license"] == "MIT"
-    assert json.loads((root / BOM_FILE).read_text())["metadata"]["component"]["licenses"] == [{"license": {"id": "MIT"}}]
+    assert json.loads((root / BOM_FILE).read_text())["metadata"]["component"]["licenses"] == [
+        {"license": {"id": "MIT"}}
+    ]
     shop.build(FULL.replace('name = "tiny"', 'name = "tiny"\nlicense = "MIT"'))
     assert shop.started == []
 

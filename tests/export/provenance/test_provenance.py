@@ -142,7 +142,9 @@ def test_boms_fit_the_published_schema_and_carry_a_model_card(root: Path) -> Non
     metrics = card["quantitativeAnalysis"]["performanceMetrics"]
     assert [one["value"] for one in metrics] == ["0.0125", "0.25", "0.975", "10.5", "10.25"]
     assert {one["purl"] for one in bom["components"]} == {"pkg:pypi/powertrain@0.1.0", "pkg:pypi/onnx@1.23.2"}
-    assert {"name": "powertrain:plan:graph:trt/model.onnx", "value": "7" * 64} in plan["metadata"]["component"]["properties"]
+    assert {"name": "powertrain:plan:graph:trt/model.onnx", "value": "7" * 64} in plan["metadata"]["component"][
+        "properties"
+    ]
 
 
 def test_the_same_package_says_the_same_bytes_whatever_it_is_called_and_whenever_it_was_built(root: Path) -> None:
@@ -154,7 +156,9 @@ def test_the_same_package_says_the_same_bytes_whatever_it_is_called_and_whenever
     text = b"".join(before.values()).decode()
     assert "someone" not in text
     assert "T0" not in text  # no time
-    _, other = with_provenance(msgspec.structs.replace(manifest, source=msgspec.structs.replace(SOURCE, sha256="6" * 64)))
+    _, other = with_provenance(
+        msgspec.structs.replace(manifest, source=msgspec.structs.replace(SOURCE, sha256="6" * 64))
+    )
     assert all(other[name] != before[name] for name in before)
 
 

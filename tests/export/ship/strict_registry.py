@@ -26,8 +26,8 @@ PATH = re.compile(r"/v2/(?P<name>[a-z0-9/_-]+)/(?P<kind>blobs|manifests)/(?P<res
 class StrictRegistry:
     """What the registry holds, what it was asked, and how it shall fail.
 
-    ``cut_after`` bytes of the blob ``cutting`` it hangs up, once for each number there. ``elsewhere`` makes it redirect blobs
-    to its other name. ``altered`` blobs come with their first byte changed.
+    ``cut_after`` bytes of the blob ``cutting`` it hangs up, once for each number there. ``elsewhere`` makes it redirect
+    blobs to its other name. ``altered`` blobs come with their first byte changed.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._v2()
 
-    do_HEAD = do_POST = do_PUT = lambda self: self._v2()
+    def do_HEAD(self) -> None:
+        self._v2()
+
+    def do_POST(self) -> None:
+        self._v2()
+
+    def do_PUT(self) -> None:
+        self._v2()
 
     def log_message(self, *_: Any) -> None: ...
 

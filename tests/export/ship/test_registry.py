@@ -169,9 +169,7 @@ def test_bytes_that_were_altered_are_never_a_package(registry: StrictRegistry, r
     assert contents(pull(where(registry), home).root) == contents(root)
 
 
-def test_an_artifact_whose_files_are_no_package_is_refused(
-    registry: StrictRegistry, root: Path, home: Path
-) -> None:
+def test_an_artifact_whose_files_are_no_package_is_refused(registry: StrictRegistry, root: Path, home: Path) -> None:
     push(root, where(registry))
     before = json.loads(registry.manifests["1"])
 
@@ -261,9 +259,7 @@ def test_a_login_of_docker_opens_a_registry_and_goes_nowhere_else(
 
 
 @pytest.mark.parametrize("basic", [False, True])
-def test_a_wrong_login_is_told_without_it(
-    registry: StrictRegistry, root: Path, tmp_path: Path, *, basic: bool
-) -> None:
+def test_a_wrong_login_is_told_without_it(registry: StrictRegistry, root: Path, tmp_path: Path, *, basic: bool) -> None:
     registry.password, registry.basic = "geheim-7", basic
     with pytest.raises(TransferError, match="wants a login; run 'docker login") as refused:
         push(root, where(registry), tmp_path / "none.json")
