@@ -76,7 +76,16 @@ def statement(subjects: Mapping[str, str], predicate: dict[str, Any]) -> bytes:
     described = [ResourceDescriptor(name=name, digest={"sha256": subjects[name]}).pb for name in sorted(subjects)]
     made = Statement(described, PREDICATE_TYPE, predicate)
     made.validate()
-    return document(MessageToDict(made.pb))
+    return document(_with_whole_numbers(MessageToDict(made.pb)))
+
+
+def _with_whole_numbers(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """8192 where protobuf, whose free values know one kind of number, says 8192.0."""
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def document(values: object) -> bytes:
