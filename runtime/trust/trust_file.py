@@ -64,6 +64,8 @@ def read_trust_file(path: Path) -> dict[str, TrustedKey]:
     """Trusted keys by their ids. Raises TrustError naming what is wrong."""
     check_installed()
     try:
+        if path.stat().st_mode & 0o002:
+            raise TrustError(f"the trust file {path} may be written by everybody; run: chmod o-w {path}")
         if path.stat().st_size > _TRUST_FILE_MAX_BYTES:
             raise TrustError(f"the trust file {path} is larger than {_TRUST_FILE_MAX_BYTES} bytes")
         table = msgspec.toml.decode(path.read_bytes(), type=_TrustTable)

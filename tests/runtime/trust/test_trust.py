@@ -224,6 +224,13 @@ def test_a_trust_file_is_read_strictly(tmp_path: Path, keys: dict[str, SigningKe
         read_trust_file(trust(tmp_path, text))
 
 
+def test_a_trust_file_that_everybody_may_write_is_refused(tmp_path: Path, keys: dict[str, SigningKey]) -> None:
+    path = trust(tmp_path, entry(keys))
+    path.chmod(0o646)
+    with pytest.raises(TrustError, match="may be written by everybody"):
+        read_trust_file(path)
+
+
 def test_a_server_that_requires_signatures_serves_nothing_else(
     root: Path, keys: dict[str, SigningKey], caplog: pytest.LogCaptureFixture
 ) -> None:
