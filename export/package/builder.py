@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +56,7 @@ from export.source.recipe import Recipe
 
 DEFAULT_MAX_MODEL_LEN = 8192
 
+_LIBRARIES = ("powertrain", "onnx", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers")
 _SCRATCH_FOLDER = "scratch"
 
 
@@ -272,10 +273,19 @@ def _manifest(
         recipe_digest=digest,
         recipe=recipe.settings(),
         files=recorded_files(partial),
-        tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
+        tools=_tools(),
         build_seconds=round(seconds, 3),
         created_unix=int(time.time()),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what decides bytes here; ONNX Runtime, which measures quality, in whichever distribution it came."""
+    found = {name: metadata.version(name) for name in _LIBRARIES}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @contextmanager
