@@ -135,8 +135,11 @@ def test_a_pull_that_was_given_up_leaves_no_package_and_is_gone_on_with(
         pull(where(registry), home)
     registry.blobs[graph] = data
     registry.cutting, registry.cut_after = graph, [1500, 0, 0]
+    (stranger,) = [path / "of-another-artifact" for path in home.glob(".*.pull")]
+    stranger.touch()
     with pytest.raises(TransferError, match="tried 3 times; what came so far is kept"):
         pull(where(registry), home)
+    assert not stranger.exists()
     assert not list(home.glob("*/manifest.json"))
     (work,) = home.glob(".*.pull")
     assert (work / graph[7:]).read_bytes() == data[:1500]
@@ -227,6 +230,10 @@ def test_trouble_that_passes_is_waited_for_and_other_trouble_told(
     push(root, where(registry))
     registry.failing = [503, 503, 503]
     with pytest.raises(TransferError, match="answered with status 503; tried 3 times"):
+        pull(where(registry), home)
+    graph = graph_digest(root)
+    registry.blobs[graph] = registry.blobs[graph][:100]
+    with pytest.raises(TransferError, match=r"only 100 of 2,048 bytes of sha256:.* came; tried 3 times"):
         pull(where(registry), home)
     with pytest.raises(TransferError, match=r"has no team/tiny:none \(MANIFEST_UNKNOWN manifest unknown\)"):
         pull(where(registry, ":none"), home)

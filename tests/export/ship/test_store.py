@@ -6,12 +6,13 @@ import importlib.util
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from export.errors import TransferError
 from export.ship.artifact import artifact_of
 from export.ship.reference import is_reference, parse_reference
-from runtime.package.manifest import load_package
+from runtime.package.manifest import load_package, read_manifest, write_manifest
 from tests.export.ship.packages import contents, pull, push, some_package
 
 
@@ -66,6 +67,29 @@ def test_a_pull_from_a_store_goes_on_where_it_ended(store: str, tmp_path: Path) 
     (begun.parent / "of-another-artifact").write_bytes(b"x")
     assert pull(store, home, home / "served").received_bytes == pushed.sent_bytes - 2000
     assert contents(home / "served") == contents(root)
+
+
+def test_a_pull_that_was_killed_at_its_end_fetches_nothing_again(tmp_path: Path) -> None:
+    root, home = some_package(tmp_path / "tiny"), tmp_path / "home"
+    push(root, f"file://{tmp_path}/shelf")
+    laid_out = home / ".served.pull/package/ort/model.onnx"
+    laid_out.parent.mkdir(parents=True)
+    laid_out.write_bytes((root / "ort/model.onnx").read_bytes())
+    pulled = pull(f"file://{tmp_path}/shelf", home, home / "served")
+    assert pulled.received_bytes == sum(len(data) for data in contents(root).values()) - 2048
+    assert contents(pulled.root) == contents(root)
+
+
+def test_two_files_of_the_same_bytes_are_one_blob(tmp_path: Path) -> None:
+    root = some_package(tmp_path / "tiny")
+    (root / "copy.json").write_bytes((root / "tokenizer.json").read_bytes())
+    manifest = read_manifest(root)
+    files = {**manifest.files, "copy.json": manifest.files["tokenizer.json"]}
+    write_manifest(root, msgspec.structs.replace(manifest, files=files))
+    pushed = push(root, f"file://{tmp_path}/shelf")
+    pulled = pull(f"file://{tmp_path}/shelf", tmp_path / "home")
+    assert contents(pulled.root) == contents(root)
+    assert pulled.received_bytes == pushed.sent_bytes == sum(len(data) for data in contents(root).values()) - 2
 
 
 def by_digest(root: Path) -> dict[str, bytes]:
