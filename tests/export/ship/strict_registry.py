@@ -26,8 +26,8 @@ PATH = re.compile(r"/v2/(?P<name>[a-z0-9/_-]+)/(?P<kind>blobs|manifests)/(?P<res
 class StrictRegistry:
     """What the registry holds, what it was asked, and how it shall fail.
 
-    ``cut_after`` bytes of the blob ``cutting`` it hangs up, once for each number there. ``elsewhere`` makes it redirect
-    blobs to its other name. ``altered`` blobs come with their first byte changed.
+    ``cut_after`` bytes of the blob ``cutting`` it hangs up, once for each number there. ``elsewhere`` makes it send
+    readers and writers of blobs to its other name. ``altered`` blobs come with their first byte changed.
     """
 
     def __init__(self) -> None:
@@ -102,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(self.registry.failing.pop(0), self._problem("TROUBLE", "for a moment"))
         elif found is None:
             self._answer(404, self._problem("NAME_UNKNOWN", "no such route"))
+        elif self.command == "PUT" and self.headers["Host"].startswith("localhost"):
+            self.registry.logins_elsewhere += self.headers.get_all("Authorization", [])
+            self._upload(url.path, parse_qs(url.query), body)
         elif not self._is_known():
             self._challenge(found["name"])
         elif found["kind"] == "manifests":
@@ -109,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif found["rest"] == "uploads/" and self.command == "POST":
             place = f"{url.path}{len(self.registry.asked)}"
             self.registry.uploads.add(place)
-            self._answer(202, headers={"Location": f"{place}?state=a%2Fb"})
+            host = f"http://localhost:{self.registry.address.rpartition(':')[2]}" if self.registry.elsewhere else ""
+            self._answer(202, headers={"Location": f"{host}{place}?state=a%2Fb"})
         elif self.command == "PUT":
             self._upload(url.path, parse_qs(url.query), body)
         else:

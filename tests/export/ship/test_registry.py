@@ -256,8 +256,8 @@ def test_a_login_of_docker_opens_a_registry_and_goes_nowhere_else(
 ) -> None:
     registry.password, registry.basic = "geheim-7", basic
     config = login(tmp_path, registry, "geheim-7")
-    push(root, where(registry), config)
     registry.elsewhere = True
+    push(root, where(registry), config)
     pulled = pull(where(registry), home, config=config)
     assert contents(pulled.root) == contents(root)
     assert registry.count("GET elsewhere") == 3

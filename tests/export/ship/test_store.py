@@ -12,7 +12,7 @@ import pytest
 from export.errors import TransferError
 from export.ship.artifact import artifact_of
 from export.ship.reference import is_reference, parse_reference
-from runtime.package.manifest import load_package, read_manifest, write_manifest
+from runtime.package.manifest import SIGNATURE_FILE, load_package, read_manifest, write_manifest
 from tests.export.ship.packages import contents, pull, push, some_package
 
 
@@ -78,6 +78,18 @@ def test_a_pull_that_was_killed_at_its_end_fetches_nothing_again(tmp_path: Path)
     pulled = pull(f"file://{tmp_path}/shelf", home, home / "served")
     assert pulled.received_bytes == sum(len(data) for data in contents(root).values()) - 2048
     assert contents(pulled.root) == contents(root)
+
+
+def test_plans_and_signatures_travel_and_kernels_stay(tmp_path: Path) -> None:
+    root = some_package(tmp_path / "tiny")
+    (root / "trt").mkdir()
+    added = {f"trt/sm89.plan{suffix}" for suffix in ("", ".json", ".intoto.json", ".cdx.json")} | {SIGNATURE_FILE}
+    for name in (*added, "trt/sm89.plan.kernels"):
+        (root / name).write_text(name)
+    push(root, f"file://{tmp_path}/shelf")
+    there = contents(root)
+    del there["trt/sm89.plan.kernels"]
+    assert contents(pull(f"file://{tmp_path}/shelf", tmp_path / "home").root) == there
 
 
 def test_two_files_of_the_same_bytes_are_one_blob(tmp_path: Path) -> None:
