@@ -46,9 +46,9 @@ class Registry:
 
     def __init__(self, reference: Reference, docker_config: Path | None, *, plain_http: bool = False) -> None:
         self._host, self._name, self._config = reference.place, reference.name, docker_config
-        self._plain = plain_http or is_loopback(reference.place)
+        self._plain_http = plain_http
         api = _HUB_API if reference.place == _HUB_HOST else reference.place
-        self._base = f"{'http' if self._plain else 'https'}://{api}/v2/{self._name}/"
+        self._base = f"{'http' if plain_http or is_loopback(reference.place) else 'https'}://{api}/v2/{self._name}/"
         self._login = ""
         self._client = httpx.Client(timeout=_TIMEOUT, verify=_certificates(), max_redirects=_MAX_REDIRECTS)
 
@@ -140,7 +140,7 @@ class Registry:
             challenge,
             scope or f"repository:{self._name}:pull",
             lambda: find_credentials(self._config, self._host),
-            plain_http=self._plain,
+            plain_http=self._plain_http,
         )
 
     def _is_ours(self, url: httpx.URL) -> bool:

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 USER = "someone"
 TOKEN = "a-token-for-this-repository"
+IDENTITY = "what-a-login-left"
 PATH = re.compile(r"/v2/(?P<name>[a-z0-9/_-]+)/(?P<kind>blobs|manifests)/(?P<rest>.+)")
 
 
@@ -42,6 +43,7 @@ class StrictRegistry:
         self.altered: set[str] = set()
         self.password: str | None = None
         self.basic = False
+        self.realm = ""
         self.ignores_ranges = False
         self.elsewhere = False
         self.logins_elsewhere: list[str] = []
@@ -86,7 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._v2()
 
     def do_POST(self) -> None:
-        self._v2()
+        if self.path == "/token":
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            is_known = (form["grant_type"], form["refresh_token"]) == (["refresh_token"], [IDENTITY])
+            self._answer(200, json.dumps({"access_token": TOKEN}).encode()) if is_known else self._answer(401, b"{}")
+        else:
+            self._v2()
 
     def do_PUT(self) -> None:
         self._v2()
@@ -125,7 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
         return password is None or given == (f"Basic {login}" if self.registry.basic else f"Bearer {TOKEN}")
 
     def _challenge(self, name: str) -> None:
-        realm = f'Bearer realm="http://{self.registry.address}/token",service="strict",scope="repository:{name}:pull"'
+        place = self.registry.realm or f"http://{self.registry.address}/token"
+        realm = f'Bearer realm="{place}",service="strict",scope="repository:{name}:pull"'
         value = 'Basic realm="strict"' if self.registry.basic else realm
         self._answer(401, self._problem("UNAUTHORIZED", "log in"), {"WWW-Authenticate": value})
 

@@ -25,7 +25,7 @@ from export.ship.reference import parse_reference
 from runtime.errors import PackageError
 from runtime.package.manifest import load_package
 from tests.export.ship.packages import contents, pull, push, some_package
-from tests.export.ship.strict_registry import USER, StrictRegistry, running_registry
+from tests.export.ship.strict_registry import IDENTITY, USER, StrictRegistry, running_registry
 
 
 @pytest.fixture
@@ -274,6 +274,22 @@ def test_a_wrong_login_is_told_without_it(registry: StrictRegistry, root: Path, 
         push(root, where(registry), login(tmp_path, registry, "falsch-8"))
     assert "falsch" not in str(denied.value) + str(refused.value)
     assert "geheim" not in repr(Credentials("someone", "geheim-7", "geheim-8"))
+
+
+def test_an_identity_token_stands_for_a_password(registry: StrictRegistry, root: Path, tmp_path: Path) -> None:
+    registry.password = "geheim-7"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"auths": {registry.address: {"auth": "", "identitytoken": IDENTITY}}}))
+    assert push(root, where(registry), config).sent_bytes
+
+
+@pytest.mark.parametrize("realm", ["http://registry.example/token", "file:///etc/x", "https://a@b/token", "/token"])
+def test_no_login_goes_to_a_place_that_is_not_safe(
+    registry: StrictRegistry, root: Path, tmp_path: Path, realm: str
+) -> None:
+    registry.password, registry.realm = "geheim-7", realm
+    with pytest.raises(TransferError, match="asks for a login at a place that is not safe"):
+        push(root, where(registry), login(tmp_path, registry, "geheim-7"))
 
 
 def test_a_credential_helper_is_asked(
