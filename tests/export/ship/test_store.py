@@ -52,7 +52,10 @@ def test_a_folder_is_an_image_layout_and_holds_no_half_files(tmp_path: Path) -> 
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1])  # what a kill left: it has another size, so it is sent again
     push(root, f"file://{shelf}:2")
+    push(root, f"file://{shelf}:2")
     assert graph.read_bytes() == whole
+    entries = json.loads((shelf / "index.json").read_text())["manifests"]
+    assert [one["annotations"]["org.opencontainers.image.ref.name"] for one in entries] == ["1", "2"]
     graph.write_bytes(bytes(len(whole)))
     with pytest.raises(TransferError, match="has another digest"):
         pull(f"file://{shelf}:1", tmp_path / "home")
