@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import powertrain
 from api.errors import SettingsError
+from api.process import serving
 from api.process.trusted import trusted_keys, trusted_package
 from api.server_settings import Settings
 from api.settings import resolve_settings
 from export.provenance.signing import sign_package
+from runtime.commands.surroundings import Surroundings
 from runtime.errors import PackageError, PowertrainError, TrustError
 from runtime.package.manifest import SIGNATURE_FILE, read_manifest, write_manifest
 from runtime.trust.keys import SigningKey, new_key, read_key
@@ -250,6 +252,16 @@ def test_a_server_that_requires_signatures_serves_nothing_else(
     byte("ort/model.onnx")(root)
     with pytest.raises(PackageError, match="sha256"):
         trusted_package(root, trusted)
+
+
+def test_serve_asks_for_the_signature_before_it_makes_a_service(
+    root: Path, keys: dict[str, SigningKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "configure_logging", lambda _settings: None)
+    monkeypatch.setattr(serving, "build_service", None)
+    flags = {"port": 0, "model": "x", "require_signature": True, "trust_file": str(trust(root.parent, entry(keys)))}
+    with pytest.raises(TrustError, match="tiny is not signed; sign it with 'powertrain sign"):
+        serving.serve(resolve_settings(flags, environ={}), Surroundings(build=lambda _word: root))
 
 
 def test_what_is_required_needs_a_file_and_a_file_is_there_to_be_used(tmp_path: Path) -> None:
