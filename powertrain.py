@@ -30,6 +30,10 @@ _COMMANDS = {
     "engine": ("export.commands.engine", "engine_command"),
     "build": ("export.commands.build", "build_command"),
     "cache": ("export.commands.cache", "cache_group"),
+    "sign": ("export.commands.sign", "sign_command"),
+    "verify": ("export.commands.verify", "verify_command"),
+    "push": ("export.commands.push", "push_command"),
+    "pull": ("export.commands.pull", "pull_command"),
     "bench": ("bench.commands.bench", "bench_group"),
     "eval": ("bench.commands.evaluate", "eval_command"),
     "doctor": ("runtime.commands.doctor", "doctor_command"),
@@ -57,12 +61,18 @@ def _address(config_file: Path | None) -> ServerAddress:
 
 
 def _build(model: str) -> Path:
-    """The folder of the package that ``model`` names, exported first where it is missing. Raises PowertrainError."""
+    """The folder of the package that ``model`` names, pulled or exported first where it is missing.
+
+    Raises PowertrainError.
+    """
     from export.errors import RecipeError
+    from export.ship.reference import is_reference
     from export.source.argument import recipe_from_argument
     from runtime.errors import PackageError
     from runtime.package.home import find_package, nearest_package
 
+    if is_reference(model):
+        return _pull(model)
     home = _home()
     try:
         return find_package(model, home)
@@ -118,6 +128,29 @@ def _client_key() -> str | None:
     return client_key()
 
 
+def _pull(reference: str) -> Path:
+    """The folder of the package that lies elsewhere, pulled unless it was before. Raises PowertrainError."""
+    from rich.console import Console
+
+    from export.progress import TerminalReporter
+    from export.ship.places import open_place
+    from export.ship.pull import find_pulled, pull_package
+    from export.ship.reference import parse_reference
+
+    wanted, home = parse_reference(reference), _home()
+    if (found := find_pulled(wanted, home)) is not None:
+        return found
+    with open_place(wanted, _docker_config()) as place:
+        return pull_package(wanted, place, home, TerminalReporter(Console(stderr=True))).root
+
+
+def _docker_config() -> Path | None:
+    """Where docker and its like keep logins."""
+    from api.settings import docker_config
+
+    return docker_config()
+
+
 def _leave(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
 
@@ -127,7 +160,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
     table=_COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "obj": Surroundings(_home, _build, _address, _server, _client_key),
+        "obj": Surroundings(_home, _build, _address, _server, _client_key, _docker_config),
     },
     epilog=examples(
         "powertrain serve smollm2-135m-instruct", "powertrain chat", "powertrain export ~/Downloads/model.gguf"

@@ -71,6 +71,10 @@ class Settings:
         False, "Let admins load adapters from lora_source, and take some out, while the server runs."
     )
     max_loras: int = _setting(16, "Most adapters loaded at once.", "NIM_MAX_CPU_LORAS")
+    require_signature: bool = _setting(
+        False, "Serve a package only if a key of the trust file signed every byte of it, see 'powertrain verify'."
+    )
+    trust_file: str | None = _setting(None, "TOML file of the keys whose signatures count, see 'powertrain sign'.")
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", "NIM_SERVER_PORT", "NIM_HTTP_API_PORT")
     management_port: int | None = _setting(None, "A second port, for health and metrics only.")
@@ -244,6 +248,9 @@ class Settings:
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
         self._check_models()
+        if self.require_signature != (self.trust_file is not None):
+            given, missing = ("require_signature", "trust_file")[:: 1 if self.require_signature else -1]
+            raise SettingsError(f"{given} is set but {missing} is not; signatures are required by both")
         self.sampling_defaults  # noqa: B018 - raises for a value out of range
         self._check_access()
 

@@ -28,14 +28,19 @@ EDGES = {
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
     " runtime.adapters runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
-    " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
-    "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
+    " export.provenance export.source export.source.hf runtime runtime.package runtime.session runtime.text"
+    " runtime.text.template",
+    "export.plan": "export export.graph.trt export.provenance runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
-    "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
-    " export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package runtime.session",
+    "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.provenance"
+    " export.source export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package"
+    " runtime.session",
+    "export.provenance": "runtime.package runtime.trust",
+    "export.ship": "export export.package runtime runtime.package",
     "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
-    " export.source runtime runtime.commands runtime.package",
+    " export.provenance export.ship export.source runtime runtime.commands runtime.package runtime.trust",
     "runtime": "",
+    "runtime.trust": "runtime runtime.package",
     "runtime.package": "runtime",
     "runtime.adapters": "runtime runtime.package",
     "runtime.session": "runtime runtime.package",
@@ -68,7 +73,7 @@ EDGES = {
     "api.controllers": "api api.clients api.edge api.models api.observe api.pages api.request api.response runtime"
     " runtime.constraint runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.clients api.controllers api.edge api.models api.observe api.request api.response runtime"
-    " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package runtime.session",
+    " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package runtime.session runtime.trust",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
@@ -94,6 +99,11 @@ HEAVY = {
     "llguidance": ("runtime.constraint",),
     "prompt_toolkit": ("chat",),
     "lm_eval": ("bench.evaluation", "bench.commands"),
+    "cyclonedx": ("export.provenance",),
+    "in_toto_attestation": ("export.provenance",),
+    "cryptography": ("runtime.trust",),
+    "securesystemslib": ("runtime.trust",),
+    "fsspec": ("export.ship",),
 }
 """Packages that only some folders, and what lies in them, may import."""
 

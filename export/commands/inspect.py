@@ -67,7 +67,8 @@ def _summary(manifest: Manifest) -> dict[str, str]:
     shape, spec, source = manifest.shape, manifest.spec, manifest.source
     return {
         "served as": ", ".join(manifest.served_names),
-        "source": f"{source.name} ({source.kind}, sha256 {source.sha256})",
+        "source": f"{source.name} ({source.kind}, sha256 {source.sha256})"
+        + (f", revision {source.revision}" if source.revision else ""),
         "licence": source.license,
         "architecture": manifest.architecture,
         "layers": f"{shape.num_layers}"

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -53,12 +53,14 @@ from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
+from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint
 from export.source.opener import OpenedSource, open_source
 from export.source.recipe import Recipe
 
 DEFAULT_MAX_MODEL_LEN = 8192
 
+_LIBRARIES = ("powertrain", "onnx", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers")
 _SCRATCH_FOLDER = "scratch"
 
 
@@ -103,6 +105,7 @@ def build_package(
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
+        manifest = add_provenance(partial, manifest)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False, pin_text=info.pin_text)
@@ -291,11 +294,21 @@ def _manifest(
         golden=filled.golden,
         adapters=msgspec.UNSET if filled.room is None else filled.room,
         recipe_digest=digest,
+        recipe=recipe.settings(),
         files=recorded_files(partial),
-        tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
+        tools=_tools(),
         build_seconds=round(seconds, 3),
         created_unix=int(time.time()),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what decides bytes here; ONNX Runtime, which measures quality, in whichever distribution it came."""
+    found = {name: metadata.version(name) for name in _LIBRARIES}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _make(task: CachedTask, files: Path, cache: Cache, reporter: Reporter) -> di
 
 
 def _fetch(task: FetchTask, files: Path, reporter: Reporter) -> dict[str, str]:
-    """Facts: the checkpoint's digest, where it is (from the entry's files, or absolute), its name, its licence's."""
+    """Facts: digests of checkpoint and licence, where it is (from the entry's files, or absolute), name, revision."""
     from export.source.opener import CACHE_FOLDER, open_source, source_folder
 
     source, base = task.recipe.source, Path(task.base)
@@ -92,6 +92,7 @@ def _fetch(task: FetchTask, files: Path, reporter: Reporter) -> dict[str, str]:
         "weights": opened.info.sha256,
         "checkpoint": path.relative_to(files).as_posix() if is_remote else str(path.absolute()),
         "name": opened.info.name,
+        "revision": opened.info.revision,
         "licence": hashlib.sha256(licence.encode()).hexdigest() if licence else "",
     }
 

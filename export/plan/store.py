@@ -29,6 +29,7 @@ from export.plan.hardware import check_hardware
 from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target
+from export.provenance.files import add_plan_provenance, has_plan_provenance
 
 ShowProgress = Callable[[str], AbstractContextManager[OnFraction]]
 
@@ -62,6 +63,8 @@ def ensure_plan(
     path = sidecars.plan_path(root, target.name)
     if not reasons:
         sidecar = sidecars.read_sidecar(root, target.name).sidecar
+        if not has_plan_provenance(root, package.manifest, sidecar):
+            _add_provenance(package, sidecar)
         return StoredPlan(path, sidecar, _slot_bytes(package, sidecar), ())
     if not force:
         size = sum(package.manifest.files[name].size for name in key.graph_sha256)
@@ -128,7 +131,16 @@ def _build(
     root = package.root
     temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
     path = sidecars.plan_path(root, target.name)
-    return write_plan(package, key, target, settings, on_fraction, path=path, temporary=temporary)
+    sidecar = write_plan(package, key, target, settings, on_fraction, path=path, temporary=temporary)
+    _add_provenance(package, sidecar)
+    return sidecar
+
+
+def _add_provenance(package: Package, sidecar: PlanSidecar) -> None:
+    try:
+        add_plan_provenance(package.root, package.manifest, sidecar)
+    except OSError as error:
+        raise PlanError(f"cannot write beside the plan: {error.strerror}; free some space and build again") from error
 
 
 def write_plan(

@@ -53,6 +53,10 @@ def _no_server(model: str | None) -> ServerLaunch:
     raise PackageError(f"no server can be started for {model or 'a model'} from here; call the powertrain command")
 
 
+def _no_logins() -> Path | None:
+    return None
+
+
 def _no_key() -> str | None:
     return None
 
@@ -63,13 +67,14 @@ class Surroundings:
     be; it raises PowertrainError when it cannot. ``address`` is where the settings in the environment and a file, if
     one is named, let a server listen; it raises PowertrainError when they do not fit. ``server`` says how a server of
     what a person wrote is started, after the same building; None is what ``serve`` takes without a MODEL.
-    ``client_key`` is the key for others' servers."""
+    ``client_key`` is the key for others' servers, ``docker_config`` the file with logins of registries, if any."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing
     address: Callable[[Path | None], ServerAddress] = _default_address
     server: Callable[[str | None], ServerLaunch] = _no_server
     client_key: Callable[[], str | None] = _no_key
+    docker_config: Callable[[], Path | None] = _no_logins
 
 
 def surroundings(context: click.Context | None) -> Surroundings:

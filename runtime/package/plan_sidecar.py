@@ -25,6 +25,8 @@ TRT_GRAPH = "trt"
 PLAN_FOLDER = "trt"
 PLAN_SUFFIX = ".plan"
 SIDECAR_SUFFIX = ".plan.json"
+STATEMENT_SUFFIX = ".plan.intoto.json"
+BOM_SUFFIX = ".plan.cdx.json"
 
 _SIDECAR_MAX_BYTES = 2**20
 

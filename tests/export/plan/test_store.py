@@ -80,6 +80,8 @@ def test_a_plan_leaves_the_package_whole_and_nothing_beside_it(root: Path) -> No
         "model.onnx",
         "model.onnx.data",
         "sm89.plan",
+        "sm89.plan.cdx.json",
+        "sm89.plan.intoto.json",
         "sm89.plan.json",
     ]
     assert [path.name for path in root.parent.iterdir()] == ["tiny"]
