@@ -21,6 +21,7 @@ from api.controllers.intake import AnyRequest, releasing, visit_of
 from api.controllers.management import ManagementController
 from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
+from api.controllers.playground import PlaygroundController
 from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
 from api.controllers.token import TokenController
@@ -87,6 +88,7 @@ def routed_app(service: Service) -> Litestar:
             TokenController,
             WelcomeController,
             *([DocsController] if service.settings.docs != "off" else []),
+            *([PlaygroundController] if service.settings.playground else []),
         ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         # HTTPException is named beside Exception: Litestar's own failures, malformed requests and unknown paths

@@ -61,6 +61,7 @@ class Engine:
             kv_used_tokens=sum(sequence.num_computed for sequence in self._scheduler.running),
             kv_capacity_tokens=info.num_slots * info.max_model_len,
             num_steps=totals.num_steps,
+            run_ns=self.session.run_ns,
             prefix_query_tokens=totals.prefix_query_tokens,
             prefix_hit_tokens=totals.prefix_hit_tokens,
             drafted_tokens=totals.drafted_tokens,
