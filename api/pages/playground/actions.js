@@ -31,7 +31,8 @@ export const createActions = (store) => {
     set({ key, problem: '' });
     try {
       const [about, models] = await Promise.all([askJson('playground/about', { key }), askJson('v1/models', { key })]);
-      const names = models.data.map(({ id }) => id);
+      // An alias is another name of a model that is listed already.
+      const names = models.data.filter(({ id, root, parent }) => id === root || parent !== null).map(({ id }) => id);
       const { model } = store.get();
       storeKey(key);
       set({ phase: 'ready', about, names, model: names.includes(model) ? model : names[0] });

@@ -6,7 +6,7 @@ import { Chat } from './chat.js';
 import { KeyDialog } from './key.js';
 import { html, render, useEffect } from './libraries.js';
 import { Panel } from './panel.js';
-import { Icon, IconButton } from './parts.js';
+import { Icon, IconButton, shortName } from './parts.js';
 import { createStore, initialState, useStore } from './store.js';
 
 const THEMES = { auto: 'light', light: 'dark', dark: 'auto' }; // each leads to the next
@@ -20,7 +20,7 @@ const Header = ({ state, actions }) => html`
         <select id="model" class="model" value=${state.model} onChange=${(event) => actions.set({ model: event.target.value })}>
           ${state.names.map((name) => html`<option value=${name}>${name}</option>`)}
         </select>`
-      : html`<span class="model">${state.model}</span>`}
+      : html`<span class="model" title=${state.model}>${shortName(state.model)}</span>`}
     <nav aria-label="Page">
       ${state.about?.docs && html`<a class="quiet api" href="${new URL('../docs', import.meta.url).href}">API</a>`}
       ${state.key !== '' && html`<button type="button" class="quiet forget" onClick=${actions.forgetKey}>Forget key</button>`}

@@ -3,7 +3,7 @@
 import { path, unfollowed } from './conversation.js';
 import { html, useEffect, useLayoutEffect, useRef, useState } from './libraries.js';
 import { Message } from './message.js';
-import { Icon } from './parts.js';
+import { Icon, shortName } from './parts.js';
 
 const EXAMPLES = [
   'Explain what a language model is, in two sentences.',
@@ -45,8 +45,8 @@ export const Chat = ({ state, actions }) => {
 const Empty = ({ state, actions }) => html`
   <div class="empty">
     <h1>What would you like to ask?</h1>
-    <p>Everything stays between this page and <strong>${state.model || 'the server'}</strong>. Click a token of an answer
-    to see what else the model had in mind.</p>
+    <p>Everything stays between this page and <strong>${state.model || 'the server'}</strong>. Each answer tells its numbers, and,
+    token by token, what else the model had in mind.</p>
     <ul>
       ${EXAMPLES.map((text) => html`
         <li><button type="button" class="example" disabled=${state.phase !== 'ready'} onClick=${() => actions.send(text)}>${text}</button></li>`)}
@@ -101,5 +101,3 @@ const Composer = ({ state, actions, onSend }) => {
     </form>
     <p class="below">Enter sends, Shift+Enter begins a line, Esc stops. A model's answers may be wrong.</p>`;
 };
-
-export const shortName = (name) => name.split('/').at(-1);

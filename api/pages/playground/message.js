@@ -4,7 +4,7 @@ import { numbersOf } from './answer.js';
 import { Calls } from './calls.js';
 import { branchOf } from './conversation.js';
 import { html, useEffect, useRef, useState } from './libraries.js';
-import { Code, CopyButton, duration, IconButton, Markdown, number } from './parts.js';
+import { Code, CopyButton, duration, IconButton, Markdown, number, shortName } from './parts.js';
 import { fit } from './schema.js';
 import { Tokens } from './tokens.js';
 
@@ -17,7 +17,7 @@ export const Message = ({ node, state, actions }) => {
   return html`
     <li class="message ${node.role}" data-status=${node.status}>
       <article aria-label=${WHO[node.role]}>
-        <header><span class="who">${WHO[node.role]}${node.role === 'tool' && html` of <code>${node.name}</code>`}</span></header>
+        <header><span class="who">${node.request ? shortName(node.request.model) : WHO[node.role]}${node.role === 'tool' && html` of <code>${node.name}</code>`}</span></header>
         ${isEdited
           ? html`<${Editor} node=${node} onDone=${(text) => { setEdited(false); if (text !== null) actions.edit(node.id, text); }} />`
           : html`<${Body} node=${node} showsTokens=${showsTokens} isRunning=${isRunning} state=${state} actions=${actions} />`}

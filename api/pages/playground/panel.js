@@ -10,7 +10,7 @@ import { Sampling } from './sampling.js';
 import { ToolBox } from './toolbox.js';
 
 const TABS = [
-  { id: 'sampling', name: 'Sampling', view: Sampling },
+  { id: 'sampling', name: 'Setup', view: Sampling },
   { id: 'output', name: 'Output', view: Output },
   { id: 'tools', name: 'Tools', view: ToolBox },
   { id: 'exchange', name: 'Request', view: Exchange },

@@ -84,6 +84,9 @@ export const CodeField = ({ id, label, value, onInput, rows = 8, problems = [], 
     </div>
   </div>`;
 
+// A model's name without its owner's.
+export const shortName = (name) => name.split('/').at(-1);
+
 export const number = (value, digits = 0) => value.toLocaleString('en', { maximumFractionDigits: digits });
 
 export const bytes = (value) => {

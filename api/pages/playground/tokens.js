@@ -1,9 +1,10 @@
 // An answer token by token: the less likely, the stronger its colour. The one under the pointer or the focus shows what
 // else the model had in mind. Arrow keys go from token to token.
 
-import { html, useEffect, useLayoutEffect, useRef, useState } from './libraries.js';
+import { html, useLayoutEffect, useRef, useState } from './libraries.js';
 
 const MAX_SHOWN = 1500; // each token is an element
+const GAP = 6; // pixels between a token and its card
 
 const percent = (logprob) => {
   const value = Math.exp(logprob) * 100;
@@ -51,22 +52,23 @@ export const Tokens = ({ tokens }) => {
 };
 
 const Token = ({ token, index, isFirst, isAt, setAt }) => html`
-  <button
-    type="button" class="token" data-index=${index} tabindex=${isFirst ? 0 : -1} style=${{ '--doubt': 1 - Math.exp(token.logprob) }}
+  <span
+    role="button" class="token" data-index=${index} tabindex=${isFirst ? 0 : -1} style=${{ '--doubt': 1 - Math.exp(token.logprob) }}
     aria-label="${token.token.trim() || visible(token.token)}, ${percent(token.logprob)}" aria-describedby=${isAt ? 'alternatives' : undefined}
     onMouseEnter=${() => setAt(index)} onFocus=${() => setAt(index)} onClick=${() => setAt(index)}
-  >${token.token === '' ? '∅' : token.token.replaceAll('\n', '↵\n')}</button>`;
+  >${token.token === '' ? '∅' : token.token.replaceAll('\n', '↵\n')}</span>`;
 
 const Alternatives = ({ token, index, place }) => {
   const card = useRef(null);
-  useLayoutEffect(() => { // below its token, within the text's width
+  useLayoutEffect(() => { // within the text's width, below its token or, where there is no room, above
+    const { offsetWidth: width, offsetHeight: height, style } = card.current;
     const box = place.current.getBoundingClientRect();
-    const under = place.current.querySelector(`[data-index="${index}"]`).getBoundingClientRect();
-    const left = Math.min(under.left - box.left, box.width - card.current.offsetWidth);
-    card.current.style.left = `${Math.max(0, left)}px`;
-    card.current.style.top = `${under.bottom - box.top + 6}px`;
+    const own = place.current.querySelector(`[data-index="${index}"]`).getClientRects()[0];
+    const end = place.current.closest('.scroll').getBoundingClientRect().bottom;
+    const isBelow = own.bottom + GAP + height <= end || own.top - GAP - height < 0;
+    style.left = `${Math.max(0, Math.min(own.left - box.left, box.width - width))}px`;
+    style.top = `${(isBelow ? own.bottom + GAP : own.top - GAP - height) - box.top}px`;
   }, [index]);
-  useEffect(() => card.current.scrollIntoView({ block: 'nearest' }), [index]);
   const { list, rank, rest } = ranked(token);
   return html`
     <div class="alternatives" id="alternatives" ref=${card} role="tooltip">
@@ -75,10 +77,10 @@ const Alternatives = ({ token, index, place }) => {
         ${list.map(({ token: text, logprob, chosen }) => html`
           <li class=${chosen ? 'chosen' : ''}>
             <code>${visible(text)}</code>
-            <span class="bar"><i style=${{ width: `${Math.exp(logprob) * 100}%` }}></i></span>
+            <span class="gauge"><i style=${{ width: `${Math.exp(logprob) * 100}%` }}></i></span>
             <span class="share">${percent(logprob)}${chosen && html`<span class="unseen">, chosen</span>`}</span>
           </li>`)}
-        <li class="rest"><span>all others</span><span class="bar"><i style=${{ width: `${rest * 100}%` }}></i></span><span class="share">${percent(Math.log(rest || 1e-9))}</span></li>
+        <li class="rest"><span>all others</span><span class="gauge"><i style=${{ width: `${rest * 100}%` }}></i></span><span class="share">${percent(Math.log(rest || 1e-9))}</span></li>
       </ol>
     </div>`;
 };
