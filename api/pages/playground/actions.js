@@ -30,7 +30,8 @@ export const createActions = (store) => {
   const connect = async (key = storedKey()) => {
     set({ key, problem: '' });
     try {
-      const [about, models] = await Promise.all([askJson('playground/about', { key }), askJson('v1/models', { key })]);
+      const about = await askJson('playground/about', { key }); // alone: a wrong key counts once
+      const models = await askJson('v1/models', { key });
       // An alias is another name of a model that is listed already.
       const names = models.data.filter(({ id, root, parent }) => id === root || parent !== null).map(({ id }) => id);
       const { model } = store.get();

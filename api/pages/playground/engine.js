@@ -22,7 +22,7 @@ const useReadings = (key) => {
           if (!isOver) setState(({ list }) => ({ list: [...list, now].slice(-KEPT), problem: null }));
         } catch (error) {
           if (!isOver) setState(({ list }) => ({ list, problem: error }));
-          if (error.status === 403 || error.status === 404) return; // asking again changes nothing
+          if ([401, 403, 404].includes(error.status)) return; // asking again changes nothing
         }
       }
       if (!isOver) timer = setTimeout(read, EVERY_MS);
