@@ -15,18 +15,18 @@ pytestmark = pytest.mark.browser
 def test_a_question_is_answered_with_its_numbers(open_page: OpenPage, played: RunningServer) -> None:
     page = open_page()
     assert page.locator("h1").inner_text() == "What would you like to ask?"
-    say(page, "**bold** and `code`")
+    say(page, "so **bold** and `code`")
     answer = last_answer(page)
     assert answer.locator(".prose strong").inner_text() == "bold"
     assert answer.locator(".prose code").inner_text() == "code"
     numbers = answer.locator(".numbers").inner_text().replace("\n", " ")
-    usage = played.chat("**bold** and `code`")["usage"]
+    usage = played.chat("so **bold** and `code`")["usage"]
     assert f"prompt {usage['prompt_tokens']} (" in numbers
     assert f"answer {usage['completion_tokens']}" in numbers
     assert re.search(r"first token [\d.,]+ m?s", numbers)
     assert "tokens/s" in numbers
     assert page.locator("#question").evaluate("field => field === document.activeElement")
-    assert page.locator("[role=status].unseen").inner_text() == "Answer: **bold** and `code`"
+    assert page.locator("[role=status].unseen").inner_text() == "Answer: so **bold** and `code`"
 
 
 def test_the_second_turn_tells_what_was_cached(open_page: OpenPage) -> None:
@@ -47,7 +47,7 @@ def test_the_second_turn_tells_what_was_cached(open_page: OpenPage) -> None:
 def test_a_stream_shows_as_it_comes_and_stops_when_told(open_page: OpenPage, played: RunningServer, way: str) -> None:
     page = open_page()
     say(page, "*stream ")
-    page.wait_for_function("document.querySelector('.message.assistant .prose')?.innerText.length > 20")
+    page.wait_for_function("() => document.querySelector('.message.assistant .prose')?.innerText.length > 20")
     assert page.locator(".message.assistant").get_attribute("data-status") == "streaming"
     stop = page.get_by_role("button", name="Stop")
     if way == "button":

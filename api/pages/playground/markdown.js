@@ -12,6 +12,7 @@ const ALLOWED = {
   ],
   ALLOWED_ATTR: ['href', 'title', 'class', 'start', 'align', 'rel', 'target'],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ['align', 'rel', 'start', 'target'], // values that are no addresses
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
