@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,6 +87,28 @@ def open_page(browser: Any, played: RunningServer) -> Iterator[OpenPage]:
 
 REFUSED = ("Failed to load resource: the server responded with a status of",)
 """What a browser's console says of every answer that is no success."""
+
+
+class _Steps(threading.Event):
+    """A gate that lets a number of steps pass before it is closed, until it is opened."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._left = number
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._left -= 1
+        return self._left >= 0 or super().wait(timeout)
+
+
+@contextlib.contextmanager
+def held_after(server: RunningServer, steps: int) -> Iterator[None]:
+    """The engine takes this many steps and then none until the block ends: a stream is seen while it is one."""
+    gate = server.gate.open = _Steps(steps)
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 def say(page: Any, text: str) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.api.scripted_server import RunningServer
-from tests.browser.conftest import OpenPage, last_answer, say
+from tests.browser.conftest import OpenPage, held_after, last_answer, say
 
 pytestmark = pytest.mark.browser
 
@@ -46,15 +46,17 @@ def test_the_second_turn_tells_what_was_cached(open_page: OpenPage) -> None:
 @pytest.mark.parametrize("way", ["button", "key"])
 def test_a_stream_shows_as_it_comes_and_stops_when_told(open_page: OpenPage, played: RunningServer, way: str) -> None:
     page = open_page()
-    say(page, "*stream ")
-    page.wait_for_function("() => document.querySelector('.message.assistant .prose')?.innerText.length > 20")
-    assert page.locator(".message.assistant").get_attribute("data-status") == "streaming"
-    stop = page.get_by_role("button", name="Stop")
-    if way == "button":
-        stop.click()
-    else:
-        page.keyboard.press("Escape")
-    answer = last_answer(page, "stopped")
+    with held_after(played, 50):
+        say(page, "*stream ")
+        page.wait_for_function("() => document.querySelector('.message.assistant .prose')?.innerText.length > 20")
+        assert page.locator(".message.assistant").get_attribute("data-status") == "streaming"
+        stop = page.get_by_role("button", name="Stop")
+        assert stop.is_enabled()
+        if way == "button":
+            stop.click()
+        else:
+            page.keyboard.press("Escape")
+        answer = last_answer(page, "stopped")
     assert answer.locator(".prose").inner_text().startswith("stream stream")
     assert "stopped" in answer.locator(".numbers").inner_text()
     played.wait_idle()  # the server stopped as well

@@ -86,7 +86,8 @@ def test_colours_follow_the_reader_and_can_be_chosen(open_page: OpenPage) -> Non
     page = open_page(scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
+    assert dark != "rgb(255, 255, 255)"
     page.get_by_role("button", name="Colours: auto").click()
-    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.wait_for_function("() => getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
     page.get_by_role("button", name="Colours: light").click()
-    assert page.evaluate(background) == dark != "rgb(255, 255, 255)"
+    page.wait_for_function("dark => getComputedStyle(document.body).backgroundColor === dark", arg=dark)

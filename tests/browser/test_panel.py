@@ -15,7 +15,7 @@ import pytest
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import Package
 from tests.api.scripted_server import RunningServer, running_server
-from tests.browser.conftest import REFUSED, OpenPage, last_answer, say
+from tests.browser.conftest import REFUSED, OpenPage, held_after, last_answer, say
 
 pytestmark = pytest.mark.browser
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>'
@@ -226,11 +226,12 @@ def test_the_engine_is_seen_at_work(open_page: OpenPage, played: RunningServer) 
     page = open_page()
     page.locator("#tab-engine").click()
     page.wait_for_selector("[aria-label='0 of 4 slots in use']")
-    say(page, "*busy ")
-    page.wait_for_selector("[aria-label='1 of 4 slots in use']")
-    page.wait_for_function("() => parseFloat(document.querySelector('.line strong').innerText) > 0")
-    assert page.locator(".slots i.used").count() == 1
-    page.get_by_role("button", name="Stop").click()
+    with held_after(played, 50):
+        say(page, "*busy ")
+        page.wait_for_selector("[aria-label='1 of 4 slots in use']")
+        assert page.locator(".slots i.used").count() == 1
+        assert re.search(r"Tokens a second[^:]*: most [1-9]", page.locator(".line svg").first.get_attribute("aria-label"))
+        page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("[aria-label='0 of 4 slots in use']")
     facts = page.locator(".facts").inner_text()
     assert "Prompt tokens from cache" in facts

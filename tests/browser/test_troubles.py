@@ -9,7 +9,7 @@ import pytest
 
 from runtime.errors import DeviceLost
 from tests.api.scripted_server import RunningServer, running_server
-from tests.browser.conftest import REFUSED, OpenPage, last_answer, say
+from tests.browser.conftest import REFUSED, OpenPage, held_after, last_answer, say
 from tests.browser.cut_proxy import cut_proxy
 from tests.fakes import Call
 
@@ -169,10 +169,11 @@ def test_an_answer_that_fails_midway_keeps_what_came(open_page: OpenPage) -> Non
 def test_a_cut_connection_keeps_what_came_and_can_be_tried_again(open_page: OpenPage, played: RunningServer) -> None:
     with cut_proxy(played.port) as proxy:
         page = open_page(url=proxy.base_url, allowed=("Failed to load resource", "net::"))
-        say(page, "*cut ")
-        page.wait_for_function("() => document.querySelector('.message.assistant .prose')?.innerText.length > 20")
-        proxy.cut()
-        answer = last_answer(page, "failed")
+        with held_after(played, 50):
+            say(page, "*cut ")
+            page.wait_for_function("() => document.querySelector('.message.assistant .prose')?.innerText.length > 20")
+            proxy.cut()
+            answer = last_answer(page, "failed")
         assert answer.locator(".prose").inner_text().startswith("cut cut")
         assert "Connection lost" in answer.get_by_role("alert").inner_text()
         played.wait_idle()

@@ -24,7 +24,7 @@ export const Message = ({ node, state, actions }) => {
         ${node.problem && html`<${Problem} node=${node} actions=${actions} isBusy=${state.running !== null} />`}
         <footer>
           <${Branches} node=${node} tree=${state.tree} actions=${actions} />
-          ${!isRunning && html`<${Tools} ...${{ node, state, actions, setEdited, showsTokens, setShowsTokens }} />`}
+          ${!isRunning && !isEdited && html`<${Tools} ...${{ node, state, actions, setEdited, showsTokens, setShowsTokens }} />`}
           ${node.request && html`<${Numbers} node=${node} />`}
         </footer>
       </article>
@@ -107,7 +107,7 @@ const Numbers = ({ node }) => {
   return html`
     <dl class="numbers">
       ${ttftMs !== null && html`<div><dt title="Time to the first token, as this browser saw it">first token</dt><dd>${duration(ttftMs)}</dd></div>`}
-      ${perSecond !== null && html`<div><dt class="unseen">speed</dt><dd>${number(perSecond, 1)} tokens/s</dd></div>`}
+      ${perSecond !== null && html`<div><dt class="unseen">speed</dt><dd>${number(perSecond, perSecond < 100 ? 1 : 0)} tokens/s</dd></div>`}
       ${prompt !== null && html`<div><dt>prompt</dt><dd>${number(prompt)}${cached !== null && html` <span class="soft">(${number(cached)} cached)</span>`}</dd></div>`}
       ${generated !== null && html`<div><dt>answer</dt><dd>${number(generated)}</dd></div>`}
       ${end && html`<div><dt class="unseen">end</dt><dd>${end}</dd></div>`}
