@@ -61,7 +61,9 @@ def open_page(browser: Any, played: RunningServer) -> Iterator[OpenPage]:
     ) -> Any:
         base = url or server.base_url
         size = {"width": width, "height": height}
-        context = browser.new_context(viewport=size, color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"])
+        context = browser.new_context(
+            viewport=size, color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"]
+        )
         wrong: list[str] = []
         asked: list[str] = []
         contexts.append((context, wrong, asked, allowed))
@@ -69,8 +71,10 @@ def open_page(browser: Any, played: RunningServer) -> Iterator[OpenPage]:
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
         page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: None if request.url.startswith((base, "data:")) else asked.append(request.url))
+        page.on("dialog", lambda dialog: note_dialog(dialog, wrong))
+        page.on(
+            "request", lambda request: None if request.url.startswith((base, "data:")) else asked.append(request.url)
+        )
         page.goto(base + "/")
         if ready:
             page.wait_for_selector("#question:not([disabled])")
@@ -87,6 +91,12 @@ def open_page(browser: Any, played: RunningServer) -> Iterator[OpenPage]:
 
 REFUSED = ("Failed to load resource: the server responded with a status of",)
 """What a browser's console says of every answer that is no success."""
+
+
+def note_dialog(dialog: Any, wrong: list[str]) -> None:
+    """Nothing in the page opens one; a script that got in might."""
+    wrong.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
 
 
 class _Steps(threading.Event):

@@ -90,7 +90,9 @@ def test_a_branch_begins_where_it_is_asked_for(open_page: OpenPage) -> None:
     page = open_page()
     for text in ("one", "two"):
         say(page, text)
-        page.wait_for_function("text => document.querySelector('.message.assistant:last-child .prose')?.innerText === text", arg=text)
+        page.wait_for_function(
+            "text => document.querySelector('.message.assistant:last-child .prose')?.innerText === text", arg=text
+        )
         last_answer(page)
     page.get_by_role("button", name="Branch from here").first.click()
     assert page.locator(".message").count() == 2
@@ -100,7 +102,10 @@ def test_a_branch_begins_where_it_is_asked_for(open_page: OpenPage) -> None:
     say(page, "three")
     page.wait_for_selector(".message >> nth=3")
     assert last_answer(page).locator(".prose").inner_text() == "three"
-    body = page.evaluate("document.querySelector('#tab-exchange').click()") or page.locator("[aria-label=Request]").inner_text()
+    body = (
+        page.evaluate("document.querySelector('#tab-exchange').click()")
+        or page.locator("[aria-label=Request]").inner_text()
+    )
     assert '"one"' in body
     assert '"two"' not in body
     page.get_by_role("button", name="New conversation").click()
@@ -133,7 +138,9 @@ def test_everything_can_be_reached_by_keyboard(open_page: OpenPage) -> None:
     reached: list[str] = []
     for _ in range(60):
         page.keyboard.press("Shift+Tab")
-        name = page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText ?? ''")
+        name = page.evaluate(
+            "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText ?? ''"
+        )
         reached.append(name)
         if name == "Tokens":
             break
@@ -175,6 +182,6 @@ def test_a_narrow_screen_shows_one_thing_at_a_time(open_page: OpenPage) -> None:
     page.locator(".message.assistant").get_by_role("button", name="Tokens").click()
     page.locator(".token").last.hover()
     box = page.locator(".alternatives").bounding_box()
-    assert 0 <= box["x"]
+    assert box["x"] >= 0
     assert box["x"] + box["width"] <= 360
     assert page.evaluate("document.documentElement.scrollWidth") == 360

@@ -30,7 +30,9 @@ def sent(page: Any) -> dict[str, Any]:
 def test_controls_show_the_models_defaults_and_send_only_what_was_set(open_page: OpenPage) -> None:
     with running_server(defaults=GenerationConfig(temperature=0.2, top_p=0.9, max_new_tokens=77)) as server:
         page = open_page(server)
-        shown = page.locator(".number-field input[type=number]").evaluate_all("all => all.map(field => field.placeholder)")
+        shown = page.locator(".number-field input[type=number]").evaluate_all(
+            "all => all.map(field => field.placeholder)"
+        )
         assert shown == ["0.2", "0.9", "0", "0", "1", "0", "0"]
         assert page.locator("#number-max_tokens").get_attribute("placeholder") == "77"
         assert page.get_by_label("Temperature, slider").input_value() == "0.2"
@@ -102,7 +104,10 @@ def test_a_schema_is_checked_as_it_is_written_and_holds_the_answer(open_page: Op
     assert says.inner_text() == "This is a schema."
     page.get_by_role("button", name="Ask the server whether it can").click()
     page.wait_for_selector("text=The server can hold answers to this.")
-    page.fill("#schema", '{"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"], "additionalProperties": false}')
+    page.fill(
+        "#schema",
+        '{"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"], "additionalProperties": false}',
+    )
     page.get_by_role("button", name="Tidy up").click()
     assert page.locator("#schema").input_value().count("\n") > 5
     assert page.locator("text=The server can hold answers to this.").count() == 0
@@ -177,7 +182,7 @@ def test_calls_are_shown_and_answered_by_hand(open_page: OpenPage) -> None:
 def test_the_request_as_a_program_does_the_same(open_page: OpenPage, name: str) -> None:
     page = open_page()
     page.fill("#number-top_k", "5")
-    say(page, "it's \"so\" \\ $HOME `id` é \u2028 end")
+    say(page, 'it\'s "so" \\ $HOME `id` é \u2028 end')
     answer = last_answer(page)
     text = page.evaluate("() => [...document.querySelectorAll('.message.assistant .prose')].at(-1).innerText")
     answer.get_by_role("button", name="Request and response").click()
@@ -193,7 +198,7 @@ def test_the_request_as_a_program_does_the_same(open_page: OpenPage, name: str) 
         events = [line[6:] for line in printed.splitlines() if line.startswith("data: {")]
         choices = [choice for event in events for choice in json.loads(event)["choices"]]
         printed = "".join(choice["delta"].get("content", "") for choice in choices)
-    assert "it's \"so\" \\ $HOME `id` é" in printed, done.stderr
+    assert 'it\'s "so" \\ $HOME `id` é' in printed, done.stderr
     assert "id" in text
 
 
@@ -230,7 +235,9 @@ def test_the_engine_is_seen_at_work(open_page: OpenPage, played: RunningServer) 
         say(page, "*busy ")
         page.wait_for_selector("[aria-label='1 of 4 slots in use']")
         assert page.locator(".slots i.used").count() == 1
-        assert re.search(r"Tokens a second[^:]*: most [1-9]", page.locator(".line svg").first.get_attribute("aria-label"))
+        assert re.search(
+            r"Tokens a second[^:]*: most [1-9]", page.locator(".line svg").first.get_attribute("aria-label")
+        )
         page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("[aria-label='0 of 4 slots in use']")
     facts = page.locator(".facts").inner_text()

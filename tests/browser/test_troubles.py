@@ -15,6 +15,8 @@ from tests.fakes import Call
 
 pytestmark = pytest.mark.browser
 KEY = "a-secret-key"
+POLICY_WORDS = ("This document requires", "Creating a TrustedTypePolicy", "Connecting to", "Fetch API cannot load")
+"""How a browser's console begins what it says of the policy's refusals that a test provokes."""
 HOSTILE = r"""<script>window.hurt = 1; alert(1)</script>
 <img src=x onerror="window.hurt = 1"> <svg onload="window.hurt = 1"></svg>
 <a href="javascript:window.hurt = 1">raw</a> <iframe srcdoc="<script>parent.hurt = 1</script>"></iframe>
@@ -46,7 +48,10 @@ def test_a_hostile_answer_is_looked_at_and_does_nothing(open_page: OpenPage) -> 
     answer = last_answer(page)
     for part in (answer.locator(".prose"), page.locator("body")):
         assert part.locator("iframe, form[action], style, object, embed, base, math, img").count() == 0
-    assert answer.locator("script, svg:not(.icon), input, [style]:not(.token), [onclick], [onerror], [onload]").count() == 0
+    assert (
+        answer.locator("script, svg:not(.icon), input, [style]:not(.token), [onclick], [onerror], [onload]").count()
+        == 0
+    )
     links = answer.locator(".prose a").evaluate_all("all => all.map(link => [link.protocol, link.rel, link.target])")
     assert links
     assert all(link == ["https:", "noopener noreferrer nofollow", "_blank"] for link in links)
@@ -66,7 +71,10 @@ def test_hostile_calls_and_values_are_text_too(open_page: OpenPage) -> None:
     page.locator("#tab-tools").click()
     page.get_by_role("button", name="Add a tool").click()
     page.locator("#tool-choice").wait_for()
-    say(page, '<tool_call>{"name": "get_weather", "arguments": {"city": "<img src=x onerror=window.hurt=1>"}}</tool_call>')
+    say(
+        page,
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "<img src=x onerror=window.hurt=1>"}}</tool_call>',
+    )
     answer = last_answer(page)
     assert '"<img src=x onerror=window.hurt=1>"' in answer.locator(".call pre").inner_text()
     assert answer.locator("img").count() == 0
@@ -74,8 +82,7 @@ def test_hostile_calls_and_values_are_text_too(open_page: OpenPage) -> None:
 
 
 def test_what_would_run_text_is_refused_by_the_policy(open_page: OpenPage) -> None:
-    page = open_page(allowed=("Evaluating a string as JavaScript violates", "This document requires", "Executing inline",
-                              "Creating a TrustedTypePolicy", "Connecting to", "Fetch API cannot load"))  # fmt: skip
+    page = open_page(allowed=POLICY_WORDS)
     tried = """() => {
       const failed = [];
       for (const act of [

@@ -6,6 +6,7 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,9 @@ def test_what_is_ours_names_no_other_host_and_makes_no_code_of_text() -> None:
     for path in OURS.iterdir():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]|@import|url\(", text), path
-        assert not re.search(r"\beval\(|new Function|innerHTML|insertAdjacentHTML|document\.cookie|localStorage", text), path
+        assert not re.search(
+            r"\beval\(|new Function|innerHTML|insertAdjacentHTML|document\.cookie|localStorage", text
+        ), path
         assert len(text.splitlines()) <= 300
     html = (OURS / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<script(?! (defer|type=\"module\") src=)|<style|\son[a-z]+=|\sstyle=", html)
@@ -89,7 +92,14 @@ def test_the_files_come_with_their_types_and_nothing_else_lies_there(server: Run
         assert "default-src 'none'; base-uri" in answer.headers["content-security-policy"]
         place = LIBRARIES.parent / name if name.startswith("libraries/") else OURS / name
         assert answer.content == place.read_bytes()
-    for name in ("index.html", "libraries/VENDORED.toml", "libraries/README.md", "../page.py", "..%2fpage.py", "x" * 1000):
+    for name in (
+        "index.html",
+        "libraries/VENDORED.toml",
+        "libraries/README.md",
+        "../page.py",
+        "..%2fpage.py",
+        "x" * 1000,
+    ):
         answer = server.get(f"/playground/{name}")
         assert answer.status_code == 404
         assert len(answer.content) < 400
@@ -111,9 +121,11 @@ def test_the_page_learns_the_defaults_that_count(server: RunningServer) -> None:
 
 
 def test_what_needs_a_key_and_what_does_not() -> None:
-    given = GenerationConfig(temperature=0.2, top_p=0.9, top_k=40, min_p=0.05, repetition_penalty=1.1, max_new_tokens=77)
-    options = {"api_key": ("a-secret-key",), "served_model_name": ("my-secret-model",), "tool_call_parser": "none"}
-    with running_server(defaults=given, **options) as server:
+    given = GenerationConfig(
+        temperature=0.2, top_p=0.9, top_k=40, min_p=0.05, repetition_penalty=1.1, max_new_tokens=77
+    )
+    options: dict[str, Any] = {"served_model_name": ("my-secret-model",), "tool_call_parser": "none"}
+    with running_server(defaults=given, api_key=("a-secret-key",), **options) as server:
         for path in ("/", *(f"/playground/{name}" for name in playground_files())):
             answer = server.get(path, headers=BROWSER)
             assert answer.status_code == 200, path

@@ -1,5 +1,4 @@
-"""The page at / without a playground: a browser is led on, a client gets the same as JSON, neither learns what only a key
-opens."""
+"""The page at / without a playground: it leads on, a client gets the same as JSON, neither learns what a key opens."""
 
 from __future__ import annotations
 
