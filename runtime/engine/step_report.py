@@ -58,6 +58,7 @@ class Totals:
     """What an engine has done so far. Steps add to it."""
 
     num_steps: int = 0
+    run_ns: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
     drafted_tokens: int = 0
