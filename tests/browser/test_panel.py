@@ -63,6 +63,18 @@ def test_controls_show_the_models_defaults_and_send_only_what_was_set(open_page:
         assert page.get_by_label("Temperature, slider").input_value() == "0.2"
 
 
+def test_reasoning_is_told_from_the_answer(open_page: OpenPage) -> None:
+    page = open_page()
+    page.get_by_label("Reasoning").select_option("high")
+    say(page, "skipped why</think>so")  # the template has said <think> and a line feed of it
+    answer = last_answer(page)
+    assert answer.locator(".reasoning summary").inner_text() == "Reasoning"
+    answer.locator(".reasoning summary").click()
+    assert answer.locator(".reasoning .prose").inner_text() == "why"
+    assert answer.locator(".prose").last.inner_text() == "so"
+    assert sent(page)["reasoning_effort"] == "high"
+
+
 def test_each_token_shows_what_else_was_likely(open_page: OpenPage) -> None:
     page = open_page()
     page.fill("#number-max_tokens", "8")
@@ -127,6 +139,13 @@ def test_a_form_that_the_server_cannot_hold_is_told(open_page: OpenPage) -> None
     page.fill("#regex", "(unclosed")
     page.get_by_role("button", name="Ask the server whether it can").click()
     page.wait_for_selector("[role=status].wrong >> text=/./")
+    page.get_by_label("A grammar (Lark)").check()
+    page.fill("#grammar", 'start: "maybe"')
+    say(page, "maybe")
+    assert last_answer(page).locator(".prose").inner_text() == "maybe"
+    assert sent(page)["structured_outputs"] == {"grammar": 'start: "maybe"'}
+    page.get_by_role("button", name="New conversation").click()
+    page.locator("#tab-output").click()
     page.get_by_label("One of some texts").check()
     page.fill("#choices", "yes\nno\n")
     say(page, "no")

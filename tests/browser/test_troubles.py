@@ -173,6 +173,16 @@ def test_an_answer_that_fails_midway_keeps_what_came(open_page: OpenPage) -> Non
         assert "The model failed" in answer.get_by_role("alert").inner_text()
 
 
+def test_a_stream_that_ends_too_early_is_no_answer(open_page: OpenPage) -> None:
+    page = open_page()
+    chunk = 'data: {"choices":[{"index":0,"delta":{"content":"half"},"logprobs":null,"finish_reason":null}]}\n\n'
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=chunk, content_type="text/event-stream"))
+    say(page, "whole?")
+    answer = last_answer(page, "failed")
+    assert answer.locator(".prose").inner_text() == "half"
+    assert "Connection lost" in answer.get_by_role("alert").inner_text()
+
+
 def test_a_cut_connection_keeps_what_came_and_can_be_tried_again(open_page: OpenPage, played: RunningServer) -> None:
     with cut_proxy(played.port) as proxy:
         page = open_page(url=proxy.base_url, allowed=("Failed to load resource", "net::"))

@@ -10,6 +10,7 @@ const KINDS = [
   { id: 'json_object', name: 'Any JSON object' },
   { id: 'json_schema', name: 'JSON of a schema' },
   { id: 'regex', name: 'A pattern' },
+  { id: 'grammar', name: 'A grammar (Lark)' },
   { id: 'choice', name: 'One of some texts' },
 ];
 const EXAMPLE = JSON.stringify({
@@ -41,6 +42,8 @@ export const Output = ({ state, actions }) => {
     ${output.kind === 'json_schema' && html`<${SchemaEditor} ...${{ output, put }} />`}
     ${output.kind === 'regex' && html`
       <${CodeField} id="regex" label="Pattern" rows="3" value=${output.regex} onInput=${(regex) => put({ regex })} hint="The whole answer must match, such as [A-Z]{3}-[0-9]+" />`}
+    ${output.kind === 'grammar' && html`
+      <${CodeField} id="grammar" label="Grammar" rows="8" value=${output.grammar} onInput=${(grammar) => put({ grammar })} hint='Such as start: "yes" | "no"' />`}
     ${output.kind === 'choice' && html`
       <${CodeField} id="choices" label="Texts, one a line" rows="5" value=${output.choices} onInput=${(choices) => put({ choices })}
         problems=${lines(output.choices).length === 0 ? ['At least one is needed.'] : []} />`}

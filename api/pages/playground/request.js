@@ -35,13 +35,14 @@ const asMessages = (nodes) => nodes.map((node) => {
   };
 });
 
-const outputFields = ({ kind, schema, regex, choices }) => {
+const outputFields = ({ kind, schema, regex, choices, grammar }) => {
   switch (kind) {
     case 'json_object': return { response_format: { type: 'json_object' } };
     case 'json_schema': return {
       response_format: { type: 'json_schema', json_schema: { name: 'answer', schema: JSON.parse(schema), strict: true } },
     };
     case 'regex': return { structured_outputs: { regex } };
+    case 'grammar': return { structured_outputs: { grammar } };
     case 'choice': return { structured_outputs: { choice: lines(choices) } };
     default: return {};
   }
@@ -63,6 +64,7 @@ const samplingFields = (sampling) => {
   const fields = {};
   for (const { name } of NUMBERS) if (sampling[name] !== undefined) fields[name] = sampling[name];
   for (const name of ['max_tokens', 'seed']) if (sampling[name] !== undefined) fields[name] = sampling[name];
+  if (sampling.effort !== '') fields.reasoning_effort = sampling.effort;
   const stop = lines(sampling.stop);
   if (stop.length > 0) fields.stop = stop;
   if (sampling.tokens) Object.assign(fields, { logprobs: true, top_logprobs: TOP_LOGPROBS });

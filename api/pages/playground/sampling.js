@@ -5,6 +5,8 @@ import { html } from './libraries.js';
 import { number } from './parts.js';
 import { defaultOf, NUMBERS } from './request.js';
 
+const EFFORTS = ['none', 'low', 'medium', 'high'];
+
 export const aboutModel = ({ about, model }) => about?.models.find(({ name }) => name === model) ?? about?.models[0];
 
 export const Sampling = ({ state, actions }) => {
@@ -13,7 +15,7 @@ export const Sampling = ({ state, actions }) => {
   const put = (values) => actions.setIn('sampling', values);
   const isTouched = [...NUMBERS.map(({ name }) => name), 'max_tokens', 'seed'].some((name) => sampling[name] !== undefined);
   const reset = () => put({
-    ...Object.fromEntries(NUMBERS.map(({ name }) => [name, undefined])), max_tokens: undefined, seed: undefined, stop: '',
+    ...Object.fromEntries(NUMBERS.map(({ name }) => [name, undefined])), max_tokens: undefined, seed: undefined, stop: '', effort: '',
   });
   return html`
     <div class="field">
@@ -21,6 +23,14 @@ export const Sampling = ({ state, actions }) => {
       <textarea id="system" rows="4" placeholder="None" value=${sampling.system} onInput=${(event) => put({ system: event.target.value })}></textarea>
     </div>
     ${NUMBERS.map((one) => html`<${NumberField} key=${one.name} ...${one} value=${sampling[one.name]} byDefault=${defaultOf(one.name, served?.defaults)} put=${put} />`)}
+    ${served?.reasons && html`
+      <div class="field">
+        <label for="effort">Reasoning</label>
+        <select id="effort" value=${sampling.effort} onChange=${(event) => put({ effort: event.target.value })}>
+          <option value="">as the model does by itself</option>
+          ${EFFORTS.map((effort) => html`<option value=${effort}>${effort}</option>`)}
+        </select>
+      </div>`}
     <div class="pair">
       <${PlainNumber} name="max_tokens" label="Longest answer" placeholder=${served?.defaults.max_tokens ?? 'the context'} least="1" value=${sampling.max_tokens} put=${put} />
       <${PlainNumber} name="seed" label="Seed" placeholder="random" value=${sampling.seed} put=${put} />
@@ -34,7 +44,7 @@ export const Sampling = ({ state, actions }) => {
       <input type="checkbox" checked=${sampling.tokens} onChange=${(event) => put({ tokens: event.target.checked })} />
       Ask for each token's probability
     </label>
-    <p><button type="button" class="quiet" disabled=${!isTouched && sampling.stop === ''} onClick=${reset}>Back to the model's defaults</button></p>`;
+    <p><button type="button" class="quiet" disabled=${!isTouched && sampling.stop === '' && sampling.effort === ''} onClick=${reset}>Back to the model's defaults</button></p>`;
 };
 
 const NumberField = ({ name, label, least, most, step, hint, value, byDefault, put }) => {

@@ -13,8 +13,8 @@ export const initialState = () => ({
   panel: 'sampling',
   panelOpen: false, // counts where the panel covers the page
   theme: 'auto',
-  sampling: { system: '', stop: '', tokens: true }, // numbers are absent until the user sets them
-  output: { kind: 'text', schema: '', regex: '', choices: '' },
+  sampling: { system: '', stop: '', effort: '', tokens: true }, // numbers are absent until the user sets them
+  output: { kind: 'text', schema: '', regex: '', choices: '', grammar: '' },
   tools: { on: true, list: [], choice: 'auto' },
   tree: emptyTree(),
   running: null, // the id of the answer that is being written
