@@ -17,16 +17,21 @@ const Header = ({ state, actions }) => html`
     <span class="brand">powertrain</span>
     ${state.names.length > 1
       ? html`<label class="unseen" for="model">Model</label>
-        <select id="model" class="model" value=${state.model} onChange=${(event) => actions.set({ model: event.target.value })}>
+        <select id="model" class="model" value=${state.model}
+          onChange=${(event) => actions.set({ model: event.target.value })}>
           ${state.names.map((name) => html`<option value=${name}>${name}</option>`)}
         </select>`
       : html`<span class="model" title=${state.model}>${shortName(state.model)}</span>`}
     <nav aria-label="Page">
       ${state.about?.docs && html`<a class="quiet api" href="${new URL('../docs', import.meta.url).href}">API</a>`}
-      ${state.key !== '' && html`<button type="button" class="quiet forget" onClick=${actions.forgetKey}>Forget key</button>`}
-      <${IconButton} icon="theme" label="Colours: ${state.theme}" onClick=${() => actions.set({ theme: THEMES[state.theme] })} />
-      <button type="button" class="new" disabled=${state.running !== null} onClick=${() => actions.fork(null)} aria-label="New conversation" title="New conversation"><${Icon} name="plus" /><span>New</span></button>
-      <${IconButton} icon="panel" label="Controls" id="panel-switch" aria-expanded=${String(state.panelOpen)} aria-controls="panel" onClick=${() => actions.set({ panelOpen: !state.panelOpen })} />
+      ${state.key !== '' && html`<button type="button" class="quiet forget"
+        onClick=${actions.forgetKey}>Forget key</button>`}
+      <${IconButton} icon="theme" label="Colours: ${state.theme}"
+        onClick=${() => actions.set({ theme: THEMES[state.theme] })} />
+      <button type="button" class="new" disabled=${state.running !== null} onClick=${() => actions.fork(null)}
+        aria-label="New conversation" title="New conversation"><${Icon} name="plus" /><span>New</span></button>
+      <${IconButton} icon="panel" label="Controls" id="panel-switch" aria-expanded=${String(state.panelOpen)}
+        aria-controls="panel" onClick=${() => actions.set({ panelOpen: !state.panelOpen })} />
     </nav>
   </header>`;
 

@@ -13,7 +13,9 @@ export const Calls = ({ node, isRunning, state, actions }) => {
   const [results, setResults] = useState([]);
   const isAnswered = node.children.length > 0 && node.active < node.children.length;
   const canAnswer = !isRunning && node.status === 'done' && !isAnswered;
-  const put = (index, text) => setResults(node.calls.map((_, place) => (place === index ? text : results[place] ?? '')));
+  const put = (index, text) => setResults(
+    node.calls.map((_, place) => (place === index ? text : results[place] ?? '')),
+  );
   const send = (event) => {
     event.preventDefault();
     actions.giveResults(node.id, results);
@@ -27,8 +29,10 @@ export const Calls = ({ node, isRunning, state, actions }) => {
           <${Code} text=${pretty(call.arguments)} language="json" label="Arguments of ${call.name}" />
           ${canAnswer && html`
             <label for="result-${node.id}-${index}">What ${call.name} gives back</label>
-            <textarea id="result-${node.id}-${index}" class="mono" rows="3" value=${results[index] ?? ''} onInput=${(event) => put(index, event.target.value)}></textarea>`}
+            <textarea id="result-${node.id}-${index}" class="mono" rows="3" value=${results[index] ?? ''}
+              onInput=${(event) => put(index, event.target.value)}></textarea>`}
         </section>`)}
-      ${canAnswer && html`<button type="submit" class="main" disabled=${state.running !== null}>Send ${node.calls.length === 1 ? 'the result' : 'the results'}</button>`}
+      ${canAnswer && html`<button type="submit" class="main"
+        disabled=${state.running !== null}>Send ${node.calls.length === 1 ? 'the result' : 'the results'}</button>`}
     </form>`;
 };

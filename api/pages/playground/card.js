@@ -27,20 +27,28 @@ export const Card = ({ state }) => {
   return html`
     <h2 class="model-name">${state.model}</h2>
     <dl class="facts wide">
-      <${Fact} name="Context" value="${number(aboutModel(state)?.max_model_len ?? manifest?.max_model_len ?? 0)} tokens" />
+      <${Fact} name="Context" value="${number(aboutModel(state)?.max_model_len ?? 0)} tokens" />
       ${manifest && html`
         <${Fact} name="Source" value=${`${manifest.source.kind}: ${manifest.source.name}`} />
-        <${Fact} name="Architecture" value=${`${manifest.architecture}, ${manifest.shape.num_layers} layers, ${number(manifest.shape.vocab_size)} tokens in its vocabulary`} />
+        <${Fact} name="Architecture"
+          value=${architecture(manifest)} />
         <${Fact} name="Files" value=${bytes(Object.values(manifest.files).reduce((sum, { size }) => sum + size, 0))} />
         <${Fact} name="Built" value=${new Date(manifest.created_unix * 1000).toISOString().slice(0, 10)} />`}
     </dl>
-    ${manifest === null && html`<p class="intro">This model comes without a manifest, so nothing is known of its precision.</p>`}
-    ${manifest && Object.entries(manifest.graphs).map(([name, graph]) => html`<${Precision} key=${name} name=${name} graph=${graph} />`)}
+    ${manifest === null && html`<p
+      class="intro">This model comes without a manifest, so nothing is known of its precision.</p>`}
+    ${manifest && Object.entries(manifest.graphs).map(([name, graph]) => html`<${Precision} key=${name} name=${name}
+      graph=${graph} />`)}
     ${manifest && html`<${Quality} quality=${manifest.quality} />`}
     <h2>Licence</h2>
     <p>${license.name || 'Not named'}</p>
-    ${license.content && html`<details><summary>Full text</summary><pre class="code wrapped" tabindex="0" role="region" aria-label="Licence">${license.content}</pre></details>`}`;
+    ${license.content && html`<details><summary>Full text</summary><pre class="code wrapped" tabindex="0"
+      role="region" aria-label="Licence">${license.content}</pre></details>`}`;
 };
+
+const architecture = ({ architecture: name, shape }) => (
+  `${name}, ${shape.num_layers} layers, ${number(shape.vocab_size)} tokens in its vocabulary`
+);
 
 const Fact = ({ name, value }) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
 
@@ -48,7 +56,8 @@ const Precision = ({ name, graph }) => html`
   <h2>Precision plan, graph ${name}</h2>
   <table>
     <thead><tr><th scope="col">Weights</th><th scope="col">Stored as</th></tr></thead>
-    <tbody>${Object.entries(graph.precision).map(([group, form]) => html`<tr><th scope="row">${group}</th><td>${form}</td></tr>`)}</tbody>
+    <tbody>${Object.entries(graph.precision).map(([group, form]) => html`<tr><th scope="row">${group}</th><td>
+      ${form}</td></tr>`)}</tbody>
   </table>
   <p class="hint">${bytes(graph.weight_bytes)} read for each step; cache of ${graph.kv_dtype}.</p>`;
 
@@ -60,6 +69,10 @@ const Quality = ({ quality }) => (quality === null ? html`
     <${Fact} name="Mean KL" value="${quality.mean_kl.toFixed(4)} nats" />
     <${Fact} name="99th percentile" value="${quality.p99_kl.toFixed(4)} nats" />
     <${Fact} name="Same likeliest token" value="${(quality.top1_agreement * 100).toFixed(1)} %" />
-    <${Fact} name="Perplexity" value="${quality.perplexity.toFixed(2)} (original ${quality.reference_perplexity.toFixed(2)})" />
+    <${Fact} name="Perplexity"
+      value="${quality.perplexity.toFixed(2)} (original ${quality.reference_perplexity.toFixed(2)})" />
   </dl>
-  <p class="hint">Measured on ${number(quality.num_tokens)} tokens of ${quality.text}; at most ${quality.max_mean_kl} nats were allowed.</p>`);
+  <p class="hint">
+    Measured on ${number(quality.num_tokens)} tokens of ${quality.text}; at most ${quality.max_mean_kl} nats were
+    allowed.
+  </p>`);

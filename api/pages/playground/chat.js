@@ -28,7 +28,8 @@ export const Chat = ({ state, actions }) => {
       <div class="scroll" ref=${place} onScroll=${note} tabindex="0" role="region" aria-label="Conversation">
         ${messages.length === 0 ? html`<${Empty} state=${state} actions=${actions} />` : html`
           <ol class="messages">
-            ${messages.map((node) => html`<${Message} key=${node.id} node=${node} state=${state} actions=${actions} />`)}
+            ${messages.map((node) => html`<${Message} key=${node.id} node=${node} state=${state}
+              actions=${actions} />`)}
           </ol>`}
         ${left > 0 && html`
           <p class="left-branches">
@@ -45,11 +46,13 @@ export const Chat = ({ state, actions }) => {
 const Empty = ({ state, actions }) => html`
   <div class="empty">
     <h1>What would you like to ask?</h1>
-    <p>Everything stays between this page and <strong>${state.model || 'the server'}</strong>. Each answer tells its numbers, and,
+    <p>Everything stays between this page and <strong>
+      ${state.model || 'the server'}</strong>. Each answer tells its numbers, and,
     token by token, what else the model had in mind.</p>
     <ul>
       ${EXAMPLES.map((text) => html`
-        <li><button type="button" class="example" disabled=${state.phase !== 'ready'} onClick=${() => actions.send(text)}>${text}</button></li>`)}
+        <li><button type="button" class="example" disabled=${state.phase !== 'ready'}
+          onClick=${() => actions.send(text)}>${text}</button></li>`)}
     </ul>
   </div>`;
 
@@ -91,10 +94,12 @@ const Composer = ({ state, actions, onSend }) => {
     <form class="composer" onSubmit=${submit}>
       <label class="unseen" for="question">Message</label>
       <textarea
-        id="question" ref=${field} rows="1" value=${text} placeholder=${state.model ? `Ask ${shortName(state.model)}` : 'Ask'}
+        id="question" ref=${field} rows="1" value=${text}
+          placeholder=${state.model ? `Ask ${shortName(state.model)}` : 'Ask'}
         disabled=${!isReady} onInput=${(event) => setText(event.target.value)} onKeyDown=${press}
       ></textarea>
-      <button type="submit" class="send" aria-label=${isRunning ? 'Stop' : 'Send'} title=${isRunning ? 'Stop (Esc)' : 'Send (Enter)'}
+      <button type="submit" class="send" aria-label=${isRunning ? 'Stop' : 'Send'}
+        title=${isRunning ? 'Stop (Esc)' : 'Send (Enter)'}
         disabled=${!isRunning && (text.trim() === '' || !isReady)}>
         <${Icon} name=${isRunning ? 'stop' : 'send'} />
       </button>

@@ -59,7 +59,8 @@ export const step = (tree, id, by) => {
 // A branch of its own that begins with a changed copy of the message. Returns the tree and the copy's id.
 export const edited = (tree, id, content) => {
   const { role, parent } = tree.nodes[id];
-  return add(tree, parent === ROOT ? null : parent, { role, content, ...(role === 'assistant' && { status: 'edited' }) });
+  const copy = { role, content, ...(role === 'assistant' && { status: 'edited' }) };
+  return add(tree, parent === ROOT ? null : parent, copy);
 };
 
 // Follows none of the branches below a message (null: the beginning), so that the next one begins another.

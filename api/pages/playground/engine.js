@@ -1,4 +1,4 @@
-// The engine at work: slots, queue, cache, steps, memory, from this server's own metrics, once a second while it is seen.
+// The engine at work: slots, queue, cache, steps, memory, from this server's own metrics, once a second while seen.
 
 import { html, useEffect, useState } from './libraries.js';
 import { between, reading } from './metrics.js';
@@ -54,12 +54,18 @@ export const Engine = ({ state }) => {
       <${Fact} name="Answered" value=${number(now.answered ?? 0)} />
       <${Fact} name="Failed" value=${number(now.failed ?? 0)} />
       ${now.memory !== null && html`<${Fact} name="Memory of the process" value=${bytes(now.memory)} />`}
-      ${now.gpuUsed !== null && html`<${Fact} name="Memory of the GPU" value="${bytes(now.gpuUsed)} of ${bytes(now.gpuTotal)}" />`}
+      ${now.gpuUsed !== null && html`<${Fact} name="Memory of the GPU"
+        value="${bytes(now.gpuUsed)} of ${bytes(now.gpuTotal)}" />`}
     </dl>
-    <${Line} name="Tokens a second, prompt and answer" values=${pairs.map(({ tokensPerSecond }) => tokensPerSecond)} show=${(value) => number(value, 1)} />
-    <${Line} name="Time of a step in the backend" values=${pairs.map(({ stepMs }) => stepMs)} show=${duration} quiet="no step" />
+    <${Line} name="Tokens a second, prompt and answer" values=${pairs.map(({ tokensPerSecond }) => tokensPerSecond)}
+      show=${(value) => number(value, 1)} />
+    <${Line} name="Time of a step in the backend" values=${pairs.map(({ stepMs }) => stepMs)} show=${duration}
+      quiet="no step" />
     <${Line} name="Slots in use" values=${list.map(({ running }) => running)} show=${number} />
-    <p class="hint">Of the last ${list.length} s; mean step ${since.stepMs === null ? 'unknown' : duration(since.stepMs)}. Read from <code>/v1/metrics</code> while this tab is open.</p>`;
+    <p class="hint">
+      Of the last ${list.length} s; mean step ${since.stepMs === null ? 'unknown' : duration(since.stepMs)}.
+      ${' '}Read from <code>/v1/metrics</code> while this tab is open.
+    </p>`;
 };
 
 const closed = (problem) => {
@@ -74,7 +80,8 @@ const Fact = ({ name, value }) => html`<div><dt>${name}</dt><dd>${value}</dd></d
 const Slots = ({ running, slots }) => html`
   <h2>Slots</h2>
   <div class="slots" role="img" aria-label="${running} of ${slots} slots in use">
-    ${Array.from({ length: Math.min(slots, MAX_SQUARES) }, (_, index) => html`<i class=${index < running ? 'used' : ''}></i>`)}
+    ${Array.from({ length: Math.min(slots, MAX_SQUARES) }, (_, index) => html`<i
+      class=${index < running ? 'used' : ''}></i>`)}
   </div>
   <p class="hint">${number(running)} of ${number(slots)} answers at once</p>`;
 
@@ -87,7 +94,8 @@ const Line = ({ name, values, show, quiet = 'none' }) => {
   return html`
     <figure class="line">
       <figcaption><span>${name}</span> <strong>${latest === null ? quiet : show(latest)}</strong></figcaption>
-      <svg viewBox="0 0 ${KEPT - 1} 32" preserveAspectRatio="none" role="img" aria-label="${name}: most ${known.length > 0 ? show(most) : quiet}">
+      <svg viewBox="0 0 ${KEPT - 1} 32" preserveAspectRatio="none" role="img"
+        aria-label="${name}: most ${known.length > 0 ? show(most) : quiet}">
         <polyline points=${values.map(at).join(' ')} />
       </svg>
     </figure>`;

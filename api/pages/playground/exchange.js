@@ -14,14 +14,21 @@ const MAX_SHOWN = 200; // events of the stream
 
 export const Exchange = ({ state }) => {
   const answer = state.shown === null ? null : state.tree.nodes[state.shown];
-  if (!answer?.request) return html`<p class="intro">Nothing was asked yet. Here you will see each request as it is sent, the answer as it comes, and the same as a program.</p>`;
+  if (!answer?.request) {
+    return html`
+      <p class="intro">
+        Nothing was asked yet. Here you will see each request as it is sent, the answer as it comes, and the same as a
+        program.
+      </p>`;
+  }
   const { raw, request } = answer;
   const text = raw.events.map((data) => `data: ${data}\n\n`).join('');
   const shown = raw.events.slice(0, MAX_SHOWN).map((data) => `data: ${data}`).join('\n\n');
   const hidden = raw.events.length - MAX_SHOWN + raw.more;
   return html`
     <${Program} body=${request} needsKey=${state.key !== ''} />
-    <div class="row between"><h2>Request</h2><${CopyButton} text=${() => JSON.stringify(request, null, 2)} label="Copy request" /></div>
+    <div class="row between"><h2>Request</h2><${CopyButton} text=${() => JSON.stringify(request, null, 2)}
+      label="Copy request" /></div>
     <p class="hint mono">POST ${serverUrl()}/v1/chat/completions</p>
     <${Code} text=${JSON.stringify(request, null, 2)} language="json" label="Request" />
     <div class="row between"><h2>Response</h2><${CopyButton} text=${text} label="Copy response" /></div>
@@ -38,7 +45,8 @@ const Program = ({ body, needsKey }) => {
   return html`
     <div class="row between">
       <div class="segments" role="group" aria-label="The request as a program">
-        ${PROGRAMS.map((one) => html`<button type="button" aria-pressed=${String(one.name === chosen)} onClick=${() => setChosen(one.name)}>${one.name}</button>`)}
+        ${PROGRAMS.map((one) => html`<button type="button" aria-pressed=${String(one.name === chosen)}
+          onClick=${() => setChosen(one.name)}>${one.name}</button>`)}
       </div>
       <${CopyButton} text=${text} label="Copy as ${name}" plain=${true} />
     </div>

@@ -1,4 +1,4 @@
-// The question for an API key: asked once, kept in this tab's storage until the tab is closed, sent to this server only.
+// The question for an API key: asked once, kept in this tab's storage until it is closed, sent to this server only.
 
 import { html, useEffect, useRef, useState } from './libraries.js';
 
@@ -20,7 +20,8 @@ export const KeyDialog = ({ state, actions }) => {
         <p>Its operator gives keys out. It is kept until you close this tab, and goes to this server only.</p>
         <div class="field">
           <label for="key">API key</label>
-          <input id="key" type="password" autocomplete="off" spellcheck="false" value=${key} aria-describedby="key-says" onInput=${(event) => setKey(event.target.value)} />
+          <input id="key" type="password" autocomplete="off" spellcheck="false" value=${key}
+            aria-describedby="key-says" onInput=${(event) => setKey(event.target.value)} />
           <p id="key-says" class="wrong" role="alert">${state.problem}</p>
         </div>
         <button type="submit" class="main" disabled=${isBusy || key.trim() === ''}>Use this key</button>

@@ -7,8 +7,8 @@ import { DOMPurify, hljs, Marked } from './libraries.js';
 const MAX_HIGHLIGHTED = 50_000; // characters of one code block
 const ALLOWED = {
   ALLOWED_TAGS: [
-    'a', 'blockquote', 'br', 'code', 'del', 'em', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'li', 'ol', 'p', 'pre', 'span',
-    'strong', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul',
+    'a', 'blockquote', 'br', 'code', 'del', 'em', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'li', 'ol', 'p', 'pre',
+    'span', 'strong', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul',
   ],
   ALLOWED_ATTR: ['href', 'title', 'class', 'start', 'align', 'rel', 'target'],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
@@ -37,11 +37,13 @@ const marked = new Marked({
       return `<pre><code class="hljs" title="${language}">${highlighted(text, language)}</code></pre>`;
     },
     html: ({ text }) => escape(text),
-    image: ({ href, text }) => `<span class="no-image">[image: ${escape(text || 'without words')} - ${escape(href)}]</span>`,
+    image: ({ href, text }) => `<span
+      class="no-image">[image: ${escape(text || 'without words')} - ${escape(href)}]</span>`,
     link({ href, tokens }) {
       const inner = this.parser.parseInline(tokens);
       if (!isHarmless(href)) return inner;
-      return `<a href="${escape(href)}" title="${escape(href)}" rel="noopener noreferrer nofollow" target="_blank">${inner}</a>`;
+      return `<a href="${escape(href)}" title="${escape(href)}" rel="noopener noreferrer nofollow" target="_blank">
+        ${inner}</a>`;
     },
     checkbox: ({ checked }) => (checked ? '☑ ' : '☐ '),
   },

@@ -17,18 +17,26 @@ export const Message = ({ node, state, actions }) => {
   return html`
     <li class="message ${node.role}" data-status=${node.status}>
       <article aria-label=${WHO[node.role]}>
-        <header><span class="who">${node.request ? shortName(node.request.model) : WHO[node.role]}${node.role === 'tool' && html` of <code>${node.name}</code>`}</span></header>
+        <header class="who"><${Who} node=${node} /></header>
         ${isEdited
-          ? html`<${Editor} node=${node} onDone=${(text) => { setEdited(false); if (text !== null) actions.edit(node.id, text); }} />`
-          : html`<${Body} node=${node} showsTokens=${showsTokens} isRunning=${isRunning} state=${state} actions=${actions} />`}
+          ? html`<${Editor} node=${node}
+            onDone=${(text) => { setEdited(false); if (text !== null) actions.edit(node.id, text); }} />`
+          : html`<${Body} node=${node} showsTokens=${showsTokens} isRunning=${isRunning} state=${state}
+            actions=${actions} />`}
         ${node.problem && html`<${Problem} node=${node} actions=${actions} isBusy=${state.running !== null} />`}
         <footer>
           <${Branches} node=${node} tree=${state.tree} actions=${actions} />
-          ${!isRunning && !isEdited && html`<${Tools} ...${{ node, state, actions, setEdited, showsTokens, setShowsTokens }} />`}
+          ${!isRunning && !isEdited && html`<${Tools}
+            ...${{ node, state, actions, setEdited, showsTokens, setShowsTokens }} />`}
           ${node.request && html`<${Numbers} node=${node} />`}
         </footer>
       </article>
     </li>`;
+};
+
+const Who = ({ node }) => {
+  if (node.role === 'tool') return html`${WHO.tool} of <code>${node.name}</code>`;
+  return node.request ? shortName(node.request.model) : WHO[node.role];
 };
 
 const Body = ({ node, showsTokens, isRunning, state, actions }) => {
@@ -36,10 +44,13 @@ const Body = ({ node, showsTokens, isRunning, state, actions }) => {
   if (node.role === 'tool') return html`<pre class="text mono" tabindex="0">${node.content}</pre>`;
   if (showsTokens) return html`<${Tokens} tokens=${node.tokens} />`;
   return html`
-    ${node.reasoning && html`<details class="reasoning" open=${node.content === ''}><summary>Reasoning</summary><${Markdown} text=${node.reasoning} /></details>`}
-    ${isRunning && node.content === '' && node.calls.length === 0 && !node.reasoning && html`<div class="waiting" role="img" aria-label="Waiting for the first token"><i></i><i></i><i></i></div>`}
+    ${node.reasoning && html`<details class="reasoning" open=${node.content === ''}><summary>Reasoning</summary>
+      <${Markdown} text=${node.reasoning} /></details>`}
+    ${isRunning && node.content === '' && node.calls.length === 0 && !node.reasoning && html`<div class="waiting"
+      role="img" aria-label="Waiting for the first token"><i></i><i></i><i></i></div>`}
     <${Content} node=${node} isRunning=${isRunning} />
-    ${(node.calls?.length ?? 0) > 0 && html`<${Calls} node=${node} isRunning=${isRunning} state=${state} actions=${actions} />`}`;
+    ${(node.calls?.length ?? 0) > 0 && html`<${Calls} node=${node} isRunning=${isRunning} state=${state}
+      actions=${actions} />`}`;
 };
 
 // An answer that was held to a form is shown as what it is; everything else as Markdown.
@@ -54,6 +65,10 @@ const Content = ({ node, isRunning }) => {
     ${!isRunning && html`<p class="verdict ${isWhole && problems.length === 0 ? 'right' : 'wrong'}">${verdict}</p>`}`;
 };
 
+const TROUBLES = {
+  0: 'Connection lost', 429: 'The server is busy', 500: 'The model failed', 503: 'The model does not answer',
+};
+
 const Problem = ({ node, actions, isBusy }) => {
   const [left, setLeft] = useState(Math.ceil(node.problem.retryAfterS ?? 0));
   useEffect(() => {
@@ -61,10 +76,11 @@ const Problem = ({ node, actions, isBusy }) => {
     const timer = setTimeout(() => setLeft(left - 1), 1000);
     return () => clearTimeout(timer);
   }, [left]);
-  const title = { 429: 'The server is busy', 503: 'The model does not answer', 500: 'The model failed' }[node.problem.status];
+  const { status } = node.problem;
+  const title = TROUBLES[status] ?? `Refused (${status})`;
   return html`
     <div class="problem" role="alert">
-      <p><strong>${title ?? (node.problem.status === 0 ? 'Connection lost' : `Refused (${node.problem.status})`)}</strong></p>
+      <p><strong>${title}</strong></p>
       <p>${node.problem.message}</p>
       <button type="button" disabled=${isBusy || left > 0} onClick=${() => actions.retry(node.id)}>
         ${left > 0 ? `Try again in ${left} s` : 'Try again'}
@@ -77,14 +93,19 @@ const Tools = ({ node, state, actions, setEdited, showsTokens, setShowsTokens })
   const isAnswer = node.role === 'assistant';
   return html`
     <div class="tools">
-      ${isAnswer && html`<${IconButton} icon="retry" label="Answer again" disabled=${isBusy} onClick=${() => actions.retry(node.id)} />`}
-      ${node.role !== 'tool' && html`<${IconButton} icon="edit" label="Edit" disabled=${isBusy} onClick=${() => setEdited(true)} />`}
+      ${isAnswer && html`<${IconButton} icon="retry" label="Answer again" disabled=${isBusy}
+        onClick=${() => actions.retry(node.id)} />`}
+      ${node.role !== 'tool' && html`<${IconButton} icon="edit" label="Edit" disabled=${isBusy}
+        onClick=${() => setEdited(true)} />`}
       <${CopyButton} text=${node.content} label="Copy text" />
-      ${isAnswer && html`<${IconButton} icon="branch" label="Branch from here" disabled=${isBusy} onClick=${() => actions.fork(node.id)} />`}
+      ${isAnswer && html`<${IconButton} icon="branch" label="Branch from here" disabled=${isBusy}
+        onClick=${() => actions.fork(node.id)} />`}
       ${isAnswer && node.tokens?.length > 0 && html`
-        <${IconButton} icon="tokens" label="Tokens" aria-pressed=${showsTokens} onClick=${() => setShowsTokens(!showsTokens)} />`}
+        <${IconButton} icon="tokens" label="Tokens" aria-pressed=${showsTokens}
+          onClick=${() => setShowsTokens(!showsTokens)} />`}
       ${node.request && html`
-        <${IconButton} icon="code" label="Request and response" onClick=${() => actions.set({ shown: node.id, panel: 'exchange', panelOpen: true })} />`}
+        <${IconButton} icon="code" label="Request and response"
+          onClick=${() => actions.set({ shown: node.id, panel: 'exchange', panelOpen: true })} />`}
     </div>`;
 };
 
@@ -93,9 +114,11 @@ const Branches = ({ node, tree, actions }) => {
   if (count < 2) return null;
   return html`
     <div class="branches" role="group" aria-label="Branches">
-      <${IconButton} icon="left" label="Branch before" disabled=${place === 1} onClick=${() => actions.step(node.id, -1)} />
+      <${IconButton} icon="left" label="Branch before" disabled=${place === 1}
+        onClick=${() => actions.step(node.id, -1)} />
       <span>${place}/${count}</span>
-      <${IconButton} icon="right" label="Next branch" disabled=${place === count} onClick=${() => actions.step(node.id, 1)} />
+      <${IconButton} icon="right" label="Next branch" disabled=${place === count}
+        onClick=${() => actions.step(node.id, 1)} />
     </div>`;
 };
 
@@ -106,9 +129,12 @@ const Numbers = ({ node }) => {
   const end = node.status === 'stopped' ? ENDS.stopped : ENDS[node.finish];
   return html`
     <dl class="numbers">
-      ${ttftMs !== null && html`<div><dt title="Time to the first token, as this browser saw it">first token</dt><dd>${duration(ttftMs)}</dd></div>`}
-      ${perSecond !== null && html`<div><dt class="unseen">speed</dt><dd>${number(perSecond, perSecond < 100 ? 1 : 0)} tokens/s</dd></div>`}
-      ${prompt !== null && html`<div><dt>prompt</dt><dd>${number(prompt)}${cached !== null && html` <span class="soft">(${number(cached)} cached)</span>`}</dd></div>`}
+      ${ttftMs !== null && html`<div><dt title="Time to the first token, as this browser saw it">first token</dt><dd>
+        ${duration(ttftMs)}</dd></div>`}
+      ${perSecond !== null && html`<div><dt class="unseen">speed</dt><dd>
+        ${number(perSecond, perSecond < 100 ? 1 : 0)} tokens/s</dd></div>`}
+      ${prompt !== null && html`<div><dt>prompt</dt><dd>${number(prompt)}${cached !== null && html` <span
+        class="soft">(${number(cached)} cached)</span>`}</dd></div>`}
       ${generated !== null && html`<div><dt>answer</dt><dd>${number(generated)}</dd></div>`}
       ${end && html`<div><dt class="unseen">end</dt><dd>${end}</dd></div>`}
     </dl>`;
@@ -124,9 +150,11 @@ const Editor = ({ node, onDone }) => {
   };
   return html`
     <div class="editor">
-      <textarea aria-label="Message text" ref=${field} value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${press}></textarea>
+      <textarea aria-label="Message text" ref=${field} value=${text} onInput=${(event) => setText(event.target.value)}
+        onKeyDown=${press}></textarea>
       <div class="row">
-        <button type="button" class="main" disabled=${text.trim() === ''} onClick=${() => onDone(text)}>${node.role === 'user' ? 'Send as a branch' : 'Keep as a branch'}</button>
+        <button type="button" class="main" disabled=${text.trim() === ''} onClick=${() => onDone(text)}>
+          ${node.role === 'user' ? 'Send as a branch' : 'Keep as a branch'}</button>
         <button type="button" onClick=${() => onDone(null)}>Cancel</button>
       </div>
     </div>`;

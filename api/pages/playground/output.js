@@ -37,15 +37,19 @@ export const Output = ({ state, actions }) => {
     <fieldset class="choices">
       <legend>Answers must be</legend>
       ${KINDS.map(({ id, name }) => html`
-        <label class="check"><input type="radio" name="kind" value=${id} checked=${output.kind === id} onChange=${() => put({ kind: id })} /> ${name}</label>`)}
+        <label class="check"><input type="radio" name="kind" value=${id} checked=${output.kind === id}
+          onChange=${() => put({ kind: id })} /> ${name}</label>`)}
     </fieldset>
     ${output.kind === 'json_schema' && html`<${SchemaEditor} ...${{ output, put }} />`}
     ${output.kind === 'regex' && html`
-      <${CodeField} id="regex" label="Pattern" rows="3" value=${output.regex} onInput=${(regex) => put({ regex })} hint="The whole answer must match, such as [A-Z]{3}-[0-9]+" />`}
+      <${CodeField} id="regex" label="Pattern" rows="3" value=${output.regex} onInput=${(regex) => put({ regex })}
+        hint="The whole answer must match, such as [A-Z]{3}-[0-9]+" />`}
     ${output.kind === 'grammar' && html`
-      <${CodeField} id="grammar" label="Grammar" rows="8" value=${output.grammar} onInput=${(grammar) => put({ grammar })} hint='Such as start: "yes" | "no"' />`}
+      <${CodeField} id="grammar" label="Grammar" rows="8" value=${output.grammar}
+        onInput=${(grammar) => put({ grammar })} hint='Such as start: "yes" | "no"' />`}
     ${output.kind === 'choice' && html`
-      <${CodeField} id="choices" label="Texts, one a line" rows="5" value=${output.choices} onInput=${(choices) => put({ choices })}
+      <${CodeField} id="choices" label="Texts, one a line" rows="5" value=${output.choices}
+        onInput=${(choices) => put({ choices })}
         problems=${lines(output.choices).length === 0 ? ['At least one is needed.'] : []} />`}
     ${output.kind !== 'text' && html`<${TryFormat} key=${output.kind} output=${output} actions=${actions} />`}`;
 };
@@ -56,7 +60,8 @@ const SchemaEditor = ({ output, put }) => {
   const tidy = () => put({ schema: JSON.stringify(JSON.parse(output.schema), null, 2) });
   return html`
     <${CodeField} id="schema" label="JSON schema" rows="16" value=${output.schema} problems=${problems}
-      onInput=${(schema) => put({ schema })} hint=${isEmpty ? 'Write one, or begin with the example.' : 'This is a schema.'} />
+      onInput=${(schema) => put({ schema })}
+        hint=${isEmpty ? 'Write one, or begin with the example.' : 'This is a schema.'} />
     <div class="row">
       <button type="button" onClick=${() => put({ schema: EXAMPLE })}>Example</button>
       <button type="button" disabled=${isEmpty || problems.length > 0} onClick=${tidy}>Tidy up</button>

@@ -24,7 +24,10 @@ export const Panel = ({ state, actions }) => {
   const press = (event) => {
     const now = TABS.indexOf(shown);
     const target = {
-      ArrowRight: (now + 1) % TABS.length, ArrowLeft: (now + TABS.length - 1) % TABS.length, Home: 0, End: TABS.length - 1,
+      ArrowRight: (now + 1) % TABS.length,
+      ArrowLeft: (now + TABS.length - 1) % TABS.length,
+      Home: 0,
+      End: TABS.length - 1,
     }[event.key];
     if (target === undefined) return;
     event.preventDefault();
@@ -32,7 +35,8 @@ export const Panel = ({ state, actions }) => {
     row.current.children[target].focus();
   };
   useEffect(() => { // where the panel covers the page, the keyboard goes along
-    if (getComputedStyle(row.current.closest('aside')).position === 'fixed') row.current.querySelector('[aria-selected=true]').focus();
+    const covers = getComputedStyle(row.current.closest('aside')).position === 'fixed';
+    if (covers) row.current.querySelector('[aria-selected=true]').focus();
   }, []);
   const close = () => {
     actions.set({ panelOpen: false });

@@ -26,7 +26,8 @@ export const Icon = ({ name }) => html`
 
 // A button that is only an icon; its name is read out and shown on hover.
 export const IconButton = ({ icon, label, ...rest }) => html`
-  <button type="button" class="icon-button" aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /></button>`;
+  <button type="button" class="icon-button" aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} />
+    </button>`;
 
 // Browsers copy only in secure contexts: elsewhere a selection does, which needs no permission.
 const copyText = async (text) => {
@@ -42,7 +43,8 @@ const copyText = async (text) => {
 
 export const CopyButton = ({ text, label = 'Copy', plain = false }) => {
   const [state, setState] = useState('');
-  const copy = () => copyText(typeof text === 'function' ? text() : text).then(() => setState('Copied'), () => setState('Not copied'));
+  const copy = () => copyText(typeof text === 'function' ? text() : text)
+    .then(() => setState('Copied'), () => setState('Not copied'));
   useEffect(() => {
     if (state === '') return undefined;
     const timer = setTimeout(() => setState(''), 1500);
@@ -68,7 +70,8 @@ const withScrollableCode = (text) => {
 };
 
 export const Code = ({ text, language, label }) => html`
-  <pre class="code" tabindex="0" role="region" aria-label=${label}><code class="hljs" ref=${useFragment(codeFragment, text, language)}></code></pre>`;
+  <pre class="code" tabindex="0" role="region" aria-label=${label}><code class="hljs"
+    ref=${useFragment(codeFragment, text, language)}></code></pre>`;
 
 // A field for code. Tab leaves it, as everywhere; what is wrong with its text stands below.
 export const CodeField = ({ id, label, value, onInput, rows = 8, problems = [], hint }) => html`
@@ -76,7 +79,8 @@ export const CodeField = ({ id, label, value, onInput, rows = 8, problems = [], 
     <label for=${id}>${label}</label>
     <textarea
       id=${id} class="mono" rows=${rows} spellcheck="false" autocomplete="off" value=${value}
-      aria-invalid=${problems.length > 0} aria-describedby="${id}-says" onInput=${(event) => onInput(event.target.value)}
+      aria-invalid=${problems.length > 0} aria-describedby="${id}-says"
+        onInput=${(event) => onInput(event.target.value)}
     ></textarea>
     <div id="${id}-says" class="says">
       ${problems.map((problem) => html`<p class="wrong">${problem}</p>`)}

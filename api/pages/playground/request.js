@@ -2,8 +2,8 @@
 
 export const TOP_LOGPROBS = 5;
 
-// The names of the numbers, as the server spells them, with their ranges. Those without `sent` count as the server's
-// default until the user sets them.
+// The numbers, named as the server spells them, with their ranges. Each counts as the model's default, and is not sent,
+// until the user sets it.
 export const NUMBERS = [
   { name: 'temperature', label: 'Temperature', least: 0, most: 2, step: 0.05, hint: '0 takes the likeliest token' },
   { name: 'top_p', label: 'Top p', least: 0.01, most: 1, step: 0.01, hint: 'Smallest set of tokens with this share' },
@@ -13,7 +13,10 @@ export const NUMBERS = [
     name: 'repetition_penalty', label: 'Repetition penalty', least: 0.5, most: 2, step: 0.01,
     hint: 'Over prompt and answer; 1: none',
   },
-  { name: 'frequency_penalty', label: 'Frequency penalty', least: -2, most: 2, step: 0.05, hint: 'By count in the answer' },
+  {
+    name: 'frequency_penalty', label: 'Frequency penalty', least: -2, most: 2, step: 0.05,
+    hint: 'By count in the answer',
+  },
   { name: 'presence_penalty', label: 'Presence penalty', least: -2, most: 2, step: 0.05, hint: 'Once per token' },
 ];
 
@@ -39,7 +42,9 @@ const outputFields = ({ kind, schema, regex, choices, grammar }) => {
   switch (kind) {
     case 'json_object': return { response_format: { type: 'json_object' } };
     case 'json_schema': return {
-      response_format: { type: 'json_schema', json_schema: { name: 'answer', schema: JSON.parse(schema), strict: true } },
+      response_format: {
+        type: 'json_schema', json_schema: { name: 'answer', schema: JSON.parse(schema), strict: true },
+      },
     };
     case 'regex': return { structured_outputs: { regex } };
     case 'grammar': return { structured_outputs: { grammar } };

@@ -1,5 +1,5 @@
-// What a person writes as JSON, and whether it is a schema, or fits one. Pure. Whether the server can hold an answer to a
-// schema is the server's to say.
+// What a person writes as JSON, and whether it is a schema, or fits one. Pure. Whether the server can hold an answer to
+// a schema is the server's to say.
 
 import { Validator } from './libraries.js';
 
@@ -36,7 +36,11 @@ export const schemaProblems = (schema, place = '#') => {
   }
   for (const name of MAPS.filter((one) => one in schema)) {
     if (!isObject(schema[name])) found.push(`${place}/${name}: an object of schemas is expected`);
-    else Object.entries(schema[name]).forEach(([key, one]) => found.push(...schemaProblems(one, `${place}/${name}/${key}`)));
+    else {
+      Object.entries(schema[name]).forEach(([key, one]) => {
+        found.push(...schemaProblems(one, `${place}/${name}/${key}`));
+      });
+    }
   }
   return found;
 };
@@ -47,7 +51,8 @@ const keywordProblems = (schema, place) => {
     if (name in schema && !isRight(schema[name])) found.push(`${place}/${name}: ${what}`);
   };
   const isText = (value) => typeof value === 'string';
-  expect('type', (type) => [type].flat().length > 0 && [type].flat().every((one) => TYPES.includes(one)), `one of ${TYPES.join(', ')}, or a list of them`);
+  const isType = (type) => [type].flat().length > 0 && [type].flat().every((one) => TYPES.includes(one));
+  expect('type', isType, `one of ${TYPES.join(', ')}, or a list of them`);
   expect('enum', (values) => Array.isArray(values) && values.length > 0, 'a list of at least one value');
   expect('required', (names) => Array.isArray(names) && names.every(isText), 'a list of names');
   expect('pattern', isText, 'a text');
@@ -57,7 +62,8 @@ const keywordProblems = (schema, place) => {
   return found;
 };
 
-// Whether a text is JSON that fits a schema: { isWhole, problems }. A schema that cannot be read holds nothing against it.
+// Whether a text is JSON that fits a schema: { isWhole, value, problems }. A schema that cannot be read holds nothing
+// against it.
 export const fit = (text, schema) => {
   const parsed = parseJson(text);
   if (parsed.problem) return { isWhole: false, problems: [] };

@@ -3,8 +3,8 @@
 // What the openai library for Python takes as arguments of its own; everything else goes into extra_body.
 const PYTHON_ARGUMENTS = new Set([
   'model', 'messages', 'frequency_penalty', 'logit_bias', 'logprobs', 'max_completion_tokens', 'max_tokens', 'n',
-  'parallel_tool_calls', 'presence_penalty', 'response_format', 'seed', 'stop', 'stream', 'stream_options', 'temperature',
-  'tool_choice', 'tools', 'top_logprobs', 'top_p',
+  'parallel_tool_calls', 'presence_penalty', 'response_format', 'seed', 'stop', 'stream', 'stream_options',
+  'temperature', 'tool_choice', 'tools', 'top_logprobs', 'top_p',
 ]);
 
 export const curl = (server, body, needsKey) => [
@@ -25,7 +25,10 @@ export const python = (server, body, needsKey) => {
     ...(needsKey ? ['import os', ''] : []),
     'from openai import OpenAI',
     '',
-    `client = OpenAI(base_url=${JSON.stringify(`${server}/v1`)}, api_key=${needsKey ? 'os.environ["API_KEY"]' : '"not-used"'})`,
+    'client = OpenAI(',
+    `    base_url=${JSON.stringify(`${server}/v1`)},`,
+    `    api_key=${needsKey ? 'os.environ["API_KEY"]' : '"not-used"'},`,
+    ')',
     'stream = client.chat.completions.create(',
     ...given,
     ')',
@@ -56,7 +59,10 @@ const pythonValue = (value, depth) => {
 export const node = (server, body, needsKey) => [
   "import OpenAI from 'openai';",
   '',
-  `const client = new OpenAI({ baseURL: ${JSON.stringify(`${server}/v1`)}, apiKey: ${needsKey ? 'process.env.API_KEY' : "'not-used'"} });`,
+  'const client = new OpenAI({',
+  `  baseURL: ${JSON.stringify(`${server}/v1`)},`,
+  `  apiKey: ${needsKey ? 'process.env.API_KEY' : "'not-used'"},`,
+  '});',
   `const stream = await client.chat.completions.create(${JSON.stringify(body, null, 2)});`,
   'for await (const chunk of stream) {',
   "  process.stdout.write(chunk.choices[0]?.delta?.content ?? '');",

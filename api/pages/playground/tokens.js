@@ -42,21 +42,32 @@ export const Tokens = ({ tokens }) => {
   };
   return html`
     <div class="tokens" ref=${place} onMouseLeave=${() => setAt(null)}>
-      <p class="hint">Colour shows how unlikely the chosen token was, before temperature and penalties. Arrow keys move.</p>
+      <p class="hint">
+        Colour shows how unlikely the chosen token was, before temperature and penalties. Arrow keys move.
+      </p>
       <div class="flow" role="group" aria-label="Tokens" onKeyDown=${press}>
-        ${shown.map((token, index) => html`<${Token} key=${index} ...${{ token, index, isFirst: (at ?? 0) === index, isAt: at === index, setAt }} />`)}
+        ${shown.map((token, index) => html`<${Token} key=${index}
+          ...${{ token, index, isFirst: (at ?? 0) === index, isAt: at === index, setAt }} />`)}
       </div>
-      ${shown.length < tokens.length && html`<button type="button" class="quiet" onClick=${() => setAll(true)}>Show all ${tokens.length}</button>`}
+      ${shown.length < tokens.length && html`<button type="button" class="quiet"
+        onClick=${() => setAll(true)}>Show all ${tokens.length}</button>`}
       ${at !== null && shown[at] && html`<${Alternatives} token=${shown[at]} index=${at} place=${place} />`}
     </div>`;
 };
 
 const Token = ({ token, index, isFirst, isAt, setAt }) => html`
   <span
-    role="button" class="token" data-index=${index} tabindex=${isFirst ? 0 : -1} style=${{ '--doubt': 1 - Math.exp(token.logprob) }}
-    aria-label="${token.token.trim() || visible(token.token)}, ${percent(token.logprob)}" aria-describedby=${isAt ? 'alternatives' : undefined}
+    role="button" class="token" data-index=${index} tabindex=${isFirst ? 0 : -1}
+      style=${{ '--doubt': 1 - Math.exp(token.logprob) }}
+    aria-label="${token.token.trim() || visible(token.token)}, ${percent(token.logprob)}"
+      aria-describedby=${isAt ? 'alternatives' : undefined}
     onMouseEnter=${() => setAt(index)} onFocus=${() => setAt(index)} onClick=${() => setAt(index)}
   >${token.token === '' ? '∅' : token.token.replaceAll('\n', '↵\n')}</span>`;
+
+const inWords = (rank, count) => {
+  if (rank === null) return `not among the ${count} likeliest`;
+  return rank === 1 ? 'the likeliest' : `number ${rank} by likelihood`;
+};
 
 const Alternatives = ({ token, index, place }) => {
   const card = useRef(null);
@@ -72,7 +83,7 @@ const Alternatives = ({ token, index, place }) => {
   const { list, rank, rest } = ranked(token);
   return html`
     <div class="alternatives" id="alternatives" ref=${card} role="tooltip">
-      <p>Token ${index + 1}: ${rank === null ? `not among the ${token.top_logprobs.length} likeliest` : rank === 1 ? 'the likeliest' : `number ${rank} by likelihood`}</p>
+      <p>Token ${index + 1}: ${inWords(rank, token.top_logprobs.length)}</p>
       <ol>
         ${list.map(({ token: text, logprob, chosen }) => html`
           <li class=${chosen ? 'chosen' : ''}>
@@ -80,7 +91,8 @@ const Alternatives = ({ token, index, place }) => {
             <span class="gauge"><i style=${{ width: `${Math.exp(logprob) * 100}%` }}></i></span>
             <span class="share">${percent(logprob)}${chosen && html`<span class="unseen">, chosen</span>`}</span>
           </li>`)}
-        <li class="rest"><span>all others</span><span class="gauge"><i style=${{ width: `${rest * 100}%` }}></i></span><span class="share">${percent(Math.log(rest || 1e-9))}</span></li>
+        <li class="rest"><span>all others</span><span class="gauge"><i style=${{ width: `${rest * 100}%` }}></i>
+          </span><span class="share">${percent(Math.log(rest || 1e-9))}</span></li>
       </ol>
     </div>`;
 };

@@ -18,7 +18,8 @@ export const toolProblems = (text) => {
   if (problem) return [problem];
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return ['A tool is an object with a name.'];
   const { name, parameters } = value;
-  const found = typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME ? [] : ['name: a text of 1 to 256 characters is needed.'];
+  const isNamed = typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME;
+  const found = isNamed ? [] : [`name: a text of 1 to ${MAX_NAME} characters is needed.`];
   return parameters === undefined ? found : [...found, ...schemaProblems(parameters, 'parameters')];
 };
 
@@ -27,20 +28,28 @@ const nameOf = (text) => parseJson(text).value?.name;
 export const ToolBox = ({ state, actions }) => {
   const { tools } = state;
   const put = (values) => actions.setIn('tools', values);
-  const putOne = (index, values) => put({ list: tools.list.map((tool, place) => (place === index ? { ...tool, ...values } : tool)) });
-  const names = tools.list.filter(({ on }) => on).map(({ text }) => nameOf(text)).filter((name) => typeof name === 'string');
+  const putOne = (index, values) => put({
+    list: tools.list.map((tool, place) => (place === index ? { ...tool, ...values } : tool)),
+  });
+  const offered = tools.list.filter(({ on }) => on).map(({ text }) => nameOf(text));
+  const names = offered.filter((name) => typeof name === 'string');
   return html`
     <p class="intro">Tools are told to the model. Its calls appear in the conversation; you answer them by hand.</p>
-    ${aboutModel(state)?.calls_tools === false && html`<p class="wrong">This server reads no calls from answers unless one is demanded.</p>`}
+    ${aboutModel(state)?.calls_tools === false && html`<p
+      class="wrong">This server reads no calls from answers unless one is demanded.</p>`}
     ${tools.list.map((tool, index) => html`
       <section class="tool" aria-label="Tool ${index + 1}" key=${tool.id}>
         <div class="row between">
-          <label class="check"><input type="checkbox" checked=${tool.on} onChange=${(event) => putOne(index, { on: event.target.checked })} /> Offer this tool</label>
-          <${IconButton} icon="close" label="Remove tool ${index + 1}" onClick=${() => put({ list: tools.list.filter((other) => other !== tool) })} />
+          <label class="check"><input type="checkbox" checked=${tool.on}
+            onChange=${(event) => putOne(index, { on: event.target.checked })} /> Offer this tool</label>
+          <${IconButton} icon="close" label="Remove tool ${index + 1}"
+            onClick=${() => put({ list: tools.list.filter((other) => other !== tool) })} />
         </div>
-        <${CodeField} id="tool-${tool.id}" label="Definition" rows="10" value=${tool.text} problems=${toolProblems(tool.text)} onInput=${(text) => putOne(index, { text })} />
+        <${CodeField} id="tool-${tool.id}" label="Definition" rows="10" value=${tool.text}
+          problems=${toolProblems(tool.text)} onInput=${(text) => putOne(index, { text })} />
       </section>`)}
-    <p><button type="button" onClick=${() => put({ list: [...tools.list, newTool(tools.list)] })}><${Icon} name="plus" /> Add a tool</button></p>
+    <p><button type="button" onClick=${() => put({ list: [...tools.list, newTool(tools.list)] })}><${Icon}
+      name="plus" /> Add a tool</button></p>
     ${tools.list.length > 0 && html`
       <div class="field">
         <label for="tool-choice">The model</label>
