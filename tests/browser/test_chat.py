@@ -24,9 +24,27 @@ def test_a_question_is_answered_with_its_numbers(open_page: OpenPage, played: Ru
     assert f"prompt {usage['prompt_tokens']} (" in numbers
     assert f"answer {usage['completion_tokens']}" in numbers
     assert re.search(r"first token [\d.,]+ m?s", numbers)
-    assert "tokens/s" in numbers
     assert page.locator("#question").evaluate("field => field === document.activeElement")
     assert page.locator("[role=status].unseen").inner_text() == "Answer: so **bold** and `code`"
+
+
+def test_the_numbers_are_what_the_times_and_counts_say(open_page: OpenPage) -> None:
+    told = open_page().evaluate("""async () => {
+      const { numbersOf } = await import('/playground/answer.js');
+      const answer = (last, usage, tokens = []) => numbersOf({ times: { sent: 40, first: 140, last }, usage, tokens });
+      return [
+        answer(1140, { prompt_tokens: 9, completion_tokens: 11, prompt_tokens_details: { cached_tokens: 4 } }),
+        answer(150, { prompt_tokens: 9, completion_tokens: 11 }),  // in one piece: no speed
+        answer(640, null, [1, 2, 3]),  // stopped: what came is counted
+        numbersOf({ times: { sent: 1, first: null, last: null }, usage: null, tokens: [] }),
+      ];
+    }""")
+    assert told == [
+        {"ttftMs": 100, "perSecond": 10, "prompt": 9, "cached": 4, "generated": 11},
+        {"ttftMs": 100, "perSecond": None, "prompt": 9, "cached": None, "generated": 11},
+        {"ttftMs": 100, "perSecond": 4, "prompt": None, "cached": None, "generated": 3},
+        {"ttftMs": None, "perSecond": None, "prompt": None, "cached": None, "generated": None},
+    ]
 
 
 def test_the_second_turn_tells_what_was_cached(open_page: OpenPage) -> None:

@@ -132,6 +132,44 @@ def test_a_schema_is_checked_as_it_is_written_and_holds_the_answer(open_page: Op
     assert body["response_format"]["json_schema"]["schema"]["properties"] == {"n": {"const": 7}}
 
 
+def test_an_answer_beside_its_schema_is_told(open_page: OpenPage) -> None:
+    told = open_page().evaluate("""async () => {
+      const { fit } = await import('/playground/schema.js');
+      const schema = { type: 'object', properties: { n: { type: 'integer', maximum: 7 } }, required: ['n'] };
+      return ['{"n": 7}', '{"n": 8}', '{}', '{"n": 7'].map((text) => fit(text, schema));
+    }""")
+    assert [(one["isWhole"], bool(one["problems"])) for one in told] == [
+        (True, False),
+        (True, True),
+        (True, True),
+        (False, False),
+    ]
+    assert "7" in told[1]["problems"][0]
+    assert '"n"' in told[2]["problems"][0]
+
+
+def test_readings_become_rates(open_page: OpenPage) -> None:
+    told = open_page().evaluate(r"""async () => {
+      const { between, reading } = await import('/playground/metrics.js');
+      const page = (steps, tokens, seconds) => [
+        '# HELP engine_steps_total Steps.', `engine_steps_total{model_name="a\\"b"} ${steps}`,
+        `engine_step_tokens_total{model_name="x"} ${tokens}`, `engine_run_seconds_total{model_name="x"} ${seconds}`,
+        'request_refused_total{code="429",model_name="x"} 3', 'request_refused_total{code="400",model_name="x"} 9',
+        'num_request_max{model_name="x"} 4', 'num_request_max{model_name="y"} 8',
+      ].join('\n');
+      const [first, second, idle, anew] = [[10, 100, 1], [14, 150, 1.5], [14, 150, 1.5], [1, 5, 0.1]].map(
+        (counts, index) => reading(page(...counts), index * 2000));
+      return [second, between(first, second), between(second, idle), between(idle, anew)];
+    }""")
+    second, *rates = told
+    assert (second["slots"], second["overloaded"], second["steps"], second["memory"]) == (12, 3, 14, None)
+    assert rates == [
+        {"stepMs": 125, "tokensPerSecond": 25},
+        {"stepMs": None, "tokensPerSecond": 0},
+        {"stepMs": None, "tokensPerSecond": None},
+    ]
+
+
 def test_a_form_that_the_server_cannot_hold_is_told(open_page: OpenPage) -> None:
     page = open_page(allowed=REFUSED)
     page.locator("#tab-output").click()

@@ -7,6 +7,8 @@ import { ask, askJson } from './server.js';
 
 const KEY_PLACE = 'powertrain.key'; // in the browser's storage of this tab, which ends with it
 
+const NOT_VALID = 'This key does not open the server.';
+
 const storedKey = () => {
   try {
     return sessionStorage.getItem(KEY_PLACE) ?? '';
@@ -39,9 +41,9 @@ export const createActions = (store) => {
       set({ phase: 'ready', about, names, model: names.includes(model) ? model : names[0] });
     } catch (error) {
       const isLocked = [401, 403, 429].includes(error.status);
-      const said = isLocked && (key !== '' || error.status === 429) ? error.message : '';
+      const said = error.status === 401 ? (key === '' ? '' : NOT_VALID) : error.message;
       if (isLocked && error.status !== 429) storeKey('');
-      set({ phase: isLocked ? 'locked' : 'unreachable', problem: isLocked ? said : error.message });
+      set({ phase: isLocked ? 'locked' : 'unreachable', problem: said });
     }
   };
 

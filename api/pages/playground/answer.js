@@ -2,6 +2,7 @@
 
 import { ask, events, Refused } from './server.js';
 
+const LEAST_SPAN_S = 0.05; // below, chunks came in one piece, and their speed is not the model's
 const MAX_KEPT_EVENTS = 5000; // of the raw stream; beyond, only their number is kept
 
 // What an answer holds before anything came. Times are milliseconds of `performance.now()`.
@@ -80,7 +81,7 @@ export const numbersOf = ({ times, usage, tokens }) => {
   const spanS = times.first === null ? 0 : (times.last - times.first) / 1000;
   return {
     ttftMs,
-    perSecond: generated > 1 && spanS > 0 ? (generated - 1) / spanS : null,
+    perSecond: generated > 1 && spanS >= LEAST_SPAN_S ? (generated - 1) / spanS : null,
     prompt: usage?.prompt_tokens ?? null,
     cached: usage?.prompt_tokens_details?.cached_tokens ?? null,
     generated,

@@ -69,7 +69,8 @@ export const fit = (text, schema) => {
   if (parsed.problem) return { isWhole: false, problems: [] };
   try {
     const { errors } = new Validator(schema, '2020-12', false).validate(parsed.value);
-    const problems = errors.slice(-MAX_SHOWN).map(({ instanceLocation, error }) => `${instanceLocation}: ${error}`);
+    const inner = errors.slice(-MAX_SHOWN).reverse(); // the validator names the outermost first
+    const problems = inner.map(({ instanceLocation, error }) => `${instanceLocation}: ${error}`);
     return { isWhole: true, value: parsed.value, problems };
   } catch {
     return { isWhole: true, value: parsed.value, problems: [] };
