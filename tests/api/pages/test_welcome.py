@@ -79,6 +79,13 @@ def test_a_browser_gets_a_page_that_leads_on(plain_server: RunningServer) -> Non
     assert not re.search(r"<script|\sstyle=|\son[a-z]+=|https?://(?!127\.0\.0\.1)", page.text)
 
 
+def test_without_a_playground_nothing_of_it_is_there(plain_server: RunningServer) -> None:
+    for path in ("/playground/app.js", "/playground/about"):
+        answer = plain_server.get(path)
+        assert answer.status_code == 404
+        assert "playground has" not in answer.text
+
+
 def test_the_command_that_it_shows_works(plain_server: RunningServer) -> None:
     server = plain_server
     page = unescape(server.get("/", headers=BROWSER).text)
