@@ -122,7 +122,7 @@ def test_what_is_open_beside_a_key_tells_nothing_that_the_key_opens() -> None:
                 assert server.http.head(path, headers=headers).status_code == 200
             for method in ("POST", "OPTIONS", "PUT"):
                 assert server.http.request(method, path).status_code in {401, 429}
-        assert server.get("/playground/app.js").status_code == 401  # it is off, and what is not there is not open
+        assert server.get("/playground/app.js").status_code in {401, 429}  # off: what is not there is not open
         assert server.get("/openapi.json").json()["security"] == [{"key": []}, {"plain_key": []}]
         page = server.get("/", headers=BROWSER).text
         links = {link for link in re.findall(r'href="([^"]*)"', page) if not link.startswith("data:")}
