@@ -321,3 +321,9 @@ def test_the_model_card_tells_plan_distance_and_licence(open_page: OpenPage, def
     assert manifest.source.name in shown
     page.locator("summary", has_text="Full text").click()
     assert page.locator("[aria-label=Licence]").inner_text() == "Do as you please.\n"
+    both = {"data": [{"id": name, "root": name, "parent": None} for name in (manifest.served_names[0], "another")]}
+    page.route("**/v1/models", lambda route: route.fulfill(json=both))
+    page.reload()
+    page.get_by_label("Model", exact=True).first.select_option("another")
+    page.locator("#tab-card").click()
+    page.wait_for_selector(f"text=The server tells of the package of {manifest.name} alone.")

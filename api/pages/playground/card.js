@@ -24,6 +24,9 @@ export const Card = ({ state }) => {
   if (found === null) return html`<p class="intro">Asking for the model's package …</p>`;
   if (found.problem) return html`<p class="wrong" role="alert">The package could not be read: ${found.problem}</p>`;
   const { manifest, license } = found;
+  const known = manifest === null ? [] : [manifest.name, ...manifest.served_names];
+  const isOther = manifest && state.names.length > 1 && !known.includes(state.model);
+  if (isOther) return html`<p class="intro">The server tells of the package of ${manifest.name} alone.</p>`;
   return html`
     <h2 class="model-name">${state.model}</h2>
     <dl class="facts wide">
