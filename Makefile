@@ -6,6 +6,7 @@ VENV   := .venv
 OPTIMUM := .venv-optimum
 MUTANT_VENV := .venv-mutants
 CLIENTS := .venv-clients
+BROWSER := .venv-browser
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 # Bytecode is written as modules are first used, which takes 2 s instead of pip's 14 for all of them; also where the
@@ -36,7 +37,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-deploy test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
     engine fuzz soak chaos clean
 
 help: ## List the targets
@@ -99,6 +100,19 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 test-clients: setup-dev model ## Try other people's clients against the served default model (scripts in ARGS, else all)
 	@$(BIN)/python -m tests.clients.run $(ARGS)
 
+# A browser is not installed: Debian's chromium, or one that CHROMIUM names; without one the tests skip and say so. The
+# environment holds Playwright alone and sees what .venv has.
+test-browser: setup-dev $(BROWSER)/.installed ## Try the playground in a real Chromium (pytest flags in ARGS)
+	@$(BROWSER)/bin/python -m pytest -m browser tests/browser $(ARGS)
+
+$(BROWSER)/.installed: requirements/browser.txt $(VENV)/.dev
+	@echo "Installing Playwright into $(BROWSER)"
+	@$(PYTHON) -m venv $(BROWSER)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BROWSER)/bin/python -m pip --quiet install --require-hashes -r requirements/browser.txt
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(BROWSER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/powertrain-main.pth"
+	@touch $@
+
 # Not part of CI: two minutes and 130 MB of tools. DEPLOY_CRDS names a folder of custom resource definitions, if any.
 test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint the Dockerfiles, render and check the chart
 	@$(BIN)/python -m pytest -m "deploy or not deploy" tests/deploy $(ARGS)
@@ -158,5 +172,5 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -105,6 +105,7 @@ class Settings:
     docs: Literal["open", "key", "off"] = _setting(
         "open", "Whether /docs and / need a key where there is one; off: no /docs and no /openapi.json."
     )
+    playground: bool = _setting(True, "Show browsers a page at / where the model can be tried.")
     cors_allow_origin: tuple[str, ...] = _setting(
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
     )

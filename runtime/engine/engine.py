@@ -61,6 +61,7 @@ class Engine:
             kv_used_tokens=sum(sequence.num_computed for sequence in self._scheduler.running),
             kv_capacity_tokens=info.num_slots * info.max_model_len,
             num_steps=totals.num_steps,
+            run_ns=totals.run_ns,
             prefix_query_tokens=totals.prefix_query_tokens,
             prefix_hit_tokens=totals.prefix_hit_tokens,
             drafted_tokens=totals.drafted_tokens,
@@ -119,6 +120,7 @@ class Engine:
             for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):
                 step.drawing.end(sequence, FinishReason.EXPIRED)
         result = step.run()
+        self._totals.run_ns += result.times.run_ns
         self._untold = []
         return result
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import powertrain
 from api.errors import SettingsError
 from api.process import serving
-from api.process.trusted import trusted_keys, trusted_package
+from api.process.trusted import package_reader
 from api.server_settings import Settings
 from api.settings import resolve_settings
 from export.provenance.signing import sign_package
@@ -237,21 +237,20 @@ def test_a_server_that_requires_signatures_serves_nothing_else(
     root: Path, keys: dict[str, SigningKey], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = trust(root.parent, entry(keys))
-    assert trusted_keys(Settings()) is None
-    trusted = trusted_keys(Settings(require_signature=True, trust_file=str(path)))
-    assert trusted is not None
+    assert package_reader(Settings())(root).manifest.name == "tiny"
+    read = package_reader(Settings(require_signature=True, trust_file=str(path)))
     with pytest.raises(TrustError, match="tiny is not signed"):
-        trusted_package(root, trusted)
+        read(root)
     sign_package(root, keys["release"])
     kernels = root / "trt/sm89.plan.kernels"
     kernels.write_bytes(b"from who knows whom")
     with caplog.at_level(logging.INFO):
-        assert trusted_package(root, trusted).manifest.name == "tiny"
+        assert read(root).manifest.name == "tiny"
     assert not kernels.exists()
     assert "the package is signed by release" in caplog.text
     byte("ort/model.onnx")(root)
     with pytest.raises(PackageError, match="sha256"):
-        trusted_package(root, trusted)
+        read(root)
 
 
 def test_serve_asks_for_the_signature_before_it_makes_a_service(
@@ -270,7 +269,7 @@ def test_what_is_required_needs_a_file_and_a_file_is_there_to_be_used(tmp_path: 
     with pytest.raises(SettingsError, match="trust_file is set but require_signature is not"):
         resolve_settings({"trust_file": "x"}, environ={})
     with pytest.raises(TrustError, match="cannot be read"):
-        trusted_keys(Settings(require_signature=True, trust_file=str(tmp_path / "none")))
+        package_reader(Settings(require_signature=True, trust_file=str(tmp_path / "none")))
 
 
 def test_from_a_new_key_to_a_verified_package_by_commands(root: Path, tmp_path: Path) -> None:
