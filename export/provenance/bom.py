@@ -18,7 +18,7 @@ from cyclonedx.model.component import Component, ComponentType, Pedigree
 from cyclonedx.model.license import License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
-from runtime.package.manifest import FileInfo, Manifest, Quality
+from runtime.package.manifest import AdapterInfo, FileInfo, Manifest, Quality
 from runtime.package.plan_sidecar import PlanSidecar
 
 from export.provenance.statement import document
@@ -61,6 +61,16 @@ def _model(manifest: Manifest, what: str) -> Component:
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)],
         licenses=_licenses(source.license),
     )
+    ancestors = [weights]
+    if isinstance(adapter := source.adapter, AdapterInfo):
+        ancestors.append(
+            Component(
+                name=adapter.name,
+                type=ComponentType.MACHINE_LEARNING_MODEL,
+                bom_ref="adapter",
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=adapter.sha256)],
+            )
+        )
     return Component(
         name=source.name,
         version=source.revision or source.sha256[:12],
@@ -68,7 +78,7 @@ def _model(manifest: Manifest, what: str) -> Component:
         bom_ref="model",
         description=f"{what} of {manifest.architecture}",
         licenses=_licenses(source.license),
-        pedigree=Pedigree(ancestors=[weights]),
+        pedigree=Pedigree(ancestors=ancestors),
     )
 
 

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
-from runtime.package.manifest import PREDICATE_TYPE, Manifest
+from runtime.package.manifest import PREDICATE_TYPE, AdapterInfo, Manifest
 from runtime.package.plan_sidecar import PlanSidecar
 
 PACKAGE_BUILD = "urn:powertrain:build:package:1"
@@ -32,7 +32,7 @@ def package_predicate(manifest: Manifest, *, with_times: bool = False) -> dict[s
     build.external_parameters.update({"recipe": _plain(manifest.recipe)})
     graphs = {name: {"cache": graph.kv_dtype, "precision": graph.precision} for name, graph in manifest.graphs.items()}
     build.internal_parameters.update({"maxModelLen": manifest.max_model_len, "graphs": graphs})
-    build.resolved_dependencies.append(_source(manifest))
+    build.resolved_dependencies.extend(_sources(manifest))
     run = predicate.run_details
     run.builder.id = BUILDER
     run.builder.version.update(manifest.tools)
@@ -60,7 +60,7 @@ def plan_statement(manifest: Manifest, sidecar: PlanSidecar) -> bytes:
     graphs = key.pop("graph_sha256")
     build.external_parameters.update({"plan": key})
     build.internal_parameters.update({"precision": dict(sidecar.precision), "recipe": _plain(manifest.recipe)})
-    build.resolved_dependencies.append(_source(manifest))
+    build.resolved_dependencies.extend(_sources(manifest))
     build.resolved_dependencies.extend(ResourceDescriptor(name=n, digest={"sha256": d}).pb for n, d in graphs.items())
     run = predicate.run_details
     run.builder.id = BUILDER
@@ -93,12 +93,17 @@ def document(values: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(values, order="sorted"), indent=2) + b"\n"
 
 
-def _source(manifest: Manifest) -> Any:  # noqa: ANN401 - a message of protobuf, whose classes have no types
+def _sources(manifest: Manifest) -> list[Any]:  # messages of protobuf, whose classes have no types
+    """The checkpoint, and the adapter that was merged into it."""
     source = manifest.source
     annotations = {"kind": source.kind, "license": source.license}
     if source.revision:
         annotations["revision"] = source.revision
-    return ResourceDescriptor(name=source.name, digest={"sha256": source.sha256}, annotations=annotations).pb
+    found = [ResourceDescriptor(name=source.name, digest={"sha256": source.sha256}, annotations=annotations).pb]
+    if isinstance(adapter := source.adapter, AdapterInfo):
+        kind = {"kind": "adapter"}
+        found.append(ResourceDescriptor(name=adapter.name, digest={"sha256": adapter.sha256}, annotations=kind).pb)
+    return found
 
 
 def _timestamp(moment: datetime) -> Timestamp:

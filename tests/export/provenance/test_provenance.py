@@ -10,7 +10,9 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from export.provenance.bom import package_bom
 from export.provenance.files import (
     add_plan_provenance,
     add_provenance,
@@ -25,6 +27,7 @@ from runtime.package import plan_sidecar as sidecars
 from runtime.package.manifest import (
     BOM_FILE,
     PROVENANCE_FILE,
+    AdapterInfo,
     GraphInfo,
     Manifest,
     Quality,
@@ -94,6 +97,21 @@ def test_a_package_says_of_what_by_what_and_how_it_was_made(root: Path) -> None:
     assert signed["runDetails"]["metadata"] == {
         "startedOn": "1970-01-02T03:46:31Z",
         "finishedOn": "1970-01-02T03:46:40Z",
+    }
+
+
+def test_a_merged_adapter_is_one_of_the_sources(root: Path) -> None:
+    manifest = read_manifest(root)
+    source = replace(manifest.source, adapter=AdapterInfo("legal", "6" * 64))
+    merged = replace(manifest, source=source)
+    assert package_predicate(merged)["buildDefinition"]["resolvedDependencies"][1:] == [
+        {"name": "legal", "digest": {"sha256": "6" * 64}, "annotations": {"kind": "adapter"}}
+    ]
+    bom = json.loads(package_bom(merged, {}))
+    ancestors = bom["metadata"]["component"]["pedigree"]["ancestors"]
+    assert {one["name"]: one["hashes"][0]["content"] for one in ancestors} == {
+        "owner/tiny@main": "5" * 64,
+        "legal": "6" * 64,
     }
 
 
