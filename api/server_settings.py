@@ -32,6 +32,7 @@ GROUPS = {
     "max_queue": "Queue and cache",
     "chat_template": "Templates, tools and sampling",
     "trust_request_chat_template": "Requests and answers",
+    "replicas": "Replicas (Ray Serve)",
     "vllm_metrics": "Logs, metrics and traces",
 }
 """The setting that a group begins with, and the group's name; it goes on to where the next begins."""
@@ -152,6 +153,13 @@ class Settings:
     keep_alive_s: float = _setting(15.0, "Silence after which a stream sends a comment; 0 for never.")
     drain_timeout_s: float = _setting(30.0, "Time for running answers to end at shutdown.")
 
+    replicas: int | None = _setting(
+        None, "Engines behind one address, each with a cache of its own (extra ray); default: one, without Ray."
+    )
+    max_replicas: int | None = _setting(None, "As many as requests may have started; default: no more than replicas.")
+    more_models: tuple[str, ...] = _setting((), "Further packages, which a replica loads when one is asked for.")
+    resident_models: int = _setting(1, "Packages that a replica holds at once; least recently used makes room.")
+
     vllm_metrics: bool = _setting(False, "Also expose metrics under vLLM's names.")
     nvtx: bool = _setting(False, "Mark each step's calls for NVIDIA's profilers (extra nvtx).")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
@@ -191,7 +199,7 @@ class Settings:
             "watchdog_s": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
-            "write_timeout_s": 0.01,
+            "write_timeout_s": 0.01, "replicas": 1, "max_replicas": 1, "resident_models": 1,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
@@ -206,8 +214,17 @@ class Settings:
             raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
+        self._check_replicas()
         self.sampling_defaults  # noqa: B018 - raises for a value out of range
         self._check_access()
+
+    def _check_replicas(self) -> None:
+        if self.replicas is None:
+            for name in ("max_replicas", "more_models"):
+                if getattr(self, name):
+                    raise SettingsError(f"{name} is set but replicas is not; add --replicas")
+        elif self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise SettingsError(f"max_replicas: {self.max_replicas} is below replicas, {self.replicas}")
 
     def _check_access(self) -> None:
         for name in ("api_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):

@@ -73,11 +73,16 @@ class ModelsController(Controller):
 
 
 def _card(name: str, model: ServedModel) -> ModelCard:
+    return model_card(name, root=model.base_name, created_unix=model.created_unix, max_model_len=model.max_model_len)
+
+
+def model_card(name: str, *, root: str, created_unix: int, max_model_len: int) -> ModelCard:
+    """The card of one served name of the model whose base name is ``root``."""
     permission_id = "modelperm-" + hashlib.sha256(name.encode()).hexdigest()[:32]
     return ModelCard(
         id=name,
-        created=model.created_unix,
-        root=model.base_name,
-        max_model_len=model.max_model_len,
-        permission=[ModelPermission(id=permission_id, created=model.created_unix)],
+        created=created_unix,
+        root=root,
+        max_model_len=max_model_len,
+        permission=[ModelPermission(id=permission_id, created=created_unix)],
     )
