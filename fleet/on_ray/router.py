@@ -5,6 +5,7 @@ It runs in the front's process, through which every request goes, so it counts l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +30,8 @@ class ConversationRouter(MultiplexMixin, RequestRouter):
         self._busy_at = busy_at
         self._affinity: Affinity[ReplicaID] = Affinity()
         self._running: dict[str, ReplicaID] = {}
-        self._loads: dict[ReplicaID, int] = {}
+        # Requests on their way to a replica count there already: of several that come at once, each must see the others.
+        self._on_the_way: dict[str, tuple[PendingRequest, ReplicaID]] = {}
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -40,17 +42,28 @@ class ConversationRouter(MultiplexMixin, RequestRouter):
         pending_request.routing_context.should_backoff = True
         model = pending_request.metadata.multiplexed_model_id
         by_id = {replica.replica_id: replica for replica in candidate_replicas}
-        eligible = self._with_model(model, candidate_replicas)
-        loads = {replica.replica_id: self._loads.get(replica.replica_id, 0) for replica in eligible}
+        everywhere = self._loads()
+        eligible = self._with_model(model, candidate_replicas, everywhere)
+        loads = {replica.replica_id: everywhere[replica.replica_id] for replica in eligible}
         chosen = choose(self._affinity, _marks(pending_request), loads, self._busy_at)
         if chosen is None:
             return [candidate_replicas]
+        self._on_the_way[pending_request.metadata.internal_request_id] = pending_request, chosen
         return [[by_id[chosen]], [replica for replica in candidate_replicas if replica.replica_id != chosen]]
 
-    def _with_model(self, model: str, candidates: list[RunningReplica]) -> list[RunningReplica]:
-        """Those that have the model loaded while one of them has room, else all: one of those loads it then."""
+    def _loads(self) -> Counter[ReplicaID]:
+        """Requests of each replica. One that was given up on its way counts no more."""
+        given_up = [name for name, (request, _) in self._on_the_way.items() if request.future.cancelled()]
+        for name in given_up:
+            del self._on_the_way[name]
+        return Counter([*self._running.values(), *(replica for _, replica in self._on_the_way.values())])
+
+    def _with_model(
+        self, model: str, candidates: list[RunningReplica], loads: Counter[ReplicaID]
+    ) -> list[RunningReplica]:
+        """Those that have the model loaded while one of them has room, else those with the fewest, to load it."""
         having = [replica for replica in candidates if model in replica.multiplexed_model_ids]
-        if any(self._loads.get(replica.replica_id, 0) < self._busy_at for replica in having):
+        if any(loads[replica.replica_id] < self._busy_at for replica in having):
             return having
         fewest = min((len(replica.multiplexed_model_ids) for replica in candidates), default=0)
         least = [replica for replica in candidates if len(replica.multiplexed_model_ids) == fewest]
@@ -58,22 +71,22 @@ class ConversationRouter(MultiplexMixin, RequestRouter):
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:  # noqa: ANN401 - ray's
         """The replica has accepted: it will hold the request's prompt."""
-        self._running[pending_request.metadata.internal_request_id] = replica_id
-        self._loads[replica_id] = self._loads.get(replica_id, 0) + 1
+        name = pending_request.metadata.internal_request_id
+        self._on_the_way.pop(name, None)
+        self._running[name] = replica_id
         self._affinity.note(_marks(pending_request), replica_id)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
-        """A request ended, or was refused by a replica and never counted."""
+        """A request ended, or a replica refused it."""
+        self._on_the_way.pop(internal_request_id, None)
         if self._running.get(internal_request_id) == replica_id:
             del self._running[internal_request_id]
-            self._loads[replica_id] -= 1
 
     def update_replicas(self, replicas: Iterable[RunningReplica]) -> None:
         """Forget what was known of replicas that are gone."""
-        replicas = list(replicas)
+        before, replicas = set(self.curr_replicas), list(replicas)
         super().update_replicas(replicas)
-        alive = {replica.replica_id for replica in replicas}
-        for gone in self._loads.keys() - alive:
+        for gone in before - {replica.replica_id for replica in replicas}:
             self._forget(gone)
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
@@ -83,7 +96,6 @@ class ConversationRouter(MultiplexMixin, RequestRouter):
 
     def _forget(self, replica_id: ReplicaID) -> None:
         self._affinity.forget(replica_id)
-        self._loads.pop(replica_id, None)
         self._running = {request: replica for request, replica in self._running.items() if replica != replica_id}
 
 
