@@ -17,6 +17,7 @@ from api.edge.access import API_KEY_KEY, REQUEST_ID_KEY, VISIT_KEY
 from api.edge.api_key import ApiKey, Role
 from api.error_answer import ErrorAnswer, answer_from
 from api.errors import ClientGoneError, ForbiddenError, NotFoundError
+from api.observe.client_metrics import ClientFamilies
 from api.observe.metrics import CONTENT_TYPE
 from api.request.body_limits import body_limits
 from api.request.byte_budget import ByteBudget
@@ -24,6 +25,7 @@ from api.request.json_body import read_body
 from api.response.sse import encode_json
 from api.server_settings import Settings
 from litestar.types import Receive, Scope, Send
+from prometheus_client import CollectorRegistry, generate_latest
 from runtime.errors import EngineUnavailable, PowertrainError
 
 from fleet.errors import ReplicaLostError
@@ -36,6 +38,7 @@ from fleet.routing.marks import Asked, asked_of
 
 SESSION_HEADERS = (b"x-session-id", b"session-id")
 """Headers that name a conversation outright; a request with one is routed by it alone."""
+_OWN_NAME = "front"  # where a page of metrics names replicas
 _LEAST_BUDGET_BYTES = 64 * 2**20
 _BODIES_IN_BUDGET = 64
 _METRICS = frozenset({"/v1/metrics", "/metrics"})
@@ -69,6 +72,8 @@ class Front:
         self._engines = engines
         self._packages = packages
         self._clients = clients
+        self._registry = CollectorRegistry()
+        self._registry.register(ClientFamilies(packages.base_name(None), clients))
         self._shares = settings.share_prefix_cache
         self._max_bytes = body_limits(packages.max_model_len, settings.max_body_bytes).max_bytes
         self._budget = ByteBudget(
@@ -103,7 +108,8 @@ class Front:
                 raise ForbiddenError(
                     "This API key does not open metrics: they need one with the role metrics or admin."
                 )
-            page = merged_pages(await self._engines.metric_pages())
+            pages = await self._engines.metric_pages()
+            page = merged_pages({**pages, _OWN_NAME: generate_latest(self._registry).decode()})
             return page.encode(), ((b"content-type", CONTENT_TYPE.encode()),)
         if path == "/v1/models":
             return _json(self._packages.listing())
