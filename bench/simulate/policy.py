@@ -13,6 +13,7 @@ from fleet.routing.affinity import Affinity, returns_home
 from numpy.typing import NDArray
 
 _MOST_HELD = 1 << 40
+_DOWN = 1 << 20  # the load of a replica that is not up: more than any has
 
 
 class PolicyName(StrEnum):
@@ -61,7 +62,7 @@ class LeastLoaded:
 
     def choose(self, conversation: int, loads: NDArray[np.int64], up: NDArray[np.bool_]) -> int:
         """The least loaded that is up."""
-        seen = np.where(up, loads, np.iinfo(np.int64).max)
+        seen = np.where(up, loads, _DOWN)
         equals = np.flatnonzero(seen == seen.min())
         self._turn += 1
         return int(equals[self._turn % len(equals)])
@@ -81,13 +82,13 @@ class ByAffinity:
     def choose(self, conversation: int, loads: NDArray[np.int64], up: NDArray[np.bool_]) -> int:
         """Its holder while that is up and has room; else the least loaded, and of those the one that holds least."""
         mark = conversation.to_bytes(8, "little")
-        seen = np.where(up, loads, np.iinfo(np.int64).max >> 1)
+        seen = np.where(up, loads, _DOWN)
         holder = self._affinity.holder((mark,))
         if holder is not None and up[holder] and returns_home(int(loads[holder]), int(seen.min()), self._busy_at):
             chosen = holder
         else:
             # Loads first, then what is held: as one number, so that a thousand replicas are looked at in one pass.
-            chosen = int(np.argmin(np.minimum(seen, 1 << 20) * _MOST_HELD + self._held))
+            chosen = int(np.argmin(seen * _MOST_HELD + self._held))
             if holder is not None:
                 self._held[holder] -= 1
         self._affinity.note((mark,), chosen)

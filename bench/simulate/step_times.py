@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,11 +33,16 @@ class StepTimes:
     decode_s: tuple[tuple[float, ...], ...]
     prefill_s: tuple[float, ...]
     step_overhead_s: float = 0.0
+    # Decode times by depth of each batch asked for: a simulation asks for the same few a million times.
+    _rows: dict[int, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def decode(self, batch: int, depth: float) -> float:
         """Seconds of one decode step of ``batch`` rows, each with about ``depth`` tokens before it."""
-        by_batch = [_line(depth, self.depths, row) for row in self.decode_s]
-        return max(_line(batch, self.batches, by_batch), 0.0)
+        row = self._rows.get(batch)
+        if row is None:
+            columns = zip(*self.decode_s, strict=True)
+            row = self._rows[batch] = tuple(_line(batch, self.batches, column) for column in columns)
+        return max(_line(depth, self.depths, row), 0.0)
 
     def prefill(self, num_tokens: int, depth: float) -> float:
         """Seconds of computing ``num_tokens`` of a prompt, the first at ``depth``."""
@@ -93,8 +98,8 @@ def _line(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     """The value at ``x`` of the straight lines between points; outside, of the nearest line. One point is constant."""
     if len(xs) == 1:
         return ys[0]
-    right = 1
-    while right < len(xs) - 1 and x > xs[right]:
+    right, last = 1, len(xs) - 1
+    while right < last and x > xs[right]:
         right += 1
     share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
     return ys[right - 1] + share * (ys[right] - ys[right - 1])
