@@ -124,7 +124,7 @@ def _client_key() -> str | None:
 
 def _serve_fleet(resolved: ResolvedSettings) -> None:
     """Serve with several replicas. Raises PowertrainError."""
-    from fleet.serving import serve_fleet
+    from fleet.process.serving import serve_fleet
 
     serve_fleet(resolved, _AROUND)
 

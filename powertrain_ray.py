@@ -22,10 +22,12 @@ def app(arguments: Mapping[str, str]) -> Application:
     """The application of the settings in ``arguments`` and the environment. Raises PowertrainError."""
     from api.settings import models_home, resolve_settings
     from fleet.on_ray.deployments import fleet_application
-    from fleet.spec import fleet_spec
+    from fleet.plan.spec import fleet_spec
     from runtime.package.home import find_package, only_package
 
     settings = resolve_settings(dict(arguments)).settings
     home = models_home()
     first = only_package(home) if settings.model is None else find_package(settings.model, home)
-    return fleet_application(fleet_spec(settings, [first, *(find_package(model, home) for model in settings.more_models)]))
+    return fleet_application(
+        fleet_spec(settings, [first, *(find_package(model, home) for model in settings.more_models)])
+    )

@@ -37,7 +37,9 @@ def measured_load(report: Report, template_tokens: int) -> MeasuredLoad:
         raise BenchError("the measurement must hold one point of --concurrency; measure again with one number of it")
     point, settings = report.points[0], report.settings
     if settings.get("chats") or settings.get("trace"):
-        raise BenchError("recorded chats and traces are not simulated; measure with --prompt-tokens and --output-tokens")
+        raise BenchError(
+            "recorded chats and traces are not simulated; measure with --prompt-tokens and --output-tokens"
+        )
     question = parse_lengths(str(settings.get("prompt_tokens", "")))
     answer = parse_lengths(str(settings.get("output_tokens", "")))
     if not settings.get("ignore_eos"):
@@ -51,7 +53,9 @@ def measured_load(report: Report, template_tokens: int) -> MeasuredLoad:
         fixed_turns=True,
         fixed_think=True,
     )
-    figures = {ours: value for theirs, ours in _FIGURES.items() if (value := over_repeats(point, theirs)[0]) is not None}
+    figures = {
+        ours: value for theirs, ours in _FIGURES.items() if (value := over_repeats(point, theirs)[0]) is not None
+    }
     return MeasuredLoad(kind, point.concurrency, figures)
 
 

@@ -96,9 +96,7 @@ def _loss(scenario: Scenario, counts: Counts) -> LossEffect | None:
 
 
 def _p99_ms(counts: Counts, start_s: float, stop_s: float) -> float | None:
-    found = [
-        ttft for ttft, first in zip(counts.ttft_s, counts.first_token_s, strict=True) if start_s <= first < stop_s
-    ]
+    found = [ttft for ttft, first in zip(counts.ttft_s, counts.first_token_s, strict=True) if start_s <= first < stop_s]
     return float(np.percentile(found, 99)) * 1e3 if found else None
 
 

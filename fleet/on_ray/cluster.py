@@ -16,7 +16,7 @@ from ray import serve
 from fleet.errors import FleetError
 from fleet.on_ray.deployments import fleet_application
 from fleet.on_ray.loopback import node_on_loopback
-from fleet.spec import FleetSpec
+from fleet.plan.spec import FleetSpec
 
 APPLICATION = "powertrain"
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}

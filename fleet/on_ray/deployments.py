@@ -24,7 +24,7 @@ from fleet.on_ray.router import ConversationRouter
 from fleet.relay.application import front_application, without_request_id
 from fleet.relay.packages import Packages
 from fleet.relay.wire import Forwarded, Piece
-from fleet.spec import FleetSpec
+from fleet.plan.spec import FleetSpec
 
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 10.0

@@ -179,9 +179,7 @@ def _json(value: Any) -> tuple[bytes, Headers]:  # noqa: ANN401 - whatever encod
 
 async def _refuse(send: Send, path: str, answer: ErrorAnswer) -> None:
     headers = ((name.encode(), value.encode()) for name, value in answer.headers.items())
-    await _send_whole(
-        send, answer.status, ((b"content-type", b"application/json"), *headers), error_body(path, answer)
-    )
+    await _send_whole(send, answer.status, ((b"content-type", b"application/json"), *headers), error_body(path, answer))
 
 
 async def _send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -30,7 +30,9 @@ class Packages:
         for package in self._all:
             for name in package.names:
                 if name in self._by_name:
-                    raise SettingsError(f"two packages are served as {name!r}; give one another name when it is exported")
+                    raise SettingsError(
+                        f"two packages are served as {name!r}; give one another name when it is exported"
+                    )
                 self._by_name[name] = package
 
     def __len__(self) -> int:

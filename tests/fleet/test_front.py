@@ -133,7 +133,9 @@ ALPHA = {"authorization": "Bearer alpha-secret", "content-type": "application/js
 
 def test_an_answer_is_passed_on_and_the_replica_told_what_it_needs() -> None:
     replicas = Replicas(whole(b'{"x": 1}'))
-    answer = post(replicas, {"model": "two", "messages": [{"role": "user", "content": "a"}]}, **{"x-request-id": "id-1"})
+    answer = post(
+        replicas, {"model": "two", "messages": [{"role": "user", "content": "a"}]}, **{"x-request-id": "id-1"}
+    )
     assert (answer.status_code, answer.content) == (200, b'{"x": 1}')
     assert answer.headers.get_list("x-request-id") == ["id-1"]  # the replica's own goes nowhere
     (told,) = replicas.seen

@@ -34,9 +34,7 @@ KIND = ConversationKind(
 
 
 def job(conversation: int = 0, prompt: int = 60, answer: int = 3, arrival_s: float = 0.0) -> Job:
-    return Job(
-        conversation=conversation, user=0, turn=0, prompt=prompt, answer=answer, history=0, arrival_s=arrival_s
-    )
+    return Job(conversation=conversation, user=0, turn=0, prompt=prompt, answer=answer, history=0, arrival_s=arrival_s)
 
 
 def drained(replica: Replica) -> list[tuple[float, int]]:
@@ -139,7 +137,7 @@ def test_affinity_returns_and_the_others_do_not() -> None:
 def test_a_loss_fails_what_ran_there_and_its_users_ask_again() -> None:
     quiet = Scenario(
         times=TIMES,
-        kind=KIND,
+        kind=dataclasses.replace(KIND, turns=30),
         policy=PolicyName.AFFINITY,
         replicas=2,
         users=8,

@@ -19,7 +19,7 @@ from runtime.errors import PowertrainError
 from runtime.package.home import only_package
 
 from fleet.errors import FleetError
-from fleet.spec import fleet_spec
+from fleet.plan.spec import fleet_spec
 
 _LOG = logging.getLogger("powertrain.fleet")
 
