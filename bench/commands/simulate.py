@@ -18,7 +18,7 @@ _FLEET, _TALK, _RESULT = "Fleet", "Conversations", "Result"
         "powertrain bench simulate --replicas 1,8,64",
         "powertrain bench simulate results/engine.json --replicas 1000 --seconds 60",
         "powertrain bench simulate results/engine.json --replicas 8 --lose-at 200",
-        "powertrain bench simulate results/engine.json --replicas 2 --against results/http.json",
+        "powertrain bench simulate results/engine.json --replicas 2 --against results/report.json",
     ),
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
@@ -56,7 +56,7 @@ _FLEET, _TALK, _RESULT = "Fleet", "Conversations", "Result"
               help="Share of it that is not counted.")  # fmt: skip
 @click.option("--seed", panel=_TALK, type=click.IntRange(0), default=0, show_default=True, help="Seed of the lengths.")
 @click.option("--against", panel=_RESULT, type=click.Path(path_type=Path),
-              help="Simulate a measured load of 'bench http' and compare; exit code 3 if more than 15 % apart.")  # fmt: skip
+              help="Play a load that 'bench http' measured, and compare; exit code 3 beyond 15 %.")  # fmt: skip
 @click.option("--template-tokens", panel=_RESULT, type=click.IntRange(0), default=8, show_default=True,
               help="What the chat template adds to a measured question.")  # fmt: skip
 @click.option("--markdown", "output_format", panel=_RESULT, flag_value="markdown", help="Print Markdown.")

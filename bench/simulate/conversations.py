@@ -35,9 +35,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationKind:
-    """``turns`` is their mean, at least 1; ``fixed_turns`` makes it every conversation's number. ``think_s`` is the mean
-    time between an answer's end and the next question; ``fixed_think`` makes it every one. ``opening_tokens`` begin
-    every conversation, the same ones: a system message."""
+    """``turns`` is their mean, at least 1; ``fixed_turns`` makes it every conversation's number. ``think_s`` is the
+    mean time between an answer's end and the next question; ``fixed_think`` makes it every one. ``opening_tokens``
+    begin every conversation, the same ones: a system message."""
 
     question: Spread = Spread(161.0, 1.0)
     answer: Spread = Spread(338.0, 0.8)

@@ -41,7 +41,7 @@ class Scenario:
     users: int
     seconds: float
     warmup_s: float
-    rules: EngineRules = EngineRules()
+    rules: EngineRules = field(default_factory=EngineRules)
     max_model_len: int = 8192
     hop_s: float = 0.0
     loss: Loss | None = None

@@ -74,7 +74,7 @@ class Replica:
         return self._begun_s + self._steps * self._step_s if self._steps else math.inf
 
     def arrive(self, job: Job, now_s: float) -> None:
-        """Take a request. A step that runs goes to its end first; identical ones that were to follow are planned anew."""
+        """Take a request. A step that runs goes to its end; identical ones that were to follow are planned anew."""
         self.waiting.append(job)
         if not self._steps:
             self._plan(now_s)

@@ -21,10 +21,10 @@ from fleet.hosting.engine_host import EngineHost, open_host
 from fleet.on_ray.engines import RayEngines
 from fleet.on_ray.loopback import replica_on_loopback
 from fleet.on_ray.router import ConversationRouter
+from fleet.plan.spec import FleetSpec
 from fleet.relay.application import front_application, without_request_id
 from fleet.relay.packages import Packages
 from fleet.relay.wire import Forwarded, Piece
-from fleet.plan.spec import FleetSpec
 
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 10.0
@@ -100,7 +100,7 @@ class FrontReplica:
         self._engines = RayEngines(engines, max(_LEAST_BEGIN_S, spec.settings.max_queue_time_s))
         self._spec = spec
 
-    def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401, PLW3201 - ray's protocol
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - ray's protocol
         """The application, as Ray Serve asks for one that needs the constructor's arguments."""
         application = front_application(self._engines, self._spec.settings, Packages(self._spec.packages))
         return without_request_id(application)

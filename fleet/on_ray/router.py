@@ -30,7 +30,7 @@ class ConversationRouter(MultiplexMixin, RequestRouter):
         self._busy_at = busy_at
         self._affinity: Affinity[ReplicaID] = Affinity()
         self._running: dict[str, ReplicaID] = {}
-        # Requests on their way to a replica count there already: of several that come at once, each must see the others.
+        # Requests on their way to a replica count there already: of several that come at once, each sees the others.
         self._on_the_way: dict[str, tuple[PendingRequest, ReplicaID]] = {}
 
     async def choose_replicas(

@@ -29,8 +29,8 @@ class FleetSpec:
     """A fleet. ``engine_settings`` are a replica's own: without keys, which the front checks.
 
     ``threads`` are those of each replica's arithmetic, ``num_gpus`` 0 or 1. ``busy_at`` is the number of requests from
-    which a conversation may leave its replica. ``num_resident`` packages fit a replica at once. A spec of another ``generation`` is another fleet,
-    whatever else is the same: deployed, it replaces every replica.
+    which a conversation may leave its replica. ``num_resident`` packages fit a replica at once. A spec of another
+    ``generation`` is another fleet, whatever else is the same: deployed, it replaces every replica.
     ``on_loopback`` says that it has a cluster of this machine alone.
     """
 

@@ -76,6 +76,4 @@ def choose(
     holder = affinity.holder(marks)
     if holder is not None and holder in loads and returns_home(loads[holder], least, busy_at):
         return holder
-    return min(
-        (replica for replica, load in loads.items() if load == least), key=lambda replica: affinity.num_held(replica)
-    )
+    return min((replica for replica, load in loads.items() if load == least), key=affinity.num_held)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from tests.paths import MODELS, ROOT
 PYTHON = os.environ.get("POWERTRAIN_RAY_PYTHON")
 MODEL = "smollm2-135m-instruct"
 START_S = 240
+SECOND = "second-package"
 _READY = "from 2 replicas"
 
 
@@ -55,7 +58,7 @@ class Fleet:
         for pid in (*_descendants(self.process.pid), self.process.pid):
             for file in Path(f"/proc/{pid}/fd").glob("*"):
                 try:
-                    inodes.add(os.readlink(file))
+                    inodes.add(str(file.readlink()))
                 except OSError:
                     continue
         found = set()
@@ -75,7 +78,8 @@ def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
     log_file = folder / "fleet.log"
     command = [
         str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), "--replicas", "2", "--port", str(port),
-        "--backend", "cpu", "--threads", "1", "--num-slots", "4", "--max-model-len", "1024", *flags,
+        "--backend", "cpu", "--threads", "1", "--num-slots", "4", "--max-model-len", "1024",
+        "--more-models", str(second_package(folder)), *flags,
     ]  # fmt: skip
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POWERTRAIN_")}
     environment = {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -91,6 +95,15 @@ def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
             process.wait(90)
         finally:
             process.kill()
+
+
+def second_package(folder: Path) -> Path:
+    """The default package again, under another name."""
+    copy = folder / SECOND
+    shutil.copytree(MODELS / MODEL, copy)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "name": SECOND, "served_names": [SECOND]}))
+    return copy
 
 
 def wait_for(fleet: Fleet, text: str) -> None:

@@ -32,6 +32,7 @@ PACKAGES = Packages(
 )
 CHAT = "/v1/chat/completions"
 JSON_HEADERS = [(b"content-type", b"application/json"), (b"x-request-id", b"of-the-replica")]
+PLAIN = Settings()
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 PAGE = '# HELP n_total N.\n# TYPE n_total counter\nn_total{kind="x"} 2.0\n'
 
@@ -98,9 +99,7 @@ def stream(*events: bytes, until: asyncio.Event | None = None) -> ASGIApp:
     return app
 
 
-def ask(
-    replicas: Replicas, work: Callable[[httpx.AsyncClient], Awaitable[Any]], settings: Settings = Settings()
-) -> Any:
+def ask(replicas: Replicas, work: Callable[[httpx.AsyncClient], Awaitable[Any]], settings: Settings = PLAIN) -> Any:
     async def run() -> Any:
         app = front_application(replicas, settings, PACKAGES)
         transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
@@ -110,7 +109,7 @@ def ask(
     return asyncio.run(run())
 
 
-def post(replicas: Replicas, body: Any, path: str = CHAT, settings: Settings = Settings(), **headers: str) -> Any:
+def post(replicas: Replicas, body: Any, path: str = CHAT, settings: Settings = PLAIN, **headers: str) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return ask(replicas, lambda client: client.post(path, content=content, headers=headers), settings)
 
