@@ -49,13 +49,13 @@ class Fleet:
 
     def engines(self) -> set[int]:
         """Process ids of the engines' replicas, of this fleet alone: they are children of its raylet."""
-        mine = _descendants(self.process.pid)
-        return {pid for pid in mine if _title(pid).startswith("ray::ServeReplica:powertrain:engine")}
+        mine = descendants(self.process.pid)
+        return {pid for pid in mine if title(pid).startswith("ray::ServeReplica:powertrain:engine")}
 
     def addresses(self) -> set[str]:
         """Local addresses that the fleet's processes listen on."""
         inodes = set()
-        for pid in (*_descendants(self.process.pid), self.process.pid):
+        for pid in (*descendants(self.process.pid), self.process.pid):
             for file in Path(f"/proc/{pid}/fd").glob("*"):
                 try:
                     inodes.add(str(file.readlink()))
@@ -81,10 +81,8 @@ def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
         "--backend", "cpu", "--threads", "1", "--num-slots", "4", "--max-model-len", "1024",
         "--more-models", str(second_package(folder)), *flags,
     ]  # fmt: skip
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("POWERTRAIN_")}
-    environment = {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     with log_file.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=ROOT, env=plain_environment(), stdout=log, stderr=log)
     fleet = Fleet(process, port, log_file)
     try:
         wait_for(fleet, _READY)
@@ -95,6 +93,22 @@ def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
             process.wait(90)
         finally:
             process.kill()
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's, without settings of ours: a name that is no setting ends a server's start."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POWERTRAIN_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def until_ready(url: str) -> None:
+    """Return when a server answers; a server that never does ends with the last error."""
+    transport = httpx.HTTPTransport(retries=12)  # with pauses that grow
+    with httpx.Client(transport=transport, timeout=60) as client:
+        for _ in range(2000):
+            if client.get(f"{url}/v1/health/ready").status_code == 200:
+                return
+    raise AssertionError(f"{url} never became ready")
 
 
 def second_package(folder: Path) -> Path:
@@ -123,14 +137,14 @@ def metrics(fleet: Fleet) -> str:
     return httpx.get(f"{fleet.url}/v1/metrics", timeout=10).text
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:
         return ""
 
 
-def _descendants(root: int) -> set[int]:
+def descendants(root: int) -> set[int]:
     parents: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -95,6 +95,9 @@ def test_the_longest_known_beginning_counts_and_a_move_takes_the_marks_along() -
     known.note([b"1", b"2"], "b")
     assert known.holder([b"1", b"2", b"3"]) == "b"
     assert known.holder([b"1", b"4"]) == "b"
+    known.note([b"1", b"5"], "c")  # begins alike and went elsewhere
+    assert known.holder([b"1", b"2", b"3"]) == "b"
+    known.note([b"1", b"2"], "b")
     assert (known.num_held("a"), known.num_held("b")) == (0, 2)
     known.forget("b")
     assert known.holder([b"1", b"2"]) is None
