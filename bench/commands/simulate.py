@@ -39,7 +39,7 @@ _FLEET, _TALK, _RESULT = "Fleet", "Conversations", "Result"
 @click.option("--lose-at", panel=_FLEET, type=click.FloatRange(0), help="Second at which one replica is lost.")
 @click.option("--restart-after", panel=_FLEET, type=click.FloatRange(0), default=30.0, show_default=True,
               help="Seconds until it is back, its cache empty.")  # fmt: skip
-@click.option("--users", panel=_TALK, type=click.IntRange(1), default=16, show_default=True,
+@click.option("--users", panel=_TALK, type=click.IntRange(1), default=8, show_default=True,
               help="People per replica, each in one conversation at a time.")  # fmt: skip
 @click.option("--turns", panel=_TALK, type=click.FloatRange(1), default=5.75, show_default=True, help="Mean turns.")
 @click.option("--question-tokens", panel=_TALK, type=click.FloatRange(1), default=161.0, show_default=True,

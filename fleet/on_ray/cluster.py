@@ -32,8 +32,12 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
     with bind(settings.host, settings.port) as sock:  # a taken port is one line; Ray would try for a minute
         port = int(sock.getsockname()[1])
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with node_on_loopback():
-        _start(spec)
+    try:
+        with node_on_loopback():
+            _start(spec)
+    except Exception as error:  # noqa: BLE001 - ray raises no narrower one
+        ray.shutdown()
+        raise FleetError(f"Ray could not be started on this machine: {error}") from error
     try:
         serve.start(
             proxy_location="HeadOnly",
