@@ -3,9 +3,10 @@
 1. What decodes, decodes in every step. 2. Prompts are computed in chunks within a budget of tokens per step, a larger
 one while nothing decodes, first come first served. 3. A request waits while no slot is vacant. 4. A request starts from
 the rows that its conversation's slot retains; else from the opening that every conversation shares, once the replica
-has it. 5. What a slot retains goes when the slot is needed, least recently used first.
+has it. 5. What a slot retains goes when the slot is needed, least recently used first; and one slot is emptied when an
+answer ends while others go on: the engine closes the hole, and what the hole retained has to move.
 
-Left out: copies of rows between slots, holes, prompt lookup, constraints, refusals for predicted waits. While nothing
+Left out: copies of rows between slots and the time they take, prompt lookup, constraints, refusals for predicted waits. While nothing
 waits for its prompt, steps are alike until the first answer ends, so they pass as one: that makes a thousand replicas
 quick, and changes no result, since a newcomer waits for the running step's end here as well.
 """
@@ -101,6 +102,8 @@ class Replica:
             self.decoding.remove(job)
             self.retained[job.conversation] = job.prompt + job.answer - 1  # the last token's row is never computed
             ended.append(job)
+        if ended and self.decoding:
+            self._evict_beyond(self.rules.slots - 1)
         self._plan(end_s)
         return ended
 
@@ -146,9 +149,13 @@ class Replica:
             job.cached = min(self.opening, job.prompt - 1)
         job.computed = job.cached
         self.prefilling.append(job)
-        while len(self.retained) + len(self.prefilling) + len(self.decoding) > self.rules.slots:
-            self.retained.popitem(last=False)
+        self._evict_beyond(self.rules.slots)
         return job
+
+    def _evict_beyond(self, slots: int) -> None:
+        """Give up retained rows until they and what runs take ``slots`` slots at most."""
+        while self.retained and len(self.retained) + len(self.prefilling) + len(self.decoding) > slots:
+            self.retained.popitem(last=False)
 
     def _chunk(self, job: Job, budget: int) -> int:
         tokens = min(job.prompt - job.computed, budget)
