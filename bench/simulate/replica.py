@@ -6,9 +6,9 @@ the rows that its conversation's slot retains; else from the opening that every 
 has it. 5. What a slot retains goes when the slot is needed, least recently used first; and one slot is emptied when an
 answer ends while others go on: the engine closes the hole, and what the hole retained has to move.
 
-Left out: copies of rows between slots and the time they take, prompt lookup, constraints, refusals for predicted waits. While nothing
-waits for its prompt, steps are alike until the first answer ends, so they pass as one: that makes a thousand replicas
-quick, and changes no result, since a newcomer waits for the running step's end here as well.
+Left out: copies of rows between slots and the time they take, prompt lookup, constraints, refusals for predicted waits.
+While nothing waits for its prompt, steps are alike until the first answer ends, so they pass as one: that makes a
+thousand replicas quick, and changes no result, since a newcomer waits for the running step's end here as well.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
     try:
         with node_on_loopback():
             _start(spec)
-    except Exception as error:  # noqa: BLE001 - ray raises no narrower one
+    except Exception as error:  # ray raises no narrower one
         ray.shutdown()
         raise FleetError(f"Ray could not be started on this machine: {error}") from error
     try:

@@ -1,4 +1,4 @@
-"""The replicas as the front sees them, carried by a Ray Serve handle. Owns how Ray's failures are told. Knows no HTTP."""
+"""The replicas as the front sees them, carried by a Ray Serve handle. Owns how Ray's failures are told."""
 
 from __future__ import annotations
 

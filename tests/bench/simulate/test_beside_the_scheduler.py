@@ -1,7 +1,8 @@
 """The simulated replica beside the engine's own scheduler, both in simulated time under the same users.
 
 The scheduler is the real one: slots, prefix index, copies, moves. What the simulation leaves out may cost at most 15 %
-of a figure. The rarest waits (TTFT p99) are not held to that: they hang on a few chances, and came out half as long at times.
+of a figure. The rarest waits (TTFT p99) are not held to that: they hang on a few chances, and came out half as long at
+times.
 """
 
 from __future__ import annotations
