@@ -62,7 +62,8 @@ def table(name: str, url: str, pids: Callable[[], set[int]]) -> None:
     short, long = spent(url, pids, SHORT), spent(url, pids, LONG)
     for role in sorted(long):
         per_token = (long[role] - short.get(role, 0.0)) / (LONG - SHORT)
-        print(f"{name:8} {role:8} {short.get(role, 0.0) - per_token:8.2f} ms a request {per_token:8.3f} ms a token")
+        per_request = short.get(role, 0.0) - SHORT * per_token
+        print(f"{name:8} {role:8} {per_request:8.2f} ms a request {per_token:8.3f} ms a token", flush=True)
 
 
 def of_fleet(fleet: Fleet) -> set[int]:
