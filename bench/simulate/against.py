@@ -33,7 +33,8 @@ def measured_load(report: Report, template_tokens: int) -> MeasuredLoad:
 
     Raises BenchError when it holds several points, or a load that is no closed loop of made texts.
     """
-    if len(report.points) != 1 or report.points[0].concurrency is None:
+    users = report.points[0].concurrency if len(report.points) == 1 else None
+    if users is None:
         raise BenchError("the measurement must hold one point of --concurrency; measure again with one number of it")
     point, settings = report.points[0], report.settings
     if settings.get("chats") or settings.get("trace"):
@@ -56,7 +57,7 @@ def measured_load(report: Report, template_tokens: int) -> MeasuredLoad:
     figures = {
         ours: value for theirs, ours in _FIGURES.items() if (value := over_repeats(point, theirs)[0]) is not None
     }
-    return MeasuredLoad(kind, point.concurrency, figures)
+    return MeasuredLoad(kind, users, figures)
 
 
 def _spread(lengths: Lengths, added: int) -> Spread:

@@ -52,7 +52,7 @@ class _Resident:
 class EngineReplica:
     """One replica: an engine of its own for each package that it holds."""
 
-    async def __init__(self, spec: FleetSpec) -> None:
+    async def __init__(self, spec: FleetSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         _begin(spec)
         self._spec = spec
         self._name = serve.get_replica_context().replica_id.unique_id

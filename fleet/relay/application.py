@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from api.clients.client import Clients
 from api.controllers.docs import keyless_paths
 from api.edge.access import Edge
@@ -38,7 +41,7 @@ def front_application(engines: Engines, settings: Settings, packages: Packages) 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
             await layers(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        elif str(scope["type"]) == "lifespan":
             await _live(receive, send)
 
     return application
@@ -58,10 +61,9 @@ def without_request_id(app: ASGIApp) -> ASGIApp:
     return application
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _live(receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
     """ASGI's lifespan of an application that starts and ends nothing."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})  # type: ignore[misc, typeddict-item]
-        if message["type"] == "lifespan.shutdown":
-            return
+    kind = ""
+    while kind != "lifespan.shutdown":
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})

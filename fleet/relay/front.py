@@ -24,7 +24,8 @@ from api.request.byte_budget import ByteBudget
 from api.request.json_body import read_body
 from api.response.sse import encode_json
 from api.server_settings import Settings
-from litestar.types import Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import HTTPScope, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, generate_latest
 from runtime.errors import EngineUnavailable, PowertrainError
 
@@ -81,7 +82,9 @@ class Front:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; nothing is sent to a client that is gone."""
+        """Answer one request; nothing is sent to a client that is gone. Other than HTTP is left alone."""
+        if scope["type"] != ScopeType.HTTP:
+            return
         path = scope["path"]
         try:
             if scope["method"] == "GET" and (own := await self._own_answer(scope)) is not None:
@@ -93,7 +96,7 @@ class Front:
         except PowertrainError as error:
             await _refuse(send, path, answer_from(_told(error)))
 
-    async def _own_answer(self, scope: Scope) -> tuple[bytes, Headers] | None:
+    async def _own_answer(self, scope: HTTPScope) -> tuple[bytes, Headers] | None:
         """Body and headers of what the front answers itself. Raises what a refusal is made from."""
         path = scope["path"].rstrip("/") or "/"
         if path == "/v1/health/live":
@@ -123,7 +126,7 @@ class Front:
             raise NotFoundError(f"The model `{name[:256]}` does not exist.", "model")
         return _json(card)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         visit = self._enter(scope)
         hold = self._budget.hold()
         try:
@@ -136,7 +139,7 @@ class Front:
         finally:
             hold.release()
 
-    def _enter(self, scope: Scope) -> Visit | None:
+    def _enter(self, scope: HTTPScope) -> Visit | None:
         """Begin the client's visit, as a server of one engine does for each request with a body; the edge ends it."""
         key: ApiKey | None = scope["state"].get(API_KEY_KEY)
         if key is None or scope["method"] != "POST":
@@ -145,7 +148,7 @@ class Front:
         visit.enter()
         return visit
 
-    def _forwarded(self, scope: Scope, body: bytes) -> Forwarded:
+    def _forwarded(self, scope: HTTPScope, body: bytes) -> Forwarded:
         key: ApiKey | None = scope["state"].get(API_KEY_KEY)
         domain = "" if key is None or self._shares else key.name
         session = next((value for name, value in scope["headers"] if name in SESSION_HEADERS), None)

@@ -109,7 +109,9 @@ def ask(replicas: Replicas, work: Callable[[httpx.AsyncClient], Awaitable[Any]],
     return asyncio.run(run())
 
 
-def post(replicas: Replicas, body: Any, path: str = CHAT, settings: Settings = PLAIN, **headers: str) -> Any:
+def post(
+    replicas: Replicas, body: Any, path: str = CHAT, settings: Settings = PLAIN, headers: dict[str, str] | None = None
+) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return ask(replicas, lambda client: client.post(path, content=content, headers=headers), settings)
 
@@ -132,9 +134,8 @@ ALPHA = {"authorization": "Bearer alpha-secret", "content-type": "application/js
 
 def test_an_answer_is_passed_on_and_the_replica_told_what_it_needs() -> None:
     replicas = Replicas(whole(b'{"x": 1}'))
-    answer = post(
-        replicas, {"model": "two", "messages": [{"role": "user", "content": "a"}]}, **{"x-request-id": "id-1"}
-    )
+    asked = {"model": "two", "messages": [{"role": "user", "content": "a"}]}
+    answer = post(replicas, asked, headers={"x-request-id": "id-1"})
     assert (answer.status_code, answer.content) == (200, b'{"x": 1}')
     assert answer.headers.get_list("x-request-id") == ["id-1"]  # the replica's own goes nowhere
     (told,) = replicas.seen
@@ -150,12 +151,12 @@ def test_a_key_never_reaches_a_replica_but_its_name_does(keys: Settings) -> None
     replicas = Replicas(whole(b"{}"))
     assert post(replicas, {}, settings=keys).status_code == 401
     assert not replicas.seen
-    assert post(replicas, {}, settings=keys, **ALPHA).status_code == 200
+    assert post(replicas, {}, settings=keys, headers=ALPHA).status_code == 200
     assert replicas.seen[0].key_name == "alpha"
     assert not [name for name, _ in replicas.seen[0].headers if name in {b"authorization", b"x-api-key"}]
     body = {"messages": [{"role": "user", "content": "a"}]}
-    post(replicas, body, settings=keys, **ALPHA)
-    post(replicas, body, settings=replace(keys, share_prefix_cache=True), **ALPHA)
+    post(replicas, body, settings=keys, headers=ALPHA)
+    post(replicas, body, settings=replace(keys, share_prefix_cache=True), headers=ALPHA)
     assert replicas.seen[1].marks != replicas.seen[2].marks  # what no other key's cache holds is not looked for there
 
 

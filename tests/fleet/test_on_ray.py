@@ -137,17 +137,19 @@ def test_an_update_fails_no_request(fleet: Fleet) -> None:
     assert len(before) == 2
 
     async def ask_on() -> list[str]:
-        answers = []
+        answers: list[str] = []
         async with fleet.ask() as client:
             while "every replica is replaced" not in fleet.log:
                 answer = await client.chat.completions.create(
-                    model=MODEL, messages=[{"role": "user", "content": f"Say {len(answers)}."}], max_tokens=4
+                    model=MODEL,
+                    messages=[{"role": "user", "content": f"Say {len(answers)}."}],
+                    max_tokens=4,
                 )
                 answers.append(answer.choices[0].finish_reason)
         return answers
 
     async def crowd() -> list[list[str]]:
-        return await asyncio.gather(ask_on(), ask_on(), ask_on())
+        return list(await asyncio.gather(ask_on(), ask_on(), ask_on()))
 
     fleet.process.send_signal(signal.SIGHUP)
     answers = [reason for asked in asyncio.run(crowd()) for reason in asked]

@@ -8,6 +8,7 @@ times.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from bench.simulate.conversations import ConversationKind, Spread
 from bench.simulate.fleet_simulation import Counts, Scenario, _Run
 from bench.simulate.policy import PolicyName
-from bench.simulate.replica import EngineRules, Job
+from bench.simulate.replica import EngineRules, Job, Replica
 from bench.simulate.step_times import StepTimes
 from bench.simulate.summary import Outcome, outcome
 from runtime.engine.config import EngineConfig
@@ -110,9 +111,8 @@ class _Beside(_Run):
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(scenario)
         opening = scenario.kind.opening_tokens
-        self._replicas = [  # type: ignore[assignment]
-            SchedulerReplica(scenario.times, scenario.rules, opening) for _ in range(scenario.replicas)
-        ]
+        real = [SchedulerReplica(scenario.times, scenario.rules, opening) for _ in range(scenario.replicas)]
+        self._replicas = cast("list[Replica]", real)
 
 
 def test_two_replicas_agree_with_the_real_scheduler_within_15_per_cent() -> None:

@@ -101,9 +101,12 @@ def test_a_lost_replica_forgets_and_hands_back_what_it_had() -> None:
         replica.arrive(job(number), 0.0)
     assert sorted(one.conversation for one in replica.fail()) == [0, 1, 2]
     assert (replica.load, replica.next_s) == (0, math.inf)
+    replica.arrive(job(0), 3.0)
+    drained(replica)
+    assert replica.fail() == []
     late = job(0)
-    replica.arrive(late, 3.0)
-    assert late.cached == 0
+    replica.arrive(late, 9.0)
+    assert late.cached == 0  # neither its own rows nor the opening
 
 
 @pytest.mark.parametrize("policy", list(PolicyName))
@@ -118,6 +121,9 @@ def test_every_policy_answers_everybody_and_the_same_seed_the_same(policy: Polic
     assert min(first.ttft_s) > 0
     assert first.answer_tokens == 4 * first.requests
     assert first.busy_s <= 3 * 400
+    counted = simulate(dataclasses.replace(scenario, warmup_s=200, hop_s=0.5))
+    assert counted.requests < 0.6 * first.requests
+    assert counted.ttft_s[-1] == pytest.approx(first.ttft_s[-1] + 0.5)
 
 
 def test_affinity_returns_and_the_others_do_not() -> None:
@@ -172,6 +178,7 @@ def test_policies_by_hand() -> None:
     assert policy.choose(8, np.array([0, 0, 0]), up) == 1  # 0 holds one; what left 1 is not counted there
     policy.lost(0)
     assert policy.choose(7, np.array([0, 0, 0]), np.array([True, False, True])) == 0
+    assert policy.choose(7, np.array([0, 0, 0]), np.array([False, True, True])) == 2  # its home is not up
 
 
 def test_figures_by_hand() -> None:
@@ -201,7 +208,7 @@ def report(*speeds: tuple[str, int, float]) -> EngineReport:
 
 
 MEASURED = report(
-    ("pp128", 128, 4.0), ("pp512", 512, 2.0), ("pp512@d1000", 512, 3.0), ("tg8 b1", 8, 10.0), ("tg8 b4", 8, 16.0),
+    ("pp512", 512, 2.0), ("pp128", 128, 4.0), ("pp512@d1000", 512, 3.0), ("tg8 b1", 8, 10.0), ("tg8 b4", 8, 16.0),
     ("tg8 b1@d1000", 8, 20.0), ("tg8 b4@d1000", 8, 46.0), ("tg8 b4@d9", 8, 1.0),
 )  # fmt: skip
 
