@@ -17,7 +17,7 @@ import openai
 from tests.fleet.on_ray import MODEL, PYTHON, Fleet, descendants, plain_environment, running_fleet, title, until_ready
 from tests.paths import MODELS, ROOT
 
-SHORT, LONG, REQUESTS = 1, 101, 20
+SHORT, LONG, REQUESTS = 1, 51, 10
 _TICKS_MS = 1000 / os.sysconf("SC_CLK_TCK")
 _ROLES = {
     "ray::ProxyActor": "proxy",

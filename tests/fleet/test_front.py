@@ -8,13 +8,20 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
+from litestar import Request
 from litestar.types import ASGIApp
 
+from api.clients.client import Client, Clients
+from api.clients.visit import Visit
+from api.controllers.intake import _enter
+from api.controllers.service import Service
 from api.edge.access import API_KEY_KEY, VISIT_KEY
+from api.edge.api_key import ApiKey
 from api.server_settings import Settings
 from fleet.errors import ReplicaLostError
 from fleet.relay.answering import answer_pieces
@@ -305,6 +312,15 @@ def test_a_fault_of_the_application_is_raised_and_a_reader_that_leaves_disconnec
 
     asyncio.run(run())
     assert left == [True]
+
+
+def test_a_request_keeps_the_visit_that_a_front_has_begun() -> None:
+    """A replica's own limits know nobody: without that, every request with a key would be a fault."""
+    begun = Visit(Client("alpha", lambda: 0))
+    state = {API_KEY_KEY: ApiKey("alpha", b""), VISIT_KEY: begun}
+    scope: Any = {"type": "http", "state": state, "headers": [], "method": "POST"}
+    _enter(Request(scope), cast("Service", SimpleNamespace(clients=Clients())))
+    assert state[VISIT_KEY] is begun
 
 
 def test_an_id_that_a_proxy_tells_is_not_told_twice() -> None:
