@@ -7,6 +7,7 @@ OPTIMUM := .venv-optimum
 MUTANT_VENV := .venv-mutants
 CLIENTS := .venv-clients
 BROWSER := .venv-browser
+RAY    := .venv-ray
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 # Bytecode is written as modules are first used, which takes 2 s instead of pip's 14 for all of them; also where the
@@ -37,7 +38,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
     engine fuzz soak chaos clean
 
 help: ## List the targets
@@ -94,6 +95,18 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 	@echo "Installing Optimum and torch into $(OPTIMUM)"
 	@$(PYTHON) -m venv $(OPTIMUM)
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(OPTIMUM)/bin/python -m pip --quiet install -r requirements/optimum.txt
+	@touch $@
+
+# Not part of CI: two minutes and 500 MB, most of it Ray.
+test-ray: setup-dev model $(RAY)/.installed ## Test several replicas on Ray Serve in an environment of its own
+	@POWERTRAIN_RAY_PYTHON=$(CURDIR)/$(RAY)/bin/python $(BIN)/python -m pytest -m "ray or not ray" tests/fleet $(ARGS)
+
+$(RAY)/.installed: requirements/ray.txt requirements/cpu.txt pyproject.toml
+	@echo "Installing what serving and Ray Serve need into $(RAY)"
+	@$(PYTHON) -m venv $(RAY)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(RAY)/bin/python -m pip --quiet install --require-hashes \
+	    -r requirements/cpu.txt -r requirements/ray.txt
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(RAY)/bin/python -m pip --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Not part of CI: each client is installed in an environment of its own, 8 GB in all.
@@ -172,5 +185,5 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

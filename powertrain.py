@@ -11,13 +11,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 
 from runtime.commands.help_text import examples
 from runtime.commands.lazy_group import LazyGroup
 from runtime.commands.surroundings import ServerAddress, ServerLaunch, Surroundings
+
+if TYPE_CHECKING:
+    from api.settings import ResolvedSettings
 
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
@@ -43,6 +46,8 @@ _COMMANDS = {
 # ONNX Runtime from 1.29 on tells its maker which models run, and keeps a database in the user's cache for that. It
 # looks for this variable when it is first imported, here or in a process that this one starts.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Ray asks whether it may, and takes silence for yes.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def _home() -> Path:
@@ -151,8 +156,18 @@ def _docker_config() -> Path | None:
     return docker_config()
 
 
+def _serve_fleet(resolved: ResolvedSettings) -> None:
+    """Serve with several replicas. Raises PowertrainError."""
+    from fleet.process.serving import serve_fleet
+
+    serve_fleet(resolved, _AROUND)
+
+
 def _leave(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
+
+
+_AROUND = Surroundings(_home, _build, _address, _server, _client_key, _docker_config, _serve_fleet)
 
 
 @click.group(
@@ -160,7 +175,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
     table=_COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "obj": Surroundings(_home, _build, _address, _server, _client_key, _docker_config),
+        "obj": _AROUND,
     },
     epilog=examples(
         "powertrain serve smollm2-135m-instruct", "powertrain chat", "powertrain export ~/Downloads/model.gguf"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.paths import ROOT
 
-ROOMS = ("export", "runtime", "api", "bench", "chat")
+ROOMS = ("export", "runtime", "api", "bench", "chat", "fleet")
 EDGES = {
     "export": "runtime",
     "export.checkpoint": "export runtime runtime.adapters runtime.package",
@@ -83,8 +83,18 @@ EDGES = {
     "bench.evaluation": "bench bench.report runtime runtime.engine runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
+    "bench.simulate": "bench bench.http bench.in_process bench.report fleet.routing",
     "bench.commands": "bench bench.evaluation bench.http bench.in_process bench.metrics bench.peers bench.proof"
-    " bench.report runtime runtime.commands runtime.loading runtime.package runtime.session runtime.text",
+    " bench.report bench.simulate runtime runtime.commands runtime.loading runtime.package runtime.session"
+    " runtime.text",
+    "fleet": "runtime",
+    "fleet.plan": "api fleet fleet.relay runtime runtime.loading runtime.package",
+    "fleet.process": "api api.observe fleet fleet.on_ray fleet.plan runtime runtime.commands runtime.package",
+    "fleet.routing": "",
+    "fleet.relay": "api api.clients api.controllers api.edge api.observe api.request api.response fleet fleet.routing"
+    " runtime",
+    "fleet.hosting": "api api.controllers api.edge api.process fleet.relay runtime",
+    "fleet.on_ray": "api.observe api.process fleet fleet.hosting fleet.plan fleet.relay fleet.routing runtime",
     "chat": "runtime runtime.commands",
     "chat.commands": "chat runtime runtime.commands",
 }
@@ -94,7 +104,8 @@ HEAVY = {
     "gguf": ("export.source.gguf",),
     "safetensors": ("export.source.hf", "runtime.adapters"),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
-    "litestar": ("api",),
+    "litestar": ("api", "fleet.relay"),
+    "ray": ("fleet.on_ray",),
     "jinja2": ("runtime.text.template",),
     "llguidance": ("runtime.constraint",),
     "prompt_toolkit": ("chat",),
@@ -222,12 +233,12 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     assert "api/pages/rapidoc/LICENSE.txt" in data
     assert {path for path in data if not path.endswith(".pyc")} <= names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py", "powertrain_ray.py"}
     recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}
     assert {name for name in names if name.startswith("export/recipes/")} == recipes != set()
 
 
 def test_no_other_distribution_owns_our_names() -> None:
     owners = packages_distributions()
-    for name in [*ROOMS, "powertrain"]:
+    for name in [*ROOMS, "powertrain", "powertrain_ray"]:
         assert set(owners.get(name, [])) <= {"powertrain"}, name

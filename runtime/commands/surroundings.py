@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
@@ -61,13 +62,19 @@ def _no_key() -> str | None:
     return None
 
 
+def _no_fleet(resolved: Any) -> None:  # noqa: ANN401 - the api room's settings, which this room does not know
+    raise PackageError("several replicas can only be served by the powertrain command")
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """``home`` is the folder of packages. ``build`` turns what a person wrote into a package's folder, built if need
     be; it raises PowertrainError when it cannot. ``address`` is where the settings in the environment and a file, if
     one is named, let a server listen; it raises PowertrainError when they do not fit. ``server`` says how a server of
     what a person wrote is started, after the same building; None is what ``serve`` takes without a MODEL.
-    ``client_key`` is the key for others' servers, ``docker_config`` the file with logins of registries, if any."""
+    ``client_key`` is the key for others' servers, ``docker_config`` the file with logins of registries, if any.
+    ``serve_fleet`` serves the api room's resolved settings with several replicas, until a signal ends it; it raises
+    PowertrainError."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing
@@ -75,6 +82,7 @@ class Surroundings:
     server: Callable[[str | None], ServerLaunch] = _no_server
     client_key: Callable[[], str | None] = _no_key
     docker_config: Callable[[], Path | None] = _no_logins
+    serve_fleet: Callable[[Any], None] = _no_fleet
 
 
 def surroundings(context: click.Context | None) -> Surroundings:
