@@ -2,14 +2,18 @@
 
 Rules, in order:
 1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most. What
-   is held has nothing to decode: it keeps its slot, an idle row if others' are on both sides.
+   is held has nothing to decode, and keeps its slot.
 2. Prompts are computed in chunks within a token budget per step, first admitted first, so decoding starves nobody.
+   Budgets are the session's, unless the operator's (``EngineConfig``).
 3. Waiting sequences are admitted in order of arrival while a slot and some budget are left. An accepted request
    always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
 4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
-5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range into it.
-   What the hole retains goes to an empty slot first; without one, the slot unused for longest is emptied. A hole that
-   is the last unowned slot keeps its rows and stays open, which costs the decode call an idle row.
+5. Sequences are kept where a decode call covers few slots beside theirs (``decode_span``). Where it covers those from
+   the first one on, slots are given away from the lowest; what a low one retains makes room first, in the place of what
+   was unused for longest, if a step can copy it whole. When a call could be smaller, and could have been for a while,
+   sequences move down. Where it covers what lies between, a hole that no admission filled is closed at once, by moving
+   one end of the range into it. What a hole retains goes to an empty slot first; without one, the slot unused for
+   longest is emptied. A hole that is the last unowned slot keeps its rows and stays open.
 6. A step copies rows within a budget, a larger one while nothing decodes: a long prefix or a moving sequence's rows
    come in pieces, over several steps, so that neither streams nor who comes or goes wait for all of them. A prompt
    waits for its rows. What moves goes on decoding where it was until its last piece is in place.
@@ -26,10 +30,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runtime.engine.config import EngineConfig
+from runtime.engine.decode_span import PATIENCE_STEPS, DecodeSpan
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.slot_table import SlotMove, SlotTable
-from runtime.engine.step_plan import DecodeRow, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.step_plan import PrefillChunk, SlotCopy, StepPlan
 from runtime.engine.token_prefix import NOTHING, TokenPrefix
+from runtime.session.session import SessionInfo
 
 MIN_CHUNK_TOKENS = 2
 # A sequence grows by a row each step, so a move that copied one only would never catch up with it.
@@ -41,13 +47,18 @@ IDLE_COPY_FACTOR = 8
 class Scheduler:
     """Holds every live sequence. The engine asks for a plan, runs it, and reports back what happened."""
 
-    def __init__(self, num_slots: int, config: EngineConfig, kv_bytes_per_token: int = 1) -> None:
-        self.slots = SlotTable(num_slots)
+    def __init__(self, info: SessionInfo, config: EngineConfig) -> None:
+        self._span = DecodeSpan.of(info)
+        self.slots = SlotTable(info.num_slots, keep_near=self._span.keeps_near)
         self.running: list[Sequence] = []
         self._config = config
         self._waiting: deque[Sequence] = deque()
         self._may_move = True
-        self._copy_rows_per_step = max(MIN_COPY_ROWS, config.copy_bytes_per_step // kv_bytes_per_token)
+        self._steps_too_large = 0
+        self._prefill_tokens = config.prefill_chunk_tokens or info.prefill_tokens
+        self._idle_prefill_tokens = config.idle_prefill_chunk_tokens or info.idle_prefill_tokens
+        copy_bytes = info.copy_bytes if config.copy_bytes_per_step is None else config.copy_bytes_per_step
+        self._copy_rows_per_step = max(MIN_COPY_ROWS, copy_bytes // info.kv_bytes_per_token)
 
     @property
     def num_waiting(self) -> int:
@@ -66,7 +77,7 @@ class Scheduler:
     def plan(self) -> StepPlan:
         """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
         decodes = any(sequence.phase is Phase.DECODE for sequence in self.running)
-        budget = self._config.prefill_chunk_tokens if decodes else self._config.idle_prefill_chunk_tokens
+        budget = self._prefill_tokens if decodes else self._idle_prefill_tokens
         copies = _Copies(self._copy_rows_per_step * (1 if decodes else IDLE_COPY_FACTOR))
         prefills: list[PrefillChunk] = []
         for sequence in self.running:
@@ -76,15 +87,14 @@ class Scheduler:
                 budget -= self._append_chunk(prefills, sequence, budget)
         while budget >= MIN_CHUNK_TOKENS and (admitted := self._admit(copies)) is not None:
             budget -= self._append_chunk(prefills, admitted, budget)
-        self._close_holes(copies)
-        first_slot, rows = self._decode_rows()
-        return StepPlan(copies=tuple(copies.planned), first_slot=first_slot, decode=rows, prefills=tuple(prefills))
+        self._move_together(copies)
+        return StepPlan(copies=tuple(copies.planned), decode=self._decoding(), prefills=tuple(prefills))
 
     def copy_failed(self, plan: StepPlan, failed: SlotCopy) -> StepPlan:
         """What is left of a plan after one of its copies failed, so that nobody counts on rows that are not there.
 
         A prompt computes what it could not copy. A sequence that was to move stays where it is, with everything that
-        was to move after it; no hole is closed again before a sequence has ended, which changes where holes are.
+        was to move after it; nothing moves again before a sequence has ended, which changes where holes are.
         """
         position = next(index for index, copy in enumerate(plan.copies) if copy is failed)
         if isinstance(failed.cause, Sequence):
@@ -93,12 +103,17 @@ class Scheduler:
             copies = (*plan.copies[:position], *plan.copies[position + 1 :])
             prefills = tuple(chunk for chunk in plan.prefills if chunk.sequence is not sequence)
             return replace(plan, copies=copies, prefills=prefills)
-        for copy in reversed(plan.copies[position:]):  # moves are planned last
+        later = plan.copies[position:]
+        for copy in reversed(later):
             if isinstance(copy.cause, SlotMove):
                 self.slots.undo(copy.cause)
         self._may_move = False
-        first_slot, rows = self._decode_rows()
-        return replace(plan, copies=plan.copies[:position], first_slot=first_slot, decode=rows)
+        kept = tuple(copy for copy in later if not isinstance(copy.cause, SlotMove))
+        plan = replace(plan, copies=(*plan.copies[:position], *kept), decode=self._decoding())
+        for copy in kept:
+            if any(isinstance(move.cause, SlotMove) and move.target == copy.source for move in later):
+                plan = self.copy_failed(plan, copy)  # it counted on rows that did not come there
+        return plan
 
     def commit_prefill(self, chunk: PrefillChunk) -> None:
         """Record that a chunk's rows are now in the slot; after the last chunk the sequence decodes."""
@@ -163,6 +178,8 @@ class Scheduler:
         in_place = self._continues_in_place(source, num_cached, vacant)
         if num_cached and not in_place and not copies.has_room:
             return None
+        if not in_place:
+            vacant = self._lowered(vacant, source, copies)
         self._waiting.popleft()
         self.slots.take(source if in_place else vacant, sequence)
         sequence.num_cached = num_cached
@@ -223,34 +240,68 @@ class Scheduler:
             return False
         return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
 
-    def _close_holes(self, copies: _Copies) -> None:
+    def _lowered(self, vacant: int, source: int, copies: _Copies) -> int:
+        """The slot to give away in the place of ``vacant``: a lower one, whose rows ``vacant`` takes, where that pays.
+
+        ``source`` is needed where it is.
+        """
+        if not self._span.buckets or not self._may_move or not self.slots.rows[vacant]:
+            return vacant
+        stop = self._span.room([slot for slot, owner in enumerate(self.slots.owners) if owner is not None])
+        low = self.slots.lowest_unused(stop)
+        if low is None or vacant < stop or low == source or len(self.slots.rows[low]) >= copies.left:
+            return vacant
+        self.slots.offer(vacant, NOTHING)
+        move = self.slots.moving(low, vacant)
+        self._copy_moving(move, copies)
+        return low
+
+    def _move_together(self, copies: _Copies) -> None:
+        self._steps_too_large += 1
         while self._may_move and copies.has_room and (move := self._next_move()) is not None:
-            start, num_rows = move.num_copied, self.slots.num_rows(move.source)
-            move.num_copied += copies.take(num_rows - start)
+            self._copy_moving(move, copies)
+
+    def _copy_moving(self, move: SlotMove, copies: _Copies) -> None:
+        start, num_rows = move.num_copied, self.slots.num_rows(move.source)
+        move.num_copied += copies.take(num_rows - start)
+        if move.num_copied > start:
             copies.planned.append(SlotCopy(move.source, move.target, move.num_copied, start, move))
-            if move.num_copied == num_rows:
-                self.slots.complete(move)
+        if move.num_copied == num_rows:
+            self.slots.complete(move)
 
     def _next_move(self) -> SlotMove | None:
-        """What closes a hole among the decoding slots, or empties one; None without a hole, or without a way."""
+        """What makes a decode call smaller, or empties a slot for that; None where nothing does, or should yet."""
         decoding = [sequence.slot for sequence in self.running if sequence.phase is Phase.DECODE]
-        low, high = min(decoding, default=0), max(decoding, default=0)
-        holes = [slot for slot in range(low, high) if self.slots.owners[slot] is None]
+        end, holes = self._end_and_holes(decoding)
         spare = self.slots.emptied() if holes else None
         if spare is None:
             return None
-        end = min(low, high, key=self.slots.num_rows)
-        farthest = -1 if end == low else 0  # the nearer holes are then outside of the range
         empty = [slot for slot in holes if not self.slots.rows[slot]]
-        return self.slots.moving(end, empty[farthest]) if empty else self.slots.moving(holes[farthest], spare)
+        return self.slots.moving(end, empty[0]) if empty else self.slots.moving(holes[0], spare)
 
-    def _decode_rows(self) -> tuple[int, tuple[DecodeRow, ...]]:
-        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE and not s.is_held}
-        if not decoding:
-            return 0, ()
-        first, last = min(decoding), max(decoding)
-        rows = tuple(DecodeRow(decoding.get(slot), self.slots.num_rows(slot)) for slot in range(first, last + 1))
-        return first, rows
+    def _end_and_holes(self, decoding: list[int]) -> tuple[int, list[int]]:
+        """The slot whose sequence is to move, and the unowned slots that it may move to, the best one first."""
+        free = [slot for slot, owner in enumerate(self.slots.owners) if owner is None]
+        if self._span.keeps_near:
+            low, high = min(decoding, default=0), max(decoding, default=0)
+            end = min(low, high, key=self.slots.num_rows)
+            holes = [slot for slot in free if low < slot < high]
+            return end, holes[::-1] if end == low else holes  # the nearer holes are then outside of the range
+        size = self._span.smaller(decoding, free) if self._span.buckets else None
+        if size is None:
+            self._steps_too_large = 0
+            return -1, []
+        if self._steps_too_large < PATIENCE_STEPS:
+            return -1, []
+        return max(decoding), [slot for slot in free if slot < size]
+
+    def _decoding(self) -> tuple[Sequence, ...]:
+        decoding = (one for one in self.running if one.phase is Phase.DECODE and not one.is_held)
+        return tuple(sorted(decoding, key=_slot))
+
+
+def _slot(sequence: Sequence) -> int:
+    return sequence.slot
 
 
 class _Copies:
@@ -258,16 +309,16 @@ class _Copies:
 
     def __init__(self, budget_rows: int) -> None:
         self.planned: list[SlotCopy] = []
-        self._left = budget_rows
+        self.left = budget_rows
 
     @property
     def has_room(self) -> bool:
-        return self._left > 0
+        return self.left > 0
 
     def take(self, num_rows: int) -> int:
         """How many of ``num_rows`` fit; they are used up."""
-        fitting = min(num_rows, self._left)
-        self._left -= fitting
+        fitting = min(num_rows, self.left)
+        self.left -= fitting
         return fitting
 
 

@@ -94,7 +94,7 @@ def test_a_move_that_fails_leaves_its_sequence_where_it_is_and_is_not_tried_agai
     for _ in range(12):
         driver.step()
     assert driver.session.count("copy") == number
-    assert driver.session.calls[-1].slots == (0, 1, 2)  # the hole is there, an idle row
+    assert driver.session.calls[-1].slots == (0, 2)  # the hole is there
     driver.add(request("again", [*MIDDLE, 7, 8], max_tokens=3))
     check_answers(driver, low=LOW, high=HIGH, again=[*MIDDLE, 7, 8])
     assert driver.finishes["again", 0].num_cached_tokens == len(MIDDLE)

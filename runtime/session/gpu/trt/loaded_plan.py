@@ -18,7 +18,7 @@ _LOG = logging.getLogger("powertrain.tensorrt")
 
 
 class LoadedPlan:
-    """``runtime.session.gpu.trt.runner.OpenPlan``: a deserialized plan and the kernels that are compiled for it.
+    """``runtime.session.gpu.trt.bound_run.OpenPlan``: a deserialized plan and the kernels that are compiled for it.
 
     TensorRT for RTX compiles a kernel when a shape is first used, and captures CUDA graphs by itself; its kernels are
     kept beside the plan, valid for one GPU model, library version and driver. The classic library does neither.

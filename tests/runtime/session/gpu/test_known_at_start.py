@@ -14,7 +14,7 @@ import pytest
 from runtime.errors import DeviceError
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.static_session import StaticSession
-from runtime.session.gpu.trt import runner as trt_runner
+from runtime.session.gpu.trt import bound_run
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Session
@@ -187,14 +187,14 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
 def test_the_plans_refusal_while_recording_is_one_of_recording(graphs: dict[str, Path]) -> None:
     session, engine, device, _ = opened(graphs, compiles=False)
     session.decode(0, TEXT[:1], np.array([0]))
-    execute = trt_runner._TrtRun.enqueue
+    execute = bound_run.TrtRun.enqueue
 
-    def refuse_in_capture(run: trt_runner._TrtRun) -> None:
+    def refuse_in_capture(run: bound_run.TrtRun) -> None:
         engine.refused = {"execute_async_v3"} if device.recording is not None else set()
         execute(run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trt_runner._TrtRun, "enqueue", refuse_in_capture)
+        patch.setattr(bound_run.TrtRun, "enqueue", refuse_in_capture)
         for position in (1, 2, 3):
             session.decode(0, TEXT[:1], np.array([position]))
     assert device.launches == 0
