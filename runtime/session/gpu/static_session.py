@@ -108,6 +108,7 @@ class StaticSession:
         self._prefill_selection = None if selector is None else SelectionStaging(device, 1, vocab_size)
         self._prefill_selection_run: Run | None = None
         self._decode_staging.inputs[graph_io.LOGITS_INDICES][:] = np.arange(num_slots)
+        self._decode_staging.inputs[graph_io.INPUT_IDS][:] = 0  # what no call asks for may hold any token
         self._rows = SlotRows(num_slots, limits.capacity)
         self._decode_steps: dict[int, _DecodeStep] = {}
         self._unrecordable: set[int] = set()
@@ -147,7 +148,8 @@ class StaticSession:
                 piece = Piece(0, num_tokens, num_tokens, min(num_tokens, num_logits), num_logits)
                 self._prefill_piece(0, np.zeros(num_tokens, np.int64), 0, piece)
         table = SelectionTable(info.num_slots, info.vocab_size)
-        self.prefill_token(0, np.zeros(1, np.int64), 0, table)
+        if self._selector is not None:
+            self.prefill_token(0, np.zeros(1, np.int64), 0, table)
         for size in info.decode_buckets:
             for _ in range(2):  # the first run settles, the second one records
                 self.decode_tokens(np.arange(size), np.zeros(size, np.int64), np.zeros(size, np.int64), table)
