@@ -138,7 +138,7 @@ class HostCudaEngine:
 
 @dataclass(eq=False)
 class HostPlan:
-    """``trt.bound_run.OpenPlan`` over the double of an engine. ``saves`` has how many contexts there were at each save."""
+    """``trt.bound_run.OpenPlan`` over the double of an engine. ``saves``: how many contexts there were at each save."""
 
     host: HostCudaEngine
     device: HostDevice

@@ -140,9 +140,7 @@ class ChoosingSession(SyntheticSession):
         size = next(size for size in self._info.decode_buckets if size > slots[-1])
         if selection is not None:
             self._staging.load(selection, slice(0, size), slots.tolist())
-        made = self._made
-        picked = (made.tokens, made.settled, made.logprobs, made.top_ids, made.top_logprobs)
-        return Selected(lambda places: self._given(len(places)), Chosen(*(values[slots] for values in picked)))
+        return Selected(lambda places: self._given(len(places)), self._made.rows(slots))
 
 
 class _NoDevice:

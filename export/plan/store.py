@@ -30,6 +30,9 @@ from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target
 
+_ALIGNMENT = 4096
+"""Of the selection head's plan in the file, which is mapped."""
+
 ShowProgress = Callable[[str], AbstractContextManager[OnFraction]]
 
 
@@ -146,10 +149,15 @@ def write_plan(
     Neither looks for an older plan nor locks. Raises PlanError.
     """
     graph = package.manifest.graphs[sidecars.TRT_GRAPH]
-    built = build_plan(package.path(graph.path), slot_rows(key.max_model_len), target, settings, on_fraction)
+    head = None if package.manifest.selection is None else package.path(package.manifest.selection.path)
+    capacity = slot_rows(key.max_model_len)
+    built = build_plan(package.path(graph.path), capacity, target, settings, on_fraction, head=head)
     try:
         with temporary.open("wb") as file:
             file.write(built.data)
+            if built.selection:
+                file.write(bytes(-len(built.data) % _ALIGNMENT))
+                file.write(built.selection)
             file.flush()
             os.fsync(file.fileno())
         sidecar = PlanSidecar(
@@ -157,7 +165,9 @@ def write_plan(
             key=key,
             precision=graph.precision,
             capacity=built.facts.cache_shape[1],
-            plan_bytes=len(built.data),
+            plan_bytes=temporary.stat().st_size,
+            decoder_bytes=len(built.data),
+            selection_bytes=len(built.selection),
             scratch_bytes=built.scratch_bytes,
             plan_sha256=sha256_of_file(temporary),
             driver=target.driver,

@@ -26,6 +26,7 @@ from runtime.session.gpu.libraries import open_libraries
 from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
@@ -80,6 +81,8 @@ def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: fl
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
     parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
+    if package.manifest.selection is not None:
+        parts["selection"] = selection_bytes(slots + 1, shape.vocab_size)
     terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
     return (
         int(max(0, free - sum(parts.values())) * share),
@@ -162,7 +165,19 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
         device.close()  # which the session does from here on
         raise
     graph = package.path(package.manifest.graphs[_graph_key(choice.backend)].path)
-    return open_ort_session(graph, provider, device, shape, kv=kv, prefill_tokens=prefill_tokens)
+    head = package.manifest.selection
+    # The plug-in compiles for the decoder's profiles alone, and the ONNX Runtime beside it has no other for a GPU.
+    head_provider = None if choice.backend is Backend.ORT_TENSORRT_RTX else cuda_provider(device.ordinal)
+    return open_ort_session(
+        graph,
+        provider,
+        device,
+        shape,
+        kv=kv,
+        prefill_tokens=prefill_tokens,
+        head=None if head is None else package.path(head.path),
+        head_provider=head_provider,
+    )
 
 
 def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int) -> Provider:

@@ -30,6 +30,16 @@ class Chosen:
     top_ids: NDArray[np.int32]
     top_logprobs: NDArray[np.float32]
 
+    def rows(self, places: NDArray[np.int64] | slice) -> Chosen:
+        """Those of some rows, in that order."""
+        return Chosen(
+            self.tokens[places],
+            self.settled[places],
+            self.logprobs[places],
+            self.top_ids[places],
+            self.top_logprobs[places],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Selected:

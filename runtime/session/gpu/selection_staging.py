@@ -34,7 +34,8 @@ class SelectionStaging:
         self._device = device
         self._mask_bytes = io.mask_bytes(vocab_size)
         self._host, self._base, self.inputs, inputs = _placed(device, COLUMNS, num_rows)
-        self._told, self._told_base, self._outputs, outputs = _placed(device, _OUTPUTS, num_rows)
+        self._told, self._told_base, told, outputs = _placed(device, _OUTPUTS, num_rows)
+        self._chosen = Chosen(*(told[name] for name in _OUTPUTS))
         for name, values in self.inputs.items():
             values[...] = neutral(name, vocab_size)
         self._masks = device.pinned(num_rows * self._mask_bytes)
@@ -64,14 +65,7 @@ class SelectionStaging:
 
     def chosen(self, places: NDArray[np.int64] | slice) -> Chosen:
         """What was chosen for the rows at ``places``, once the download is over."""
-        found = self._outputs
-        return Chosen(
-            found[io.DRAWN][places],
-            found[io.SETTLED][places],
-            found[io.LOGPROB][places],
-            found[io.TOP_IDS][places],
-            found[io.TOP_LOGPROBS][places],
-        )
+        return self._chosen.rows(places)
 
     def _upload_mask(self, row: int, mask: NDArray[np.uint8] | None) -> None:
         """Queue a row's mask; None is every token."""

@@ -372,6 +372,15 @@ class StaticSession:
                 stack.callback(self._decode_steps.popitem()[1].close)
 
 
+def say_no_head(backend: str) -> None:
+    """Tell in the log that the package lacks what lets a GPU choose tokens."""
+    _LOG.warning(
+        "backend %s: the package has no selection head, so each step's logits come to the host, which draws; export it "
+        "again (and build its plan again) to have tokens chosen on the GPU",
+        backend,
+    )
+
+
 def _rows_of(logits: FloatArray, rows: Sequence[int]) -> FloatArray:
     """Some rows [len(rows), V]; a view where they lie side by side."""
     if rows and rows[-1] - rows[0] == len(rows) - 1:

@@ -287,7 +287,8 @@ def choice_of(root: Path) -> BackendChoice:
 def quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of nonsense: what is asked for is looked at here, not what a compiler makes of it."""
 
-    def fake(_graph: Path, capacity: int, _target: Target, settings: PlanSettings, _show: OnFraction) -> BuiltPlan:
+    def fake(_graph: Path, capacity: int, _target: Target, settings: PlanSettings, _show: OnFraction, *, head: Path) -> BuiltPlan:
+        assert head.is_file()
         check_settings(settings, capacity)
         data = memoryview(f"a plan of {capacity} rows".encode())
         return BuiltPlan(data, 1000, NetworkFacts(1, 2, 0, (), (2, capacity, 16), "HALF"), 0.1, 1)

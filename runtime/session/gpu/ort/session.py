@@ -11,7 +11,8 @@ from pathlib import Path
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
-from runtime.session.gpu.static_session import StaticSession
+from runtime.session.gpu.ort.selector import OrtSelector
+from runtime.session.gpu.static_session import StaticSession, say_no_head
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 
@@ -24,8 +25,12 @@ def open_ort_session(
     *,
     kv: KVPlan,
     prefill_tokens: int,
+    head: Path | None = None,
+    head_provider: Provider | None = None,
 ) -> Session:
     """A session that owns ``device`` and closes it, also on failure; every shape has run once. Raises DeviceError.
+
+    ``head`` is the package's selection head and ``head_provider`` what runs it; without either the host draws.
 
     Its numbers are not proven: see ``runtime.loading.self_test``.
     """
@@ -41,7 +46,21 @@ def open_ort_session(
             capacity=kv.rows,
         )
         on_failure.callback(runner.close)
-        session = StaticSession(provider.backend, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens)
+        selector = None
+        if head is not None and head_provider is not None:
+            selector = OrtSelector(head, head_provider, device, shape.vocab_size)
+            on_failure.callback(selector.close)
+        elif head_provider is not None:
+            say_no_head(provider.backend)
+        session = StaticSession(
+            provider.backend,
+            runner,
+            device,
+            shape,
+            kv.num_slots,
+            max_model_len=kv.slot_tokens,
+            selector=selector,
+        )
         on_failure.pop_all()
         on_failure.callback(session.close)
         session.warm_up()

@@ -1,4 +1,4 @@
-"""Tokens chosen where the logits lie, over the doubles: the host's tokens, a few bytes per row, logits only on request."""
+"""Tokens chosen where the logits lie, over the doubles: the host's tokens, few bytes per row, logits on request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from export.graph.selection import write_selection_graph
-from export.graph.trt.graph import OPSET
-from runtime.engine import drawing
+from export.graph.ort.dialect import OPSET
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.errors import DeviceError
 from runtime.events import FinishEvent, TokenEvent
 from runtime.request import Request
+from runtime.sampling import sampler
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import Session
 from tests.export.random_checkpoint import write_ort, write_trt
@@ -101,13 +101,13 @@ def test_the_session_chose_them(graphs: dict[str, Path], monkeypatch: pytest.Mon
     """No row but those of ``repeated`` beyond 32 edits came to the host."""
     parts = opened("recorded", graphs)
     drawn: list[int] = []
-    sample = drawing.sample
+    sample = sampler.sample
 
     def counted(logits: Any, states: Any, allowed: Any) -> Any:
         drawn.extend(state.params.seed for state in states if state is not None)
         return sample(logits, states, allowed)
 
-    monkeypatch.setattr(drawing, "sample", counted)
+    monkeypatch.setattr("runtime.engine.drawing.sample", counted)
     found = answers(parts.session)
     assert set(drawn) <= {7, 9}, drawn  # ``bound``'s masks may come late
     assert drawn.count(7) < len(found["repeated"])
@@ -117,7 +117,7 @@ def select(parts: Opened, table: SelectionTable, slots: list[int], position: int
     ids, positions = np.array([5 + slot for slot in slots]), np.full(len(slots), position)
     answer = parts.session.decode_tokens(np.array(slots), ids, positions, table)
     assert answer.chosen is not None
-    return answer.chosen.tokens.tolist()
+    return [int(token) for token in answer.chosen.tokens]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -205,8 +205,10 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
-    warm_up = [-1, 1, 1, 2, 2, 3, 3]  # the longest prefill, and calls of one, two and four slots
-    assert made[0].graph_ids[:7] == warm_up
+    # The longest prefill, one whose token is chosen, and calls of one, two and four slots.
+    assert made[0].graph_ids[:8] == [-1, -1, 1, 1, 2, 2, 3, 3]
+    assert made[1].graph_ids[:7] == [1, 2, 2, 3, 3, 4, 4]
+    assert session.info.selects
     assert set(made[0].captured) == {1, 2, 3}  # the script brings no other
     session.close()
     assert device.closed
