@@ -81,7 +81,7 @@ def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: fl
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
     parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
-    if package.manifest.selection is not None:
+    if package.manifest.selection is not None if plan is None else plan.sidecar.selection_bytes:
         parts["selection"] = selection_bytes(slots + 1, shape.vocab_size)
     terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
     return (

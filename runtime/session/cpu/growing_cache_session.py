@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.errors import PackageError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.cpu.ort_session import OrtOptions, cpu_session_options
+from runtime.session.cpu.ort_session import BUSY_PREFILL_TOKENS, OrtOptions, cpu_session_options
 from runtime.session.kv_budget import KVPlan
 from runtime.session.ort_run import open_graph, run_bound
 from runtime.session.selected import Selected, from_logits
@@ -58,6 +59,8 @@ class GrowingCacheSession:
             vocab_size=shape.vocab_size,
             kv_bytes_per_token=kv.bytes_per_token,
             batch_invariant=True,
+            prefill_tokens=BUSY_PREFILL_TOKENS,
+            idle_prefill_tokens=IDLE_PREFILL_CHUNK_TOKENS,
             any_slots=True,
         )
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
 from runtime.session.cpu.huge_pages import huge_pages_for_new_memory
@@ -28,6 +29,8 @@ from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 from runtime.session.slot_rows import SlotRows
 
+BUSY_PREFILL_TOKENS = 128
+"""Prompt tokens of a step in which others decode: they wait some 0.1 s for it (2 cores)."""
 _DEVICE = "cpu"
 _LOG_ERRORS_ONLY = 3
 _DYNAMIC_BLOCK_BASE = 4
@@ -156,6 +159,8 @@ class OrtSession:
             vocab_size=shape.vocab_size,
             kv_bytes_per_token=kv.bytes_per_token,
             batch_invariant=True,
+            prefill_tokens=BUSY_PREFILL_TOKENS,
+            idle_prefill_tokens=IDLE_PREFILL_CHUNK_TOKENS,
         )
         self._info = replace(self._info, batch_invariant=rows_are_independent(self))
 

@@ -35,9 +35,6 @@ from runtime.session.slot_rows import SlotRows
 _LOG = logging.getLogger("powertrain.backend")
 
 
-_BUSY_CALLS = 1
-_IDLE_CALLS = 8
-"""Prefill calls of full size per step, while others decode and while nobody does."""
 _COPY_BYTES = 2**30
 """A GPU's memory moves as much in a millisecond."""
 
@@ -122,8 +119,8 @@ class StaticSession:
             batch_invariant=False,  # kernels are chosen per shape, and nobody promises equal rounding between them
             selects=selector is not None,
             decode_buckets=decode_buckets(num_slots),
-            prefill_tokens=_BUSY_CALLS * limits.prefill_tokens,
-            idle_prefill_tokens=_IDLE_CALLS * limits.prefill_tokens,
+            prefill_tokens=limits.prefill_tokens,  # one full call, or several prompts that make up as much
+            idle_prefill_tokens=limits.prefill_tokens,
             copy_bytes=_COPY_BYTES,
         )
 

@@ -193,7 +193,7 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     def make(path: Path, options: ort.SessionOptions, device_id: int) -> Any:
         assert device_id == device.ordinal
         made.append(HostCudaSession(path, options, device))
-        return made[0]
+        return made[-1]
 
     def on(uuid: str) -> HostDevice:
         assert (uuid, opened) == (ADA.uuid, ["cuda"])  # CUDA's library is one of those that are opened
