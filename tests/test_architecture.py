@@ -41,7 +41,7 @@ EDGES = {
     "runtime.session.gpu": "runtime runtime.package runtime.session",
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
-    "runtime.sampling": "runtime runtime.session",
+    "runtime.sampling": "runtime runtime.package runtime.session",
     "runtime.constraint": "runtime runtime.constraint.schema runtime.sealed",
     "runtime.constraint.schema": "runtime runtime.constraint.schema.regex",
     "runtime.constraint.schema.regex": "",
@@ -71,7 +71,7 @@ EDGES = {
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
     "bench.in_process": "bench bench.metrics bench.report runtime runtime.constraint runtime.engine runtime.package"
-    " runtime.session runtime.text",
+    " runtime.session runtime.session.gpu runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
     "bench.commands": "bench bench.http bench.in_process bench.metrics bench.peers bench.proof bench.report runtime"

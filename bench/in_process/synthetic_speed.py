@@ -94,9 +94,7 @@ def measure_streams(
     return uvloop.run(_run_streams(vocab_size, streams, name, tokens_each, on_device=on_device))
 
 
-async def _run_streams(
-    vocab_size: int, streams: int, name: str, tokens_each: int, *, on_device: bool
-) -> StreamSpeed:
+async def _run_streams(vocab_size: int, streams: int, name: str, tokens_each: int, *, on_device: bool) -> StreamSpeed:
     kind = KINDS[name]
 
     def session() -> SyntheticSession:

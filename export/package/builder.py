@@ -202,6 +202,8 @@ def _fill(
 def write_head(partial: Path, vocab_size: int) -> package.SelectionInfo:
     """Write a selection head that every runtime of a GPU takes into a package folder."""
     path = write_selection_graph(partial / SELECTION_FOLDER, vocab_size, OPSET, has_mask=True)
+    if not (weights := path.with_name(path.name + ".data")).stat().st_size:
+        weights.unlink()  # a head has constants of a few bytes only, which lie in the graph
     return package.SelectionInfo(path.relative_to(partial).as_posix())
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from runtime.errors import PlanError
 from runtime.package import graph_io, selection_io
 from runtime.package.attention_form import AttentionForm
-from runtime.session.gpu.selection_staging import DTYPES, input_shapes, output_shapes
+from runtime.package.selection_io import DTYPES, input_shapes, output_shapes
 
 from export.graph.trt.causal_masks import without_causal_masks
 from export.graph.trt.slot_length import with_slot_rows

@@ -16,7 +16,7 @@ from runtime.sampling.allowed_tokens import Allowed
 from runtime.sampling.logit_rules import Edits
 from runtime.sampling.sampler import LOGPROB_FLOOR, Sampled, SamplerState
 from runtime.session.selected import Chosen, is_settled
-from runtime.session.selection_table import SelectionTable, neutral
+from runtime.session.selection_table import SelectionTable
 from runtime.token_mask import WORD_BITS, MaskArray
 
 _MOST_TOP_K = 2**31 - 1
@@ -85,7 +85,7 @@ class RowRules:
         for name, values in zip(_EDIT_COLUMNS, (edits.ids, edits.bias, edits.penalty, edits.subtract), strict=True):
             row = self.table.columns[name][slot]
             row[:count] = values
-            row[count:before] = neutral(name, self.table.vocab_size)
+            row[count:before] = io.neutral(name, self.table.vocab_size)
         self._num_edits[slot] = count
 
 

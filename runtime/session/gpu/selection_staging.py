@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 from runtime.package import selection_io as io
 from runtime.session.device import ALIGNMENT_BYTES, Device
 from runtime.session.selected import Chosen
-from runtime.session.selection_table import COLUMNS, SelectionTable, neutral, row_shape
+from runtime.session.selection_table import SelectionTable
 
 _EVERY_TOKEN = 0xFF
-_OUTPUTS: dict[str, tuple[np.dtype[Any], int]] = {
-    io.DRAWN: (np.dtype(np.int32), 1),
-    io.SETTLED: (np.dtype(np.int32), 1),
-    io.LOGPROB: (np.dtype(np.float32), 1),
-    io.TOP_IDS: (np.dtype(np.int32), io.MAX_TOP_LOGPROBS),
-    io.TOP_LOGPROBS: (np.dtype(np.float32), io.MAX_TOP_LOGPROBS),
-}
 
 
 class SelectionStaging:
@@ -33,11 +26,11 @@ class SelectionStaging:
     def __init__(self, device: Device, num_rows: int, vocab_size: int) -> None:
         self._device = device
         self._mask_bytes = io.mask_bytes(vocab_size)
-        self._host, self._base, self.inputs, inputs = _placed(device, COLUMNS, num_rows)
-        self._told, self._told_base, told, outputs = _placed(device, _OUTPUTS, num_rows)
-        self._chosen = Chosen(*(told[name] for name in _OUTPUTS))
+        self._host, self._base, self.inputs, inputs = _placed(device, io.RULES, num_rows)
+        self._told, self._told_base, told, outputs = _placed(device, io.OUTPUTS, num_rows)
+        self._chosen = Chosen(*(told[name] for name in io.OUTPUTS))
         for name, values in self.inputs.items():
-            values[...] = neutral(name, vocab_size)
+            values[...] = io.neutral(name, vocab_size)
         self._masks = device.pinned(num_rows * self._mask_bytes)
         self._masks[:] = _EVERY_TOKEN
         self._masks_base = device.allocate(self._masks.nbytes)
@@ -97,25 +90,6 @@ def _placed(
 
 def selection_bytes(num_rows: int, vocab_size: int) -> int:
     """Device memory that rules, masks and choices of so many rows take."""
-    widths = [dtype.itemsize * width for dtype, width in (*COLUMNS.values(), *_OUTPUTS.values())]
+    widths = [dtype.itemsize * width for dtype, width in (*io.RULES.values(), *io.OUTPUTS.values())]
     padded = sum(-(-num_rows * width // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for width in widths)
     return padded + num_rows * io.mask_bytes(vocab_size)
-
-
-def input_shapes(num_rows: int, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every input of a head with a mask, the logits included, for so many rows."""
-    shapes = {name: row_shape(name, num_rows) for name in COLUMNS}
-    return {io.LOGITS: (num_rows, vocab_size), **shapes, io.MASK: (num_rows, io.mask_bytes(vocab_size))}
-
-
-def output_shapes(num_rows: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every output of a head for so many rows."""
-    return {name: (num_rows,) if width == 1 else (num_rows, width) for name, (_, width) in _OUTPUTS.items()}
-
-
-DTYPES: dict[str, np.dtype[Any]] = {
-    **{name: dtype for name, (dtype, _) in {**COLUMNS, **_OUTPUTS}.items()},
-    io.LOGITS: np.dtype(np.float32),
-    io.MASK: np.dtype(np.uint8),
-}
-"""Of every input and output of a head with a mask."""

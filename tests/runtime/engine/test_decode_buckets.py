@@ -1,4 +1,4 @@
-"""Where a decode call covers the slots from the first one on: who gets which slot, when somebody moves, and what it costs.
+"""Where a decode call covers the slots from the first one on: who gets which slot, who moves when, what it costs.
 
 Calls, copies and the sizes that a device would have to record are counted, in scenarios that can be counted by hand.
 """
@@ -56,9 +56,7 @@ def test_buckets_are_powers_of_two_and_the_number_of_slots() -> None:
         (set(), {0, 1}, None),
     ],
 )
-def test_the_smallest_call_that_moves_would_allow(
-    decoding: set[int], free: set[int], expected: int | None
-) -> None:
+def test_the_smallest_call_that_moves_would_allow(decoding: set[int], free: set[int], expected: int | None) -> None:
     assert DecodeSpan(decode_buckets(8), any_slots=False).smaller(decoding, free) == expected
 
 
@@ -92,7 +90,7 @@ def test_a_call_that_could_be_smaller_is_after_a_while_and_by_one_move() -> None
         driver.add(request(name, [1, 2], max_tokens=length))
     driver.run()
     found = sizes(driver)
-    # Two steps of three rows; then c alone in slot 2 for the steps of patience, the first of which made it the last one.
+    # Two steps of three rows; then c is alone in slot 2 for the steps of patience, counted from the last of those two.
     assert found == [4] * (2 + PATIENCE_STEPS - 1) + [1] * (59 - 2 - PATIENCE_STEPS + 1)
     assert copies(driver) == [(2, 0)]
     check(driver, {"c": [1, 2]})
@@ -146,7 +144,7 @@ def test_rows_that_a_step_may_not_copy_whole_stay_where_they_are() -> None:
     calls = len(driver.session.calls)
     driver.add(request("new", [9, 9, 9], max_tokens=3))
     check(driver, {"new": [9, 9, 9]})
-    assert [call.slots for call in driver.session.calls[calls:]][0] == (0,)
+    assert driver.session.calls[calls].slots == (0,)
 
 
 def test_room_that_could_not_be_made_costs_what_was_retained_and_no_answer() -> None:

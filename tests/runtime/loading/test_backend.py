@@ -53,9 +53,7 @@ def never(backend: Backend) -> ProbeResult:
     raise AssertionError(f"{backend} was probed on a machine without a GPU")
 
 
-def add_plan(
-    package: Package, name: str, library: str, version: str, capability: str, *, head_bytes: int = 0
-) -> None:
+def add_plan(package: Package, name: str, library: str, version: str, capability: str, *, head_bytes: int = 0) -> None:
     """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT.
 
     Its last ``head_bytes`` are the selection head's.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from runtime.errors import DeviceError
 from runtime.package import selection_io
+from runtime.package.selection_io import DTYPES, input_shapes, output_shapes
 from runtime.session.device import Device
 from runtime.session.gpu.ort.runner import OrtRun, Provider, run_options, session_options
-from runtime.session.gpu.selection_staging import DTYPES, input_shapes, output_shapes
 
 
 class OrtSelector:

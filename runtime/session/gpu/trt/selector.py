@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from runtime.errors import DeviceError
 from runtime.package import selection_io
+from runtime.package.selection_io import input_shapes, output_shapes
 from runtime.session.device import Device
 from runtime.session.gpu.runner import decode_buckets
-from runtime.session.gpu.selection_staging import input_shapes, output_shapes
 from runtime.session.gpu.trt.api import CudaEngine
 from runtime.session.gpu.trt.bound_run import Contexts, OpenPlan, TrtRun
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.graph.selection import write_selection_graph
 from export.graph.ort.dialect import OPSET
+from export.graph.selection import write_selection_graph
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.errors import DeviceError
