@@ -30,8 +30,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runtime.engine.config import EngineConfig
-from runtime.engine.decode_span import PATIENCE_STEPS, DecodeSpan
+from runtime.engine.decode_span import DecodeSpan
 from runtime.engine.sequence import Phase, Sequence
+from runtime.engine.slot_moves import CopyBudget, SlotMoves
 from runtime.engine.slot_table import SlotMove, SlotTable
 from runtime.engine.step_plan import PrefillChunk, SlotCopy, StepPlan
 from runtime.engine.token_prefix import NOTHING, TokenPrefix
@@ -48,13 +49,12 @@ class Scheduler:
     """Holds every live sequence. The engine asks for a plan, runs it, and reports back what happened."""
 
     def __init__(self, info: SessionInfo, config: EngineConfig) -> None:
-        self._span = DecodeSpan.of(info)
-        self.slots = SlotTable(info.num_slots, keep_near=self._span.keeps_near)
+        span = DecodeSpan.of(info)
+        self.slots = SlotTable(info.num_slots, keep_near=span.keeps_near)
+        self._moves = SlotMoves(self.slots, span)
         self.running: list[Sequence] = []
         self._config = config
         self._waiting: deque[Sequence] = deque()
-        self._may_move = True
-        self._steps_too_large = 0
         self._prefill_tokens = config.prefill_chunk_tokens or info.prefill_tokens
         self._idle_prefill_tokens = config.idle_prefill_chunk_tokens or info.idle_prefill_tokens
         copy_bytes = info.copy_bytes if config.copy_bytes_per_step is None else config.copy_bytes_per_step
@@ -78,7 +78,7 @@ class Scheduler:
         """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
         decodes = any(sequence.phase is Phase.DECODE for sequence in self.running)
         budget = self._prefill_tokens if decodes else self._idle_prefill_tokens
-        copies = _Copies(self._copy_rows_per_step * (1 if decodes else IDLE_COPY_FACTOR))
+        copies = CopyBudget(self._copy_rows_per_step * (1 if decodes else IDLE_COPY_FACTOR))
         prefills: list[PrefillChunk] = []
         for sequence in self.running:
             if sequence.is_copying:
@@ -87,7 +87,7 @@ class Scheduler:
                 budget -= self._append_chunk(prefills, sequence, budget)
         while budget >= MIN_CHUNK_TOKENS and (admitted := self._admit(copies)) is not None:
             budget -= self._append_chunk(prefills, admitted, budget)
-        self._move_together(copies)
+        self._moves.together(self._decoding_slots, copies)
         return StepPlan(copies=tuple(copies.planned), decode=self._decoding(), prefills=tuple(prefills))
 
     def copy_failed(self, plan: StepPlan, failed: SlotCopy) -> StepPlan:
@@ -107,7 +107,7 @@ class Scheduler:
         for copy in reversed(later):
             if isinstance(copy.cause, SlotMove):
                 self.slots.undo(copy.cause)
-        self._may_move = False
+        self._moves.stop()
         kept = tuple(copy for copy in later if not isinstance(copy.cause, SlotMove))
         plan = replace(plan, copies=(*plan.copies[:position], *kept), decode=self._decoding())
         for copy in kept:
@@ -138,7 +138,7 @@ class Scheduler:
             keep = rows_valid and self._config.prefix_cache
             self.slots.offer(sequence.slot, _prefix(sequence, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
-        self._may_move = True
+        self._moves.go_on()
         sequence.phase = Phase.FINISHED
         sequence.close()
 
@@ -167,7 +167,7 @@ class Scheduler:
         prefills.append(PrefillChunk(sequence, sequence.num_computed, sequence.num_computed + size))
         return size
 
-    def _admit(self, copies: _Copies) -> Sequence | None:
+    def _admit(self, copies: CopyBudget) -> Sequence | None:
         if not self._waiting or self._sibling_prefills(self._waiting[0]):
             return None
         vacant = self.slots.vacant()
@@ -179,7 +179,7 @@ class Scheduler:
         if num_cached and not in_place and not copies.has_room:
             return None
         if not in_place:
-            vacant = self._lowered(vacant, source, copies)
+            vacant = self._moves.lowered(vacant, source, copies)
         self._waiting.popleft()
         self.slots.take(source if in_place else vacant, sequence)
         sequence.num_cached = num_cached
@@ -191,14 +191,14 @@ class Scheduler:
             self._copy_piece(sequence, source, copies)
         return sequence
 
-    def _go_on_copying(self, sequence: Sequence, copies: _Copies) -> None:
+    def _go_on_copying(self, sequence: Sequence, copies: CopyBudget) -> None:
         """Copy further rows of a prefix, from whichever slot offers it by now; without one the rest is computed."""
         source, length = self._reusable_prefix(sequence)
         sequence.num_cached = max(length, sequence.num_computed)
         if sequence.is_copying and copies.has_room:
             self._copy_piece(sequence, source, copies)
 
-    def _copy_piece(self, sequence: Sequence, source: int, copies: _Copies) -> None:
+    def _copy_piece(self, sequence: Sequence, source: int, copies: CopyBudget) -> None:
         start = sequence.num_computed
         stop = start + copies.take(sequence.num_cached - start)
         copies.planned.append(SlotCopy(source, sequence.slot, stop, start, sequence))
@@ -240,60 +240,8 @@ class Scheduler:
             return False
         return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
 
-    def _lowered(self, vacant: int, source: int, copies: _Copies) -> int:
-        """The slot to give away in the place of ``vacant``: a lower one, whose rows ``vacant`` takes, where that pays.
-
-        ``source`` is needed where it is.
-        """
-        if not self._span.buckets or not self._may_move or not self.slots.rows[vacant]:
-            return vacant
-        stop = self._span.room([slot for slot, owner in enumerate(self.slots.owners) if owner is not None])
-        low = self.slots.lowest_unused(stop)
-        if low is None or vacant < stop or low == source or len(self.slots.rows[low]) >= copies.left:
-            return vacant
-        self.slots.offer(vacant, NOTHING)
-        move = self.slots.moving(low, vacant)
-        self._copy_moving(move, copies)
-        return low
-
-    def _move_together(self, copies: _Copies) -> None:
-        self._steps_too_large += 1
-        while self._may_move and copies.has_room and (move := self._next_move()) is not None:
-            self._copy_moving(move, copies)
-
-    def _copy_moving(self, move: SlotMove, copies: _Copies) -> None:
-        start, num_rows = move.num_copied, self.slots.num_rows(move.source)
-        move.num_copied += copies.take(num_rows - start)
-        if move.num_copied > start:
-            copies.planned.append(SlotCopy(move.source, move.target, move.num_copied, start, move))
-        if move.num_copied == num_rows:
-            self.slots.complete(move)
-
-    def _next_move(self) -> SlotMove | None:
-        """What makes a decode call smaller, or empties a slot for that; None where nothing does, or should yet."""
-        decoding = [sequence.slot for sequence in self.running if sequence.phase is Phase.DECODE]
-        end, holes = self._end_and_holes(decoding)
-        spare = self.slots.emptied() if holes else None
-        if spare is None:
-            return None
-        empty = [slot for slot in holes if not self.slots.rows[slot]]
-        return self.slots.moving(end, empty[0]) if empty else self.slots.moving(holes[0], spare)
-
-    def _end_and_holes(self, decoding: list[int]) -> tuple[int, list[int]]:
-        """The slot whose sequence is to move, and the unowned slots that it may move to, the best one first."""
-        free = [slot for slot, owner in enumerate(self.slots.owners) if owner is None]
-        if self._span.keeps_near:
-            low, high = min(decoding, default=0), max(decoding, default=0)
-            end = min(low, high, key=self.slots.num_rows)
-            holes = [slot for slot in free if low < slot < high]
-            return end, holes[::-1] if end == low else holes  # the nearer holes are then outside of the range
-        size = self._span.smaller(decoding, free) if self._span.buckets else None
-        if size is None:
-            self._steps_too_large = 0
-            return -1, []
-        if self._steps_too_large < PATIENCE_STEPS:
-            return -1, []
-        return max(decoding), [slot for slot in free if slot < size]
+    def _decoding_slots(self) -> list[int]:
+        return [sequence.slot for sequence in self.running if sequence.phase is Phase.DECODE]
 
     def _decoding(self) -> tuple[Sequence, ...]:
         decoding = (one for one in self.running if one.phase is Phase.DECODE and not one.is_held)
@@ -302,24 +250,6 @@ class Scheduler:
 
 def _slot(sequence: Sequence) -> int:
     return sequence.slot
-
-
-class _Copies:
-    """The copies of one step and how many rows more it may copy."""
-
-    def __init__(self, budget_rows: int) -> None:
-        self.planned: list[SlotCopy] = []
-        self.left = budget_rows
-
-    @property
-    def has_room(self) -> bool:
-        return self.left > 0
-
-    def take(self, num_rows: int) -> int:
-        """How many of ``num_rows`` fit; they are used up."""
-        fitting = min(num_rows, self.left)
-        self.left -= fitting
-        return fitting
 
 
 def _prefix(sequence: Sequence, num_tokens: int) -> TokenPrefix:

@@ -13,14 +13,14 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.errors import DeviceError, RecordingRefused
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.device import Device, Recording
+from runtime.session.device import Device
+from runtime.session.gpu.decode_steps import DecodeStep, DecodeSteps
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.prefill_pieces import Piece, prefill_pieces
 from runtime.session.gpu.runner import Call, Run, Runner, Selector, decode_buckets
@@ -37,32 +37,6 @@ _LOG = logging.getLogger("powertrain.backend")
 
 _COPY_BYTES = 2**30
 """A GPU's memory moves as much in a millisecond."""
-
-
-@dataclass(slots=True)
-class _DecodeStep:
-    """What is kept of a decode call's size: the runs made ready for it, and their recording from the second call on.
-
-    The first run settles what a runtime does lazily, which must not be recorded.
-    """
-
-    run: Run
-    selection: Run | None
-    is_settled: bool = False
-    recording: Recording | None = None
-
-    @property
-    def may_be_recorded(self) -> bool:
-        return self.run.may_be_recorded and (self.selection is None or self.selection.may_be_recorded)
-
-    def close(self) -> None:
-        """The recording before what it was recorded from."""
-        with ExitStack() as stack:
-            stack.callback(self.run.close)
-            if self.selection is not None:
-                stack.callback(self.selection.close)
-            if self.recording is not None:
-                stack.callback(self.recording.close)
 
 
 class StaticSession:
@@ -107,8 +81,7 @@ class StaticSession:
         self._decode_staging.inputs[graph_io.LOGITS_INDICES][:] = np.arange(num_slots)
         self._decode_staging.inputs[graph_io.INPUT_IDS][:] = 0  # what no call asks for may hold any token
         self._rows = SlotRows(num_slots, limits.capacity)
-        self._decode_steps: dict[int, _DecodeStep] = {}
-        self._unrecordable: set[int] = set()
+        self._steps = DecodeSteps(device, backend, self._prepared, self._queue_step)
         self._run_ns = 0
         self._info = SessionInfo(
             backend=backend,
@@ -265,7 +238,7 @@ class StaticSession:
         staging.inputs[graph_io.INPUT_IDS][slots] = token_ids
         staging.set_positions(places, 1)
         with self._run():
-            self._queue_decode(size)
+            self._steps.queue(size)
 
     def _call(self, size: int) -> Call:
         return Call(
@@ -293,42 +266,14 @@ class StaticSession:
             self._device.synchronize()
             self._run_ns += time.perf_counter_ns() - begin
 
-    def _queue_decode(self, size: int) -> None:
-        kept = self._decode_steps.get(size)
-        if kept is None:
-            kept = self._decode_steps[size] = self._prepared(size)
-        if kept.recording is None and kept.is_settled and kept.may_be_recorded and size not in self._unrecordable:
-            kept.recording = self._recorded(size, kept)
-        if kept.recording is not None:
-            return kept.recording.launch()
-        self._queue_step(size, kept)
-        kept.is_settled = True
-        return None
-
-    def _prepared(self, size: int) -> _DecodeStep:
+    def _prepared(self, size: int) -> DecodeStep:
         call, selection = self._call(size), None
         if self._selector is not None and self._decode_selection is not None:
             addresses = {**self._decode_selection.addresses, graph_io.LOGITS: call.addresses[graph_io.LOGITS]}
             selection = self._selector.prepare(size, addresses)
-        return _DecodeStep(self._runner.prepare(call, self._arena), selection)
+        return DecodeStep(self._runner.prepare(call, self._arena), selection)
 
-    def _recorded(self, size: int, kept: _DecodeStep) -> Recording | None:
-        """The recording of a size; None from now on if the device refuses it, told once as a warning."""
-        try:
-            return self._device.record(lambda: self._queue_step(size, kept))
-        except RecordingRefused as refusal:
-            level = logging.INFO if self._unrecordable else logging.WARNING
-            self._unrecordable.add(size)
-            _LOG.log(
-                level,
-                "backend %s: a step of %d rows runs unrecorded from now on, which is slower (%s)",
-                self._info.backend,
-                size,
-                refusal,
-            )
-            return None
-
-    def _queue_step(self, size: int, kept: _DecodeStep) -> None:
+    def _queue_step(self, size: int, kept: DecodeStep) -> None:
         """All of a decode step: what goes up, the graph, and what comes down."""
         if kept.selection is None:
             self._queue(kept.run, self._decode_staging, size)
@@ -365,17 +310,7 @@ class StaticSession:
             if self._prefill_selection_run is not None:
                 stack.callback(self._prefill_selection_run.close)
                 self._prefill_selection_run = None
-            while self._decode_steps:
-                stack.callback(self._decode_steps.popitem()[1].close)
-
-
-def say_no_head(backend: str) -> None:
-    """Tell in the log that the package lacks what lets a GPU choose tokens."""
-    _LOG.warning(
-        "backend %s: the package has no selection head, so each step's logits come to the host, which draws; export it "
-        "again (and build its plan again) to have tokens chosen on the GPU",
-        backend,
-    )
+            stack.callback(self._steps.close)
 
 
 def _rows_of(logits: FloatArray, rows: Sequence[int]) -> FloatArray:

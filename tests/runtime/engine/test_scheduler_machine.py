@@ -48,7 +48,7 @@ class EngineLife(RuleBasedStateMachine):
         self.copy_rows = copy_rows
         buckets = decode_buckets(num_slots) if in_buckets else ()
         self.driver = Driver(num_slots=num_slots, config=config, decode_buckets=buckets)
-        self.driver.engine._scheduler._steps_too_large = PATIENCE_STEPS  # lives are short
+        self.driver.engine._scheduler._moves._steps_too_large = PATIENCE_STEPS  # lives are short
 
         def fail_some(_call: Call) -> None:
             """The copies of these numbers fail, counted from the first."""

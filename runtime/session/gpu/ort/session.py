@@ -10,9 +10,10 @@ from pathlib import Path
 
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
+from runtime.session.gpu.missing_head import say_no_head
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.ort.selector import OrtSelector
-from runtime.session.gpu.static_session import StaticSession, say_no_head
+from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 

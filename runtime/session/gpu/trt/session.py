@@ -14,9 +14,10 @@ from runtime.errors import DeviceOutOfMemory
 from runtime.package.manifest import ModelShape
 from runtime.package.plan_sidecar import PlanFile
 from runtime.session.device import Device
+from runtime.session.gpu.missing_head import say_no_head
 from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
-from runtime.session.gpu.static_session import StaticSession, say_no_head
+from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.loaded_plan import LoadedPlan
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.gpu.trt.selector import TrtSelector
