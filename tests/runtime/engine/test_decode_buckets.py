@@ -9,8 +9,11 @@ import pytest
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.decode_span import PATIENCE_STEPS, DecodeSpan
+from runtime.engine.scheduler import Scheduler
+from runtime.engine.sequence import Sequence
 from runtime.errors import DeviceError
 from runtime.session.gpu.runner import decode_buckets
+from runtime.session.session import SessionInfo
 from tests.fakes import Call
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
@@ -168,3 +171,44 @@ def test_room_that_could_not_be_made_costs_what_was_retained_and_no_answer() -> 
         driver.add(request(name, prompt, max_tokens=2))
     check(driver, {"new": [9, 9, 9]} | more)
     assert driver.finishes["v1", 0].num_cached_tokens == 0
+
+
+def test_a_newcomers_own_prefix_is_not_moved_away() -> None:
+    """The text begins in slot 0 like the newcomer's, who copies from there; so nothing makes room for it."""
+    driver = driver_of(4)
+    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
+    for name, prompt in texts.items():
+        driver.add(request(name, prompt, max_tokens=2))
+    driver.run()
+    driver.add(request("u1", [*texts["t1"], 7, 8], max_tokens=9))
+    driver.run()
+    calls = len(driver.session.calls)
+    driver.add(request("branch", [*texts["t1"][:18], 9, 9], max_tokens=2))
+    check(driver, {"branch": [*texts["t1"][:18], 9, 9]})
+    assert [call.slots for call in driver.session.calls[calls:] if call.kind == "copy"] == [(0, 1)]
+    assert driver.finishes["branch", 0].num_cached_tokens == 18
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"), [(EngineConfig(), (8, 20)), (EngineConfig(prefill_chunk_tokens=5), (5, 20))]
+)
+def test_chunks_are_the_sessions_unless_the_operator_says_so(config: EngineConfig, expected: tuple[int, int]) -> None:
+    """Two prompts make up one budget, and a step in which somebody decodes has another."""
+    sizes = {"prefill_tokens": 8, "idle_prefill_tokens": 20, "decode_buckets": (1, 2, 4)}
+    info = SessionInfo("any", 4, 64, 500, 1, batch_invariant=True, **sizes)  # type: ignore[arg-type]
+    scheduler = Scheduler(info, config)
+    busy, idle = expected
+    for name, length in (("a", 12), ("b", 30)):
+        scheduler.add(Sequence(request(name, list(range(length)), max_tokens=9), 0))
+    plan = scheduler.plan()
+    assert [(chunk.start, chunk.stop) for chunk in plan.prefills] == [(0, 12), (0, idle - 12)]
+    for chunk in plan.prefills:
+        scheduler.commit_prefill(chunk)
+    scheduler.running[0].token_ids.append(1)
+    assert [(chunk.start, chunk.stop) for chunk in scheduler.plan().prefills] == [(idle - 12, idle - 12 + busy)]
+
+
+def test_what_a_step_may_copy_is_the_sessions() -> None:
+    info = SessionInfo("any", 4, 64, 500, 10, batch_invariant=True, copy_bytes=70)
+    for config, rows in ((EngineConfig(), 7), (EngineConfig(copy_bytes_per_step=30), 3)):
+        assert Scheduler(info, config)._copy_rows_per_step == rows
