@@ -135,6 +135,7 @@ class Drawing:
         for place in places:
             if (state := self._asked[place]) is not None and self._rules is not None:
                 self._rules.put_back(sequences[place].slot, state)
+        fetched = self._clock()
         logits = answer.logits(places) if places else None
         sampled = self._clock()
         committed = [
@@ -143,7 +144,7 @@ class Drawing:
             if token is not None and self._take(sequence, token, sampled)
         ]
         self._start_masks(committed)
-        self.sample_ns += sampled - begin
+        self.sample_ns += fetched - begin  # fetching logits is the session's time
         self.commit_ns += self._clock() - sampled
         drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places], wait_s)
         return len(committed) + drawn

@@ -186,7 +186,7 @@ def test_logits_that_do_not_come_down_end_their_rows_alone(
     graphs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = opened("recorded", graphs)
-    engine = Engine(parts.session, EngineConfig())
+    engine = Engine(parts.session, EngineConfig(prefill_chunk_tokens=64, idle_prefill_chunk_tokens=64))
     engine.add(request("host", PROMPTS[4], max_tokens=9, temperature=1.0, repetition_penalty=1.2))
     ends: dict[str, str | None] = {}
 
