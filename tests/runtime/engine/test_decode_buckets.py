@@ -99,6 +99,19 @@ def test_a_call_that_could_be_smaller_is_after_a_while_and_by_one_move() -> None
     check(driver, {"c": [1, 2]})
 
 
+def test_a_newcomer_gets_the_lowest_empty_slot_and_not_the_nearest() -> None:
+    driver = driver_of(cache=False)
+    for name, length in (("a", 3), ("b", 3), ("c", 60)):
+        driver.add(request(name, [1, 2], max_tokens=length))
+    for _ in range(5):
+        driver.step()
+    assert driver.session.calls[-1].slots == (2,)
+    driver.add(request("d", [3, 4], max_tokens=5))
+    driver.step()
+    driver.step()
+    assert driver.session.calls[-1].slots == (0, 2)
+
+
 def test_a_call_that_grows_again_in_time_moves_nothing() -> None:
     driver = driver_of(4, cache=False)
     for name, length in (("a", 3), ("b", 3), ("c", 60)):
@@ -163,13 +176,18 @@ def test_room_that_could_not_be_made_costs_what_was_retained_and_no_answer() -> 
         raise DeviceError("a copy failed")
 
     driver.session.before_copy = refuse
-    driver.add(request("new", [9, 9, 9], max_tokens=3))
-    driver.run()
+    driver.add(request("new", [9, 9, 9], max_tokens=30))
+    driver.step()
+    assert driver.session.calls[-1].slots == (0,)
     driver.session.before_copy = lambda _call: None
+    beside = {f"w{number}": [number, 9, 8] for number in range(4)}
+    for name, prompt in beside.items():
+        driver.add(request(name, prompt, max_tokens=4))
+    check(driver, {"new": [9, 9, 9]} | beside)
     more = {"v1": [*texts["t1"], 7, 8, 9], "v3": [*texts["t3"], 7, 8]}
     for name, prompt in more.items():
         driver.add(request(name, prompt, max_tokens=2))
-    check(driver, {"new": [9, 9, 9]} | more)
+    check(driver, more)
     assert driver.finishes["v1", 0].num_cached_tokens == 0
 
 
@@ -212,3 +230,28 @@ def test_what_a_step_may_copy_is_the_sessions() -> None:
     info = SessionInfo("any", 4, 64, 500, 10, batch_invariant=True, copy_bytes=70)
     for config, rows in ((EngineConfig(), 7), (EngineConfig(copy_bytes_per_step=30), 3)):
         assert Scheduler(info, config)._copy_rows_per_step == rows
+
+
+def test_who_counted_on_rows_that_were_to_make_room_computes_them() -> None:
+    """A newcomer gets a slot whose rows were to go elsewhere, from where another one was to copy them in the same step."""
+    driver = driver_of(4)
+    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
+    for name, prompt in texts.items():
+        driver.add(request(name, prompt, max_tokens=2))
+    driver.run()
+    driver.add(request("u1", [*texts["t1"], 7, 8], max_tokens=9))
+    driver.run()
+    refused: list[tuple[int, ...]] = []
+
+    def refuse_first(call: Call) -> None:
+        if not refused:
+            refused.append(call.slots)
+            raise DeviceError("a copy failed")
+
+    driver.session.before_copy = refuse_first
+    prompts = {"new": [9, 9, 9], "branch": [*texts["t1"][:18], 9, 9]}
+    for name, prompt in prompts.items():
+        driver.add(request(name, prompt, max_tokens=4))
+    check(driver, prompts)
+    assert refused == [(0, 1)]
+    assert driver.finishes["branch", 0].num_cached_tokens == 0

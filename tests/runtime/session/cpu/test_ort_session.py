@@ -80,4 +80,9 @@ def test_any_slots_decode_together_and_those_between_keep_their_rows(session: Or
     again = [session.decode(slot, np.array([8]), np.array([place])) for slot, place in ((0, 20),)]
     np.testing.assert_array_equal(again[0], others[0])
     np.testing.assert_array_equal(session.decode(2, np.array([8]), np.array([62])), others[1])
+    for step in range(2):  # a slot takes a longer one's rows, and keeps them through a call of its neighbours
+        session.copy_slot(2, 1 + 2 * step, 62)
+        session.decode_tokens(slots, np.full(3, 7), np.array([23, 62, 5]) + step)
+        one = session.decode(1 + 2 * step, np.array([8]), np.array([62]))
+        np.testing.assert_array_equal(one, others[1])
     assert session.prefill_token(0, np.arange(4), 0).logits([0]).shape == (1, session.info.vocab_size)

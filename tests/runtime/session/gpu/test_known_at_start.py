@@ -236,6 +236,11 @@ def test_rows_that_nobody_asked_for_write_where_nothing_valid_is(parts: Parts, r
             ids, positions = TEXT[step : step + 1], np.array([lengths[slot] + step])
             one = parts.session.decode_tokens(np.array([slot]), ids, positions).logits([0])
             np.testing.assert_allclose(one, reference.decode(slot, ids, positions), atol=1e-4)
+    for session in (parts.session, reference):
+        session.copy_slot(2, 0, 33)
+        session.decode_tokens(np.array([1, 3]), TEXT[:2], np.array([20, 12]))
+    ours, theirs = (one.decode(0, TEXT[:1], np.array([33])) for one in (parts.session, reference))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("kv", ["float16", "bfloat16"])
