@@ -233,7 +233,7 @@ def test_what_a_step_may_copy_is_the_sessions() -> None:
 
 
 def test_who_counted_on_rows_that_were_to_make_room_computes_them() -> None:
-    """A newcomer gets a slot whose rows were to go elsewhere, from where another one was to copy them in the same step."""
+    """A newcomer gets a slot whose rows were to go elsewhere, from where another was to copy them in the same step."""
     driver = driver_of(4)
     texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
     for name, prompt in texts.items():
