@@ -54,7 +54,7 @@ class SlotMoves:
 
         ``source`` is needed where it is.
         """
-        if not self._span.buckets or not self._may_move or not self._slots.rows[vacant]:
+        if not self._span.buckets or not self._may_move:
             return vacant
         stop = self._span.room([slot for slot, owner in enumerate(self._slots.owners) if owner is not None])
         low = self._slots.lowest_unused(stop)

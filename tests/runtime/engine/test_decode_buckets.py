@@ -150,6 +150,20 @@ def test_what_a_low_slot_retains_makes_room_and_is_found_where_it_went() -> None
     assert cached == {"v1": 21, "v3": 20, "v2": 0}
 
 
+def test_one_conversation_after_another_decodes_in_the_first_slot_and_all_are_retained() -> None:
+    driver = driver_of(8)
+    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
+    for name, prompt in texts.items():
+        driver.add(request(name, prompt, max_tokens=4))
+        driver.run()
+    assert (set(sizes(driver)), copies(driver)) == ({1}, [(0, 1), (0, 2), (0, 3)])
+    again = {f"again{name}": [*prompt, 7, 8] for name, prompt in texts.items()}
+    for name, prompt in again.items():
+        driver.add(request(name, prompt, max_tokens=2))
+        check(driver, {name: prompt})
+        assert driver.finishes[name, 0].num_cached_tokens == 20
+
+
 def test_rows_that_a_step_may_not_copy_whole_stay_where_they_are() -> None:
     driver = driver_of(4, copy_rows=2)
     for number in range(1, 5):
