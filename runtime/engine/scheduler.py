@@ -9,11 +9,12 @@ Rules, in order:
    always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
 4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
 5. Sequences are kept where a decode call covers few slots beside theirs (``decode_span``). Where it covers those from
-   the first one on, slots are given away from the lowest; what a low one retains makes room first, for an empty slot or
-   in the place of what was unused for longest, if a step can copy it whole. When a call could be smaller, and could have been for a while,
-   sequences move down. Where it covers what lies between, a hole that no admission filled is closed at once, by moving
-   one end of the range into it. What a hole retains goes to an empty slot first; without one, the slot unused for
-   longest is emptied. A hole that is the last unowned slot keeps its rows and stays open.
+   the first one on, slots are given away from the lowest; what a low one retains makes room first, for an empty slot
+   or in the place of what was unused for longest, if a step can copy it whole. When a call could be smaller, and could
+   have been for a while, sequences move down. Where a call covers what lies between rows, a hole that no admission
+   filled is closed at once, by moving one end of the range into it. What a hole retains goes to an empty slot first;
+   without one, the slot unused for longest is emptied. A hole that is the last unowned slot keeps its rows and stays
+   open.
 6. A step copies rows within a budget, a larger one while nothing decodes: a long prefix or a moving sequence's rows
    come in pieces, over several steps, so that neither streams nor who comes or goes wait for all of them. A prompt
    waits for its rows. What moves goes on decoding where it was until its last piece is in place.

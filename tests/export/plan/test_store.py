@@ -20,6 +20,7 @@ from export.commands.engine import engine_command
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.plan.builder import BuiltPlan
+from export.plan.builder import _build_head as builder_head
 from export.plan.hardware import check_hardware
 from export.plan.library import load_library
 from export.plan.network import NetworkFacts
@@ -52,6 +53,22 @@ def build(root: Path, sm: str = "sm89", settings: PlanSettings = SETTINGS) -> St
 
 def running() -> RunningLibrary:
     return RunningLibrary("tensorrt_rtx", load_library("tensorrt_rtx").version)
+
+
+_HEADS: dict[tuple[bytes, str, int], tuple[memoryview, int]] = {}
+
+
+@pytest.fixture(autouse=True)
+def heads_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one graph, target and number of slots; they are all the same here."""
+
+    def build_head(head: Path, target: Target, settings: PlanSettings) -> tuple[memoryview, int]:
+        key = head.read_bytes(), target.sm, settings.max_slots
+        if key not in _HEADS:
+            _HEADS[key] = builder_head(head, target, settings)
+        return _HEADS[key]
+
+    monkeypatch.setattr("export.plan.builder._build_head", build_head)
 
 
 @pytest.fixture(scope="module")
