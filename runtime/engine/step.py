@@ -130,8 +130,8 @@ class Step:
         sequences = [sequence for sequence in plan.decode if sequence.phase is not Phase.FINISHED]
         if not sequences:
             return 0
-        rows = [(one.slot, one.token_ids[-1], one.num_computed) for one in sequences]
-        slots, token_ids, positions = np.array(rows, np.int64).T  # [B] each
+        rows = zip(*((one.slot, one.token_ids[-1], one.num_computed) for one in sequences), strict=True)
+        slots, token_ids, positions = (np.array(values, np.int64) for values in rows)  # [B] each
         try:
             answer = self._session.decode_tokens(slots, token_ids, positions, selection)
         except BACKEND_FAILURES as error:
