@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
-from runtime.session.gpu.missing_head import say_no_head
+from runtime.session.gpu.missing_head import say_no_head, say_no_provider
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.ort.selector import OrtSelector
 from runtime.session.gpu.static_session import StaticSession
@@ -48,11 +48,13 @@ def open_ort_session(
         )
         on_failure.callback(runner.close)
         selector = None
-        if head is not None and head_provider is not None:
+        if head is None:
+            say_no_head(provider.backend)
+        elif head_provider is None:
+            say_no_provider(provider.backend)
+        else:
             selector = OrtSelector(head, head_provider, device, shape.vocab_size)
             on_failure.callback(selector.close)
-        elif head_provider is not None:
-            say_no_head(provider.backend)
         session = StaticSession(
             provider.backend,
             runner,

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from export.package.builder import write_head
 from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
@@ -27,6 +28,7 @@ from runtime.session.gpu.ort.providers import (
     tensorrt_rtx_provider,
 )
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
+from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
@@ -212,6 +214,42 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     assert set(made[0].captured) == {1, 2, 3}  # the script brings no other
     session.close()
     assert device.closed
+
+
+@pytest.mark.parametrize(
+    ("has_head", "has_provider", "said"),
+    [
+        (True, True, ""),
+        (False, True, "the package has no selection head"),
+        (True, False, "nothing here runs a selection head"),
+    ],
+)
+def test_a_session_says_why_it_chooses_no_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, has_head: bool, has_provider: bool, said: str
+) -> None:
+    device = HostDevice()
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        return HostCudaSession(path, options, device)
+
+    provider, graph = replace(cuda_provider(), make=make), write_ort(ARCHITECTURES["llama"], tmp_path / "ort")
+    head = tmp_path / write_head(tmp_path, SHAPE.vocab_size).path
+    kv = KVPlan(num_slots=2, slot_tokens=CAPACITY, bytes_per_token=0, budget_bytes=0)
+    with caplog.at_level(logging.INFO, "powertrain.backend"):
+        session = open_ort_session(
+            graph,
+            provider,
+            device,
+            SHAPE,
+            kv=kv,
+            prefill_tokens=16,
+            head=head if has_head else None,
+            head_provider=provider if has_provider else None,
+        )
+    assert session.info.selects is (not said)
+    assert ("each step's logits come to the host" in caplog.text) is bool(said)
+    assert said in caplog.text
+    session.close()
 
 
 @pytest.mark.usefixtures("opened")
