@@ -119,10 +119,10 @@ class Drawing:
 
     def unanswered(self, sequences: Rows[Sequence]) -> None:
         """The call that ``ask`` was made for gave no answer: no numbers are used up."""
-        for sequence, state in zip(sequences, self._asked, strict=False):
+        asked, self._asked = self._asked, []
+        for sequence, state in zip(sequences, asked, strict=False):  # nothing may have been asked
             if state is not None and self._rules is not None:
                 self._rules.put_back(sequence.slot, state)
-        self._asked = []
 
     def draw_answer(self, answer: Selected, sequences: Rows[Sequence], wait_s: float = 0.0) -> int:
         """Take or draw one token per row and commit it; returns how many there were. See ``draw``."""
@@ -130,10 +130,11 @@ class Drawing:
             self.unanswered(sequences)
             return self.draw(answer.logits(range(len(sequences))), sequences, wait_s)
         begin = self._clock()
-        tokens = taken(answer.chosen, self._asked)
-        places = [place for place, token in enumerate(tokens) if token is None and _lives(sequences[place])]
+        asked, self._asked = self._asked, []  # a later answer in this step must not take these for its own
+        tokens = taken(answer.chosen, asked)
+        places = [place for place, token in enumerate(tokens) if token is None]
         for place in places:
-            if (state := self._asked[place]) is not None and self._rules is not None:
+            if (state := asked[place]) is not None and self._rules is not None:
                 self._rules.put_back(sequences[place].slot, state)
         fetched = self._clock()
         logits = answer.logits(places) if places else None

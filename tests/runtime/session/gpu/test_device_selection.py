@@ -64,6 +64,8 @@ def requests() -> list[Request]:
     steps = [{1, 2, 3}, set(EVERY - {5, 6}), {90, 91}, {4}, set(EVERY), {7, 8, 9}]
     bound = ScriptedConstraint(lambda said: steps[len(said)], late=lambda place: int(place == 2), vocab_size=V)
     made.append(request("bound", PROMPTS[1], max_tokens=6, temperature=1.0, seed=9, constraint=bound, logprobs=2))
+    # Whole rows of logits, in steps in which the others decode.
+    made.append(request("scored", PROMPTS[3], max_tokens=5, temperature=1.0, seed=10, prompt_logprobs=0))
     return made
 
 
@@ -109,7 +111,8 @@ def test_the_session_chose_them(graphs: dict[str, Path], monkeypatch: pytest.Mon
 
     monkeypatch.setattr("runtime.engine.drawing.sample", counted)
     found = answers(parts.session)
-    assert set(drawn) <= {7, 9}, drawn  # ``bound``'s masks may come late
+    assert set(drawn) <= {7, 9, 10}, drawn  # ``bound`` has a late mask, and ``scored`` its first token
+    assert drawn.count(10) == 1
     assert drawn.count(7) < len(found["repeated"])
 
 
@@ -201,3 +204,19 @@ def test_logits_that_do_not_come_down_end_their_rows_alone(
     while engine.has_work:
         ends |= {e.request_id: e.error for e in engine.step().events if isinstance(e, FinishEvent)}
     assert ends == {"host": "DeviceError: the copy was refused", "next": None}
+
+
+def test_rows_of_logits_in_a_step_leave_the_others_their_numbers(graphs: dict[str, Path]) -> None:
+    """A prompt that is scored comes, and reads logits, while a stream has asked the session for its token."""
+    found: list[list[int]] = []
+    for has_head in (True, False):
+        engine = Engine(opened("recorded", graphs, has_head=has_head).session, EngineConfig())
+        engine.add(request("stream", PROMPTS[0], max_tokens=20, temperature=2.0, seed=3))
+        tokens: list[int] = []
+        for step in range(25):
+            if step == 4:
+                engine.add(request("scored", PROMPTS[1], max_tokens=3, temperature=2.0, seed=4, prompt_logprobs=0))
+            tokens += [event.token_id for event in engine.step().events if isinstance(event, TokenEvent)]
+        assert len(tokens) == 23
+        found.append(tokens)
+    assert found[0] == found[1]
