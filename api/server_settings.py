@@ -143,7 +143,9 @@ class Settings:
         3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
     )
     max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
-    prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
+    prefill_chunk_tokens: int | None = _setting(
+        None, "Prompt tokens computed per step while others decode; default: 128, or a full call of the GPU's graph."
+    )
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
     prefix_cache_salt: Literal["optional", "required"] = _setting(
         "optional", "Whether requests without a cache_salt share cached prefixes: with required, with nobody."

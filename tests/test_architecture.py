@@ -48,7 +48,7 @@ EDGES = {
     "runtime.session.gpu": "runtime runtime.package runtime.session",
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
-    "runtime.sampling": "runtime runtime.session",
+    "runtime.sampling": "runtime runtime.package runtime.session",
     "runtime.constraint": "runtime runtime.constraint.schema runtime.sealed",
     "runtime.constraint.schema": "runtime runtime.constraint.schema.regex",
     "runtime.constraint.schema.regex": "",
@@ -79,7 +79,7 @@ EDGES = {
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
     "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine"
-    " runtime.package runtime.session runtime.text",
+    " runtime.package runtime.session runtime.session.gpu runtime.text",
     "bench.evaluation": "bench bench.report runtime runtime.engine runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",

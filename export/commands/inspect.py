@@ -79,6 +79,7 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         "context": f"{manifest.max_model_len:,} tokens",
         "stop tokens": ", ".join(map(str, manifest.stop_token_ids)),
         "golden rows": _golden(manifest),
+        "tokens on a GPU": "chosen there" if manifest.selection else "drawn by the host: there is no selection head",
         "built": f"in {manifest.build_seconds:.1f} s with "
         + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         "recipe digest": manifest.recipe_digest,

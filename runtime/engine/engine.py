@@ -19,6 +19,7 @@ from runtime.engine.step_report import EngineStats, StepResult, Totals
 from runtime.errors import DeviceError
 from runtime.events import Event, FinishEvent, FinishReason
 from runtime.request import Request, SamplingParams
+from runtime.sampling.row_rules import RowRules
 from runtime.session.session import Session
 
 _WARM_UP_PROMPT_TOKENS = 8
@@ -36,7 +37,9 @@ class Engine:
 
     def __init__(self, session: Session, config: EngineConfig, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.session = session
-        self._scheduler = Scheduler(session.info.num_slots, config, session.info.kv_bytes_per_token)
+        info = session.info
+        self._scheduler = Scheduler(info, config)
+        self._rules = RowRules(info.num_slots, info.vocab_size) if info.selects else None
         self._config = config
         self._clock = clock
         self._totals = Totals()
@@ -114,7 +117,14 @@ class Engine:
 
     def step(self) -> StepResult:
         """Run the next step; with no work left it does nothing. Raises DeviceLost when the session is at its end."""
-        step = Step(self.session, self._scheduler, self._totals, self._health, self._clock)
+        step = Step(
+            self.session,
+            self._scheduler,
+            self._rules,
+            totals=self._totals,
+            health=self._health,
+            clock=self._clock,
+        )
         self._untold = step.drawing.events
         if self._queue_limit_ns is not None:
             for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):

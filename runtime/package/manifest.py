@@ -138,11 +138,17 @@ class GoldenInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_best: Annotated[int, Meta(ge=1, le=2**10)]
 
 
+class SelectionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The graph of a selection head with a mask, see ``runtime.package.selection_io``."""
+
+    path: Name
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that is known of a package. Written last, so a folder with a manifest is a whole package.
 
-    ``golden`` is None where no GPU is meant to run the package. ``adapters`` is absent where the graph takes none.
-    ``recipe`` is what was asked for, without names and paths; empty in packages of older versions.
+    ``golden`` and ``selection`` are None where no GPU is meant to run the package. ``adapters`` is absent where the
+    graph takes none. ``recipe`` is what was asked for, without names and paths; empty in packages of older versions.
     """
 
     schema_version: int
@@ -163,6 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     build_seconds: Seconds
     created_unix: Size
     golden: GoldenInfo | None = None
+    selection: SelectionInfo | None = None
     adapters: AdapterRoom | UnsetType = UNSET
     recipe: dict[str, Any] = {}
 
@@ -238,6 +245,9 @@ def load_package(root: Path, *, verify_digests: bool = True) -> Package:
     for key, graph in manifest.graphs.items():
         if graph.path not in manifest.files:
             raise PackageError(f"{root.name}: graph {key!r} points to {graph.path!r}, which the manifest does not list")
+    if manifest.selection is not None and manifest.selection.path not in manifest.files:
+        path = manifest.selection.path
+        raise PackageError(f"{root.name}: the selection head is {path!r}, which the manifest does not list")
     outside = [token_id for token_id in manifest.stop_token_ids if token_id >= manifest.shape.vocab_size]
     if outside:
         size = manifest.shape.vocab_size

@@ -23,6 +23,7 @@ from runtime.engine.config import EngineConfig
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
 from runtime.engine.step_plan import StepPlan
+from runtime.session.session import SessionInfo
 from tests.runtime.engine_driver import request
 
 TIMES = StepTimes("made", (1.0, 16.0), (0.0, 1024.0), ((0.008, 0.010), (0.02, 0.04)), (0.0006, 0.001))
@@ -34,12 +35,17 @@ class SchedulerReplica:
     def __init__(self, times: StepTimes, rules: EngineRules, opening: int) -> None:
         self._times, self._opening = times, opening
         self._scheduler = Scheduler(
-            rules.slots,
-            EngineConfig(
-                prefill_chunk_tokens=rules.prefill_chunk_tokens,
-                idle_prefill_chunk_tokens=rules.idle_prefill_chunk_tokens,
+            SessionInfo(
+                "simulated",
+                rules.slots,
+                max_model_len=2048,
+                vocab_size=2**20,
+                kv_bytes_per_token=46_080,
+                batch_invariant=True,
+                prefill_tokens=rules.prefill_chunk_tokens,
+                idle_prefill_tokens=rules.idle_prefill_chunk_tokens,
             ),
-            kv_bytes_per_token=46_080,
+            EngineConfig(),
         )
         self._jobs: dict[str, Job] = {}
         self._plan: StepPlan | None = None
@@ -65,10 +71,9 @@ class SchedulerReplica:
             if isinstance(copy.cause, Sequence):
                 copy.cause.num_computed = copy.cause.num_prefilled = copy.num_tokens
         ended = []
-        for row in plan.decode:
-            if row.sequence is not None:
-                self._scheduler.commit_decode(row.sequence)
-                ended += self._draw(row.sequence, now_s)
+        for sequence in plan.decode:
+            self._scheduler.commit_decode(sequence)
+            ended += self._draw(sequence, now_s)
         for chunk in plan.prefills:
             self._scheduler.commit_prefill(chunk)
             if chunk.is_last:
@@ -97,10 +102,10 @@ class SchedulerReplica:
             if not job.computed:
                 job.cached = chunk.start
             job.computed = chunk.stop
-        rows = [row for row in self._plan.decode if row.sequence is not None]
+        rows = self._plan.decode
         step_s = sum(self._times.prefill(chunk.stop - chunk.start, chunk.start) for chunk in self._plan.prefills)
         if rows:
-            step_s += self._times.decode(len(rows), float(np.mean([row.position for row in rows])))
+            step_s += self._times.decode(len(rows), float(np.mean([row.num_computed for row in rows])))
         self.next_s = now_s + max(step_s, 1e-4)
 
     def _token(self, conversation: int, place: int) -> int:

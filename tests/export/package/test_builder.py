@@ -169,7 +169,10 @@ def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path, monkeypa
     assert 0.01 < manifest.quality.mean_kl < 0.5  # 0.0025 in int8, 0.000006 in fp16
     assert manifest.golden is not None
     texts = ["generation_config.json", "tokenizer.json"]
-    assert leftovers(root) == sorted([*texts, "golden.bin", "manifest.json", *PROVENANCE_FILES, "trt"])
+    files = [*texts, "golden.bin", "manifest.json", *PROVENANCE_FILES, "selection", "trt"]
+    assert leftovers(root) == sorted(files)
+    assert manifest.selection is not None
+    assert manifest.selection.path == "selection/model.onnx"
     assert "fp8 per channel" in CliRunner().invoke(inspect_command, [str(root)]).output
     with pytest.raises(PackageError, match="no graph for ONNX Runtime, so the CPU cannot run it; serve it on a GPU"):
         plan_model(load_package(root), ModelOptions())

@@ -56,8 +56,9 @@ def add_plan(root: Path, target: str, digests: dict[str, str]) -> None:
                   attention="mask")  # fmt: skip
     digest = hashlib.sha256(target.encode()).hexdigest()
     write_sidecar(sidecar_path(plan), sealed(PlanSidecar(
-        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, scratch_bytes=0,
-        plan_sha256=digest, driver="", build_seconds=0.0, peak_memory_bytes=1, created_unix=0)))  # fmt: skip
+        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, decoder_bytes=4,
+        selection_bytes=0, scratch_bytes=0, plan_sha256=digest, driver="", build_seconds=0.0, peak_memory_bytes=1,
+        created_unix=0)))  # fmt: skip
 
 
 def test_a_package_is_replaced_in_one_step_with_the_plans_that_still_fit(

@@ -63,6 +63,7 @@ def sidecar(root: Path) -> PlanSidecar:
     (root / "trt").mkdir(exist_ok=True)
     return PlanSidecar(
         schema_version=sidecars.SCHEMA_VERSION, key=key, precision={"mlp": "int8"}, capacity=64, plan_bytes=4,
+        decoder_bytes=4, selection_bytes=0,
         scratch_bytes=0, plan_sha256="9" * 64, driver="", build_seconds=0.0, peak_memory_bytes=1, created_unix=0,
     )  # fmt: skip
 
