@@ -20,7 +20,7 @@ _OF_THE_SERVER = frozenset({"gpu", "kv_cache_share", "share_prefix_cache", "pref
 
 def own_names() -> list[str]:
     """The settings that each model may have a value of its own of."""
-    group, found = "", ["served_model_name"]
+    group, found = "", ["served_model_name", "lora_modules", "lora_source", "max_loras"]
     for item in dataclasses.fields(Settings):
         group = GROUPS.get(item.name, group)
         if group in _OF_MODELS and item.name not in _OF_THE_SERVER:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from runtime.adapter import Adapter
 from runtime.errors import ContextLengthError
 from runtime.token_mask import Constraint
 
@@ -57,6 +58,7 @@ class Request:
     alternatives beside each. With ``sampling.max_tokens`` 0 the prompt is read, and nothing drawn.
     ``constraint`` is what every choice's text must satisfy; None where anything may come. With ``watch_ends`` each
     token tells where in it the text satisfies the constraint, which is what stop strings ask.
+    ``adapter`` is what the model is computed with; None: as it is.
     """
 
     request_id: str
@@ -69,6 +71,13 @@ class Request:
     prompt_logprobs: int | None = None
     constraint: Constraint | None = None
     watch_ends: bool = False
+    adapter: Adapter | None = None
+
+    @property
+    def rows_salt(self) -> str:
+        """What separates cached rows: ``cache_salt``, and the adapter that they were computed with."""
+        # No client's salt can look like another adapter's: a digest holds no line feed, and comes first.
+        return self.cache_salt if self.adapter is None else f"\n{self.adapter.digest}\n{self.cache_salt}"
 
 
 def resolve_max_tokens(

@@ -75,8 +75,9 @@ async def answer(
     """Load the model if need be, compile what the text must satisfy, then submit to the engine. Returns the application
     that sends the answer.
 
-    Raises RequestError for a demand that cannot be had, Overloaded, EngineUnavailable, or ClientGoneError: all of them
-    before any byte of an answer. ClientLimitError when the client has not the tokens for it.
+    Raises RequestError for a demand that cannot be had, NotFoundError for an adapter that was taken out meanwhile,
+    Overloaded, EngineUnavailable, or ClientGoneError: all of them before any byte of an answer. ClientLimitError when
+    the client has not the tokens for it.
     """
     service = await awake(request, service)
     constraint = await _compiled(request, service, prepared)
@@ -185,6 +186,7 @@ def _engine_requests(
             prompt_logprobs=None if prepared.scoring is None else prepared.scoring.num_top,
             constraint=constraint,
             watch_ends=constraint is not None and bool(prepared.asked.fields.stop),
+            adapter=service.adapter_of(prepared.asked.model),
         )
         for ids in prepared.prompts
     ]

@@ -20,7 +20,6 @@ from api.controllers.service import Service
 from api.errors import ConflictError, NoRoomError, NotFoundError
 from api.models.state import ModelState, can_serve, is_alive
 from api.observe.model_metrics import ModelReading
-from api.served_model import ServedModel
 
 _LOG = logging.getLogger("powertrain.server")
 _MAX_SHOWN_CHARS = 256
@@ -78,9 +77,9 @@ class ModelRegistry:
         return self._first.service
 
     @property
-    def served(self) -> list[ServedModel]:
-        """The models that requests may name, loaded or not."""
-        return [model.service.model for model in self.models if model.has_service]
+    def services(self) -> list[Service]:
+        """Those of the models that requests may name, loaded or not."""
+        return [model.service for model in self.models if model.has_service]
 
     def readings(self) -> list[ModelReading]:
         """Each model, as the metrics show it."""
@@ -110,11 +109,16 @@ class ModelRegistry:
         """The model of a request's ``model``; the first for what is no name. Raises NotFoundError with the names."""
         if not isinstance(name, str) or not name:
             return self.default
-        if name not in self._by_name:
+        found = self._by_name.get(name) or self._with_adapter(name)
+        if found is None:
             shown = name if len(name) <= _MAX_SHOWN_CHARS else name[:_MAX_SHOWN_CHARS] + "..."
             known = "" if self.is_lone else f" This server has {', '.join(self._by_name)}."
             raise NotFoundError(f"The model `{shown}` does not exist.{known}", "model")
-        return self._by_name[name]
+        return found
+
+    def _with_adapter(self, name: str) -> KnownModel | None:
+        adapted = (model for model in self.models if model.has_service and name in model.service.adapters.loaded)
+        return next(adapted, None)
 
     def require_ready(self) -> None:
         """Raise EngineUnavailable unless requests are to be sent here."""
@@ -214,7 +218,7 @@ class ModelRegistry:
         if not is_alive([model.state for model in self.models]):
             raise EngineUnavailable(self.failure or "no model could be loaded")
 
-    async def load(self, model: KnownModel) -> None:
+    async def load_now(self, model: KnownModel) -> None:
         """Load a model for its operator, a failed one too. Raises ConflictError with the arithmetic when models that
         are serving hold the memory, and with the reason when it fails."""
         await self._loads.rest()

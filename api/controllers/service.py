@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from runtime.adapter import Adapter
 from runtime.engine.async_engine import AsyncEngine, EngineState
 from runtime.errors import EngineUnavailable
 
+from api.adapters import Adapters
 from api.clients.client import Clients
 from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
@@ -30,17 +32,27 @@ class Service:
     tracer: Tracer | None = None
     gpu: GpuWatch | None = None
     clients: Clients = field(default_factory=Clients)
+    adapters: Adapters = field(default_factory=Adapters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What requests may ask for: the model's names, then its adapters'."""
+        return (*self.model.names, *self.adapters.loaded)
 
     @property
     def rules(self) -> RequestRules:
         """How requests are checked."""
         return RequestRules(
-            served_names=self.model.names,
+            served_names=self.names,
             strict_fields=self.settings.strict_fields,
             max_stop_strings=self.settings.max_stop_strings,
             parses_tools=self.model.answers.parses_tools,
             trust_chat_template=self.settings.trust_request_chat_template,
         )
+
+    def adapter_of(self, name: str) -> Adapter | None:
+        """What a request for ``name`` is computed with. Raises NotFoundError if it was taken out meanwhile."""
+        return None if name in self.model.names else self.adapters.require(name)
 
     @property
     def is_ready(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from runtime.adapters.factors import read_factors
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import try_out
@@ -14,10 +16,11 @@ from runtime.errors import TemplateError
 from runtime.loading.backend import backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.gpu import find_gpus
-from runtime.loading.model_loader import ModelOptions
+from runtime.loading.model_loader import ModelOptions, adapter_room
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.manifest import Package
 
+from api.adapters import Adapters, adapters_from_settings
 from api.controllers.service import Service
 from api.errors import SettingsError
 from api.observe.gpu_watch import GpuWatch
@@ -48,6 +51,7 @@ def build_service(settings: Settings, package: Package) -> Service:
     choices = backend_choices(package, settings.backend, gpus=partial(find_gpus, settings.gpu))
     loading = FirstThatLoads(package, options, choices)
     model = served_model(settings, package, loading.kv.slot_tokens)
+    adapters = served_adapters(settings, package, model.names, loading.kv.num_slots)
     config = engine_config(settings, warm_up_ids(model))
     engine = AsyncEngine(loading.factory(partial(try_out, config=config), nvtx=settings.nvtx), config)
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
@@ -62,6 +66,7 @@ def build_service(settings: Settings, package: Package) -> Service:
         reception=new_reception(settings, model.max_model_len),
         tracer=tracer_from_settings(settings),
         gpu=gpu,
+        adapters=adapters,
     )
 
 
@@ -72,6 +77,20 @@ def served_model(settings: Settings, package: Package, max_model_len: int) -> Se
     )
     _LOG.info("%s", _explain(model.defaults))
     return model
+
+
+def served_adapters(settings: Settings, package: Package, names: Sequence[str], num_slots: int | None) -> Adapters:
+    """What the settings name of adapters of a package, loaded. Raises AdapterError or SettingsError.
+
+    ``names`` are the model's own. ``num_slots`` is for the log, which says what adapters take beside the cache.
+    """
+    room = adapter_room(package)
+    factors = None if room is None else read_factors(package, room)
+    adapters = adapters_from_settings(settings, room, names, factors)
+    if room is not None and num_slots is not None:
+        gib = num_slots * room.adapter_bytes / 2**30
+        _LOG.info("adapters: %d loaded; slots in use with one take up to %.2f GiB more", len(adapters.loaded), gib)
+    return adapters
 
 
 def _explain(defaults: SamplingDefaults) -> str:

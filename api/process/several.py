@@ -23,6 +23,7 @@ from runtime.loading.model_memory import device_of, fixed_bytes, free_for_models
 from runtime.package.manifest import Package, load_package
 from runtime.session.session import Session
 
+from api.adapters import Adapters
 from api.controllers.known_model import KnownModel
 from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
@@ -33,7 +34,7 @@ from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.model_metrics import watch_models
 from api.observe.tracing import tracer_from_settings
-from api.process.launch import engine_config, model_options, served_model, warm_up_ids
+from api.process.launch import engine_config, model_options, served_adapters, served_model, warm_up_ids
 from api.request.reception import new_reception
 from api.served_model import ServedModel
 from api.server_settings import Settings
@@ -52,11 +53,14 @@ class _Candidate:
     options: ModelOptions | None = None
     need: MemoryNeed = field(default_factory=MemoryNeed)
     model: ServedModel | None = None
+    adapters: Adapters = field(default_factory=Adapters)
     failure: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.model.names if self.model is not None else self.settings.served_model_name or (self.folder.name,)
+        if self.model is not None:
+            return (*self.model.names, *self.adapters.loaded)
+        return self.settings.served_model_name or (self.folder.name,)
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Take a step, unless one before has failed."""
@@ -71,8 +75,12 @@ class _Candidate:
             _LOG.error("the model %s cannot be served: %s", self.names[0], error)
 
 
-def build_registry(settings: Settings, folders: Sequence[tuple[str, Path]]) -> ModelRegistry:
+def build_registry(
+    settings: Settings, folders: Sequence[tuple[str, Path]], read: Callable[[Path], Package] = load_package
+) -> ModelRegistry:
     """The models of ``folders``, each by the word that the operator called it. Loads no weights.
+
+    ``read`` reads and verifies a package, at the start and before it is loaded again.
 
     Raises SettingsError for settings that contradict each other, two models of one name among them, and PackageError
     when no package can be served.
@@ -82,7 +90,7 @@ def build_registry(settings: Settings, folders: Sequence[tuple[str, Path]]) -> M
         _Candidate(word=word, folder=folder, settings=one) for (word, folder), one in zip(folders, own, strict=True)
     ]
     for candidate in found:
-        candidate.attempt(partial(_read, candidate))
+        candidate.attempt(partial(_read, candidate, read))
     budgets = _grant(settings, found)
     for candidate in found:
         candidate.attempt(partial(_give_text_side, candidate))
@@ -90,14 +98,14 @@ def build_registry(settings: Settings, folders: Sequence[tuple[str, Path]]) -> M
     if not any(candidate.model for candidate in found):
         reasons = "; ".join(f"{candidate.word}: {candidate.failure}" for candidate in found)
         raise PackageError(f"none of the models can be served: {reasons}")
-    registry = ModelRegistry(_known(settings, found), budgets)
+    registry = ModelRegistry(_known(settings, found, read), budgets)
     watch_models(registry.front.metrics.registry, registry.readings, budgets)
     return registry
 
 
-def _read(candidate: _Candidate) -> None:
+def _read(candidate: _Candidate, read: Callable[[Path], Package]) -> None:
     """Verify the package and choose its backend: the first, since what others would take is not counted."""
-    package, settings = load_package(candidate.folder), candidate.settings
+    package, settings = read(candidate.folder), candidate.settings
     choice = next(backend_choices(package, settings.backend, gpus=partial(find_gpus, settings.gpu)))
     candidate.package, candidate.options = package, replace(model_options(settings), backend=choice)
 
@@ -145,7 +153,9 @@ def _give_text_side(candidate: _Candidate) -> None:
     package, options = _ready(candidate)
     if options.max_model_len is None:
         raise PackageError(f"the package {package.manifest.name} has no cache")
-    candidate.model = served_model(candidate.settings, package, options.max_model_len)
+    model = served_model(candidate.settings, package, options.max_model_len)
+    candidate.adapters = served_adapters(candidate.settings, package, model.names, options.num_slots)
+    candidate.model = model
 
 
 def _ready(candidate: _Candidate) -> tuple[Package, ModelOptions]:
@@ -166,7 +176,7 @@ def _check_names(found: Sequence[_Candidate]) -> None:
             seen[name] = candidate.word
 
 
-def _known(settings: Settings, found: Sequence[_Candidate]) -> list[KnownModel]:
+def _known(settings: Settings, found: Sequence[_Candidate], read: Callable[[Path], Package]) -> list[KnownModel]:
     """The models behind one intake, one page of metrics, one tracer, one process for templates of requests."""
     served = [candidate.model for candidate in found if candidate.model is not None]
     shared = Service(
@@ -180,16 +190,16 @@ def _known(settings: Settings, found: Sequence[_Candidate]) -> list[KnownModel]:
     )
     if shared.gpu is not None:
         shared.metrics.watch_gpu(shared.gpu)
-    return [_known_one(candidate, shared) for candidate in found]
+    return [_known_one(candidate, shared, read) for candidate in found]
 
 
-def _known_one(candidate: _Candidate, shared: Service) -> KnownModel:
+def _known_one(candidate: _Candidate, shared: Service, read: Callable[[Path], Package]) -> KnownModel:
     if candidate.model is None:
         return KnownModel(None, names=candidate.names, need=candidate.need, failure=candidate.failure)
     package, options = _ready(candidate)
     model, settings = replace(candidate.model, guest_worker=shared.model.guest_worker), candidate.settings
     config = engine_config(settings, warm_up_ids(model))
-    opening = _Opening(package, options, partial(try_out, config=config), nvtx=settings.nvtx)
+    opening = _Opening(package, options, read, partial(try_out, config=config), nvtx=settings.nvtx)
 
     def new_engine() -> AsyncEngine:
         return AsyncEngine(opening, config)
@@ -198,7 +208,9 @@ def _known_one(candidate: _Candidate, shared: Service) -> KnownModel:
         return known.service.engine.stats()
 
     metrics = shared.metrics.beside(model.base_name, read_stats)
-    service = replace(shared, settings=settings, model=model, engine=new_engine(), metrics=metrics)
+    service = replace(
+        shared, settings=settings, model=model, engine=new_engine(), metrics=metrics, adapters=candidate.adapters
+    )
     known = KnownModel(service, need=candidate.need, new_engine=new_engine)
     return known
 
@@ -219,15 +231,21 @@ class _Opening:
     """
 
     def __init__(
-        self, package: Package, options: ModelOptions, trial: Callable[[Session], None], *, nvtx: bool
+        self,
+        package: Package,
+        options: ModelOptions,
+        read: Callable[[Path], Package],
+        trial: Callable[[Session], None],
+        *,
+        nvtx: bool,
     ) -> None:
-        self._package, self._options, self._trial, self._nvtx = package, options, trial, nvtx
+        self._package, self._options, self._read, self._trial, self._nvtx = package, options, read, trial, nvtx
         self._was_opened = False
 
     def __call__(self) -> Session:
         """The session. Raises PowertrainError when the package has changed or does not load."""
         name = self._package.manifest.name
-        if self._was_opened and load_package(self._package.root).manifest != self._package.manifest:
+        if self._was_opened and self._read(self._package.root).manifest != self._package.manifest:
             raise PackageError(f"the package {name} has changed since the server began; restart the server")
         self._was_opened = True
         loading = FirstThatLoads(self._package, self._options, iter((self._options.backend,)))

@@ -20,6 +20,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
         "powertrain bench engine smollm2-135m-instruct",
         "powertrain bench engine models/mine -p 128,512 -b 1,8 -o results",
         "powertrain bench engine models/mine --baseline results/engine.json",
+        "powertrain bench engine models/with-room -b 1,8 --adapters 1,8 --no-breakdown",
         "powertrain bench engine --synthetic -b 64",
     ),
 )
@@ -32,6 +33,8 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
               help="Tokens already in the context.")  # fmt: skip
 @click.option("--batch", "-b", panel=_TESTS, **COMMA_LIST, show_default="1,4,16; 1,16,64,256 with --synthetic",
               help="Sequences decoded together.")  # fmt: skip
+@click.option("--adapters", panel=_TESTS, **COMMA_LIST, show_default="none",
+              help="Measure again with so many made-up adapters, dealt to the rows in turn.")  # fmt: skip
 @click.option("--repetitions", "-r", panel=_TESTS, type=click.IntRange(2), default=5, show_default=True,
               help="After one that warms up.")  # fmt: skip
 @click.option("--chunk", panel=_TESTS, type=click.IntRange(2), default=IDLE_PREFILL_CHUNK_TOKENS, show_default=True,
@@ -41,7 +44,7 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
 @click.option("--breakdown-steps", panel=_TESTS, type=click.IntRange(5), show_default="60; 20 with --synthetic",
               help="Steps of each such test.")  # fmt: skip
 @click.option("--schema", is_flag=True, panel=_TESTS,
-              help="Also take steps apart whose rows are bound to a JSON schema.")  # fmt: skip
+              help="Also measure steps whose rows are bound to a JSON schema.")  # fmt: skip
 @click.option("--synthetic", is_flag=True, panel=_TESTS,
               help="Measure the engine's own work alone, over rows of logits made beforehand: no MODEL.")  # fmt: skip
 @click.option("--vocab", panel=_TESTS, default=("49152,151936",), **COMMA_LIST, show_default=True,

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from runtime.errors import PowertrainError
 from runtime.loading.backend import Backend, backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.model_loader import ModelOptions, default_threads
-from runtime.package.manifest import ORT_GRAPH, load_package
+from runtime.package.manifest import ORT_GRAPH, Package, load_package
 from runtime.session.session import Session
 from runtime.token_mask import Constraint
 
@@ -40,7 +40,10 @@ from bench.in_process.engine_report import (
     verdict_table,
 )
 from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.made_up_adapters import made_up_adapters
 from bench.in_process.schema_constraint import schema_constraint
+from bench.in_process.schema_cost import measure_schema_cost, tokens_needed
+from bench.in_process.schema_report import SchemaCost, schema_table
 from bench.report.exports import write_whole
 from bench.report.tables import report_console
 
@@ -57,6 +60,7 @@ class EngineFlags(msgspec.Struct, frozen=True):
     decode: int
     depth: str
     batch: str | None
+    adapters: str | None
     repetitions: int
     chunk: int
     backend: str
@@ -125,24 +129,27 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         batches=parse_counts(flags.batch or _BATCHES, "--batch"),
         repetitions=flags.repetitions,
         chunk_tokens=flags.chunk,
+        adapters=parse_counts(flags.adapters, "--adapters") if flags.adapters else (),
     )
+    adapters = made_up_adapters(package, max(plan.adapters, default=0))
     threads = flags.threads or default_threads()
     slots = flags.slots or max(plan.batches)
     options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
-    loader = FirstThatLoads(package, options, backend_choices(package, flags.backend))
+    loader = _loader(package, options, flags)
     is_on_cpu = loader.backend.backend is Backend.CPU
     bandwidth = read_bandwidth(threads)
     begin = time.perf_counter()
     session = loader.build()
     load_s = time.perf_counter() - begin
-    try:
-        with _progress() as show, schema_constraint(package) if flags.schema else nullcontext() as constraint:
-            speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show)
-            if not is_on_cpu:  # a GPU reads its own memory, whose speed is not measured
-                speeds = [msgspec.structs.replace(speed, bandwidth_share=None) for speed in speeds]
-            breakdowns = _breakdowns(session, plan.batches, flags, constraint, show)
-    finally:
-        session.close()
+    with _progress() as show, closing(session), schema_constraint(package) if flags.schema else nullcontext() as bound:
+        speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show, adapters=adapters)
+        if not is_on_cpu:  # a GPU reads its own memory, whose speed is not measured
+            speeds = [msgspec.structs.replace(speed, bandwidth_share=None) for speed in speeds]
+        breakdowns = _breakdowns(session, plan.batches, flags, bound, show)
+        costs: list[SchemaCost] = []
+        if bound is not None and flags.breakdown:
+            with closing(_loader(package, options, flags).build()) as second:
+                costs = _schema_costs((session, second), plan.batches, _steps(flags), bound, show)
     return EngineReport(
         schema=SCHEMA,
         schema_version=SCHEMA_VERSION,
@@ -157,7 +164,12 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         speeds=speeds,
         breakdowns=breakdowns,
         environment=environment() | ({} if is_on_cpu else {"backend": session.info.backend}),
+        schema_costs=costs,
     )
+
+
+def _loader(package: Package, options: ModelOptions, flags: EngineFlags) -> FirstThatLoads:
+    return FirstThatLoads(package, options, backend_choices(package, flags.backend))
 
 
 @contextmanager
@@ -179,7 +191,7 @@ def _breakdowns(
     """Steps of each batch with each sampling; with a constraint those under it come right after those without."""
     if not flags.breakdown:
         return []
-    steps = flags.breakdown_steps or _BREAKDOWN_STEPS
+    steps = _steps(flags)
     found = []
     for batch in batches:
         for sampling in SAMPLINGS:
@@ -189,14 +201,36 @@ def _breakdowns(
     return found
 
 
+def _schema_costs(
+    sessions: tuple[Session, Session],
+    batches: tuple[int, ...],
+    steps: int,
+    constraint: Constraint,
+    show: Callable[[str], None],
+) -> list[SchemaCost]:
+    """Steps with and without the constraint in turns, over two sessions, for each batch and sampling."""
+    found = []
+    for batch in batches:
+        for sampling in SAMPLINGS:
+            show(f"batch {batch}, {sampling}, with and without a schema in turns")
+            found.append(measure_schema_cost(sessions, batch, sampling, constraint, num_steps=steps))
+    return found
+
+
+def _steps(flags: EngineFlags) -> int:
+    """Steps of each test of whole steps."""
+    return flags.breakdown_steps or _BREAKDOWN_STEPS
+
+
 def _slot_tokens(flags: EngineFlags, plan: SpeedPlan) -> int:
     """Tokens per slot that the tests and the breakdown need."""
     if flags.max_model_len is not None:
         return flags.max_model_len
     tests = max(plan.depths) + max(*plan.prefill_tokens, plan.decode_tokens + 1)
-    return max(
-        tests, 192 + (flags.breakdown_steps or _BREAKDOWN_STEPS) + 2 * max(plan.batches) if flags.breakdown else 0
-    )
+    if not flags.breakdown:
+        return tests
+    steps, batch = _steps(flags), max(plan.batches)
+    return max(tests, 192 + steps + 2 * batch, tokens_needed(batch, steps) if flags.schema else 0)
 
 
 def _print(report: EngineReport, baseline: EngineReport | None, flags: EngineFlags) -> bool:
@@ -205,6 +239,8 @@ def _print(report: EngineReport, baseline: EngineReport | None, flags: EngineFla
     tables = [speed_table(report), memory_table(report)]
     if report.breakdowns:
         tables.append(breakdown_table(report))
+    if report.schema_costs:
+        tables.append(schema_table(report.schema_costs))
     if baseline is not None:
         tables.append(verdict_table(verdicts, report, baseline))
     if flags.output_format == "json":

@@ -18,7 +18,7 @@ import uvloop
 from numpy.typing import NDArray
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
-from runtime.engine.step_report import StepTimes
+from runtime.engine.step_report import StepResult, StepTimes
 from runtime.events import FinishEvent
 from runtime.request import Request, SamplingParams
 from runtime.session.session import Session
@@ -31,7 +31,8 @@ SAMPLINGS: dict[str, SamplingParams] = {
     "greedy": SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True),
     "top-p": SamplingParams(max_tokens=1, temperature=0.8, top_p=0.95, seed=1, ignore_eos=True),
 }
-_PROMPT_TOKENS = 128
+PROMPT_TOKENS = 128
+"""Of each row of a measured step, before it generates."""
 _WARM_STEPS = 3
 
 
@@ -44,26 +45,12 @@ def measure_breakdown(
     when the engine ends a sequence with an error.
     """
     info = session.info
-    if batch > info.num_slots or _PROMPT_TOKENS + num_steps + _WARM_STEPS + batch + 2 > info.max_model_len:
+    if batch > info.num_slots or PROMPT_TOKENS + num_steps + _WARM_STEPS + batch + 2 > info.max_model_len:
         raise BenchError(
             f"a breakdown of batch {batch} over {num_steps} steps does not fit {info.num_slots} slots of "
             f"{info.max_model_len} tokens"
         )
-    engine = Engine(session, EngineConfig(prefix_cache=False))
-    params = replace(SAMPLINGS[sampling], max_tokens=num_steps + _WARM_STEPS + batch + 2)
-    rng = np.random.default_rng(0)
-    first_id = min(256, info.vocab_size - 1)
-    for index in range(batch):
-        prompt = tuple(rng.integers(first_id, info.vocab_size, _PROMPT_TOKENS).tolist())
-        engine.add(
-            Request(
-                request_id=f"r{index}",
-                prompt_ids=prompt,
-                sampling=params,
-                eos_token_ids=frozenset(),
-                constraint=constraint,
-            )
-        )
+    engine = engine_at_work(session, batch, sampling, num_steps + _WARM_STEPS + batch + 2, constraint)
     names = [field.name.removesuffix("_ns") for field in fields(StepTimes)]
     rows = _steps_us(engine, batch, names)
     times_us = rows[_WARM_STEPS : _WARM_STEPS + num_steps]
@@ -80,25 +67,57 @@ def measure_breakdown(
     )
 
 
+def engine_at_work(
+    session: Session, batch: int, sampling: str, max_tokens: int, constraint: Constraint | None
+) -> Engine:
+    """An engine with ``batch`` requests of 128 random tokens, the same ones every time, none of which has run yet."""
+    info = session.info
+    engine = Engine(session, EngineConfig(prefix_cache=False))
+    params = replace(SAMPLINGS[sampling], max_tokens=max_tokens)
+    rng = np.random.default_rng(0)
+    first_id = min(256, info.vocab_size - 1)
+    for index in range(batch):
+        prompt = tuple(rng.integers(first_id, info.vocab_size, PROMPT_TOKENS).tolist())
+        engine.add(
+            Request(
+                request_id=f"r{index}",
+                prompt_ids=prompt,
+                sampling=params,
+                eos_token_ids=frozenset(),
+                constraint=constraint,
+            )
+        )
+    return engine
+
+
+def run_step(engine: Engine, loop: asyncio.AbstractEventLoop) -> tuple[StepResult, int]:
+    """One step whose events are handed to ``loop``, and the nanoseconds that the handing took.
+
+    Raises BenchError when the engine ends a sequence with an error.
+    """
+    result = engine.step()
+    begin = time.perf_counter_ns()
+    loop.call_soon_threadsafe(len, result.events)
+    delivered_ns = time.perf_counter_ns() - begin
+    failed = [event.error for event in result.events if isinstance(event, FinishEvent) and event.error]
+    if failed:
+        raise BenchError(f"the engine ended a sequence with an error: {failed[0]}")
+    return result, delivered_ns
+
+
 def _steps_us(engine: Engine, batch: int, names: list[str]) -> NDArray[np.float64]:
     """Run the engine dry; times of the pure decode steps of full batch, float64 [steps, parts + deliver], us."""
     rows: list[list[int]] = []
-    with _event_loop_elsewhere() as loop:
+    with event_loop_elsewhere() as loop:
         while engine.has_work:
-            result = engine.step()
-            begin = time.perf_counter_ns()
-            loop.call_soon_threadsafe(len, result.events)
-            delivered_ns = time.perf_counter_ns() - begin
-            failed = [event.error for event in result.events if isinstance(event, FinishEvent) and event.error]
-            if failed:
-                raise BenchError(f"the engine ended a sequence with an error: {failed[0]}")
+            result, delivered_ns = run_step(engine, loop)
             if result.num_decoded == batch and result.num_prefilled == 0:
                 rows.append([*(getattr(result.times, name + "_ns") for name in names), delivered_ns])
     return np.array(rows, np.float64) / 1e3
 
 
 @contextmanager
-def _event_loop_elsewhere() -> Iterator[asyncio.AbstractEventLoop]:
+def event_loop_elsewhere() -> Iterator[asyncio.AbstractEventLoop]:
     """A running event loop on another thread, of the server's kind: waking asyncio's own takes twice as long."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="bench-deliver", daemon=True)

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from bench.errors import BenchError
+from bench.in_process.schema_report import SchemaCost
 from bench.metrics.stats import Interval, bootstrap_median_ratio
 from bench.report.tables import Table, number
 
@@ -66,6 +67,7 @@ class EngineReport(msgspec.Struct, frozen=True):
     speeds: list[SpeedTest]
     breakdowns: list[Breakdown]
     environment: dict[str, str]
+    schema_costs: list[SchemaCost] = []
 
 
 class Verdict(msgspec.Struct, frozen=True):

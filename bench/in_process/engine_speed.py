@@ -6,12 +6,14 @@ Repetitions go round-robin over the tests, so that a machine whose speed drifts 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from runtime.adapter import Adapter
 from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.session.session import Session
+from runtime.session.takes_adapters import TakesAdapters
 
 from bench.errors import BenchError
 from bench.in_process.engine_report import SpeedTest
@@ -22,7 +24,10 @@ _FIRST_TOKEN_ID = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedPlan:
-    """What to measure: prefill lengths, decode length, each at every depth; decode for every batch size."""
+    """What to measure: prefill lengths, decode length, each at every depth; decode for every batch size.
+
+    With ``adapters`` everything is measured again with each of these numbers of adapters, dealt to the rows in turn.
+    """
 
     prefill_tokens: tuple[int, ...]
     decode_tokens: int
@@ -30,6 +35,7 @@ class SpeedPlan:
     batches: tuple[int, ...]
     repetitions: int
     chunk_tokens: int = IDLE_PREFILL_CHUNK_TOKENS
+    adapters: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -39,22 +45,31 @@ class _Case:
     depth: int
     tokens: int
     is_prefill: bool
+    num_adapters: int = 0
     samples: list[float] = field(default_factory=list)
     calls_ms: list[float] = field(default_factory=list)
 
 
 def measure_speed(
-    session: Session, plan: SpeedPlan, weight_bytes: int, bandwidth: float, on_run: Callable[[str], None]
+    session: Session,
+    plan: SpeedPlan,
+    weight_bytes: int,
+    bandwidth: float,
+    on_run: Callable[[str], None],
+    *,
+    adapters: Sequence[Adapter] = (),
 ) -> list[SpeedTest]:
     """Every test of the plan, the first round discarded as warm-up. BenchError when one does not fit the session.
 
     ``on_run`` is told each test's name as it runs. ``weight_bytes`` and ``bandwidth`` (bytes/s) give the share of
-    the memory limit at batch 1.
+    the memory limit at batch 1. ``adapters`` are at least as many as the plan asks for.
     """
     cases = _cases(session, plan)
     for repetition in range(plan.repetitions + 1):
         for case in cases:
             on_run(case.name)
+            if adapters:
+                deal_adapters(session, case.batch, adapters[: case.num_adapters])
             tokens_per_s, calls_ms = _prefill(session, case, plan) if case.is_prefill else _decode(session, case, plan)
             if repetition:
                 case.samples.append(tokens_per_s)
@@ -74,12 +89,27 @@ def _cases(session: Session, plan: SpeedPlan) -> list[_Case]:
                 _Case(f"tg{plan.decode_tokens} b{batch}{suffix}", batch, depth, plan.decode_tokens, False)
                 for batch in plan.batches
             ]
+    plain = list(cases)
+    for count in plan.adapters:  # more adapters than rows are as many as there are rows
+        cases += [
+            replace(case, name=f"{case.name} a{count}", num_adapters=count, samples=[], calls_ms=[])
+            for case in plain
+            if count <= case.batch
+        ]
     for case in cases:
         if case.depth + case.tokens > info.max_model_len:
             raise BenchError(f"{case.name} needs {case.depth + case.tokens} tokens, a slot holds {info.max_model_len}")
         if case.batch > info.num_slots:
             raise BenchError(f"{case.name} needs {case.batch} slots, the session has {info.num_slots}; see --slots")
     return cases
+
+
+def deal_adapters(session: Session, num_rows: int, adapters: Sequence[Adapter]) -> None:
+    """Give the first slots the adapters in turn, or none. Raises BenchError where the session takes none."""
+    if not isinstance(session, TakesAdapters):
+        raise BenchError("this backend takes no adapters")
+    for slot in range(num_rows):
+        session.set_adapter(slot, adapters[slot % len(adapters)] if adapters else None)
 
 
 def _prefill(session: Session, case: _Case, plan: SpeedPlan) -> tuple[float, list[float]]:
@@ -101,11 +131,11 @@ def _decode(session: Session, case: _Case, plan: SpeedPlan) -> tuple[float, list
     for slot in range(case.batch):
         _fill(session, slot, _tokens(session, depth), plan)
     token_ids = _tokens(session, case.batch)
-    positions = np.full(case.batch, depth, np.int64)
+    slots, positions = np.arange(case.batch), np.full(case.batch, depth, np.int64)
     calls_ms = []
     for step in range(case.tokens if depth + case.tokens <= session.info.max_model_len else case.tokens - 1):
         begin = time.perf_counter()
-        session.decode(0, token_ids, positions + step)
+        session.decode_tokens(slots, token_ids, positions + step)
         calls_ms.append((time.perf_counter() - begin) * 1e3)
     return case.batch * len(calls_ms) / sum(calls_ms) * 1e3, calls_ms
 

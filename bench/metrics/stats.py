@@ -101,6 +101,20 @@ def ratio_interval(numerators: list[float], denominators: list[float]) -> Interv
     return None if logs is None else Interval(math.exp(logs.centre), math.exp(logs.low), math.exp(logs.high))
 
 
+def median_interval(values: list[float]) -> Interval:
+    """Median with the narrowest pair of order statistics around it that holds the true one in 95 % of samples.
+
+    Distribution-free: the number of values below the true median is binomial(n, 1/2). Below 6 values it is the range,
+    which holds it less often.
+    """
+    ordered, count = sorted(values), len(values)
+    below, tail = 0, 0.5**count  # P(at most ``below`` values lie under the true median)
+    while 2 * (tail + math.comb(count, below + 1) * 0.5**count) <= 0.05:
+        below += 1
+        tail += math.comb(count, below) * 0.5**count
+    return Interval(float(np.median(ordered)), ordered[below], ordered[count - 1 - below])
+
+
 def bootstrap_median_ratio(
     new: NDArray[np.float64], old: NDArray[np.float64], *, resamples: int = 2000, seed: int = 0
 ) -> Interval:

@@ -14,7 +14,7 @@ from runtime.errors import PowertrainError
 
 if TYPE_CHECKING:
     from export.package.builder import BuildResult
-    from export.source.recipe import Recipe
+    from export.source.recipe import LoraRoom, Recipe
 
 _FORM, _QUALITY, _PACKAGE = "Form of the weights and the graph", "Quality", "Package"
 _SOURCE, _NOTHING = "Source", "Build nothing"
@@ -38,6 +38,12 @@ _SOURCE, _NOTHING = "Source", "Build nothing"
               show_default="the recipe's, else float", help="Form of the cache.")  # fmt: skip
 @click.option("--max-model-len", panel=_FORM, type=int, show_default="the model's, at most 8192",
               help="Longest context in tokens.")  # fmt: skip
+@click.option("--adapter", panel=_FORM, type=click.Path(path_type=Path), show_default="the recipe's, else none",
+              help="Folder of a PEFT adapter (LoRA) to merge into the weights.")  # fmt: skip
+@click.option("--lora-rank", panel=_FORM, type=int, show_default="the recipe's, else no room",
+              help="Make room for adapters of up to this rank, which a server loads by itself.")  # fmt: skip
+@click.option("--lora-targets", panel=_FORM, **COMMA_LIST, show_default="all seven",
+              help="What those may change: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj.")  # fmt: skip
 @click.option("--max-kl", panel=_QUALITY, type=float, show_default="the recipe's, else 0.05",
               help="Fail above this mean KL in nats per token; the budget of w8a8 and auto.")  # fmt: skip
 @click.option("--remeasure", panel=_QUALITY, is_flag=True,
@@ -113,6 +119,10 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
         changes["dialects"] = ("trt",)
     if options["chat_template"]:
         changes["chat_template"] = str(options["chat_template"].absolute())
+    if options["adapter"]:
+        changes["adapter"] = str(options["adapter"].absolute())
+    if options["lora_rank"] is not None or options["lora_targets"]:
+        changes["lora"] = _lora_room(recipe, options["lora_rank"], options["lora_targets"])
     if options["license_name"]:
         changes["license"] = options["license_name"]
     if options["served_model_name"]:
@@ -124,6 +134,24 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     changed = msgspec.structs.replace(recipe, **changes)
     check_recipe(changed)
     return changed
+
+
+def _lora_room(recipe: Recipe, rank: int | None, targets: str | None) -> LoraRoom:
+    """The recipe's room for adapters with what the command line says otherwise. Raises RecipeError."""
+    import msgspec
+
+    from export.errors import RecipeError
+    from export.source.recipe import LoraRoom
+
+    values: dict[str, Any] = msgspec.to_builtins(recipe.lora or LoraRoom())
+    if rank is not None:
+        values["rank"] = rank
+    if targets:
+        values["targets"] = targets.split(",")
+    try:
+        return msgspec.convert(values, LoraRoom)
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"--lora-rank {rank}: {error}") from error
 
 
 def _explain(recipe: Recipe, base: Path, root: Path | None) -> None:
@@ -165,7 +193,13 @@ def _chosen(recipe: Recipe) -> dict[str, str]:
         "precision": f"{recipe.precision}, block {recipe.block or 'as usual'}, {recipe.kv_cache} cache",
         "quality": limit,
         "graphs": ", ".join(recipe.dialects),
-    }
+    } | _adapters(recipe)
+
+
+def _adapters(recipe: Recipe) -> dict[str, str]:
+    merged = {} if recipe.adapter is None else {"adapter": f"{Path(recipe.adapter).name}, merged into the weights"}
+    room = recipe.lora
+    return merged | ({} if room is None else {"room": f"adapters of rank {room.rank} on {', '.join(room.targets)}"})
 
 
 def _closing_line(result: BuildResult) -> str:

@@ -16,9 +16,17 @@ from export.checkpoint.spec import DecoderSpec
 
 def with_unit_attention_scale(checkpoint: Checkpoint) -> Checkpoint:
     """The same function with ``attention_scale`` 1; as it is where the queries' codes are to be kept."""
+    return checkpoint if _keeps_codes(checkpoint) else _UnitScale(checkpoint)
+
+
+def query_scale(checkpoint: Checkpoint) -> float:
+    """What ``with_unit_attention_scale`` multiplies the matrices of queries by."""
     spec = checkpoint.spec
-    keeps_codes = spec.qk_norm == "none" and isinstance(checkpoint.tensor("layers.0.q"), QuantizedTensor)
-    return checkpoint if keeps_codes else _UnitScale(checkpoint)
+    return spec.softmax_scale if spec.qk_norm == "none" and not _keeps_codes(checkpoint) else 1.0
+
+
+def _keeps_codes(checkpoint: Checkpoint) -> bool:
+    return checkpoint.spec.qk_norm == "none" and isinstance(checkpoint.tensor("layers.0.q"), QuantizedTensor)
 
 
 class _UnitScale:

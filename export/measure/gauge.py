@@ -5,7 +5,7 @@ Owns the choice between the two kinds of twin and their scratch folder. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +23,27 @@ from export.checkpoint.precision_policy import (
 from export.checkpoint.spec import DecoderSpec
 from export.errors import QualityError
 from export.graph.kv_scales import KvScales
+from export.measure.ahead import halves, one_ahead
+from export.measure.folded import FoldedCheckpoint
 from export.measure.input_ranges import measure_input_ranges
 from export.measure.kv_scales import measure_kv_scales
 from export.measure.layerwise import LayerwiseTwin
 from export.measure.memory import TextSize, Way, choose_way
 from export.measure.pinned import choice_digest, pin_text, pinned_units
-from export.measure.quality import I64, WINDOW_TOKENS, check_quality, compare_logits, measure_quality, text_windows
+from export.measure.quality import (
+    F32,
+    I64,
+    WINDOW_TOKENS,
+    GraphRunner,
+    check_quality,
+    compare_logits,
+    measure_quality,
+    text_windows,
+)
 from export.measure.sensitivity import SensitivityProbe, choose_units, plan_with_units, unit_notes
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.measure.twin import Twin, WholeTwin
+from export.measure.unadapted import unadapted_logits
 from export.progress import Reporter
 from export.source.recipe import Recipe
 
@@ -53,7 +65,10 @@ class Choice:
 
 
 class Gauge:
-    """Compares a recipe's graphs with the float32 twin ``twin`` on ``windows`` of the built-in texts."""
+    """Compares a recipe's graphs with the float32 twin ``twin`` on ``windows`` of the built-in texts.
+
+    ``has_room`` for two windows' logits at a time, so that the next are made while the last are compared.
+    """
 
     def __init__(
         self,
@@ -62,7 +77,10 @@ class Gauge:
         make_twin: Callable[[Checkpoint, str], Twin],
         windows: Sequence[I64],
         scratch: Path,
+        *,
+        has_room: bool = True,
     ) -> None:
+        self._has_room = has_room
         self._recipe, self._checkpoint, self._windows = recipe, checkpoint, windows
         self._make_twin, self._twin = make_twin, make_twin(checkpoint, "float32")
         self._probe_folder = scratch / "probe"
@@ -72,15 +90,31 @@ class Gauge:
 
     def measure(self, graph: Path, reporter: Reporter) -> Quality:
         """The quality report of ``graph``. Raises QualityError if it is over the recipe's limit."""
-        quality = measure_quality(
-            self._twin.logits(self._windows),
-            graph,
-            windows=self._windows,
-            shape=self._shape,
-            max_mean_kl=self._limit,
-            reporter=reporter,
-        )
+        reference = self._twin.logits(self._windows)
+        if self._recipe.lora is not None:
+            logits = unadapted_logits(graph, self._shape, self._windows)
+            quality = compare_logits(
+                reference, logits, windows=self._windows, max_mean_kl=self._limit, reporter=reporter
+            )
+        elif self._has_room:
+            quality = self._compared_ahead(reference, graph, reporter)
+        else:
+            quality = measure_quality(
+                reference,
+                graph,
+                windows=self._windows,
+                shape=self._shape,
+                max_mean_kl=self._limit,
+                reporter=reporter,
+            )
         return self._checked(quality)
+
+    def _compared_ahead(self, reference: Iterator[F32], graph: Path, reporter: Reporter) -> Quality:
+        """The same report, with the next window's logits made while the last one's are compared."""
+        runner = GraphRunner(graph, self._shape)
+        pairs = ((next(reference), runner.logits(window)) for window in self._windows)  # zip would keep its last pair
+        expected, found = halves(one_ahead(pairs))
+        return compare_logits(expected, found, windows=self._windows, max_mean_kl=self._limit, reporter=reporter)
 
     def emulate(self, stored: Checkpoint, reporter: Reporter) -> Quality:
         """The report of weights as they are stored, computed in float32: for a graph that no CPU runs.
@@ -114,13 +148,14 @@ class Gauge:
         checkpoint, recipe = self._checkpoint, self._recipe
         if has_integer_products(recipe.precision):
             ranges = measure_input_ranges(self._twin, self._calibration_windows, reporter)
+            self._twin.begin(self._windows)
             fits = fit_projections(checkpoint, ranges)
         else:
             fits = {}
         candidates = {name: fit.format for name, fit in fits.items()} or four_bit_candidates(checkpoint.spec)
 
-        def prepare(plan: PrecisionPlan) -> SmoothedCheckpoint:
-            return SmoothedCheckpoint(checkpoint, fits, plan.integer_names)
+        def prepare(plan: PrecisionPlan) -> FoldedCheckpoint:
+            return FoldedCheckpoint(checkpoint, fits, plan.integer_names)
 
         eight = plan_from_name(recipe.precision, recipe.block)
         digest = choice_digest(recipe, weights_sha256)
@@ -177,7 +212,7 @@ def prepare_gauge(
         f"Measuring against float32, computed {how}: "
         f"about {way.memory_bytes / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available"
     )
-    return Gauge(recipe, checkpoint, make_twin, windows, scratch), way
+    return Gauge(recipe, checkpoint, make_twin, windows, scratch, has_room=way.is_whole), way
 
 
 def model_shape(spec: DecoderSpec) -> ModelShape:

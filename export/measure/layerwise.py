@@ -36,6 +36,10 @@ class LayerwiseTwin:
         self._checkpoint, self._spec = checkpoint, checkpoint.spec
         self._max_model_len, self._folder, self._reporter = max_model_len, folder, reporter
 
+    def begin(self, windows: Sequence[I64]) -> None:
+        """See ``Twin``: nothing, since a layer beside what else is in memory may be too much."""
+        del windows
+
     def logits(self, windows: Sequence[I64], wanted: Sequence[I64] | None = None) -> Iterator[F32]:
         """See ``Twin``. All layers run before this returns, so that a caller's own graph is not in memory meanwhile.
 

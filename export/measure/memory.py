@@ -68,7 +68,7 @@ def choose_way(
 
 def whole_way(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int, text: TextSize) -> Way:
     """First the twin, with every layer's watched values of a window; then its head alone beside the package's graph,
-    with a window's logits of each. What the head reads of all windows stays. A second twin runs beside the first's
+    with two windows' logits of each. What the head reads of all windows stays. A second twin runs beside the first's
     head."""
     spec = spec if plan else replace(spec, tied_head=False)  # a stored head is a matrix of its own
     twin = estimate(spec, EXACT, max_model_len).graph_bytes
@@ -79,7 +79,7 @@ def whole_way(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int,
     if plan is None:
         watched, compared = watched + _COPIES * head, compared + _COPIES * head
         return Way(True, BASE_BYTES + 2 * hidden + max(watched, compared), 2 * twin)
-    return Way(True, BASE_BYTES + hidden + max(watched, compared), twin)
+    return Way(True, BASE_BYTES + hidden + max(watched, compared + 2 * _logits_bytes(spec, text)), twin)
 
 
 def layerwise_way(spec: DecoderSpec, plan: PrecisionPlan | None, max_model_len: int, text: TextSize) -> Way:

@@ -7,6 +7,7 @@ Knows graphs through ``runtime.package.graph_io`` and the ``ort`` dialect's way 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,10 @@ _HEAD_WEIGHTS = frozenset({"embedding.weight", "head.weight"})
 class Twin(Protocol):
     """A checkpoint's float32 values over windows of ids, each int64 [T], that start from an empty cache."""
 
+    def begin(self, windows: Sequence[I64]) -> None:
+        """Work ahead for ``logits`` of ``windows``, on a thread of its own, where that takes no further memory."""
+        ...
+
     def logits(self, windows: Sequence[I64]) -> Iterator[F32]:
         """Each window's logits, float32 [T, V], in order."""
         ...
@@ -50,21 +55,28 @@ class WholeTwin:
     """The Twin that is one graph, written below ``folder`` when it is first asked.
 
     No window goes through the layers twice: what the head reads of it, float32 [T, hidden], is kept, and the head is
-    a session of its own.
+    a session of its own. The layers' session stays open until logits are asked for.
     """
 
     def __init__(self, checkpoint: Checkpoint, max_model_len: int, shape: ModelShape, folder: Path) -> None:
         self._checkpoint, self._max_model_len, self._shape, self._folder = checkpoint, max_model_len, shape, folder
         self._hidden: dict[bytes, F32] = {}  # by a window's ids
+        self._layers: _Layers | None = None
+        self._ahead: Future[None] | None = None
+
+    def begin(self, windows: Sequence[I64]) -> None:
+        """See ``Twin``: the layers run."""
+        pool = ThreadPoolExecutor(1, "twin")
+        self._ahead = pool.submit(self._run_layers, windows)
+        pool.shutdown(wait=False)
 
     def logits(self, windows: Sequence[I64]) -> Iterator[F32]:
         """See ``Twin``. All layers run before this returns: a caller's own graph finds their memory free."""
+        if self._ahead is not None:
+            self._ahead.result()
+        self._run_layers(windows)
+        self._ahead = self._layers = None
         head, head_input = head_graph(self._graph())
-        if unknown := [window for window in windows if window.tobytes() not in self._hidden]:
-            runner = _PathRunner(instrumented(self._graph())[0], self._shape)
-            for window in unknown:
-                (self._hidden[window.tobytes()],) = runner.values([head_input], window)
-            del runner
         session, hidden = open_session(head), [self._hidden[window.tobytes()] for window in windows]
         return (np.asarray(session.run([graph_io.LOGITS], {head_input: rows})[0], np.float32) for rows in hidden)
 
@@ -77,16 +89,29 @@ class WholeTwin:
 
     def projection_inputs(self, windows: Sequence[I64]) -> Iterator[tuple[str, F32]]:
         """See ``Twin``."""
-        (graph, inputs), (_, head_input) = instrumented(self._graph()), head_graph(self._graph())
-        runner = _PathRunner(graph, self._shape)
+        layers = self._open_layers()
+        names = layers.projections
         for window in windows:
-            *found, self._hidden[window.tobytes()] = runner.values([*inputs.values(), head_input], window)
-            for name, rows in zip(inputs, found, strict=True):
+            *found, self._hidden[window.tobytes()] = layers.values([*names.values(), layers.output], window)
+            for name, rows in zip(names, found, strict=True):
                 yield name, rows.reshape(-1, rows.shape[-1])
+
+    def _run_layers(self, windows: Sequence[I64]) -> None:
+        """What the head reads of each window that has not gone through the layers yet."""
+        for window in windows:
+            if (ids := window.tobytes()) not in self._hidden:
+                layers = self._open_layers()
+                (self._hidden[ids],) = layers.values([layers.output], window)
+
+    def _open_layers(self) -> _Layers:
+        if self._layers is None:
+            self._layers = _Layers(self._graph(), self._shape)
+        return self._layers
 
     def _graph(self) -> Path:
         if not self._folder.is_dir():
-            write_ort_graph(self._checkpoint, EXACT, self._max_model_len, self._folder, SilentReporter())
+            silent = SilentReporter()
+            write_ort_graph(self._checkpoint, EXACT, self._max_model_len, self._folder, silent, is_scratch=True)
         return self._folder / GRAPH_FILE
 
 
@@ -98,6 +123,15 @@ class _PathRunner(GraphRunner):
         options = onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True
         return [np.asarray(value, np.float32) for value in self._session.run(list(names), self._feeds(window), options)]
+
+
+class _Layers(_PathRunner):
+    """The layers of a whole ``graph``: names of each projection's input, and of what the head reads."""
+
+    def __init__(self, graph: Path, shape: ModelShape) -> None:
+        path, self.projections = instrumented(graph)
+        _, self.output = head_graph(graph)
+        super().__init__(path, shape)
 
 
 def instrumented(graph: Path) -> tuple[Path, dict[str, str]]:

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from runtime.errors import PackageError
 from runtime.package import manifest as package
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.plan_sidecar import TRT_GRAPH
 from runtime.session.kv_budget import available_memory_bytes
@@ -39,22 +40,30 @@ from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
 from export.folder_lock import exclusive_folder
+from export.graph.adapter_room import adapter_room
+from export.graph.kv_scales import KvScales
+from export.graph.ort.dialect import OPSET
 from export.graph.ort.graph import write_ort_graph
+from export.graph.selection import write_selection_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
+from export.measure.folded import FoldedCheckpoint
 from export.measure.gauge import Choice, model_shape, prepare_gauge
 from export.measure.golden import GoldenMaker
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
+from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint
 from export.source.opener import OpenedSource, open_source
 from export.source.recipe import Recipe
 
 DEFAULT_MAX_MODEL_LEN = 8192
 
+_LIBRARIES = ("powertrain", "onnx", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers")
+SELECTION_FOLDER = "selection"
 _SCRATCH_FOLDER = "scratch"
 
 
@@ -84,7 +93,8 @@ def build_package(
     """
     digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
-    if existing is not None and not remeasure and (existing.golden or not is_for_gpus(recipe)):
+    is_whole = existing is not None and (bool(existing.golden and existing.selection) or not is_for_gpus(recipe))
+    if existing is not None and is_whole and not remeasure:
         return BuildResult(root, existing, was_up_to_date=True)
     check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
     check_dialects(recipe.precision, recipe.dialects, int8_cache=recipe.kv_cache == "int8")
@@ -99,6 +109,7 @@ def build_package(
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
+        manifest = add_provenance(partial, manifest)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False, pin_text=info.pin_text)
@@ -114,7 +125,8 @@ def up_to_date(root: Path, digest: str) -> package.Manifest | None:
 
 
 def is_for_gpus(recipe: Recipe) -> bool:
-    """Whether a GPU may run the package, which then gets golden rows: a ``trt`` graph, or one in half precision."""
+    """Whether a GPU may run the package, which then gets golden rows and a selection head: one with a ``trt`` graph, or
+    in half precision."""
     return TRT_GRAPH in recipe.dialects or plan_from_name(recipe.precision, recipe.block).float_type != "float32"
 
 
@@ -125,7 +137,9 @@ class _Filled:
     quality: package.Quality | None
     max_model_len: int
     golden: package.GoldenInfo | None
+    selection: package.SelectionInfo | None
     pin_text: str
+    room: AdapterRoom | None
 
 
 def chosen_max_model_len(recipe: Recipe, spec: DecoderSpec) -> int:
@@ -169,15 +183,15 @@ def _fill(
         partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch=scratch_bytes, golden=golden_bytes)
     )
     write_text_files(partial, text, recipe.generation)
+    room = None if recipe.lora is None else adapter_room(checkpoint, recipe.lora.rank, recipe.lora.roles)
     choice = Choice(checkpoint, plan, notes)
     if gauge and recipe.precision in MEASURED:
-        choice = gauge.choose(source.info.sha256, reporter)
+        choice = gauge.choose(source.weights_sha256, reporter)
     graphs = {}
     if not emulated:
         kv_scales = choice.scaled(gauge.kv_scales(reporter)) if gauge and int8_cache else None
         folder = partial / package.ORT_GRAPH
-        graph = write_ort_graph(choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales)
-        graphs[package.ORT_GRAPH] = _with_notes(graph, choice)
+        graphs[package.ORT_GRAPH] = _ort_graph(choice, max_model_len, folder, reporter, kv_scales=kv_scales, room=room)
     quality = None
     if gauge and is_reported(choice.plan, has_limit=has_limit, int8_cache=int8_cache, emulated=emulated):
         stored = StoredCheckpoint(checkpoint, trt_plan(choice.plan))
@@ -186,10 +200,36 @@ def _fill(
     if TRT_GRAPH in recipe.dialects:
         graph = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
         graphs[TRT_GRAPH] = _with_notes(graph, choice) if emulated else graph
-    golden = None
+    golden = selection = None
     if maker is not None:
         golden = maker.write(checkpoint, trt_plan(choice.plan), partial, scratch, reporter)
-    return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text)
+        selection = write_head(partial, checkpoint.spec.vocab_size)
+    return _Filled(graphs, text, quality, max_model_len, golden, selection, choice.pin_text, room)
+
+
+def _ort_graph(
+    choice: Choice,
+    max_model_len: int,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    kv_scales: KvScales | None,
+    room: AdapterRoom | None,
+) -> package.GraphInfo:
+    graph = write_ort_graph(
+        choice.checkpoint, choice.plan, max_model_len, folder, reporter, kv_scales=kv_scales, room=room
+    )
+    if room is not None and isinstance(choice.checkpoint, FoldedCheckpoint):
+        choice.checkpoint.write_factors(folder.parent, room)
+    return _with_notes(graph, choice)
+
+
+def write_head(partial: Path, vocab_size: int) -> package.SelectionInfo:
+    """Write a selection head that every runtime of a GPU takes into a package folder."""
+    path = write_selection_graph(partial / SELECTION_FOLDER, vocab_size, OPSET, has_mask=True)
+    if not (weights := path.with_name(path.name + ".data")).stat().st_size:
+        weights.unlink()  # a head has constants of a few bytes only, which lie in the graph
+    return package.SelectionInfo(path.relative_to(partial).as_posix())
 
 
 def _with_notes(graph: package.GraphInfo, choice: Choice) -> package.GraphInfo:
@@ -267,12 +307,24 @@ def _manifest(
         graphs=filled.graphs,
         quality=filled.quality,
         golden=filled.golden,
+        adapters=msgspec.UNSET if filled.room is None else filled.room,
+        selection=filled.selection,
         recipe_digest=digest,
+        recipe=recipe.settings(),
         files=recorded_files(partial),
-        tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
+        tools=_tools(),
         build_seconds=round(seconds, 3),
         created_unix=int(time.time()),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what decides bytes here; ONNX Runtime, which measures quality, in whichever distribution it came."""
+    found = {name: metadata.version(name) for name in _LIBRARIES}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from runtime.errors import AdapterError
 from runtime.loading.gpu import Gpu, find_gpus
 
 from export.checkpoint.precision_policy import ort_providers, plan_from_name
@@ -71,6 +72,13 @@ def _check_there(wish: PackageWish) -> None:
             file_digest(Path(template))
     except SourceError as error:
         raise PipelineError(f"[[model]] {wish.model!r}, key 'chat_template': {error}") from error
+    try:
+        if wish.recipe.adapter:
+            from runtime.adapters.peft import read_adapter
+
+            read_adapter(Path(wish.recipe.adapter))
+    except AdapterError as error:
+        raise PipelineError(f"[[model]] {wish.model!r}, the recipe's adapter: {error}") from error
 
 
 class _PackageGraph:

@@ -78,6 +78,7 @@ def _model(table: ModelTable, folder: Path, home: Path) -> tuple[Recipe, Path]:
             recipe,
             name=table.name or recipe.name,
             chat_template=str(template.absolute()) if table.chat_template or recipe.chat_template else None,
+            adapter=str((base / recipe.adapter).absolute()) if recipe.adapter else None,
         )
         check_recipe(recipe)
     except ExportError as error:

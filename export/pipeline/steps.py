@@ -85,7 +85,7 @@ class FetchStep(CachedStep):
     def task(self, done: Done, available_bytes: int) -> FetchTask:
         """Fetch."""
         del available_bytes
-        recipe = plain(self.recipe)
+        recipe = msgspec.structs.replace(plain(self.recipe), adapter=None, lora=None)
         return FetchTask(identity=self.identity(done), recipe=recipe, base=str(self.base))
 
 
@@ -98,7 +98,7 @@ def source_inputs(recipe: Recipe, base: Path) -> dict[str, str]:
         case HubSource() as source:
             return {"repo": source.repo, "revision": source.revision}
         case FileSource() | FolderSource() as source:
-            bare = msgspec.structs.replace(recipe, chat_template=None, source=_unpinned(source))
+            bare = msgspec.structs.replace(recipe, chat_template=None, adapter=None, source=_unpinned(source))
             return {"path": str((base / source.path).absolute()), "files": stat_fingerprint(bare, base) or "none"}
 
 
@@ -120,7 +120,7 @@ class PackageStep(CachedStep):
     kind = "package"
 
     def inputs(self, done: Done) -> dict[str, str]:
-        """The checkpoint's digest, the recipe without names, libraries and code. Raises SourceError."""
+        """The checkpoint's digest, the recipe without names, libraries and code. Raises SourceError or AdapterError."""
         facts, recipe = done[self.needs[0]].entry.facts, self.recipe
         template = file_digest(Path(recipe.chat_template)) if recipe.chat_template else "the checkpoint's"
         return {
@@ -135,6 +135,8 @@ class PackageStep(CachedStep):
             "sampling": _json_digest(recipe.generation),
             "chat template": template,
             "pinned choice": _json_digest(recipe.pinned),
+            "adapter": _adapter_digest(Path(recipe.adapter)) if recipe.adapter else "none",
+            "room for adapters": _json_digest(recipe.lora),
             "libraries": versions("onnx", "onnxruntime", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers"),
             "code": code_digest("export.package.builder"),
         }
@@ -145,6 +147,12 @@ class PackageStep(CachedStep):
         return PackageTask(
             identity=self.identity(done), recipe=plain(self.recipe), source_key=key, available_bytes=available_bytes
         )
+
+
+def _adapter_digest(folder: Path) -> str:
+    from runtime.adapters.peft import read_adapter  # and numpy, which a pipeline without adapters need not import
+
+    return read_adapter(folder).digest
 
 
 def _json_digest(value: object) -> str:
@@ -228,11 +236,12 @@ class PlaceStep(Step):
 
     def names(self, done: Done) -> Names:
         """What the package is called."""
-        recipe = self.recipe
+        recipe, facts = self.recipe, done[self.fetch].entry.facts
         return Names(
             name=recipe.name,
             served_names=recipe.served_names or (recipe.name,),
-            source_name=done[self.fetch].entry.facts["name"],
+            source_name=facts["name"],
+            source_revision=facts.get("revision", ""),
             license=recipe.license,
             recipe_digest=recipe.digest(stat_fingerprint(recipe, self.base)),
         )

@@ -1,12 +1,14 @@
 """Brings a recipe's checkpoint onto this machine and proves that it is the right one.
 
 Wheels come through pip, as this machine is set up for it (its index, proxy and certificates), with no dependencies and
-nothing installed; one member is taken out and kept under ``.cache``. Every file is checked by sha256.
+nothing installed; one member is taken out and kept under ``.cache``. Every file is checked by sha256. Imports nothing
+that has to be installed: ``make`` fetches while it installs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,14 +16,15 @@ import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-
-from runtime.package.manifest import sha256_of_file
+from typing import TYPE_CHECKING
 
 from export.errors import SourceError
 from export.folder_lock import exclusive_folder
-from export.progress import Advance, Reporter
 from export.source.pip_command import pip_command
-from export.source.recipe import WheelSource
+
+if TYPE_CHECKING:
+    from export.progress import Advance, Reporter
+    from export.source.recipe import WheelSource
 
 _POLL_SECONDS = 0.2
 _COPY_BYTES = 2**20
@@ -41,7 +44,7 @@ def fetch_wheel_member(source: WheelSource, cache: Path, reporter: Reporter) -> 
     """The member of a wheel, from the cache or from pip's index. Raises SourceError."""
     target = cache / f"{source.member_sha256}{Path(source.member).suffix}"
     license_path = cache / f"{source.member_sha256}.LICENSE"
-    if not target.is_file() or sha256_of_file(target) != source.member_sha256:
+    if not target.is_file() or _sha256(target) != source.member_sha256:
         with exclusive_folder(cache / f"{source.member_sha256}.fetch", f"fetching {source.package}") as scratch:
             wheel = _download(source, scratch, reporter)
             _extract(source, wheel, target, license_path)
@@ -53,7 +56,7 @@ def check_file(path: Path, expected: str | None) -> Fetched:
     """A file that is here already. Raises SourceError if it is missing or its sha256 differs."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
-    digest = sha256_of_file(path)
+    digest = _sha256(path)
     if expected is not None and digest != expected:
         raise SourceError(
             f"{path.name} has sha256 {digest}, the recipe says {expected}; it was altered or is another version"
@@ -82,7 +85,7 @@ def _download(source: WheelSource, scratch: Path, reporter: Reporter) -> Path:
     wheels = list((scratch / "wheel").glob("*.whl"))
     if len(wheels) != 1:
         raise SourceError(f"pip brought {len(wheels)} wheels for {requirement}, one is expected")
-    if (digest := sha256_of_file(wheels[0])) != source.sha256:
+    if (digest := _sha256(wheels[0])) != source.sha256:
         raise SourceError(
             f"{wheels[0].name} has sha256 {digest}, the recipe says {source.sha256}; not the file that was reviewed"
         )
@@ -124,6 +127,11 @@ def _extract(source: WheelSource, wheel: Path, target: Path, license_path: Path)
         raise SourceError(f"{wheel.name} holds no {error.args[0]}") from error
     except (zipfile.BadZipFile, OSError) as error:
         raise SourceError(f"{wheel.name} cannot be unpacked: {error}") from error
-    if (digest := sha256_of_file(partial)) != source.member_sha256:
+    if (digest := _sha256(partial)) != source.member_sha256:
         raise SourceError(f"{source.member} has sha256 {digest}, the recipe says {source.member_sha256}")
     partial.replace(target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

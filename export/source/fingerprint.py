@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.adapters.config import adapter_files
+
 from export.source.recipe import FileSource, FolderSource, Recipe
 
 
@@ -18,5 +20,7 @@ def stat_fingerprint(recipe: Recipe, base: Path) -> str:
             paths = []
     if recipe.chat_template is not None:
         paths.append(base / recipe.chat_template)
+    if recipe.adapter is not None:
+        paths += adapter_files(base / recipe.adapter)
     known = [(path.name, path.stat()) for path in paths if path.is_file()]
     return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in known)

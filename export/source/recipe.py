@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+from runtime.package.adapter_room import RANK_DEFAULT, ROLES, Rank
 from runtime.package.generation_config import SamplingDefaults
 
 from export.errors import RecipeError
 
 _RECIPE_MAX_BYTES = 2**20
-_DIGEST_SALT = b"powertrain package 3\n"
+_DIGEST_SALT = b"powertrain package 4\n"
 """Changes whenever the same recipe would give another package, so that old packages are rebuilt."""
 
 Sha256 = str
@@ -81,13 +82,29 @@ class PinnedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     units: dict[str, float]
 
 
+class LoraRoom(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Room in the graph for adapters that a server loads: their largest rank, and the matrices that they may change.
+
+    ``targets`` are as PEFT names modules: ``q_proj``, ``down_proj``. It costs time in every step (docs/adapters.md).
+    """
+
+    rank: Rank = RANK_DEFAULT
+    targets: tuple[str, ...] = tuple(f"{role}_proj" for role in ROLES)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The matrices by their canonical names."""
+        return tuple(target.removesuffix("_proj") for target in self.targets)
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that decides a package's content.
 
     ``name`` is the folder's name. ``max_model_len`` None takes the model's context, at most 8192 tokens: the rope
     tables and a server's cache grow with it. ``kv_cache`` int8 holds four times the tokens of float32. ``block`` None
     takes 64 columns per scale at 8 bits and 32 at 4. ``chat_template`` is a file with one in place of the checkpoint's;
-    a relative path counts from the recipe. ``pinned`` is for ``auto`` and ``w8a8``.
+    a relative path counts from the recipe. ``pinned`` is for ``auto`` and ``w8a8``. ``adapter`` is a PEFT adapter's
+    folder, counted likewise, whose changes are added to the weights; ``lora`` is room for adapters at run time.
     """
 
     name: str
@@ -103,15 +120,31 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dialects: tuple[Literal["ort", "trt"], ...] = ("ort",)
     chat_template: str | None = None
     pinned: PinnedChoice | None = None
+    adapter: str | None = None
+    lora: LoraRoom | None = None
 
     def digest(self, fingerprint: str = "") -> str:
         """Identifies what would be built: equal digests, equal packages. ``fingerprint`` is of files not pinned."""
         fields = msgspec.structs.asdict(self)
-        for key in ("chat_template", "pinned"):  # came later: a recipe without has the digest that it always had
+        for key in (
+            "chat_template",
+            "pinned",
+            "adapter",
+            "lora",
+        ):  # came later: a recipe without has the digest that it always had
             if fields[key] is None:
                 del fields[key]
         content = msgspec.json.encode((fields, fingerprint))
         return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, as JSON values without the names, the source and the paths of files on this machine."""
+        fields = dict(msgspec.to_builtins(self))
+        for key in ("name", "served_names", "source", "license"):
+            del fields[key]
+        if self.chat_template is not None:
+            fields["chat_template"] = "another than the checkpoint's"
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -143,6 +176,21 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.quality is not None and not recipe.quality.max_mean_kl > 0:
         raise RecipeError(f"quality.max_mean_kl is {recipe.quality.max_mean_kl}, it must be above 0")
+    if recipe.lora is not None:
+        _check_lora(recipe, recipe.lora)
 
 
+def _check_lora(recipe: Recipe, lora: LoraRoom) -> None:
+    known = LoraRoom().targets
+    if not lora.targets or not set(lora.targets) <= set(known):
+        raise RecipeError(f"lora targets are {', '.join(lora.targets) or 'none'}; choose among {', '.join(known)}")
+    if recipe.precision not in _TAKES_ADAPTERS or "trt" in recipe.dialects:
+        raise RecipeError(
+            f"room for adapters needs a graph for the CPU that computes in float32: precision "
+            f"{', '.join(_TAKES_ADAPTERS)} and the ort dialect alone, not {recipe.precision} with "
+            f"{', '.join(recipe.dialects)}; elsewhere merge one with --adapter"
+        )
+
+
+_TAKES_ADAPTERS = ("int8", "int4", "fp32", "w8a8", "auto")
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from runtime.constraint import limits
 
+OUT_OF_STEPS = ("initial lexer configuration", "lexer precomputation failed", "fuel exhausted when checking relevance")
+"""In what the library says of patterns that take more than ``INITIAL_LEXER_FUEL`` steps."""
+
 _MAX_CHARS = 300
+_TOO_MANY_STEPS = f"its patterns need more than the {limits.INITIAL_LEXER_FUEL:,} steps allowed"
 # What the library says -> what it means. The numbers that it names itself are kept.
 _MEANINGS = (
     ("NoExtension", "no text satisfies it"),
@@ -15,7 +19,11 @@ _MEANINGS = (
     ("Too many items", "it can be read in too many ways"),
     ("Current row has", "it has too many alternatives in one place"),
     ("schema too large", "the schema is too large once its parts are merged"),
-    ("lexer precomputation failed", f"its patterns need more than the {limits.INITIAL_LEXER_FUEL:,} steps allowed"),
+    ("grammar size", f"it needs more than the {limits.MAX_GRAMMAR_SIZE:,} symbols allowed"),
+    *(
+        (words, f"its patterns need more than the {limits.INITIAL_LEXER_FUEL:,} steps allowed")
+        for words in OUT_OF_STEPS
+    ),
     ("too many expressions", f"its patterns need more than the {limits.STEP_LEXER_FUEL:,} steps allowed for one token"),
     ("too many states", f"its patterns have more than the {limits.MAX_LEXER_STATES:,} states allowed"),
 )

@@ -68,14 +68,14 @@ RECYCLE_TOKENS = 50_000
 """After this many tokens a cached constraint is compiled anew: its lexer keeps every state that it ever saw."""
 
 
-def parser_limits(*, has_lark: bool) -> llguidance.LLParserLimits:
+def parser_limits(*, has_lark: bool, initial_lexer_fuel: int | None = None) -> llguidance.LLParserLimits:
     """The library's limits for compiling and for each mask. Its errors never quote a grammar or a text.
 
-    ``has_lark``: a client's grammar is a part of what is compiled.
+    ``has_lark``: a client's grammar is a part of what is compiled. ``initial_lexer_fuel`` stands in for the limit.
     """
     return llguidance.LLParserLimits(
         max_items_in_row=MAX_LARK_ITEMS_IN_ROW if has_lark else MAX_ITEMS_IN_ROW,
-        initial_lexer_fuel=INITIAL_LEXER_FUEL,
+        initial_lexer_fuel=initial_lexer_fuel or INITIAL_LEXER_FUEL,
         step_lexer_fuel=STEP_LEXER_FUEL,
         step_max_items=STEP_MAX_ITEMS,
         max_lexer_states=MAX_LEXER_STATES,

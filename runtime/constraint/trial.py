@@ -15,14 +15,17 @@ import msgspec
 
 from runtime.constraint import limits
 from runtime.constraint.grammar import Grammar, grammar_of
+from runtime.constraint.lexer_steps import lexer_steps
 from runtime.constraint.library_call import LIBRARY_CALL
-from runtime.constraint.library_error import meaning
+from runtime.constraint.library_error import OUT_OF_STEPS, meaning
 from runtime.constraint.spec import Part
 from runtime.constraint.token_table import TokenTable
 from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import ConstraintFailed, RequestError
 
 _WALKS, _STEPS = 3, 16
+_COUNTING_SHARE, _MOST_TIMES = 0.5, 8
+"""Of a trial's time, until when a refused constraint's steps may be counted; and of the limit, how far."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -43,16 +46,34 @@ class Trials:
 
     def run(self, part: Part) -> Trial:
         """Never raises for what a client may have asked."""
-        before = heap_bytes()
+        before, begin_s = heap_bytes(), time.thread_time()
         try:
             grammar = grammar_of(part, self._control_ids)
-            matcher = compiled(self._table, grammar)
+            matcher = self._compiled(grammar, begin_s)
             self._walk(matcher)
         except (RequestError, ConstraintFailed) as error:
             return Trial(refusal=str(error))
         except RecursionError:
             return Trial(refusal="the constraint is nested too deep to be read")
         return Trial(grammar=grammar, heap_bytes=max(heap_bytes() - before, 0))
+
+    def _compiled(self, grammar: Grammar, begin_s: float) -> llguidance.LLMatcher:
+        """As ``compiled``; where patterns took too many steps the refusal says how many there are, if time allows.
+
+        ``begin_s`` is when this trial began, by its thread's clock. The library stops at its limit, so it counts again
+        with a wider one.
+        """
+        compiling_s = time.thread_time()
+        try:
+            return compiled(self._table, grammar)
+        except RequestError as error:
+            now_s = time.thread_time()
+            left_s = _COUNTING_SHARE * limits.TRIAL_CPU_S - (now_s - begin_s)
+            times = int(min(left_s / max(now_s - compiling_s, 1e-3), _MOST_TIMES))
+            if times < 2 or not any(words in str(error) for words in OUT_OF_STEPS):
+                raise
+            counted = lexer_steps(self._table, grammar.text, times * limits.INITIAL_LEXER_FUEL)
+            raise RequestError(f"{error}{counted}") from error
 
     def _walk(self, origin: llguidance.LLMatcher) -> None:
         """Raises RequestError where a mask takes too long, and where nothing may follow."""

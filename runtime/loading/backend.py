@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
+from msgspec import UnsetType
 
 from runtime.errors import BackendError, PowertrainError
 from runtime.loading.backend_probe import ProbeResult
@@ -121,6 +122,11 @@ def _plan_for(package: Package, backend: Backend, result: ProbeResult, gpu: Gpu)
     """The plan to run; None for ONNX Runtime, which runs a graph. Raises PowertrainError when nothing can."""
     if result.problem:
         raise BackendError(f"{result.problem}; {result.fix}")
+    if not isinstance(package.manifest.adapters, UnsetType):
+        raise BackendError(
+            "the package's graph takes adapters at run time, which needs the CPU; for a GPU merge the adapter with "
+            "'powertrain export MODEL --adapter FOLDER'"
+        )
     if backend in {Backend.ORT_TENSORRT, Backend.ORT_TENSORRT_RTX}:
         graph_digests(package)
         return None

@@ -10,10 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UnsetType
+
+from runtime.adapters.fitted import made_up_adapter
 from runtime.errors import PackageError
 from runtime.loading.backend import ON_CPU, BackendChoice
 from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.package import dtypes
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
@@ -92,7 +96,9 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
     def build() -> Session:
         if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
             return GrowingCacheSession(package.path(graph.path), package.manifest.shape, kv, chosen)
-        return OrtSession(package.path(graph.path), package.manifest.shape, kv, chosen, graph.kv_dtype)
+        room, path = adapter_room(package), package.path(graph.path)
+        probe = None if room is None else made_up_adapter(room, seed=0)
+        return OrtSession(path, package.manifest.shape, kv, chosen, graph.kv_dtype, room=room, probe=probe)
 
     return build
 
@@ -100,6 +106,12 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
 def cpu_weight_bytes(package: Package) -> int:
     """Bytes of the weights that the CPU would run. Raises PackageError when it can run none of the package's graphs."""
     return _ort_graph(package).weight_bytes
+
+
+def adapter_room(package: Package) -> AdapterRoom | None:
+    """What the package's graph takes of adapters at run time; None for nothing."""
+    room = package.manifest.adapters
+    return None if isinstance(room, UnsetType) else room
 
 
 def default_threads(smt: Path = Path("/sys/devices/system/cpu/smt/active")) -> int:

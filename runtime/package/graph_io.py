@@ -16,6 +16,15 @@ H kv heads, S cache capacity of a slot in tokens, D head_dim.
 ``logits_indices`` lets one graph serve prefill (the last token, or none before the last chunk), decode (every row),
 verification of drafted tokens and the quality report (every token) without computing a head that nobody reads.
 
+A graph with room for adapters (``runtime.package.adapter_room``) has, per layer and projection P that takes them:
+
+| tensor                          | dtype     | shape           | meaning                                             |
+|---------------------------------|-----------|-----------------|-----------------------------------------------------|
+| ``lora.{i}.{P}.a``              | float32   | [B, K, in, 16]  | each row's matrix, in K blocks of 16 columns        |
+| ``lora.{i}.{P}.b``              | float32   | [B, K, 16, out] | the blocks' sum of (x a) b is added to P's output   |
+
+K = 0 adds nothing, for calls in which no row has an adapter.
+
 A graph for TensorRT names S ``capacity``, so that whoever compiles the graph can fix it, and has, in place of
 ``seqlens_k`` and ``total_sequence_length``:
 
@@ -34,6 +43,7 @@ TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
 WRITE_INDICES = "write_indices"
 LOGITS_INDICES = "logits_indices"
 LOGITS = "logits"
+ADAPTER_PREFIX = "lora."
 
 CAPACITY = "capacity"
 """The symbolic dimension S of a graph for TensorRT."""
@@ -48,3 +58,9 @@ def layer_cache_names(layer: int) -> tuple[tuple[str, str], tuple[str, str]]:
 def cache_names(num_layers: int) -> list[tuple[str, str]]:
     """(past, present) of every cache tensor in the graph's order: each layer's keys, then its values."""
     return [pair for layer in range(num_layers) for pair in layer_cache_names(layer)]
+
+
+def adapter_names(layer: int, projection: str) -> tuple[str, str]:
+    """The two inputs that take an adapter's matrices for a projection of a layer."""
+    stem = f"{ADAPTER_PREFIX}{layer}.{projection}"
+    return stem + ".a", stem + ".b"

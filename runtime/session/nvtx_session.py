@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from runtime.adapter import Adapter
 from runtime.errors import BackendError
 from runtime.install import install_line
+from runtime.session.selected import Selected
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.takes_adapters import TakesAdapters
 
 
 def marking(build: Callable[[], Session]) -> Callable[[], Session]:
@@ -41,6 +45,20 @@ class NvtxSession:
         """The inner session's."""
         return self._inner.run_ns
 
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.decode_tokens``."""
+        with self._range("decode", len(token_ids)):
+            return self._inner.decode_tokens(slots, token_ids, positions, selection)
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.prefill_token``."""
+        with self._range("prefill", len(token_ids)):
+            return self._inner.prefill_token(slot, token_ids, start, selection)
+
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``."""
         with self._range("prefill", len(token_ids)):
@@ -55,6 +73,13 @@ class NvtxSession:
         """See ``Session.copy_slot``."""
         with self._range("copy", num_tokens - start):
             self._inner.copy_slot(source, target, num_tokens, start)
+
+    def set_adapter(self, slot: int, adapter: Adapter | None) -> None:
+        """See ``TakesAdapters``; of no use but to a session that is one."""
+        if isinstance(self._inner, TakesAdapters):
+            self._inner.set_adapter(slot, adapter)
+        elif adapter is not None:
+            raise ValueError("the graph has no room for adapters")
 
     def close(self) -> None:
         """See ``Session.close``."""

@@ -32,6 +32,7 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
+from api.adapters import Adapters
 from api.answer_formats import answer_formats
 from api.clients.client import Clients
 from api.controllers.registry import ModelRegistry
@@ -284,6 +285,8 @@ def running_server(
     template_limits: TemplateLimits | None = None,
     guest_limits: TemplateLimits | None = None,
     clients: Clients | None = None,
+    adapters: Adapters | None = None,
+    session_type: type[ScriptedSession] = ScriptedSession,
     ca: Path | None = None,
     **settings: Any,
 ) -> Iterator[RunningServer]:
@@ -293,7 +296,7 @@ def running_server(
     gate = Gate()
     if gate_open:
         gate.open.set()
-    session = ScriptedSession(
+    session = session_type(
         model_script, num_slots=NUM_SLOTS, max_model_len=max_model_len, vocab_size=VOCAB_SIZE, before_call=gate
     )
 
@@ -318,6 +321,7 @@ def running_server(
         metrics=ServerMetrics(model.base_name, engine.stats, vllm_names=chosen.vllm_metrics),
         reception=new_reception(chosen, max_model_len),
         clients=clients or Clients(),
+        adapters=adapters or Adapters(),
     )
     with listening(service, session, gate, ca=ca) as running:
         try:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.package import dtypes, graph_io
+from runtime.package.adapter_room import AdapterRoom
 
 from export.checkpoint.lazy_tensor import LazyTensor, column_bands
 from export.checkpoint.precision import PrecisionPlan, WeightFormat
@@ -26,6 +27,7 @@ from export.checkpoint.spec import DecoderSpec
 from export.errors import UnsupportedError
 from export.graph.dialect import Value
 from export.graph.kv_scales import KvScales
+from export.graph.ort.low_rank import LowRankInputs
 from export.graph.ort.operators import DOMAIN, ordered_inputs
 from export.graph.rope import rope_tables
 from export.graph.row_select import logits_rows
@@ -63,6 +65,8 @@ class OrtDialect:
         plan: PrecisionPlan,
         max_model_len: int,
         kv_scales: KvScales | None = None,
+        *,
+        room: AdapterRoom | None = None,
     ) -> None:
         self._spec, self._writer, self._plan = spec, writer, plan
         self._max_model_len = max_model_len
@@ -70,9 +74,12 @@ class OrtDialect:
         self._kv_scales = kv_scales
         self._kv_dtype = self._dtype if kv_scales is None else np.dtype(np.int8)
         self._table: _Stored | None = None
+        self._written_ropes: set[int] = set()
         self.weight_bytes = 0
         self.formats: dict[str, set[str]] = {}
         self._declare_inputs()
+        self._adapters = None if room is None else LowRankInputs(writer, room)
+        self._has_selected = False
 
     def embed(self, table: LazyTensor) -> Value:
         """GatherBlockQuantized or Gather; the table's bytes are shared with a tied head."""
@@ -115,19 +122,26 @@ class OrtDialect:
         return total, name
 
     def linear(self, name: str, x: Value, weight: LazyTensor, bias: LazyTensor | None) -> Value:
-        """MatMulNBits, or MatMul and Add."""
+        """MatMulNBits, or MatMul and Add; where there is room for an adapter, plus its product."""
+        if self._adapters is None or not self._adapters.takes(name):
+            return self._product(name, name, x, weight, bias)
+        product = self._product(name, name + ".base", x, weight, bias)
+        return self._adapters.add(name, x, product, selected=self._has_selected)
+
+    def _product(self, name: str, out: Value, x: Value, weight: LazyTensor, bias: LazyTensor | None) -> Value:
+        """The product with ``weight`` plus ``bias``, as the value ``out``."""
         group = "attention" if name.endswith((".qkv", ".o")) else "mlp"
         chosen = self._format(name, group, weight)
         bias_name = self._vector(name + ".bias", bias) if bias else ""
         if chosen.has_integer_inputs:
-            return self._integer_product(name, x, weight, chosen, bias_name)
+            return self._integer_product(name, out, x, weight, bias=bias_name, chosen=chosen)
         if chosen.bits:
-            return self._matmul_nbits(name, x, self._quantized(name, weight, chosen), bias_name)
+            return self._matmul_nbits(out, x, self._quantized(name, weight, chosen), bias_name)
         num_out, num_in = weight.shape
         self._writer.stream(name + ".weight", self._dtype, (num_in, num_out), column_bands(weight.numpy()))
         self.weight_bytes += num_out * num_in * self._dtype.itemsize
-        product = self._writer.node("MatMul", [x, name + ".weight"], name + ".product" if bias_name else name)
-        return self._writer.node("Add", [product, bias_name], name) if bias_name else product
+        product = self._writer.node("MatMul", [x, name + ".weight"], name + ".product" if bias_name else out)
+        return self._writer.node("Add", [product, bias_name], out) if bias_name else product
 
     def attention(self, layer: int, qkv: Value, q_norm: LazyTensor | None, k_norm: LazyTensor | None) -> Value:
         """GroupQueryAttention; query and key norms are nodes before it, since its CPU kernel refuses them as inputs."""
@@ -179,6 +193,7 @@ class OrtDialect:
 
     def select(self, name: str, x: Value, width: int) -> Value:
         """See ``logits_rows``."""
+        self._has_selected = True
         return logits_rows(self._writer, name, x, width)
 
     def logits(self, x: Value, head: LazyTensor | None) -> None:
@@ -259,7 +274,9 @@ class OrtDialect:
         attributes = {"N": num_out, "K": num_in, "bits": chosen.bits, "block_size": chosen.block, "accuracy_level": 4}
         return self._contributed("MatMulNBits", inputs, name, **attributes)
 
-    def _integer_product(self, name: str, x: Value, weight: LazyTensor, chosen: WeightFormat, bias: str) -> Value:
+    def _integer_product(
+        self, name: str, out: Value, x: Value, weight: LazyTensor, *, chosen: WeightFormat, bias: str
+    ) -> Value:
         """QuantizeLinear and MatMulIntegerToFloat. The input's scale is a constant, so a row's codes are its own."""
         writer, (num_out, num_in) = self._writer, weight.shape
         bands = [quantize_paired(band) for band in weight.bands()]
@@ -271,7 +288,7 @@ class OrtDialect:
         zero = writer.constant("input_zero_point", np.asarray(_INPUT_ZERO_POINT, np.uint8))
         rounded = writer.node("QuantizeLinear", [x, scale, zero], name + ".input")
         inputs = {"A": rounded, "B": name + ".codes", "a_scale": scale, "b_scale": scales, "a_zero_point": zero}
-        return self._contributed("MatMulIntegerToFloat", inputs | ({"bias": bias} if bias else {}), name)
+        return self._contributed("MatMulIntegerToFloat", inputs | ({"bias": bias} if bias else {}), out)
 
     def _rope(self, index: int) -> tuple[str, str]:
         if self._spec.ropes[index].dim % 16:
@@ -279,8 +296,10 @@ class OrtDialect:
                 f"rotary embedding over {self._spec.ropes[index].dim} dimensions: ONNX Runtime takes multiples of 16"
             )
         names = (f"rope.{index}.cos", f"rope.{index}.sin")
-        for name, table in zip(names, rope_tables(self._spec.ropes[index], self._max_model_len), strict=True):
-            self._writer.constant(name, table.astype(self._dtype))
+        if index not in self._written_ropes:  # layers share them
+            self._written_ropes.add(index)
+            for name, table in zip(names, rope_tables(self._spec.ropes[index], self._max_model_len), strict=True):
+                self._writer.constant(name, table.astype(self._dtype))
         return names
 
     def _normed_parts(self, layer: int, qkv: Value, q_norm: LazyTensor, k_norm: LazyTensor) -> list[Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import ORT_GRAPH, GraphInfo
 
 from export.checkpoint.checkpoint import Checkpoint
@@ -29,8 +30,13 @@ def write_ort_graph(
     reporter: Reporter,
     *,
     kv_scales: KvScales | None = None,
+    room: AdapterRoom | None = None,
+    is_scratch: bool = False,
 ) -> GraphInfo:
-    """Write ``model.onnx`` and its data below ``folder``; with ``kv_scales`` its cache is int8.
+    """Write ``model.onnx`` and its data below ``folder``; with ``kv_scales`` its cache is int8, with ``room`` it takes
+    adapters.
+
+    The data has reached the disk when this returns, unless it ``is_scratch``.
 
     Raises ExportError; memory is one band of one matrix.
     """
@@ -40,9 +46,9 @@ def write_ort_graph(
         checkpoint = with_unit_attention_scale(checkpoint)
     title = f"Writing the {ORT_GRAPH} graph"
     with reporter.stage(title, checkpoint.spec.num_layers + 1) as advance, GraphWriter(folder) as writer:
-        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len, kv_scales)
+        dialect = OrtDialect(checkpoint.spec, writer, plan, max_model_len, kv_scales, room=room)
         emit_decoder(checkpoint, dialect, lambda: advance(1))
-        writer.save(OPSET)
+        writer.save(OPSET, is_scratch=is_scratch)
         return GraphInfo(
             path=f"{folder.name}/{GRAPH_FILE}",
             kv_dtype=plan.float_type if kv_scales is None else "int8",

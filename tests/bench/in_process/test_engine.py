@@ -26,6 +26,7 @@ from bench.in_process.engine_report import (
     verdict_table,
 )
 from bench.in_process.engine_speed import SpeedPlan, measure_speed, parse_counts
+from bench.in_process.made_up_adapters import made_up_adapters
 from bench.in_process.synthetic_report import (
     SyntheticReport,
     judge_steps,
@@ -35,6 +36,7 @@ from bench.in_process.synthetic_report import (
 )
 from bench.in_process.synthetic_session import SyntheticSession
 from runtime.package.manifest import Package
+from tests.adapting_session import AdaptingSession, named_adapter
 from tests.fakes import Call, ScriptedSession, counting
 
 
@@ -70,6 +72,29 @@ def test_prefill_goes_in_chunks_on_top_of_its_depth_and_asks_for_one_row_of_logi
     first_round = [(call.kind, len(call.tokens), call.start) for call in session.calls[:3]]
     assert first_round == [("prefill", 6, 0), ("prefill", 8, 6), ("prefill", 2, 14)]
     assert len(session.calls) == 3 * 3
+
+
+def test_adapters_are_dealt_to_the_rows_of_tests_of_their_own() -> None:
+    session, seen = AdaptingSession(counting), []
+    adapters = [named_adapter("one"), named_adapter("two")]
+
+    def note(name: str) -> None:
+        if session.calls and session.calls[-1].kind == "decode":
+            seen.append([adapter.name if adapter else "" for adapter in session.adapters[:3]])
+        session.calls.clear()
+
+    chosen = plan(prefill_tokens=(), depths=(0,), adapters=(1, 2))
+    tests = measure_speed(session, chosen, 1000, 1e9, note, adapters=adapters)
+    assert [test.name for test in tests] == ["tg4 b1", "tg4 b3", "tg4 b1 a1", "tg4 b3 a1", "tg4 b3 a2"]
+    assert seen[5:9] == [["", "two", "one"], ["", "", ""], ["one", "", ""], ["one", "one", "one"]]
+    with pytest.raises(BenchError, match="takes no adapters"):
+        measure_speed(ScriptedSession(counting), chosen, 1000, 1e9, lambda _: None, adapters=adapters)
+
+
+def test_a_package_without_room_is_measured_with_no_adapters(default_package: Package) -> None:
+    assert made_up_adapters(default_package, 0) == []
+    with pytest.raises(BenchError, match="has no room for adapters; export it with --lora-rank"):
+        made_up_adapters(default_package, 2)
 
 
 def test_decode_fills_every_slot_and_steps_from_its_depth() -> None:
@@ -180,7 +205,7 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
         "-n",
         "4",
         "-b",
-        "1,2",
+        "1",
         "-r",
         "2",
         "--breakdown-steps",
@@ -190,11 +215,16 @@ def test_command_on_the_default_package(default_package: Package, tmp_path: Path
     result = CliRunner().invoke(bench_group, [*words, "-o", str(first.parent), "--markdown"])
     assert result.exit_code == 0, result.output
     assert "| pp16 |" in result.stdout
-    assert "| b2 top-p |" in result.stdout
-    assert "| b2 top-p, schema |" in result.stdout
+    assert "| b1 top-p |" in result.stdout
+    assert "| b1 top-p, schema |" in result.stdout
+    assert "| with / without |" in result.stdout
 
     saved = load_engine_report(first)
     assert saved.weight_bytes > 100e6
+    assert [(cost.batch, cost.sampling, len(cost.ratios)) for cost in saved.schema_costs] == [
+        (1, "greedy", 2),
+        (1, "top-p", 2),
+    ]
     # Against itself made ten times faster, every test is slower, and a pipeline must hear of it.
     faster = [msgspec.structs.replace(t, samples=[10 * s for s in t.samples]) for t in saved.speeds]
     first.write_bytes(msgspec.json.encode(msgspec.structs.replace(saved, speeds=faster)))
@@ -211,17 +241,19 @@ def test_the_synthetic_bench_writes_tells_and_compares(tmp_path: Path) -> None:
     saved = load_synthetic_report(path)
     assert msgspec.json.decode(result.stdout, type=SyntheticReport) == saved
     kinds = ["greedy", "top-p", "penalties", "logprobs"]
+    kinds += [f"{kind} on device" for kind in ("greedy", "top-p", "logprobs")]
     assert [step.name for step in saved.steps] == [f"300 b{batch} {kind}" for batch in (1, 2) for kind in kinds]
     assert {len(step.samples_us) for step in saved.steps} == {5}
     assert {*saved.steps[0].parts_us} == {"plan", "copy", "bind", "sample", "commit"}
     streams = [(speed.streams, speed.sampling, speed.num_tokens) for speed in saved.streams]
-    assert streams == [(64, kind, 64 * 100) for kind in ("greedy", "top-p")]
+    shown = ("greedy", "greedy on device", "top-p", "top-p on device")
+    assert streams == [(64, kind, 64 * 100) for kind in shown]
 
     # Against itself made a hundred times faster, every step is slower, and a pipeline must hear of it.
     faster = [msgspec.structs.replace(s, samples_us=[us / 100 for us in s.samples_us]) for s in saved.steps]
     table, is_slower = judge_steps(saved, msgspec.structs.replace(saved, steps=faster), 5.0)
     assert is_slower
-    assert [row[1] for row in table.rows] == ["0.010"] * 8
+    assert [row[1] for row in table.rows] == ["0.010"] * 14
     assert not judge_steps(saved, saved, 5.0)[1]
     with pytest.raises(BenchError, match="holds none of these steps"):
         judge_steps(saved, msgspec.structs.replace(saved, steps=[]), 5.0)

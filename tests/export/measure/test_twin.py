@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.checkpoint.explain import BASE_BYTES
 from export.checkpoint.precision_policy import plan_from_name
 from export.checkpoint.spec import DecoderSpec, LayerSpec
 from export.errors import ExportError
@@ -74,6 +75,25 @@ def test_no_window_goes_through_the_whole_graph_twice(tmp_path: Path, monkeypatc
     assert ran == [len(WINDOWS[0]), len(WINDOWS[2]), len(WINDOWS[1])]
 
 
+def test_layers_run_ahead_of_whoever_asks_for_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a thread; what fails there is told to who asks. The layers' memory is free when the head is opened."""
+    spec = ARCHITECTURES["llama"]
+    twin = WholeTwin(RandomCheckpoint(spec), CAPACITY, model_shape(spec), tmp_path / "twin")
+    expected = list(twin.logits(WINDOWS))
+    ahead = WholeTwin(RandomCheckpoint(spec), CAPACITY, model_shape(spec), tmp_path / "ahead")
+    list(ahead.projection_inputs(WINDOWS[:1]))
+    ahead.begin(WINDOWS)
+    assert ahead._ahead is not None
+    ahead._ahead.result()
+    monkeypatch.setattr(_PathRunner, "values", None)  # nothing is left to run
+    for left, right in zip(expected, ahead.logits(WINDOWS), strict=True):
+        assert np.array_equal(left, right)
+    assert ahead._layers is None
+    ahead.begin([*WINDOWS, WINDOWS[0][:5]])
+    with pytest.raises(TypeError):
+        ahead.logits(WINDOWS)
+
+
 def test_caches_are_the_same(twins: Twins) -> None:
     """One of each layer and window, in whatever order they come."""
     expected, found = ({(k, v.shape[1]): (v, w) for k, v, w in twin.caches(WINDOWS)} for twin in twins)
@@ -129,6 +149,15 @@ def test_stored_weights_are_a_second_twin_in_the_arithmetic() -> None:
     assert 2.33 * GIB < streams.memory_bytes < 2.4 * GIB
     narrow = replace(LLAMA_8B, hidden_size=128, num_heads=1, num_kv_heads=1, intermediate_size=256)
     assert 1.2e9 < layerwise_way(narrow, None, 8192, TEXT).memory_bytes < 1.3e9  # float64 rows, three times logits
+
+
+def test_the_next_window_s_logits_are_made_beside_those_that_are_compared() -> None:
+    """A narrow model's peak is its logits: four times 263 MB, where one window's at a time is twice."""
+    narrow = replace(LLAMA_8B, hidden_size=128, num_heads=1, num_kv_heads=1, intermediate_size=256)
+    logits, eight = 4 * 512 * 128256, plan_from_name("int8")
+    whole, layered = (way(narrow, eight, 8192, TEXT).memory_bytes for way in (whole_way, layerwise_way))
+    assert 4 * logits < whole - BASE_BYTES < 6.2 * logits
+    assert layered < whole - logits
 
 
 def test_the_whole_graph_is_taken_as_soon_as_it_fits() -> None:

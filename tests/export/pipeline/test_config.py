@@ -69,12 +69,13 @@ def test_excluded_artifacts_go_and_included_ones_come(tmp_path: Path) -> None:
 
 def test_a_models_own_keys_go_before_the_recipes(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(
-        'name = "r"\nprecision = "int4"\nblock = 16\nserved_names = ["old"]\nchat_template = "t.jinja"\n'
+        'name = "r"\nprecision = "int4"\nblock = 16\nserved_names = ["old"]\nchat_template = "t.jinja"\nadapter = "a"\n'
         '[source]\nkind = "file"\npath = "a.gguf"\n[pinned]\ndigest = "0"\n[pinned.units]'
     )
     text = 'precisions = ["int4", "int8"]\n[[model]]\nmodel = "r.toml"\nserved_names = ["new"]\nmax_kl = 0.2'
     four, eight = (one.recipe for one in wishes(tmp_path, text))
     assert (four.served_names, four.block, four.chat_template) == (("new",), 16, str(tmp_path / "t.jinja"))
+    assert four.adapter == eight.adapter == str(tmp_path / "a")
     assert (eight.block, eight.pinned, four.pinned is None) == (None, None, False)  # were for int4 alone
     assert four.quality is not None
     assert four.quality.max_mean_kl == 0.2

@@ -93,6 +93,10 @@ def test_any_pip_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pip_command.pip_command()[1:] == ["-P", "-m", "pip"]
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
+    beneath = subprocess.run([Path(sys.executable).resolve(), "-c", "import pip"], check=False, capture_output=True)
+    if beneath.returncode == 0:
+        assert pip_command.pip_command() == [str(Path(sys.executable).resolve()), "-P", "-m", "pip"]
+    monkeypatch.setattr(pip_command, "_beneath", list)
     python, program = pip_command.pip_command()
     assert python == sys.executable
     with zipfile.ZipFile(Path(program).parent) as wheel:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
+import llguidance
 import msgspec
 import pytest
 
 from runtime.constraint import limits, trial_worker
 from runtime.constraint.compiler import ConstraintCompiler
+from runtime.constraint.lexer_steps import lexer_steps
 from runtime.constraint.spec import (
     Choice,
     ConstraintSpec,
@@ -29,8 +32,9 @@ from runtime.constraint.spec import (
     Tagged,
     Until,
 )
+from runtime.constraint.trial import Trials
 from runtime.errors import RequestError
-from tests.runtime.constraint.walks import compiled, walk
+from tests.runtime.constraint.walks import END_IDS, TOKENIZER, compiled, walk
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 SLOW = Json('{"type":"integer","multipleOf":1000003,"minimum":0,"maximum":100000000000000000}')
@@ -81,7 +85,10 @@ def test_what_sleeps_is_killed_at_its_deadline(compiler: ConstraintCompiler, mon
         (Json(json.dumps({"const": "word" * 1_500})), r"no choice for \d+ tokens in a row"),
         (Lark('start: A\nA: /a{100}/ & ~B\nB: "b"'), "negates"),
         (Lark("start: " + "(" * 5_000 + '"a"' + ")" * 5_000), "too deeply nested|stack"),
-        (Lark("start: A\nA: " + " & ".join(f"/(?s:.*){name}(?s:.*)/" for name in "abcdefghijklmnopqrst")), "steps"),
+        (
+            Lark("start: A\nA: " + " & ".join(f"/(?s:.*){name}(?s:.*)/" for name in "abcdefghijklmnopqrst")),
+            r"need more than the 1,000,000 steps allowed \(.*\): it takes 2,\d{3},\d{3}$",
+        ),
         (Lark("start: " + " | ".join(f'"a{at}" "b"' for at in range(600))), r"too many alternatives .* max is 500"),
     ],
 )
@@ -89,6 +96,19 @@ def test_bombs_are_refused_by_what_they_exceed(compiler: ConstraintCompiler, par
     with pytest.raises(RequestError, match=words):
         compiled(compiler, part)
     compiled(compiler, Literal("after"))
+
+
+@pytest.mark.parametrize(("left_s", "said"), [(1.0, r"\): it takes more than 8,000$"), (0.0, r"\)$")])
+def test_steps_beyond_the_limit_are_counted_while_there_is_time(
+    left_s: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = Trials(TOKENIZER.vocabulary(END_IDS))
+    monkeypatch.setattr(limits, "INITIAL_LEXER_FUEL", 1_000)
+    monkeypatch.setattr(limits, "TRIAL_CPU_S", left_s)
+    refusal = trials.run(Lark("start: A\nA: " + " & ".join(f"/(?s:.*){name}(?s:.*)/" for name in "abcdefgh"))).refusal
+    assert re.search("steps allowed .*" + said, refusal), refusal
+    monkeypatch.setattr(limits, "INITIAL_LEXER_FUEL", 5_000)
+    assert lexer_steps(trials._table, llguidance.LLMatcher.grammar_from_regex("a"), 5_000) == ""  # within the limit
 
 
 def test_a_compiled_constraint_s_memory_is_limited(

@@ -19,6 +19,7 @@ from runtime.loading.backend import Backend, BackendChoice, Probe, backend_choic
 from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
+from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import Package, sha256_of_file
 from runtime.package.plan_sidecar import SCHEMA_VERSION, PlanKey, PlanSidecar, graph_digests, write_sidecar
 from runtime.session.kv_budget import KVWishes
@@ -53,8 +54,11 @@ def never(backend: Backend) -> ProbeResult:
     raise AssertionError(f"{backend} was probed on a machine without a GPU")
 
 
-def add_plan(package: Package, name: str, library: str, version: str, capability: str) -> None:
-    """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT."""
+def add_plan(package: Package, name: str, library: str, version: str, capability: str, *, head_bytes: int = 0) -> None:
+    """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT.
+
+    Its last ``head_bytes`` are the selection head's.
+    """
     path = package.root / f"trt/{name}.plan"
     path.write_bytes(b"plan of " + name.encode())
     key = PlanKey(
@@ -78,6 +82,8 @@ def add_plan(package: Package, name: str, library: str, version: str, capability
         precision={},
         capacity=64,
         plan_bytes=path.stat().st_size,
+        decoder_bytes=path.stat().st_size - head_bytes,
+        selection_bytes=head_bytes,
         scratch_bytes=1000,
         plan_sha256=sha256_of_file(path),
         driver="",
@@ -135,6 +141,15 @@ def test_auto_falls_back_to_the_cpu_and_says_why_of_each(package: Package) -> No
 def test_a_backend_by_name_serves_or_is_refused(package: Package, wanted: str, message: str) -> None:
     with pytest.raises(BackendError, match=message):
         first_choice(package, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
+
+
+def test_a_package_with_room_for_adapters_is_the_cpus(package: Package) -> None:
+    room = AdapterRoom(rank=16, num_layers=2, projections=())
+    with_room = replace(package, manifest=msgspec.structs.replace(package.manifest, adapters=room))
+    for wanted in ("cuda", "tensorrt-rtx"):
+        with pytest.raises(BackendError, match=f"{wanted} cannot serve: the package's graph takes adapters.*--adapter"):
+            first_choice(with_room, wanted, probe=working, gpus=lambda: GpuReport((ADA,)))
+    assert first_choice(with_room, "auto", probe=working, gpus=lambda: GpuReport((ADA,))).backend is Backend.CPU
 
 
 def test_onnx_runtimes_tensorrt_wants_the_graph_for_tensorrt(package: Package) -> None:
