@@ -91,6 +91,10 @@ def test_what_a_gate_asks_for_is_measured_once(shop: Workshop, monkeypatch: pyte
         return EVALUATION if words[0] == "eval" else SPEEDS
 
     monkeypatch.setattr(measuring, "run_command", run)
+    without = [step.name for step in shop.setup(FULL).steps]
+    for limit, kind in (("max_bits_per_byte", "eval"), ("min_accuracy", "eval"), ("min_tokens_per_s", "bench")):
+        more = [step.name for step in shop.setup(f"{GATED}{limit} = 1").steps if step.name not in without]
+        assert more == [f"{kind} tiny-fp32"]
     text = GATED + "min_accuracy = 0.5\nmax_bits_per_byte = 1.2\nmin_tokens_per_s = 50\n"
     lost = placed(shop.build(text))
     assert sorted(shop.started) == ["bench tiny-fp32", "eval tiny-fp32"]
@@ -153,6 +157,8 @@ def test_a_plan_is_tested_and_measured_where_its_gpu_is(shop: Workshop, monkeypa
     assert sorted(shop.started) == ["bench tiny-fp32 sm89", "self-test tiny-fp32 sm89"]
     assert ("tensorrt-rtx", ["sm89"]) in seen
     assert ["--no-breakdown", "--backend", "tensorrt-rtx"] in seen
+    shop.build(text.replace("max_slots = 4", "max_slots = 8", 1))
+    assert sorted(shop.started) == ["bench tiny-fp32 sm89", "plan tiny-fp32 sm89", "self-test tiny-fp32 sm89"]
     assert not list((shop.folder / "cache").rglob("package"))  # the copy with the plan in it is gone
 
 
