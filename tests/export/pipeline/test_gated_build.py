@@ -149,7 +149,12 @@ def test_a_plan_is_tested_and_measured_where_its_gpu_is(shop: Workshop, monkeypa
         return {"kl": "0.25", "max_kl": "0.5", "target": target}
 
     monkeypatch.setattr(engine_test, "engine_test", tested)
-    monkeypatch.setattr(measuring, "run_command", lambda words: seen.append(words[4:7]) or SPEEDS)
+
+    def run(words: list[str]) -> bytes:
+        seen.append(words[4:7])
+        return SPEEDS
+
+    monkeypatch.setattr(measuring, "run_command", run)
     text = "self_test = false\n" + FULL + '[[gate]]\ntarget = "sm89"\nmax_kl = 0.2\nmin_tokens_per_s = 10\n'
     lost = placed(shop.build(text))
     assert lost.text == "mean KL [nats per token] on sm89 is 0.25, max_kl is 0.2"
