@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from export.pipeline.build_report import BuildReport, PackageReport, PlanReport, Result, StepReport
 from export.pipeline.cache import Stored
+from export.pipeline.gates import Measures
 from export.pipeline.measures import measures_of
 from export.pipeline.runner import Outcome, State
 from export.pipeline.steps import PlaceStep
@@ -47,15 +49,20 @@ def _package(outcome: Outcome, step: PlaceStep, done: Mapping[str, Stored]) -> P
     return PackageReport(
         name=step.label,
         is_placed=outcome.state in {State.FRESH, State.BUILT},
-        measures=measures.get((step.label, None), {}),
+        measures=_numbers(measures.get((step.label, None), {})),
         build_seconds=None if package is None else package.entry.seconds,
         plans=[
             PlanReport(
                 target=target,
-                measures=measures.get((step.label, target), {}),
+                measures=_numbers(measures.get((step.label, target), {})),
                 build_seconds=done[name].entry.seconds if name in done else None,
             )
             for target, name in sorted(step.plans.items())
         ],
         gates=list(outcome.findings),
     )
+
+
+def _numbers(measures: Measures) -> dict[str, float]:
+    """Without what is no number, for which JSON has no word; a gate has seen it."""
+    return {name: value for name, value in measures.items() if math.isfinite(value)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from bench.commands.engine import engine_command
 from bench.commands.evaluate import eval_command
 from export.commands.build import BUILT, NOTHING_TO_DO, POOR, exit_status
-from export.pipeline import engine_test, graph, measuring, measuring_steps
+from export.pipeline import account, engine_test, graph, measuring, measuring_steps
 from export.pipeline.account import build_report
 from export.pipeline.judge import rehearse
 from export.pipeline.report import summary_lines
@@ -91,6 +92,13 @@ def test_what_a_gate_asks_for_is_measured_once(shop: Workshop, monkeypatch: pyte
         return EVALUATION if words[0] == "eval" else SPEEDS
 
     monkeypatch.setattr(measuring, "run_command", run)
+    without = [step.name for step in shop.setup(FULL).steps]
+    for limit, kind in (("max_bits_per_byte", "eval"), ("min_accuracy", "eval"), ("min_tokens_per_s", "bench")):
+        more = [step.name for step in shop.setup(f"{GATED}{limit} = 1").steps if step.name not in without]
+        assert more == [f"{kind} tiny-fp32"]
+    (timed,) = [step for step in shop.setup(f"{GATED}min_tokens_per_s = 1").steps if step.kind == "bench"]
+    done = {step.step.name: step.stored for step in shop.build(FULL) if step.stored is not None}
+    assert shop.setup(FULL).cost_of(timed, done).memory_bytes is None  # so it runs alone
     text = GATED + "min_accuracy = 0.5\nmax_bits_per_byte = 1.2\nmin_tokens_per_s = 50\n"
     lost = placed(shop.build(text))
     assert sorted(shop.started) == ["bench tiny-fp32", "eval tiny-fp32"]
@@ -99,6 +107,10 @@ def test_what_a_gate_asks_for_is_measured_once(shop: Workshop, monkeypatch: pyte
     assert shop.started == []
     outcomes = shop.build(text.replace("1.2", "1.25"))
     assert placed(outcomes).state is State.FRESH
+    with monkeypatch.context() as patch:
+        patch.setattr(account, "measures_of", lambda *_: {("tiny-fp32", None): {"kl": math.nan, "size": 1.0}})
+        (package,) = build_report(outcomes, pipeline="p.toml", status=NOTHING_TO_DO, seconds=0.0).packages
+    assert package.measures == {"size": 1.0}  # JSON has no word for what is no number, and no baseline would be read
     (package,) = build_report(outcomes, pipeline="p.toml", status=NOTHING_TO_DO, seconds=0.0).packages
     figures = {name: package.measures[name] for name in ("accuracy", "tokens_per_s", "prefill_tokens_per_s")}
     assert figures == {"accuracy": 0.5, "tokens_per_s": 50.0, "prefill_tokens_per_s": 200.0}
@@ -145,7 +157,12 @@ def test_a_plan_is_tested_and_measured_where_its_gpu_is(shop: Workshop, monkeypa
         return {"kl": "0.25", "max_kl": "0.5", "target": target}
 
     monkeypatch.setattr(engine_test, "engine_test", tested)
-    monkeypatch.setattr(measuring, "run_command", lambda words: seen.append(words[4:7]) or SPEEDS)
+
+    def run(words: list[str]) -> bytes:
+        seen.append(words[4:7])
+        return SPEEDS
+
+    monkeypatch.setattr(measuring, "run_command", run)
     text = "self_test = false\n" + FULL + '[[gate]]\ntarget = "sm89"\nmax_kl = 0.2\nmin_tokens_per_s = 10\n'
     lost = placed(shop.build(text))
     assert lost.text == "mean KL [nats per token] on sm89 is 0.25, max_kl is 0.2"
@@ -153,6 +170,8 @@ def test_a_plan_is_tested_and_measured_where_its_gpu_is(shop: Workshop, monkeypa
     assert sorted(shop.started) == ["bench tiny-fp32 sm89", "self-test tiny-fp32 sm89"]
     assert ("tensorrt-rtx", ["sm89"]) in seen
     assert ["--no-breakdown", "--backend", "tensorrt-rtx"] in seen
+    shop.build(text.replace("max_slots = 4", "max_slots = 8", 1))
+    assert sorted(shop.started) == ["bench tiny-fp32 sm89", "plan tiny-fp32 sm89", "self-test tiny-fp32 sm89"]
     assert not list((shop.folder / "cache").rglob("package"))  # the copy with the plan in it is gone
 
 
@@ -161,8 +180,16 @@ def test_a_plan_that_computes_something_else_fails_its_test(tmp_path: Path, monk
     choices = lambda *_: iter([BackendChoice(Backend.CPU, ("stands in for the GPU",))])  # noqa: E731
     facts = engine_test.engine_test(package, "tensorrt", "sm89", choices)
     assert facts["target"] == "sm89"
-    assert abs(float(facts["kl"])) < 1e-6
-    real = OrtSession.decode
+    assert abs(float(facts["kl"])) < abs(float(facts["max_kl"])) < 1e-6
+    ended: list[OrtSession] = []
+    close, real = OrtSession.close, OrtSession.decode
+
+    def closed(session: OrtSession) -> None:
+        ended.append(session)
+        close(session)
+
+    monkeypatch.setattr(OrtSession, "close", closed)
     monkeypatch.setattr(OrtSession, "decode", lambda *args: real(*args) * 2)
     with pytest.raises(PlanError, match="does not compute this package's model"):
         engine_test.engine_test(package, "tensorrt", "sm89", choices)
+    assert len(ended) == 1
