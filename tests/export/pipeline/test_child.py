@@ -81,14 +81,17 @@ def test_the_command_rehearses_builds_and_has_nothing_to_do(tmp_path: Path) -> N
     assert "3 of 3 steps to do, about 3 min 00 s" in text
     assert "not built yet" in text
     assert not (tmp_path / "home").exists()
-    status, text = run(tmp_path, str(file))
+    reports = [word for name in ("r.json", "r.xml", "r.md") for word in ("--report", str(tmp_path / name))]
+    status, text = run(tmp_path, str(file), *reports)
     assert (status, text.splitlines()[-1]) == (0, "3 steps: 3 built")
+    logs = [step.log for step in read_report(tmp_path / "r.json").steps]
+    assert logs == ["logs/p/fetch-t.log", "logs/p/package-t-fp32.log", "logs/p/place-t-fp32.log"]
     assert text.splitlines()[0] == "fetch t: not built yet"
     log = tmp_path / "home/.steps/logs/p/package-t-fp32.log"
     assert "Writing" in log.read_text()
-    reports = [word for name in ("r.json", "r.xml", "r.md") for word in ("--report", str(tmp_path / name))]
     assert run(tmp_path, str(file), "--detailed-exit-code", *reports) == (3, "3 steps: 3 fresh\n")
-    assert read_report(tmp_path / "r.json").result == "nothing to do"
+    report = read_report(tmp_path / "r.json")
+    assert (report.result, report.packages[0].is_placed) == ("nothing to do", True)
     assert (tmp_path / "r.xml").read_bytes().startswith(b"<?xml")
     assert run(tmp_path, str(file))[0] == 0
     assert run(tmp_path, str(file), "--dry-run", "--detailed-exit-code")[0] == 3
