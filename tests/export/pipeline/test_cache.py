@@ -164,6 +164,8 @@ def test_what_decides_a_package_is_in_its_code() -> None:
     assert {"export/measure/texts/prose.txt", "export/graph/trt/weights.py", "export/checkpoint/quantize.py"} <= package
     assert not {"export/plan/builder.py", "export/pipeline/perform.py", "export/commands/export.py"} & package
     assert {"export/plan/network.py", "export/graph/trt/slot_length.py"} <= plan
+    evaluation = names("bench.commands.evaluate_run")
+    assert {"bench/evaluation/data/questions.jsonl", "bench/evaluation/scorer.py"} <= evaluation
     assert "export/graph/trt/dialect.py" not in plan  # a plan's key has the graph that it wrote
 
 
