@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from export.pipeline.runner import Outcome
     from export.pipeline.setup import Setup
 
+_STEPS, _RESULT = "Steps", "Result"
+
 BUILT, WRONG, NOTHING_TO_DO, POOR, FAILED = 0, 2, 3, 4, 5
 """Exit statuses. ``NOTHING_TO_DO`` is 0 as well unless it is asked for."""
 
@@ -32,18 +34,22 @@ BUILT, WRONG, NOTHING_TO_DO, POOR, FAILED = 0, 2, 3, 4, 5
     )
 )
 @click.argument("pipeline", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Say what is fresh, what would be built, why and what it takes.")
-@click.option("--jobs", type=click.IntRange(1), show_default="the file's, else the CPUs", help="Steps at a time.")
-@click.option("--memory-mib", type=click.IntRange(1), show_default="the file's, else 80 % of what is available",
-              help="Memory of all steps together.")  # fmt: skip
-@click.option("--cache", type=click.Path(path_type=Path), show_default="the file's, else .steps among the packages",
-              help="Folder of the steps' results.")  # fmt: skip
-@click.option("--fail-fast", is_flag=True, help="Start nothing more after a step failed.")
-@click.option("--refetch", is_flag=True, help="Ask the hub again what a branch or tag names now.")
-@click.option("--detailed-exit-code", is_flag=True, help="End with 3, not 0, when nothing was to do.")
-@click.option("--report", "reports", type=click.Path(path_type=Path), multiple=True,
+@click.option(
+    "--dry-run", panel=_STEPS, is_flag=True, help="Say what is fresh, what would be built, why and what it takes."
+)
+@click.option(
+    "--jobs", panel=_STEPS, type=click.IntRange(1), show_default="the file's, else the CPUs", help="Steps at a time."
+)
+@click.option("--memory-mib", panel=_STEPS, type=click.IntRange(1),
+              show_default="the file's, else 80 % of what is available", help="Memory of all steps together.")  # fmt: skip
+@click.option("--cache", panel=_STEPS, type=click.Path(path_type=Path),
+              show_default="the file's, else .steps among the packages", help="Folder of the steps' results.")  # fmt: skip
+@click.option("--fail-fast", panel=_STEPS, is_flag=True, help="Start nothing more after a step failed.")
+@click.option("--refetch", panel=_STEPS, is_flag=True, help="Ask the hub again what a branch or tag names now.")
+@click.option("--detailed-exit-code", panel=_RESULT, is_flag=True, help="End with 3, not 0, when nothing was to do.")
+@click.option("--report", "reports", panel=_RESULT, type=click.Path(path_type=Path), multiple=True,
               help="Write a report: .json, .xml (JUnit) or .md; once for each.")  # fmt: skip
-@click.option("--baseline", type=click.Path(path_type=Path),
+@click.option("--baseline", panel=_RESULT, type=click.Path(path_type=Path),
               help="JSON of an earlier build, to compare with.")  # fmt: skip
 @click.pass_context
 def build_command(
