@@ -75,6 +75,7 @@ class Chart:
     fixed: bool = False
     bottom: int = 42
     marks: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     x: Scale = field(default_factory=lambda: Scale(0, 1, 0, 1))
     y: Scale = field(default_factory=lambda: Scale(0, 1, 0, 1))
@@ -119,9 +120,9 @@ class Chart:
         )
 
     def text(self, x: float, y: float, text: str, *, anchor: str = "start", group: int = -1) -> None:
-        """A label at a point in pixels, which goes where its point goes."""
+        """A label at a point in pixels, which goes where its point goes and stands above all marks."""
         where = f'x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}"'
-        self.marks.append(f'<text class="label"{_group(group)} {where}>{escape(text)}</text>')
+        self.labels.append(f'<text class="label"{_group(group)} {where}>{escape(text)}</text>')
 
     def name(self, x: float, y: float, text: str, *, group: int = -1) -> None:
         """A label beside a point, on a side where no other of these stands; where there is none, its tip must do."""
@@ -163,7 +164,7 @@ class Chart:
             f'<g class="y-ticks">{"".join(map(self._y_tick, self.y.ticks() if y_ticks else ()))}</g>',
             f'<text class="axis" x="{middle}" y="{bottom + 32}" text-anchor="middle">{escape(self.x_title)}</text>',
             f'<text class="axis" {turn} text-anchor="middle">{escape(self.y_title)}</text>',
-            f'<g class="marks">{"".join(self.marks)}</g>',
+            f'<g class="marks">{"".join([*self.marks, *self.labels])}</g>',
             *self.captions,
         ]
         scales = f'data-x="{_scale(self.x)}" data-y="{_scale(self.y)}"'

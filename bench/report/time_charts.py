@@ -117,7 +117,7 @@ def _panel(title: str, metrics: Sequence[ServerMetric], server: ServerSeries, ax
         for is_known, piece in groupby(places, key=lambda place: place[1] is not None):
             if is_known:
                 _piece(chart, [(x, y) for x, y in piece if y is not None], css, group)
-        chart.legend.append((f"{metric.title} [{unit}]", css))
+        chart.legend.append((metric.title, css))
     return chart.svg()
 
 

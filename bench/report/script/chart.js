@@ -38,8 +38,8 @@ class Chart {
       const name = this.names[group] ? `${this.names[group]}: ` : "";
       const { xTitle, yTitle } = this.svg.dataset;
       return mark.path.map(([x, y]) => {
-        const value = number(this.y.value(y));
-        return { mark, group, x, y, value, tip: `${name}${value} (${yTitle}) at ${number(this.x.value(x))} ${xTitle}` };
+        const value = number(this.y.value(y)).replace(/\.0+$/, "");
+        return { mark, group, x, y, value, tip: `${name}${value} ${yTitle} (${number(this.x.value(x))} ${xTitle})` };
       });
     }
     if (mark.path || !tip) return [];
@@ -97,7 +97,7 @@ class Chart {
     const bar = document.createElement("div");
     bar.className = "tools";
     this.out = button("−", "Zoom out", () => this.zoom(2));
-    this.all = button("Reset", "Show all of the axis", () => this.look([this.x.start, this.x.end]));
+    this.all = button("Reset", "Reset: show all of the axis", () => this.look([this.x.start, this.x.end]));
     bar.append(button("+", "Zoom in", () => this.zoom(0.5)), this.out, this.all);
     this.figure.prepend(bar);
     this.out.disabled = this.all.disabled = true;

@@ -273,12 +273,12 @@ def test_names_stand_beside_their_points_and_not_on_each_other() -> None:
     chart = Chart("T", "s", "y")
     for _ in range(5):
         chart.name(260, 120, "concurrency 16")
-    assert [mark.split('"')[3:6:2] for mark in chart.marks] == [
+    assert [mark.split('"')[3:6:2] for mark in chart.labels] == [
         ["267.00", "114.00"], ["166.20", "114.00"], ["267.00", "134.00"], ["166.20", "134.00"]
     ]  # fmt: skip
     near_edge = Chart("T", "s", "y")
     near_edge.name(500, 120, "concurrency 16")
-    assert 'x="406.20"' in near_edge.marks[0]
+    assert 'x="406.20"' in near_edge.labels[0]
 
 
 def test_names_of_loads_are_whole_everywhere() -> None:
@@ -358,7 +358,7 @@ def test_what_the_server_told_stands_below_the_requests_on_their_axis() -> None:
         "56.00,98.43 59.00,98.43",
         "551.00,48.87 554.00,48.87",
     ]
-    assert "running [requests]" in running
+    assert '<i class="s2"></i>running</span>' in running
     assert "No server metrics" not in report_html(report([one]))
 
 
