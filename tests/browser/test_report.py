@@ -140,7 +140,7 @@ def test_a_drag_zooms_every_chart_of_the_axis_and_reset_shows_all(page: Any) -> 
     before = [bar.get_attribute(name) for name in ("x", "width")]
     drag(page, RUNNING, 40, 306)  # from left of the axis: the first 0.101 s
     for figure in (REQUESTS, TTFT, TPOT, RUNNING, GPU):
-        assert ticks(page, figure) == ["0", "0.02", "0.04", "0.06", "0.08", "0.1"]
+        assert ticks(page, figure) == ["0", "0.05", "0.1"]
         assert page.locator(f"{figure} >> .marks").get_attribute("clip-path").startswith("url(#plot-")
     corners = [
         pair.split(",") for pair in page.locator(f"{RUNNING} >> polyline >> nth=0").get_attribute("points").split()
@@ -173,10 +173,7 @@ def test_buttons_keys_wheel_and_double_click_zoom(page: Any) -> None:
     assert reset.is_disabled()
     drawing.press("+")
     drawing.press("+")
-    assert (
-        ticks(page, RUNNING)
-        == ["0.15", "0.16", "0.17", "0.18", "0.19", "0.2", "0.21", "0.22", "0.23", "0.24", "0.25"][::2]
-    )
+    assert ticks(page, RUNNING) == ["0.16", "0.18", "0.2", "0.22", "0.24"]
     drawing.press("0")
     assert reset.is_disabled()
     page.mouse.dblclick(*at(page, RUNNING, 300, 60))
