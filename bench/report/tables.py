@@ -11,9 +11,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bench.metrics.catalog import BY_KEY
-from bench.metrics.stats import ratio_interval
+from bench.metrics.stats import needed_count, ratio_interval
 from bench.report.results import Point, RunResult, figure, over_repeats
-from bench.report.samples import count_text, mark, measured_lengths, notes
+from bench.report.samples import MARK, RULE, count_text, mark, measured_lengths, notes
 
 PIPE_WIDTH = 160
 """Columns when the output is not a terminal: tables in a log are scrolled, not wrapped."""
@@ -162,15 +162,19 @@ def stalls_table(point: Point) -> Table | None:
     report = point.runs[-1].stalls
     if report is None:
         return None
+    sizes = (report.during_count, report.outside_count)  # 0 in results of older versions
+    p95 = (report.during_p95_ms, report.outside_p95_ms)
+    signs = tuple(MARK if 0 < size < needed_count("p95") else "" for size in sizes)
+    note = f"p95{MARK}: needs >= {needed_count('p95')} gaps. {RULE}" if any(signs) else ""
     rows = (
-        ("gaps", str(report.during_count or "-"), str(report.outside_count or "-")),
+        ("gaps", *(str(size or "-") for size in sizes)),
         ("gap p50 [ms]", number(report.during_p50_ms), number(report.outside_p50_ms)),
-        ("gap p95 [ms]", number(report.during_p95_ms), number(report.outside_p95_ms)),
+        ("gap p95 [ms]", *(number(value) + sign for value, sign in zip(p95, signs, strict=True))),
         ("gap max [ms]", number(report.during_max_ms), "-"),
         ("p95 during / outside", number(report.p95_ratio), "1"),
         (f"probe TTFT p50 [ms] ({report.num_probes} probes)", number(report.probe_ttft_ms), "-"),
     )
-    return Table("Stalls by long prefills", ("chunk gaps of running streams", "during", "outside"), rows)
+    return Table("Stalls by long prefills", ("chunk gaps of running streams", "during", "outside"), rows, note=note)
 
 
 def compare_table(points: Sequence[Point]) -> Table | None:

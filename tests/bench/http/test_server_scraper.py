@@ -85,6 +85,54 @@ def test_metrics_are_looked_for_below_the_base_beside_it_and_at_the_root() -> No
     assert metrics_paths("/llm/v1") == ("/llm/v1/metrics", "/llm/metrics", "/metrics")
 
 
+def a_bench(target: Target) -> HttpBench:
+    return HttpBench(
+        targets=[target],
+        loads=[NamedLoad("two", LoadPlan(concurrency=2, request_count=2, warmup_count=1))],
+        workload=GeneratedWorkload(
+            text=synthetic_text(TokenCounter(None)),
+            prompt_tokens=Lengths(8, 8, 8.0),
+            output_tokens=Lengths(21, 21, 21.0),
+        ),
+        counter=TokenCounter(None),
+        server_metrics=True,
+    )
+
+
+class Listener(asyncio.Protocol):
+    """Keeps what it is asked and answers with a page."""
+
+    asked: bytes = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        Listener.asked = data
+        page = b"num_requests_running 1\n"
+        self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page))  # type: ignore[attr-defined]
+
+
+def test_the_key_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MemoryNetwork({("mock", 80): Listener})
+    monkeypatch.setattr("bench.http.http_bench.socket_dial", lambda *_, **__: network.dial_to("mock", 80))
+    endpoint = endpoint_from_url("http://mock/v1", headers=(("Authorization", "Bearer secret"),))
+    bench = a_bench(Target(endpoint, ChatOptions(model="mock")))
+
+    async def main(loop: VirtualTimeLoop) -> None:
+        scraper = bench._scraper(bench.targets[0], loop.now_ns)
+        assert scraper is not None
+        await scraper.start()
+        await scraper.stop()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        runner.run(main(loop))
+    assert Listener.asked.startswith(b"GET /v1/metrics HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer secret\r\n" in Listener.asked
+
+
 class Told(Watcher):
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -103,18 +151,8 @@ def run_bench(server: MockServer, monkeypatch: pytest.MonkeyPatch, repeats: int,
     network = MemoryNetwork({("mock", 80): server.protocol})
     monkeypatch.setattr("bench.http.http_bench.socket_dial", lambda *_, **__: network.dial_to("mock", 80))
     watcher = Told()
-    bench = HttpBench(
-        targets=[Target(endpoint_from_url("http://mock", label="it"), ChatOptions(model="mock"))],
-        loads=[NamedLoad("two", LoadPlan(concurrency=2, request_count=2, warmup_count=1))],
-        workload=GeneratedWorkload(
-            text=synthetic_text(TokenCounter(None)),
-            prompt_tokens=Lengths(8, 8, 8.0),
-            output_tokens=Lengths(21, 21, 21.0),
-        ),
-        counter=TokenCounter(None),
-        repeats=repeats,
-        server_metrics=on,
-    )
+    target = Target(endpoint_from_url("http://mock", label="it"), ChatOptions(model="mock"))
+    bench = replace(a_bench(target), repeats=repeats, server_metrics=on)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualTimeLoop)

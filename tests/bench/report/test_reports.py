@@ -35,7 +35,7 @@ from bench.report.plots import write_plots
 from bench.report.results import Point, Report, RunResult, load_report, new_report, over_repeats, request_table
 from bench.report.samples import count_text, is_short, lengths_line, measured_lengths, notes
 from bench.report.svg import Chart, Scale, series, tick_text
-from bench.report.tables import Table, compare_table, latency_table, number, sweep_table, totals_table
+from bench.report.tables import Table, compare_table, latency_table, number, stalls_table, sweep_table, totals_table
 from bench.report.time_charts import time_charts
 from runtime.install import install_line
 
@@ -179,6 +179,22 @@ def test_latency_and_totals_tables() -> None:
     assert ("Answer length [tok]", "11, asked 11") in totals_table(one).rows
     assert ("Output throughput [tok/s]", "220.0 (95 %: 220.0 to 220.0)") in totals_table(one).rows
     assert ("Requests", "16 ok") in totals_table(one).rows
+
+
+def test_stalls_of_few_gaps_are_marked() -> None:
+    stalls = StallReport(3, 50.0, 10.0, 40.0, 60.0, 10.0, 11.0, 3.6, 19, 20)
+    one = point("a", 1)
+
+    def table(found: StallReport) -> Table:
+        made = stalls_table(msgspec.structs.replace(one, runs=[msgspec.structs.replace(one.runs[0], stalls=found)]))
+        assert made is not None
+        return made
+
+    assert table(stalls).rows[0] == ("gaps", "19", "20")
+    assert table(stalls).rows[2] == ("gap p95 [ms]", "40.00*", "11.00")
+    assert table(stalls).note.startswith("p95*: needs >= 20 gaps. A percentile p")
+    old = table(msgspec.structs.replace(stalls, during_count=0, outside_count=0))
+    assert (old.rows[0], old.rows[2], old.note) == (("gaps", "-", "-"), ("gap p95 [ms]", "40.00", "11.00"), "")
 
 
 def test_comparison_is_against_the_first_target() -> None:
