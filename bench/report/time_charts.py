@@ -22,6 +22,7 @@ _WIDTH = 1060
 _TIMELINE_ROWS = 300
 _DOTS = 1000
 _PER_CENT = "%"
+_MUCH = 50.0
 _Row = TypeVar("_Row")
 
 
@@ -109,7 +110,9 @@ def _panel(title: str, metrics: Sequence[ServerMetric], server: ServerSeries, ax
     """Some series that the endpoint told, each as a line that is broken where it told nothing."""
     unit = metrics[0].unit
     known = [value for metric in metrics for value in server.values[metric.key] if value is not None]
-    chart = _strip(f"{title}, as it tells", unit, axis, span_s, 100.0 if unit == _PER_CENT else max(known))
+    # The whole of what there is, unless hardly any of it is in use.
+    top = 100.0 / 1.15 if unit == _PER_CENT and max(known) > _MUCH else max(known)
+    chart = _strip(f"{title}, as it tells", unit, axis, span_s, top)
     for group, metric in enumerate(metrics):
         css = series(group + 2)
         told = zip(server.at_ms, server.values[metric.key], strict=True)

@@ -91,10 +91,12 @@ def test_http_writes_every_kind_of_result(tmp_path: Path) -> None:
 
 def test_json_and_markdown_go_to_stdout() -> None:
     with serving(replace(FAST, metrics=False)) as (url, _):
-        as_json = bench("http", url, "--request-count", "2", "--osl", "3", "--json", "--no-server-metrics")
+        words = ("--request-count", "2", "--shared-prefix-tokens", "4", "--json", "--no-server-metrics")
+        as_json = bench("http", url, *words)
         as_markdown = bench("http", url, "--request-count", "2", "--osl", "3", "--markdown")
     (point,) = msgspec.json.decode(as_json.stdout.encode())["points"]
     assert (point["model"], point["runs"][0]["server"]) == ("mock", None)
+    assert (point["isl"], point["osl"]) == ("128 + 4 shared", "64")
     assert "server metrics" not in as_json.stderr
     told = f"no (or not all) server metrics of {url}: GET /v1/metrics was answered with HTTP 404"
     assert as_markdown.stderr.count(told) == 1

@@ -371,10 +371,13 @@ def test_what_the_server_told_stands_below_the_requests_on_their_axis() -> None:
     assert 'class="line s3" data-group="1" data-values="" points="303.50,123.22 551.00,148.00"' in running
     # broken where the server told nothing: two lines of a single sample each
     assert re.findall(r'data-values="" points="([^"]*)"', gpu) == [
-        "56.00,98.43 59.00,98.43",
-        "551.00,48.87 554.00,48.87",
+        "56.00,91.00 59.00,91.00",
+        "551.00,34.00 554.00,34.00",
     ]
     assert '<i class="s2"></i>running</span>' in running
+    assert 'data-y="0 100 148 34 linear"' in gpu
+    little = msgspec.structs.replace(base, server=told(cache_use=[1.0, 4.0, 2.0]))
+    assert 'data-y="0 4.6 148 34 linear"' in time_charts(msgspec.structs.replace(one, runs=[little]), "t")[3]
     assert "No server metrics" not in report_html(report([one]))
 
 
