@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -100,37 +101,43 @@ def a_bench(target: Target) -> HttpBench:
 
 
 class Listener(asyncio.Protocol):
-    """Keeps what it is asked and answers with a page."""
+    """Keeps what it is asked; answers with a page at the root, else with a 404."""
 
-    asked: bytes = b""
+    asked: ClassVar[list[bytes]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        Listener.asked = data
-        page = b"num_requests_running 1\n"
-        self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page))  # type: ignore[attr-defined]
+        Listener.asked.append(data)
+        status, page = (
+            (b"200 OK", b"num_requests_running 1\n") if data.startswith(b"GET /metrics ") else (b"404 No", b"")
+        )
+        head = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n" % (status, len(page))
+        self._transport.write(head + page)  # type: ignore[attr-defined]
 
 
-def test_the_key_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_goes_along_to_the_page_that_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     network = MemoryNetwork({("mock", 80): Listener})
     monkeypatch.setattr("bench.http.http_bench.socket_dial", lambda *_, **__: network.dial_to("mock", 80))
     endpoint = endpoint_from_url("http://mock/v1", headers=(("Authorization", "Bearer secret"),))
     bench = a_bench(Target(endpoint, ChatOptions(model="mock")))
 
-    async def main(loop: VirtualTimeLoop) -> None:
+    async def main(loop: VirtualTimeLoop) -> ServerSeries:
         scraper = bench._scraper(bench.targets[0], loop.now_ns)
         assert scraper is not None
         await scraper.start()
         await scraper.stop()
+        return scraper.series(START_NS)
 
+    Listener.asked.clear()
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        runner.run(main(loop))
-    assert Listener.asked.startswith(b"GET /v1/metrics HTTP/1.1\r\n")
-    assert b"\r\nAuthorization: Bearer secret\r\n" in Listener.asked
+        told = runner.run(main(loop))
+    assert [data.split(b" HTTP", 1)[0] for data in Listener.asked] == [b"GET /v1/metrics"] + [b"GET /metrics"] * 2
+    assert all(b"\r\nAuthorization: Bearer secret\r\n" in data for data in Listener.asked)
+    assert (told.path, told.values, told.num_failed, told.problem) == ("/metrics", {"running": [1.0]}, 0, None)
 
 
 class Told(Watcher):
@@ -176,6 +183,27 @@ def test_missing_metrics_are_told_once_and_not_asked_for_again(monkeypatch: pyte
     assert told.problems == ["it: GET /v1/metrics was answered with HTTP 404"]
     assert [result.server is None for result in told.results] == [False, True, True]
     assert [result.measurement.outcomes["ok"] for result in told.results] == [2, 2, 2]
+
+
+class EverySecondPage(MockServer):
+    """Gives a page that can be read each second time."""
+
+    def __init__(self) -> None:
+        super().__init__(SLOW)
+        self._num_asked = 0
+
+    def metrics_page(self) -> bytes:
+        self._num_asked += 1
+        return b"num_requests_running 1\n" if self._num_asked % 2 else b"num_requests_running x\n"
+
+
+def test_an_endpoint_that_does_not_always_answer_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = run_bench(EverySecondPage(), monkeypatch, 2)
+    assert told.problems == ["it: GET /v1/metrics gave no Prometheus text"]
+    # At 0, 2 and 4 s; not at 1, 3 and the end (4.8 s). The axis begins at 2.4 s.
+    assert [result.server and (result.server.at_ms, result.server.num_failed) for result in told.results] == [
+        ([-400, 1600], 3)
+    ] * 2
 
 
 def test_a_run_may_be_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_a_page_is_read_for_the_model_that_is_asked() -> None:
 
 
 def test_only_lines_that_are_read_are_parsed() -> None:
-    page = 'garbage{"} x\nnum_requests_running 1\nnum_requests_waiting NaN\nnum_requests_wai'
+    page = 'garbage{"} x\nnum_requests_running 1\nnum_requests_waiting NaN\ngpu_cache_usage_perc 0.'
     assert sample_from_page(page, "m") == {"num_requests_running": 1.0}  # the last line was cut off
     assert sample_from_page("<html></html>\n", "m") == {}
     with pytest.raises(ValueError, match="could not convert"):
