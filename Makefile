@@ -115,7 +115,7 @@ test-clients: setup-dev model ## Try other people's clients against the served d
 
 # A browser is not installed: Debian's chromium, or one that CHROMIUM names; without one the tests skip and say so. The
 # environment holds Playwright alone and sees what .venv has.
-test-browser: setup-dev $(BROWSER)/.installed ## Try the playground in a real Chromium (pytest flags in ARGS)
+test-browser: setup-dev $(BROWSER)/.installed ## Try the pages in a real Chromium (pytest flags in ARGS)
 	@$(BROWSER)/bin/python -m pytest -m browser tests/browser $(ARGS)
 
 $(BROWSER)/.installed: requirements/browser.txt $(VENV)/.dev
