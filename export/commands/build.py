@@ -41,9 +41,11 @@ BUILT, WRONG, NOTHING_TO_DO, POOR, FAILED = 0, 2, 3, 4, 5
     "--jobs", panel=_STEPS, type=click.IntRange(1), show_default="the file's, else the CPUs", help="Steps at a time."
 )
 @click.option("--memory-mib", panel=_STEPS, type=click.IntRange(1),
-              show_default="the file's, else 80 % of what is available", help="Memory of all steps together.")  # fmt: skip
+              show_default="the file's, else 80 % of what is available",
+              help="Memory of all steps together.")  # fmt: skip
 @click.option("--cache", panel=_STEPS, type=click.Path(path_type=Path),
-              show_default="the file's, else .steps among the packages", help="Folder of the steps' results.")  # fmt: skip
+              show_default="the file's, else .steps among the packages",
+              help="Folder of the steps' results.")  # fmt: skip
 @click.option("--fail-fast", panel=_STEPS, is_flag=True, help="Start nothing more after a step failed.")
 @click.option("--refetch", panel=_STEPS, is_flag=True, help="Ask the hub again what a branch or tag names now.")
 @click.option("--detailed-exit-code", panel=_RESULT, is_flag=True, help="End with 3, not 0, when nothing was to do.")
