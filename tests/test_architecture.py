@@ -28,12 +28,13 @@ EDGES = {
     " runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
+    "export.interop": "export export.graph export.package runtime.package",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
     " export.source.gguf export.source.hf runtime runtime.loading runtime.package runtime.session",
-    "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
-    " export.source runtime runtime.commands runtime.package",
+    "export.commands": "export export.checkpoint export.compare export.interop export.package export.pipeline"
+    " export.plan export.source runtime runtime.commands runtime.package",
     "runtime": "",
     "runtime.package": "runtime",
     "runtime.session": "runtime runtime.package",
@@ -83,7 +84,7 @@ EDGES = {
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {
-    "onnx": ("export.compare", "export.graph", "export.measure", "export.package"),
+    "onnx": ("export.compare", "export.graph", "export.interop", "export.measure", "export.package"),
     "gguf": ("export.source.gguf",),
     "safetensors": ("export.source.hf",),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
