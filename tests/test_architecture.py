@@ -28,7 +28,8 @@ EDGES = {
     " runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
-    "export.interop": "export export.graph export.package runtime.package",
+    "export.interop": "export export.checkpoint export.graph export.package export.source export.source.hf runtime"
+    " runtime.loading runtime.package runtime.session",
     "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"

@@ -41,6 +41,8 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 LICENSE_FILE = "LICENSE"
 ORT_GRAPH = "ort"
 OPTIMUM_GRAPH = "optimum"
+ONNX_SOURCE = "onnx"
+"""``SourceInfo.kind`` of a package made of a graph that others wrote."""
 
 _MANIFEST_MAX_BYTES = 2 * 2**20
 _MAX_COMPONENT_BYTES = 255
