@@ -13,11 +13,12 @@ from runtime.errors import PowertrainError
 @click.command(
     epilog=examples(
         "powertrain convert smollm2-135m-instruct --to genai -o smollm2-genai",
+        "powertrain convert models/mine --to triton -o model_repository",
     )
 )
 @click.argument("model", type=MODEL)
-@click.option("--to", "form", type=click.Choice(["genai"]), required=True,
-              help="genai: a folder that ONNX Runtime GenAI runs.")  # fmt: skip
+@click.option("--to", "form", type=click.Choice(["genai", "triton"]), required=True,
+              help="genai: a folder that ONNX Runtime GenAI runs; triton: a model repository.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="Folder to write; a new or an empty one.")  # fmt: skip
 def convert_command(model: Path, form: str, output: Path) -> None:

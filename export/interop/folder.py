@@ -9,9 +9,13 @@ from runtime.package.manifest import Package
 
 from export.errors import ExportError
 from export.interop.genai import write_genai_folder
+from export.interop.triton import write_triton_repository
 from export.package.builder import workspace
 
-_WRITERS: dict[str, Callable[[Package, Path], None]] = {"genai": write_genai_folder}
+_WRITERS: dict[str, Callable[[Package, Path], None]] = {
+    "genai": write_genai_folder,
+    "triton": write_triton_repository,
+}
 
 
 def convert(source: Package, form: str, root: Path) -> None:

@@ -7,20 +7,19 @@ far as GenAI has it: it knows no ``min_p``. Knows no graph's inside.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import onnx
 from runtime.package import graph_io
 from runtime.package import manifest as package
 from runtime.package.generation_config import GenerationConfig
 from tokenizers import Tokenizer
 
 from export.errors import ExportError, UnsupportedError
-from export.graph.writer import DATA_FILE, GRAPH_FILE
-from export.interop.genai_graph import ATTENTION_MASK, genai_graph
+from export.graph.writer import GRAPH_FILE
+from export.interop.masked_graph import ATTENTION_MASK
+from export.interop.package_parts import copy_texts, masked_ort_graph, write_graph_and_data
 
 CONFIG_FILE = "genai_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -31,30 +30,13 @@ _TYPE = "decoder"
 
 def write_genai_folder(source: package.Package, folder: Path) -> None:
     """Fill the empty ``folder``. Raises UnsupportedError, naming it, for what GenAI cannot take."""
-    manifest = source.manifest
-    info = manifest.graphs.get(package.ORT_GRAPH)
-    if info is None:
-        held = ", ".join(sorted(manifest.graphs))
-        raise UnsupportedError(
-            f"package {manifest.name!r} holds no ort graph (it holds: {held}), and ONNX Runtime GenAI runs nothing "
-            "else; export it with --dialect ort,trt"
-        )
+    info, model = masked_ort_graph(source, "ONNX Runtime GenAI")
     if info.kv_dtype == "int8":
         raise UnsupportedError(
-            f"package {manifest.name!r} has an int8 cache; export it with --kv-cache float for GenAI"
+            f"package {source.manifest.name!r} has an int8 cache; export it with --kv-cache float for GenAI"
         )
-    if not manifest.spec:
-        raise UnsupportedError(f"package {manifest.name!r} was made of a foreign graph; convert what it was made of")
-    shape = manifest.shape
-    model = onnx.load(str(source.path(info.path)), load_external_data=False)
-    made = genai_graph(model, shape.vocab_size, shape.num_layers)
-    (folder / GRAPH_FILE).write_bytes(made.SerializeToString())
-    data = str(Path(info.path).with_name(DATA_FILE))
-    if data in manifest.files:  # a package whose files are linked elsewhere is refused, so it is a copy
-        shutil.copyfile(source.path(data), folder / DATA_FILE)
-    for name in (package.TOKENIZER_FILE, package.CHAT_TEMPLATE_FILE, package.LICENSE_FILE):
-        if name in manifest.files:
-            shutil.copyfile(source.path(name), folder / name)
+    write_graph_and_data(source, info, model, folder)
+    copy_texts(source, folder)
     _write_json(folder / TOKENIZER_CONFIG_FILE, _tokenizer_config(source))
     _write_json(folder / CONFIG_FILE, genai_config(source, info))
 

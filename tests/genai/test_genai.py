@@ -41,6 +41,19 @@ def run_genai(folder: Path, jobs: list[dict[str, Any]], texts: list[str], *, cha
     return answers
 
 
+PARSE = """
+import importlib.util, json, sys
+from pathlib import Path
+from google.protobuf import json_format, text_format
+file = next(Path(sys.prefix).glob("lib/python*/site-packages/tritonclient/grpc/model_config_pb2.py"))
+spec = importlib.util.spec_from_file_location("model_config_pb2", file)  # the package's own asks for grpc
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+config = text_format.Parse(Path(sys.argv[1]).read_text(), module.ModelConfig())
+print(json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True)))
+"""
+
+
 def greedy(package: Package, ids: list[int], count: int) -> list[int]:
     """What our session gives, up to and with the first token that ends an answer."""
     options = ModelOptions(num_slots=1, max_model_len=min(256, package.manifest.max_model_len), threads=2)
@@ -81,3 +94,22 @@ def test_other_architectures_say_the_same_tokens(tmp_path: Path, name: str) -> N
     ids = [5, 9, 33, 60, 61, 7, 18, 90, 41, 12]
     expected = greedy(package, ids, 40)
     assert run_genai(tmp_path / "out", [{"prompts": [ids], "count": 40}], [])["tokens"] == [[expected]]
+
+
+@pytest.mark.model
+def test_tritons_own_schema_reads_the_configuration(default_package: Package, tmp_path: Path) -> None:
+    convert(default_package, "triton", tmp_path / "out")
+    home = tmp_path / "out" / default_package.manifest.name
+    done = subprocess.run(
+        [str(PYTHON), "-c", PARSE, str(home / "config.pbtxt")], capture_output=True, text=True, check=True
+    )
+    config = json.loads(done.stdout)
+    assert config["name"] == default_package.manifest.name
+    assert config["backend"] == "onnxruntime"
+    assert "max_batch_size" not in config  # 0, which is its default
+    assert config["instance_group"] == [{"count": 1, "kind": "KIND_CPU"}]
+    assert len(config["input"]) == 2 + 60
+    assert config["input"][2] == {
+        "name": "past_key_values.0.key", "data_type": "TYPE_FP32", "dims": ["-1", "3", "-1", "64"]
+    }  # fmt: skip
+    assert config["output"][0] == {"name": "logits", "data_type": "TYPE_FP32", "dims": ["-1", "1", "49152"]}

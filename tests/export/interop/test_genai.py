@@ -15,7 +15,7 @@ import powertrain
 from export.errors import ExportError, UnsupportedError
 from export.interop.folder import convert
 from export.interop.genai import genai_config
-from export.interop.genai_graph import genai_graph
+from export.interop.masked_graph import masked_graph
 from export.package.builder import recorded_files
 from runtime.package import graph_io
 from runtime.package.manifest import Package, load_package, write_manifest
@@ -50,7 +50,7 @@ def changed(package: Package, **changes: Any) -> Package:
 def test_a_mask_stands_for_lengths_and_the_last_tokens_logits_come(tmp_path: Path) -> None:
     """Two rows of 5 and 3 tokens, then one more for each, against each row alone in the graph as it was."""
     path = write_ort(SPEC, tmp_path)
-    made = genai_graph(onnx.load(str(path), load_external_data=False), SPEC.vocab_size, SPEC.num_layers)
+    made = masked_graph(onnx.load(str(path), load_external_data=False), SPEC.vocab_size, SPEC.num_layers)
     (tmp_path / "genai.onnx").write_bytes(made.SerializeToString())
     run = GraphRun(tmp_path / "genai.onnx", SPEC, rows=2)
     names = [graph_io.LOGITS, *run.present]
@@ -69,7 +69,7 @@ def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
     model = onnx.load(str(write_ort(SPEC, tmp_path)), load_external_data=False)
     model.graph.input[1].name = "adapter"
     with pytest.raises(UnsupportedError, match=r"not those of powertrain's ort graphs: adapter, seqlens_k"):
-        genai_graph(model, SPEC.vocab_size, SPEC.num_layers)
+        masked_graph(model, SPEC.vocab_size, SPEC.num_layers)
 
 
 def test_the_config_says_what_the_package_does(package: Package) -> None:
@@ -136,7 +136,7 @@ def test_what_genai_cannot_take_is_named(package: Package, tmp_path: Path) -> No
     manifest, graph = package.manifest, package.manifest.graphs["ort"]
     int8 = {"ort": msgspec.structs.replace(graph, kv_dtype="int8")}
     for changes, reason in (
-        ({"graphs": {"trt": graph}}, r"holds no ort graph \(it holds: trt\)"),
+        ({"graphs": {"trt": graph}}, r"holds no ort graph \(it holds: trt\), the only one for ONNX Runtime GenAI"),
         ({"graphs": int8}, "int8 cache; export it with --kv-cache float"),
         ({"spec": {}}, "made of a foreign graph"),
         ({"stop_token_ids": ()}, "names no token that ends an answer"),

@@ -1,9 +1,9 @@
-"""A package's ``ort`` graph as ONNX Runtime GenAI feeds it: a mask in place of lengths, and the last token's logits.
+"""An ``ort`` graph with the inputs that other programs give: a mask in place of lengths; the last token's logits out.
 
-GenAI gives ``input_ids`` int64 [B, T], ``attention_mask`` int64 [B, P + T] of ones with zeros after a shorter row's
-end, and caches whose past and present are one memory. It reads ``logits`` [B, 1, V] as those of each row's last token.
-The nodes added here compute from that what ``runtime.package.graph_io`` names; not one of the graph's own changes, so
-its tokens do not either. Knows ONNX's containers; external data is referred to as before.
+``input_ids`` int64 [B, T] and ``attention_mask`` int64 [B, P + T], of ones with zeros after a shorter row's end, go in
+beside the caches; ``logits`` float32 [B, 1, V] are those of each row's last token. The nodes added here compute from
+that what ``runtime.package.graph_io`` names; not one of the graph's own changes, so its tokens do not either. Knows
+ONNX's containers; external data is referred to as before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from export.errors import UnsupportedError
 ATTENTION_MASK = "attention_mask"
 
 _OURS = (graph_io.SEQLENS_K, graph_io.TOTAL_SEQUENCE_LENGTH, graph_io.LOGITS_INDICES)
-_PREFIX = "genai."
+_PREFIX = "masked."
 _ROWS = _PREFIX + "logits_rows"
 _END = np.iinfo(np.int64).max
 
 
-def genai_graph(model: onnx.ModelProto, vocab_size: int, num_layers: int) -> onnx.ModelProto:
-    """A copy of ``model`` with GenAI's inputs and outputs. Raises UnsupportedError for other graphs than ``ort``'s."""
+def masked_graph(model: onnx.ModelProto, vocab_size: int, num_layers: int) -> onnx.ModelProto:
+    """A copy of ``model`` with those inputs and outputs. Raises UnsupportedError for other graphs than ``ort``'s."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = made.graph
