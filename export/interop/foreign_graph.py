@@ -49,8 +49,9 @@ class ForeignGraph:
     positions: int | None
 
 
-def read_foreign_graph(path: Path, names: dict[str, str]) -> ForeignGraph:
-    """The graph at ``path`` under our names. ``names`` maps theirs to ours, a layer's with ``%d``.
+def read_foreign_graph(path: Path, names: dict[str, str], sizes: dict[str, int]) -> ForeignGraph:
+    """The graph at ``path`` under our names. ``names`` maps theirs to ours, a layer's with ``%d``; ``sizes`` are those
+    of ``ModelShape`` that hold where the graph leaves a dimension open.
 
     Raises SourceError for a damaged file, UnsupportedError, with the name of what is at fault, for what nothing runs.
     """
@@ -69,7 +70,7 @@ def read_foreign_graph(path: Path, names: dict[str, str]) -> ForeignGraph:
     mapping = {theirs.replace("%d", str(i)): ours.replace("%d", str(i)) for theirs, ours in names.items() for i in
                (range(num_layers) if "%d" in theirs else (0,))}  # fmt: skip
     _rename(model.graph, mapping)
-    shape = _shape(model.graph, num_layers)
+    shape = _shape(model.graph, num_layers, sizes)
     rewired = _rewired(model, num_layers)
     kind = OPTIMUM_GRAPH if rewired is None else ORT_GRAPH
     return ForeignGraph(rewired or model, kind, shape, data_files, _positions(model.graph))
@@ -134,7 +135,7 @@ def _rename(graph: onnx.GraphProto, mapping: dict[str, str]) -> None:
             value.name = full.get(value.name, value.name)
 
 
-def _shape(graph: onnx.GraphProto, num_layers: int) -> ModelShape:
+def _shape(graph: onnx.GraphProto, num_layers: int, sizes: dict[str, int]) -> ModelShape:
     """Sizes off the graph's inputs and outputs. Raises UnsupportedError for inputs that no session feeds."""
     caches = graph_io.cache_names(num_layers)
     stored = {tensor.name for tensor in graph.initializer}
@@ -154,14 +155,18 @@ def _shape(graph: onnx.GraphProto, num_layers: int) -> ModelShape:
             raise UnsupportedError(f"{name} is in {kind}; a graph for the CPU has it in float32")
     cache = [dim.dim_value for dim in inputs[caches[0][0]].type.tensor_type.shape.dim]
     logits = [dim.dim_value for dim in outputs[graph_io.LOGITS].type.tensor_type.shape.dim]
-    if len(cache) != 4 or not cache[1] or not cache[3] or len(logits) != 3 or not logits[2]:
-        raise UnsupportedError("the graph does not say its heads, their size or its vocabulary")
+    if len(cache) != 4 or len(logits) != 3:
+        raise UnsupportedError("the graph's cache has not 4 dimensions, or its logits not 3")
     if logits[1]:
         raise UnsupportedError(
             "the graph computes the last token's logits alone, and a server needs those of any; GenAI's builder writes "
             "them with prune_lm_head=false, and a package that was converted is served itself"
         )
-    return ModelShape(num_layers=num_layers, num_kv_heads=cache[1], head_dim=cache[3], vocab_size=logits[2])
+    stated = {"num_kv_heads": cache[1], "head_dim": cache[3], "vocab_size": logits[2]}
+    known = {name: size or sizes.get(name, 0) for name, size in stated.items()}
+    if unknown := [name for name, size in known.items() if not size]:
+        raise UnsupportedError(f"neither the graph nor its configuration says its {', '.join(unknown)}")
+    return ModelShape(num_layers=num_layers, **known)
 
 
 def _positions(graph: onnx.GraphProto) -> int | None:

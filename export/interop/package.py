@@ -57,7 +57,7 @@ def build_foreign_package(recipe: Recipe, base: Path, root: Path, reporter: Repo
     folder = source_folder(recipe, base, reporter)
     with workspace(root) as partial:
         source = read_source_folder(folder)
-        graph = read_foreign_graph(source.graph, source.names)
+        graph = read_foreign_graph(source.graph, source.names, source.sizes)
         max_model_len = _max_model_len(recipe, source, graph)
         text = _texts(recipe, base, folder, source, graph.shape.vocab_size)
         check_text_files(text, graph.shape.vocab_size)

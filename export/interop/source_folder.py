@@ -39,8 +39,9 @@ _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_le
 class SourceFolder:
     """``names`` maps the graph's own names of inputs and outputs to ours, a layer's with ``%d``.
 
-    ``context`` is the longest that the configuration allows, None where it does not say; ``stop_token_ids`` and
-    ``sampling`` are what GenAI's adds to the text files.
+    ``sizes`` are what the configuration says of the graph's dimensions, for those that the graph leaves open, by
+    ``ModelShape``'s names. ``context`` is the longest that the configuration allows, None where it does not say;
+    ``stop_token_ids`` and ``sampling`` are what GenAI's adds to the text files.
     """
 
     writer: str
@@ -49,6 +50,7 @@ class SourceFolder:
     context: int | None
     names: dict[str, str]
     configs: tuple[Path, ...]
+    sizes: dict[str, int] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...] = ()
     sampling: dict[str, Any] = field(default_factory=dict)
 
@@ -112,6 +114,7 @@ def _genai(folder: Path) -> SourceFolder:
         context=model.size("context_length"),
         names=_names(_texts(inputs), _texts(outputs)),
         configs=tuple(path for name in (GENAI_FILE, _CONFIG) if (path := inside_if_there(folder, name)) is not None),
+        sizes=_sizes(model, decoder),
         stop_token_ids=_stop_tokens(model),
         sampling=_sampling(config.object("search") or JsonObject(GENAI_FILE, {})),
     )
@@ -122,6 +125,16 @@ def _part(config: JsonObject, key: str) -> JsonObject:
     if found is None:
         raise config.error(key, "an object")
     return found
+
+
+def _sizes(model: JsonObject, decoder: JsonObject) -> dict[str, int]:
+    """GenAI's builder leaves a head's size open in the graph."""
+    places = {
+        "num_kv_heads": (decoder, "num_key_value_heads"),
+        "head_dim": (decoder, "head_size"),
+        "vocab_size": (model, "vocab_size"),
+    }
+    return {name: part.size(key) for name, (part, key) in places.items() if key in part}
 
 
 def _texts(config: JsonObject) -> dict[str, str]:

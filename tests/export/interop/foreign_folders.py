@@ -83,7 +83,7 @@ def write_genai(folder: Path, spec: DecoderSpec = SPEC, *, int8: bool = False, *
         "num_hidden_layers": spec.num_layers,
         "num_key_value_heads": spec.num_kv_heads,
     }
-    part = {"type": "llama", "context_length": CAPACITY, "vocab_size": spec.vocab_size, "eos_token_id": [2, 7],
+    part = {"type": "llama", "context_length": CAPACITY, "eos_token_id": [2, 7],
             "pad_token_id": 2, "decoder": decoder | changes.pop("decoder", {})}  # fmt: skip
     search = {"do_sample": True, "temperature": 0.5, "top_p": 0.75, "top_k": 20, "max_length": CAPACITY,
               "past_present_share_buffer": True}  # fmt: skip
@@ -157,6 +157,9 @@ def _with_mask(graph: onnx.GraphProto, spec: DecoderSpec) -> None:
         del field[:]
         field.extend(copies)
     graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), f"c.{k}") for k, v in constants.items())
+    for value in (*graph.input, *graph.output):
+        if value.name.startswith(("past", "present")):
+            value.type.tensor_type.shape.dim[3].dim_param = "kv_cache_dim"
     for i in range(spec.num_layers):
         for kind in ("key", "value"):
             _rename(graph, f"past_key_values.{i}.{kind}", f"past_{i}_{kind[0]}")

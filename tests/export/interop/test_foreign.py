@@ -34,15 +34,15 @@ def build(folder: Path, root: Path, **wishes: Any) -> Package:
     return load_package(build_foreign_package(recipe, folder, root, SilentReporter()).root)
 
 
-def whole_run(graph: Path, past: str) -> npt.NDArray[np.float32]:
+def whole_run(graph: Path, head_dim: int) -> npt.NDArray[np.float32]:
     """The foreign graph's own logits [T, V] of IDS, at once, from an empty cache."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     feeds = {"input_ids": IDS[None], "attention_mask": np.ones((1, len(IDS)), np.int64)}
     for value in session.get_inputs():
-        if past in value.name:
-            feeds[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+        if "past" in value.name:
+            feeds[value.name] = np.zeros((1, 2, 0, head_dim), np.float32)
         elif value.name == "position_ids":
             feeds[value.name] = np.arange(len(IDS))[None]
     logits: npt.NDArray[np.float32] = np.asarray(session.run(["logits"], feeds)[0])[0]
@@ -70,9 +70,7 @@ def test_genais_graph_runs_in_slots(tmp_path: Path, *, int8: bool) -> None:
     package = build(folder, tmp_path / "out")
     manifest = package.manifest
     assert list(manifest.graphs) == ["ort"]
-    np.testing.assert_allclose(
-        logits_of(package), whole_run(folder / "model.onnx", "past"), atol=0.02 if int8 else 1e-4
-    )
+    np.testing.assert_allclose(logits_of(package), whole_run(folder / "model.onnx", 16), atol=0.02 if int8 else 1e-4)
     assert (manifest.shape.num_layers, manifest.shape.num_kv_heads, manifest.shape.head_dim) == (2, 2, 16)
     assert (manifest.architecture, manifest.max_model_len, manifest.stop_token_ids) == ("llama", 64, (2, 7))
     assert manifest.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
@@ -91,7 +89,7 @@ def test_optimums_graph_runs_on_a_cache_that_grows(tmp_path: Path) -> None:
     assert list(package.manifest.graphs) == ["optimum"]
     assert (package.manifest.architecture, package.manifest.max_model_len) == ("gpt_tiny", 64)
     assert package.manifest.stop_token_ids == (2,)
-    np.testing.assert_allclose(logits_of(package), whole_run(folder / "model.onnx", "past"), atol=1e-4)
+    np.testing.assert_allclose(logits_of(package), whole_run(folder / "model.onnx", 4), atol=1e-4)
 
 
 def test_attention_beside_another_reader_of_the_mask_keeps_the_mask(tmp_path: Path) -> None:
@@ -108,7 +106,7 @@ def test_attention_beside_another_reader_of_the_mask_keeps_the_mask(tmp_path: Pa
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     package = build(folder, tmp_path / "out")
     assert list(package.manifest.graphs) == ["optimum"]
-    np.testing.assert_allclose(logits_of(package), whole_run(folder / "model.onnx", "past"), atol=1e-4)
+    np.testing.assert_allclose(logits_of(package), whole_run(folder / "model.onnx", 16), atol=1e-4)
 
 
 def test_the_command_takes_a_graph_as_it_is(tmp_path: Path) -> None:
@@ -189,6 +187,10 @@ def last_only(graph: onnx.GraphProto) -> None:
     graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
 
 
+def open_vocabulary(graph: onnx.GraphProto) -> None:
+    graph.output[0].type.tensor_type.shape.dim[2].dim_param = "words"
+
+
 def headless(graph: onnx.GraphProto) -> None:
     graph.output.pop()
 
@@ -212,6 +214,7 @@ def absent(graph: onnx.GraphProto) -> None:
         (unfed, "wants inputs that nothing here feeds: lora_A$"),
         (half, r"past_key_values\.0\.key is in float16"),
         (last_only, "the last token's logits alone"),
+        (open_vocabulary, "neither the graph nor its configuration says its vocab_size"),
         (headless, r"it lacks present\.1\.value"),
         (escaping, "not a plain file name"),
         (absent, "elsewhere is missing"),
@@ -226,7 +229,7 @@ def test_what_a_graph_wants_that_nothing_runs_is_named(
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     source = read_source_folder(folder)
     with pytest.raises(ExportError, match=reason):
-        read_foreign_graph(source.graph, source.names)
+        read_foreign_graph(source.graph, source.names, source.sizes)
 
 
 def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
