@@ -16,11 +16,13 @@ import pytest
 from tokenizers import Tokenizer
 
 from export.interop.folder import convert
+from export.interop.package import build_foreign_package
 from export.package.builder import build_package
 from export.progress import SilentReporter
 from export.source.recipe import FolderSource, Recipe
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package, load_package
+from tests.export.interop.foreign_folders import write_genai
 from tests.export.tiny_models import write_tiny_folder
 
 PYTHON = os.environ.get("POWERTRAIN_GENAI_PYTHON")
@@ -94,6 +96,16 @@ def test_other_architectures_say_the_same_tokens(tmp_path: Path, name: str) -> N
     ids = [5, 9, 33, 60, 61, 7, 18, 90, 41, 12]
     expected = greedy(package, ids, 40)
     assert run_genai(tmp_path / "out", [{"prompts": [ids], "count": 40}], [])["tokens"] == [[expected]]
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
+def test_a_folder_of_genais_says_the_same_tokens_as_the_package_made_of_it(tmp_path: Path, *, int8: bool) -> None:
+    folder = write_genai(tmp_path / "given", int8=int8)
+    recipe = Recipe(name="taken", source=FolderSource(path=str(folder)))
+    package = load_package(build_foreign_package(recipe, tmp_path, tmp_path / "out", SilentReporter()).root)
+    ids = [5, 9, 33, 60, 61, 7, 18, 90, 41, 12]
+    expected = greedy(package, ids, 40)
+    assert run_genai(folder, [{"prompts": [ids], "count": 40}], [])["tokens"] == [[expected]]
 
 
 @pytest.mark.model

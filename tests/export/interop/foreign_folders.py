@@ -83,7 +83,7 @@ def write_genai(folder: Path, spec: DecoderSpec = SPEC, *, int8: bool = False, *
         "num_hidden_layers": spec.num_layers,
         "num_key_value_heads": spec.num_kv_heads,
     }
-    part = {"type": "llama", "context_length": CAPACITY, "eos_token_id": [2, 7],
+    part = {"type": "llama", "context_length": CAPACITY, "vocab_size": spec.vocab_size, "eos_token_id": [2, 7],
             "pad_token_id": 2, "decoder": decoder | changes.pop("decoder", {})}  # fmt: skip
     search = {"do_sample": True, "temperature": 0.5, "top_p": 0.75, "top_k": 20, "max_length": CAPACITY,
               "past_present_share_buffer": True}  # fmt: skip
