@@ -88,7 +88,10 @@ def export_command(
         root = output or base / recipe.name
         if _is_graph(recipe, base):
             if options["explain_only"] or options["dry_run"] or options["via"] == "optimum":
-                raise ExportError("the folder holds a graph already: it is taken as it is, or refused with the reason")
+                raise ExportError(
+                    "--explain, --dry-run and --via optimum look into a checkpoint, and the folder holds a finished "
+                    "graph; export it without them"
+                )
             reporter.say(_closing_line(build_foreign_package(recipe, base, root, reporter)))
             return
         if options["explain_only"] or options["dry_run"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_genais_graph_runs_in_slots(tmp_path: Path, *, int8: bool) -> None:
     assert manifest.graphs["ort"].precision == {"weights": label}
     assert package.path("ort/model.onnx.data").read_bytes() == (folder / "model.onnx.data").read_bytes()
     assert package.read_text("LICENSE") == "MIT"
+    read = [folder / name for name in ("genai_config.json", "model.onnx", "model.onnx.data")]
+    lines = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in read)
+    assert manifest.source.sha256 == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("search", "sampling"),
+    [
+        ({"do_sample": False, "temperature": 0.7}, {"temperature": 0.0}),
+        ({"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": None}, {"temperature": 0.7}),
+        ({"max_length": 64}, {}),
+    ],
+)
+def test_sampling_is_what_genai_would_do(tmp_path: Path, search: dict[str, Any], sampling: dict[str, float]) -> None:
+    path = write_genai(tmp_path / "given") / "genai_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"search": search}))
+    assert read_source_folder(path.parent).sampling == sampling
 
 
 def test_optimums_graph_runs_on_a_cache_that_grows(tmp_path: Path) -> None:
@@ -119,6 +137,9 @@ def test_the_command_takes_a_graph_as_it_is(tmp_path: Path) -> None:
     assert "not measured  foreign graph: its weights are as they came" in shown
     said = CliRunner().invoke(powertrain.main, [*words, "--precision", "int4"])
     assert said.exit_code == 1
+    looked = CliRunner().invoke(powertrain.main, [*words, "--explain"])
+    assert looked.exit_code == 1
+    assert "the folder holds a finished graph" in " ".join(looked.output.replace("│", " ").split())
     assert "precision: a graph that others wrote stays as it is" in " ".join(said.output.replace("│", " ").split())
 
 
