@@ -19,7 +19,7 @@ from export.errors import ExportError, RecipeError
 from export.graph.writer import GRAPH_FILE
 from export.interop.foreign_graph import ForeignGraph, read_foreign_graph
 from export.interop.self_check import check_cache
-from export.interop.source_folder import SourceFolder, read_source_folder
+from export.interop.source_folder import SUBFOLDER, SourceFolder, read_source_folder
 from export.package.builder import (
     DEFAULT_MAX_MODEL_LEN,
     BuildResult,
@@ -48,13 +48,13 @@ def build_foreign_package(recipe: Recipe, base: Path, root: Path, reporter: Repo
     ``base`` is what relative paths count from. Raises ExportError, with what is at fault by name, for a graph that no
     session here runs; whatever stood at ``root`` before then still stands.
     """
-    digest = recipe.digest("foreign graph " + stat_fingerprint(recipe, base))
+    folder = source_folder(recipe, base, reporter)
+    digest = recipe.digest(f"foreign graph {stat_fingerprint(recipe, base)} {_below(folder)}")
     existing = up_to_date(root, digest)
     if existing is not None:
         return BuildResult(root, existing, was_up_to_date=True)
     started = time.perf_counter()
     _check_recipe(recipe)
-    folder = source_folder(recipe, base, reporter)
     with workspace(root) as partial:
         source = read_source_folder(folder)
         graph = read_foreign_graph(source.graph, source.names, source.sizes)
@@ -93,6 +93,12 @@ def build_foreign_package(recipe: Recipe, base: Path, root: Path, reporter: Repo
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False)
+
+
+def _below(folder: Path) -> str:
+    """Changes when a graph one folder further down does: names, sizes and times, as in ``stat_fingerprint``."""
+    known = [(path.name, path.stat()) for path in sorted((folder / SUBFOLDER).glob("*")) if path.is_file()]
+    return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in known)
 
 
 def _check_recipe(recipe: Recipe) -> None:

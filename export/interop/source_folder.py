@@ -22,7 +22,7 @@ ATTENTION_MASK = "attention_mask"
 POSITION_IDS = "position_ids"
 
 _CONFIG = "config.json"
-_SUBFOLDER = "onnx"
+SUBFOLDER = "onnx"
 _SEVERAL_GRAPHS = {
     "encoder_model.onnx": "an encoder and a decoder",
     "vision_encoder.onnx": "a vision encoder",
@@ -59,8 +59,8 @@ def holds_foreign_graph(folder: Path) -> bool:
     """True for a folder whose model is an ONNX graph: safetensors, where there are any, come first."""
     if any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE)):
         return False
-    graphs = (GENAI_FILE, GRAPH_FILE, f"{_SUBFOLDER}/{GRAPH_FILE}", *_SEVERAL_GRAPHS)
-    return any((folder / name).is_file() for name in graphs)
+    places = (folder, folder / SUBFOLDER)
+    return any((place / name).is_file() for place in places for name in (GENAI_FILE, GRAPH_FILE, *_SEVERAL_GRAPHS))
 
 
 def read_source_folder(folder: Path) -> SourceFolder:
@@ -69,10 +69,12 @@ def read_source_folder(folder: Path) -> SourceFolder:
 
 
 def _optimum(folder: Path) -> SourceFolder:
-    below = folder if (folder / GRAPH_FILE).is_file() else folder / _SUBFOLDER
+    below = folder if (folder / GRAPH_FILE).is_file() else folder / SUBFOLDER
     if below.is_symlink():
-        raise SourceError(f"{folder.name}: {_SUBFOLDER!r} is a link; copy the folder")
-    several = next((name for name in _SEVERAL_GRAPHS if (below / name).is_file() or (folder / name).is_file()), None)
+        raise SourceError(f"{folder.name}: {SUBFOLDER!r} is a link; copy the folder")
+    is_whole = (below / GRAPH_FILE).is_file()  # then decoders beside it are other spellings of the same
+    parts = [name for name in _SEVERAL_GRAPHS if not (is_whole and name.startswith("decoder"))]
+    several = next((name for name in parts if (below / name).is_file() or (folder / name).is_file()), None)
     if several is not None:
         raise UnsupportedError(
             f"{folder.name}: {several}: {_SEVERAL_GRAPHS[several]}; one decoder graph with a cache, {GRAPH_FILE}, can "

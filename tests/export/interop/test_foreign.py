@@ -178,10 +178,27 @@ def test_what_a_configuration_says_that_nothing_runs_is_named(
     "name", ["encoder_model.onnx", "vision_encoder.onnx", "decoder_model_merged.onnx", "decoder_with_past_model.onnx"]
 )
 def test_several_graphs_are_refused_by_name(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    assert holds_foreign_graph(tmp_path)
-    with pytest.raises(ExportError, match=name):
-        read_source_folder(tmp_path)
+    (tmp_path / "onnx").mkdir()
+    for place in (tmp_path, tmp_path / "onnx"):
+        (place / name).touch()
+        assert holds_foreign_graph(tmp_path)
+        with pytest.raises(ExportError, match=name):
+            read_source_folder(tmp_path)
+        (place / name).unlink()
+
+
+def test_a_decoder_beside_the_whole_graph_is_passed_over(tmp_path: Path) -> None:
+    folder = write_optimum(tmp_path / "given")
+    (folder / "onnx").mkdir()
+    for name in ("model.onnx", "model.onnx_data"):
+        (folder / name).rename(folder / "onnx" / name)
+    (folder / "onnx" / "decoder_model_merged.onnx").touch()
+    assert read_source_folder(folder).graph == folder / "onnx" / "model.onnx"
+    first = build(folder, tmp_path / "out").manifest
+    assert list(first.graphs) == ["optimum"]
+    assert build(folder, tmp_path / "out").manifest == first
+    (folder / "onnx" / "model.onnx_data").touch()
+    assert build(folder, tmp_path / "out").manifest.recipe_digest != first.recipe_digest
 
 
 def custom(graph: onnx.GraphProto) -> None:
