@@ -78,8 +78,10 @@ def read_foreign_graph(path: Path, names: dict[str, str], sizes: dict[str, int])
 
 def _matches(name: str, names: dict[str, str], kind: str) -> bool:
     """Whether ``name`` is some layer's past of that kind."""
-    template = next(theirs for theirs, ours in names.items() if ours.startswith("past") and ours.endswith(kind))
-    before, _, after = template.partition("%d")
+    template = next((theirs for theirs, ours in names.items() if ours.startswith("past") and ours.endswith(kind)), "")
+    before, layer, after = template.partition("%d")
+    if not layer:
+        return False
     return name.startswith(before) and name.endswith(after) and name[len(before) : len(name) - len(after)].isdecimal()
 
 
@@ -151,7 +153,8 @@ def _shape(graph: onnx.GraphProto, num_layers: int, sizes: dict[str, int]) -> Mo
         raise UnsupportedError(f"the graph is no decoder with a cache: it lacks {missing}")
     for name, value in [(past, inputs[past]) for past, _ in caches] + [(graph_io.LOGITS, outputs[graph_io.LOGITS])]:
         if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-            kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+            kinds = {number: word.lower() for word, number in TensorProto.DataType.items()}
+            kind = kinds.get(value.type.tensor_type.elem_type, "no known type")
             raise UnsupportedError(f"{name} is in {kind}; a graph for the CPU has it in float32")
     cache = [dim.dim_value for dim in inputs[caches[0][0]].type.tensor_type.shape.dim]
     logits = [dim.dim_value for dim in outputs[graph_io.LOGITS].type.tensor_type.shape.dim]
@@ -188,6 +191,8 @@ def _rewired(model: onnx.ModelProto, num_layers: int) -> onnx.ModelProto | None:
     graph = made.graph
     attention = [node for node in graph.node if _is_attention(node) and len(node.input) > max(_LENGTHS)]
     if {node.input[3] for node in attention} != {graph_io.layer_cache_names(i)[0][0] for i in range(num_layers)}:
+        return None
+    if not any(graph_io.LOGITS in node.output for node in graph.node):
         return None
     for node in attention:
         for place, name in _LENGTHS.items():

@@ -162,6 +162,11 @@ def test_safetensors_come_before_a_graph(tmp_path: Path) -> None:
         ({"decoder": {"session_options": {"custom_ops_library": "x.so"}}}, "custom_ops_library: foreign code"),
         ({"decoder": {"filename": "../model.onnx"}}, "not a plain file name"),
         ({"decoder": {"filename": "other.onnx"}}, "other.onnx is missing"),
+        (
+            {"decoder": {"inputs": dict.fromkeys(("past_key_names", "past_value_names"), "past_%d")}},
+            "nothing here feeds: past_0_k",
+        ),
+        ({"decoder": {"inputs": {"past_key_names": "past"}}}, "nothing here feeds: past_0_k"),
         ({"eos_token_id": "</s>"}, "a token id or a list of them is needed"),
         ({"context_length": 8}, "a context of 8 tokens is too short"),
     ],
@@ -221,6 +226,10 @@ def half(graph: onnx.GraphProto) -> None:
     graph.input[2].type.tensor_type.elem_type = 10
 
 
+def untyped(graph: onnx.GraphProto) -> None:
+    graph.input[2].type.tensor_type.elem_type = 99
+
+
 def last_only(graph: onnx.GraphProto) -> None:
     graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
 
@@ -251,6 +260,7 @@ def absent(graph: onnx.GraphProto) -> None:
         (branching, "chooses what runs by what it computes"),
         (unfed, "wants inputs that nothing here feeds: lora_A$"),
         (half, r"past_key_values\.0\.key is in float16"),
+        (untyped, r"past_key_values\.0\.key is in no known type"),
         (last_only, "the last token's logits alone"),
         (open_vocabulary, "neither the graph nor its configuration says its vocab_size"),
         (headless, r"it lacks present\.1\.value"),
@@ -274,6 +284,15 @@ def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
     folder = write_optimum(tmp_path / "given")
     (folder / "model.onnx").write_bytes(b"\xff\xffno graph")
     with pytest.raises(ExportError, match=r"model\.onnx is not an ONNX graph"):
+        build(folder, tmp_path / "out")
+
+
+def test_logits_that_no_node_makes_are_refused(tmp_path: Path) -> None:
+    folder = write_genai(tmp_path / "given")
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    model.graph.node[-1].output[0] = "unseen"
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match="does not run on the CPU: ONNX Runtime cannot load"):
         build(folder, tmp_path / "out")
 
 
