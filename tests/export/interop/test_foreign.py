@@ -127,6 +127,16 @@ def test_attention_beside_another_reader_of_the_mask_keeps_the_mask(tmp_path: Pa
     np.testing.assert_allclose(logits_of(package), whole_run(folder / "model.onnx", 16), atol=1e-4)
 
 
+def test_other_attention_keeps_its_growing_cache_though_it_reads_no_mask(tmp_path: Path) -> None:
+    folder = write_optimum(tmp_path / "given")
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    for node in model.graph.node:
+        node.input[:] = ["input_ids" if name in {"attention_mask", "position_ids"} else name for name in node.input]
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    source = read_source_folder(folder)
+    assert read_foreign_graph(source.graph, source.names, source.sizes).kind == "optimum"
+
+
 def test_the_command_takes_a_graph_as_it_is(tmp_path: Path) -> None:
     folder, out = write_optimum(tmp_path / "given"), tmp_path / "out"
     words = ["export", str(folder), "-o", str(out)]
