@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 OPTIMUM := .venv-optimum
+GENAI  := .venv-genai
 MUTANT_VENV := .venv-mutants
 CLIENTS := .venv-clients
 BROWSER := .venv-browser
@@ -38,7 +39,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-genai test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
     engine fuzz soak chaos clean
 
 help: ## List the targets
@@ -107,6 +108,17 @@ $(RAY)/.installed: requirements/ray.txt requirements/cpu.txt pyproject.toml
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(RAY)/bin/python -m pip --quiet install --require-hashes \
 	    -r requirements/cpu.txt -r requirements/ray.txt
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(RAY)/bin/python -m pip --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# GenAI brings an ONNX Runtime of its own choice of version, so it has an environment of its own.
+test-genai: setup-dev model $(GENAI)/.installed ## Run converted packages in ONNX Runtime GenAI, and read Triton's files as Triton does
+	@POWERTRAIN_GENAI_PYTHON=$(CURDIR)/$(GENAI)/bin/python $(BIN)/python -m pytest -m genai tests/genai $(ARGS)
+
+$(GENAI)/.installed: requirements/genai.txt
+	@echo "Installing ONNX Runtime GenAI into $(GENAI)"
+	@$(PYTHON) -m venv $(GENAI)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(GENAI)/bin/python -m pip --quiet install --no-deps --require-hashes \
+	    -r requirements/genai.txt
 	@touch $@
 
 # Not part of CI: each client is installed in an environment of its own, 8 GB in all.
@@ -185,5 +197,5 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(GENAI) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

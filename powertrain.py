@@ -31,6 +31,7 @@ _COMMANDS = {
     "inspect": ("export.commands.inspect", "inspect_command"),
     "diff": ("export.commands.diff", "diff_command"),
     "engine": ("export.commands.engine", "engine_command"),
+    "convert": ("export.commands.convert", "convert_command"),
     "build": ("export.commands.build", "build_command"),
     "cache": ("export.commands.cache", "cache_group"),
     "sign": ("export.commands.sign", "sign_command"),

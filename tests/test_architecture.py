@@ -30,6 +30,8 @@ EDGES = {
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
     " export.provenance export.source export.source.hf runtime runtime.package runtime.session runtime.text"
     " runtime.text.template",
+    "export.interop": "export export.checkpoint export.graph export.package export.provenance export.source"
+    " export.source.hf runtime runtime.loading runtime.package runtime.session",
     "export.plan": "export export.graph.trt export.provenance runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.provenance"
@@ -37,8 +39,8 @@ EDGES = {
     " runtime.session",
     "export.provenance": "runtime.package runtime.trust",
     "export.ship": "export export.package runtime runtime.package",
-    "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
-    " export.provenance export.ship export.source runtime runtime.commands runtime.package runtime.trust",
+    "export.commands": "export export.checkpoint export.compare export.interop export.package export.pipeline"
+    " export.plan export.provenance export.ship export.source runtime runtime.commands runtime.package runtime.trust",
     "runtime": "",
     "runtime.trust": "runtime runtime.package",
     "runtime.package": "runtime",
@@ -100,7 +102,7 @@ EDGES = {
 }
 """Folder -> the folders it may import from besides itself. A room's name alone means the modules beside its folders."""
 HEAVY = {
-    "onnx": ("export.compare", "export.graph", "export.measure", "export.package"),
+    "onnx": ("export.compare", "export.graph", "export.interop", "export.measure", "export.package"),
     "gguf": ("export.source.gguf",),
     "safetensors": ("export.source.hf", "runtime.adapters"),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),

@@ -75,10 +75,13 @@ def export_command(
 ) -> None:
     """Turn the checkpoint MODEL into a model package.
 
-    MODEL is a recipe (its file or its name), a GGUF file, a Hugging Face folder or a hub repository (owner/name).
+    MODEL is a recipe (its file or its name), a GGUF file, a Hugging Face folder, a hub repository (owner/name), or a
+    folder with a graph of ONNX Runtime GenAI or Optimum, which is taken as it is.
     """
     from rich.console import Console
 
+    from export.errors import ExportError
+    from export.interop.package import build_foreign_package
     from export.package.builder import build_package
     from export.package.optimum import build_optimum_package
     from export.progress import TerminalReporter
@@ -89,6 +92,14 @@ def export_command(
         recipe, base = recipe_from_argument(model, surroundings(context).home(), revision)
         recipe = _with_options(recipe, options)
         root = output or base / recipe.name
+        if _is_graph(recipe, base):
+            if options["explain_only"] or options["dry_run"] or options["via"] == "optimum":
+                raise ExportError(
+                    "--explain, --dry-run and --via optimum look into a checkpoint, and the folder holds a finished "
+                    "graph; export it without them"
+                )
+            reporter.say(_closing_line(build_foreign_package(recipe, base, root, reporter)))
+            return
         if options["explain_only"] or options["dry_run"]:
             _explain(recipe, base, root if options["dry_run"] else None)
             return
@@ -101,6 +112,14 @@ def export_command(
     reporter.say(_closing_line(result))
     if options["remeasure"] and result.pin_text:
         click.echo(result.pin_text)
+
+
+def _is_graph(recipe: Recipe, base: Path) -> bool:
+    """Whether the source is a folder with a graph that others wrote."""
+    from export.interop.source_folder import holds_foreign_graph
+    from export.source.recipe import FolderSource
+
+    return isinstance(recipe.source, FolderSource) and holds_foreign_graph(base / recipe.source.path)
 
 
 def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:

@@ -110,10 +110,10 @@ def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
     checkpoint = HfCheckpoint(folder)
     digest = folder_digest(checkpoint.files())
     info = SourceInfo("safetensors", name, digest, recipe.license, source_revision(recipe, folder))
-    return OpenedSource(checkpoint, info, _license_text(folder))
+    return OpenedSource(checkpoint, info, license_text(folder))
 
 
-def _license_text(folder: Path) -> str | None:
+def license_text(folder: Path) -> str | None:
     """The folder's licence, unless it is longer than any licence. Raises SourceError for a link out of the folder."""
     path = next((path for name in _LICENSE_FILES if (path := inside_if_there(folder, name)) is not None), None)
     if path is None or path.stat().st_size > _LICENSE_MAX_BYTES:

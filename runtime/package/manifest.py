@@ -49,6 +49,8 @@ PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 """What statements about packages and plans say."""
 ORT_GRAPH = "ort"
 OPTIMUM_GRAPH = "optimum"
+ONNX_SOURCE = "onnx"
+"""``SourceInfo.kind`` of a package made of a graph that others wrote."""
 
 PLAN_FILE_SUFFIXES = (".plan", ".plan.json", ".plan.intoto.json", ".plan.cdx.json", ".plan.kernels")
 """What lies in ``trt/`` beside the graph and is made after the package."""

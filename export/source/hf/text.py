@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from export.checkpoint.checkpoint import TextFiles
 from export.checkpoint.stop_tokens import end_of_turn_ids
 from export.errors import SourceError
-from export.source.hf.folder_file import inside, inside_if_there
+from export.source.hf.folder_file import inside_if_there
 from export.source.hf.json_object import JsonObject, read_json_object
 
 _TEMPLATE_MAX_BYTES = 2**20
@@ -31,7 +31,7 @@ def text_files_from_folder(folder: Path, vocab_size: int) -> TextFiles:
     config = _optional(folder, "tokenizer_config.json")
     fallback = _optional(folder, "special_tokens_map.json")
     generation = _optional(folder, "generation_config.json")
-    model = read_json_object(inside(folder, "config.json"))
+    model = _optional(folder, "config.json")
     template = _template(folder, config)
     special = {
         key: token for key in _SPECIAL if (token := _token_text(config, key) or _token_text(fallback, key)) is not None
