@@ -43,7 +43,9 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
 
 
 def test_each_alert_has_a_case_in_which_it_fires_and_two_in_which_it_does_not() -> None:
-    cases = [case for test in yaml.safe_load(UNIT_TESTS.read_text("utf-8"))["tests"] for case in test["alert_rule_test"]]
+    cases = [
+        case for test in yaml.safe_load(UNIT_TESTS.read_text("utf-8"))["tests"] for case in test["alert_rule_test"]
+    ]
     for alert in alerts():
         of_alert = [bool(case.get("exp_alerts")) for case in cases if case["alertname"] == alert["alert"]]
         assert of_alert.count(True) >= 1, alert["alert"]
