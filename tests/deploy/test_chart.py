@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.test_manifests import VERSION
 from tests.paths import ROOT
 
 helm = pytest.importorskip("helm_python", reason="make test-deploy installs Helm's library")
@@ -176,7 +177,7 @@ def test_a_gpu_is_asked_for_by_those_that_use_one() -> None:
     pod = pod_of(EVERYTHING)
     (server,) = pod["containers"]
     assert server["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "2"}
-    assert server["image"] == "powertrain:0.1.0-tensorrt"
+    assert server["image"] == f"powertrain:{VERSION}-tensorrt"
     assert pod["runtimeClassName"] == "nvidia"
     pod = pod_of(KEYED | {"gpu": {"runtimeClassName": "nvidia"}})
     assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["limits"]

@@ -53,7 +53,7 @@ def test_every_image_of_ours_has_this_version_and_no_other_s_floats() -> None:
     assert len(others) == 2
     assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in others)
     chart = read("helm/powertrain/Chart.yaml")
-    assert chart["appVersion"] == VERSION
+    assert chart["appVersion"] == chart["version"] == VERSION
 
 
 def test_probes_and_scrapes_ask_paths_that_there_are() -> None:

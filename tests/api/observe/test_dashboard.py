@@ -72,13 +72,10 @@ def metrics_in(expressions: Iterable[str]) -> dict[str, set[str]]:
     """Each metric of PromQL expressions, and the labels that it is asked for by."""
     found: dict[str, set[str]] = {}
     for expression in expressions:
-        grouped = {
-            label for group in re.findall(r"(?:by|on) \(([a-z_, ]+)\)", expression) for label in group.split(", ")
-        }
-        bare = re.sub(r"(?:by|on) \([a-z_, ]+\)", "", expression)
-        for name, labels in re.findall(
-            r"\b([a-z][a-z0-9_:]*)\b(?!\s*\()(?:\{([^}]*)\})?", re.sub(r"\[[^]]*\]", "", bare)
-        ):
+        groups = re.findall(r"(?:by|on) \(([a-z_, ]+)\)", expression)
+        grouped = {label for group in groups for label in group.split(", ")}
+        bare = re.sub(r"(?:by|on) \([a-z_, ]+\)|\[[^]]*\]", "", expression)
+        for name, labels in re.findall(r"\b([a-z][a-z0-9_:]*)\b(?!\s*\()(?:\{([^}]*)\})?", bare):
             if name not in {"and", "or"}:
                 found.setdefault(name, set()).update(re.findall(r"(\w+)(?:=|=~|!=)\"", labels), grouped)
     return found
