@@ -74,8 +74,8 @@ def require_equal(made: Sequence[Path], again: Sequence[Path], what: str) -> Non
             raise DistError(f"{what}: {one.name} differs; compare {one} with {other}, which are kept")
 
 
-def make_archives(work: Path, seconds: str) -> list[Path]:
-    """Wheel and sdist, proven to be the same whoever builds them where. Raises DistError."""
+def make_archives(work: Path, seconds: str) -> tuple[Path, Path]:
+    """Sdist and wheel, proven to be the same whoever builds them where. Raises DistError."""
     kinds = ("sdist", "wheel")
     first, second = copy_sources(work / "a"), copy_sources(work / "elsewhere" / "deeper")
     made = build(first, work / "first", kinds, 0, seconds)
@@ -85,7 +85,7 @@ def make_archives(work: Path, seconds: str) -> list[Path]:
         archive.extractall(work / "sdist", filter="data")
     (source,) = (work / "sdist").iterdir()
     require_equal([wheel], build(source, work / "third", ("wheel",), 1, seconds), "the wheel of the sdist")
-    return made
+    return sdist, wheel
 
 
 def make_sbom(work: Path, wheel: Path, tool: str, seconds: str) -> Path:
@@ -126,9 +126,10 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="powertrain-dist-"))
     try:
         seconds = epoch()
-        made = make_archives(work, seconds)
+        sdist, wheel = make_archives(work, seconds)
+        made = [sdist, wheel]
         if given.sbom_python:
-            made.append(make_sbom(work, made[-1], given.sbom_python, seconds))
+            made.append(make_sbom(work, wheel, given.sbom_python, seconds))
         if given.output.exists():
             shutil.rmtree(given.output)
         given.output.mkdir(parents=True)

@@ -1,0 +1,75 @@
+"""A release says one version everywhere, and is no release when two builds of it differ."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from requirements.make_dist import DistError, require_equal, run, write_checksums
+from tests.paths import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+HEADINGS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+
+
+def test_the_changelog_begins_with_what_is_not_released_and_then_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    releases = [title for title in titles if title != "[Unreleased]"]
+    assert re.fullmatch(rf"\[{re.escape(PROJECT['version'])}\] - \d{{4}}-\d{{2}}-\d{{2}}", releases[0])
+    assert titles.index(releases[0]) <= 1
+    kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert set(kinds) <= set(HEADINGS)
+    assert {"Added", "Security"} <= set(kinds)
+
+
+def test_documents_and_examples_have_this_version() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    named = [
+        found
+        for page in pages
+        for found in re.findall(r"powertrain[:-](\d+\.\d+\.\d+)", page.read_text("utf-8"))
+    ]
+    assert set(named) == {PROJECT["version"]}
+    examples = (ROOT / "api/pages/files/examples.json").read_text("utf-8")
+    assert set(re.findall(r'"(?:release|version)": "(\d+\.\d+\.\d+)"', examples)) == {PROJECT["version"]}
+
+
+def test_who_looks_for_a_security_policy_finds_where_to_report() -> None:
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    assert "security advisory" in text
+    assert "docs/security.md#reporting-a-vulnerability" in text
+    assert "\n## Reporting a vulnerability\n" in (ROOT / "docs" / "security.md").read_text("utf-8")
+    assert "@" not in text
+
+
+def test_builds_that_differ_are_no_release(tmp_path: Path) -> None:
+    def made(folder: str, name: str, content: bytes) -> list[Path]:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(content)
+        return [tmp_path / folder / name]
+
+    first = made("a", "x.whl", b"\0\1")
+    require_equal(first, made("b", "x.whl", b"\0\1"), "two builds")
+    with pytest.raises(DistError, match=r"two builds: x\.whl differs"):
+        require_equal(first, made("c", "x.whl", b"\0\2"), "two builds")
+    with pytest.raises(DistError, match=r"two builds: \['x\.whl'\] and \['y\.whl'\]"):
+        require_equal(first, made("d", "y.whl", b"\0\1"), "two builds")
+
+
+def test_a_command_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:
+    with pytest.raises(DistError, match=r"(?s)sh -c .* ended with 3:\nwhy"):
+        run(["sh", "-c", "echo why >&2; exit 3"], tmp_path)
+
+
+def test_checksums_are_of_every_file_and_not_of_themselves(tmp_path: Path) -> None:
+    for name in ("b.whl", "a.tar.gz"):
+        (tmp_path / name).write_bytes(name.encode())
+    write_checksums(tmp_path)
+    sums = write_checksums(tmp_path).read_text("utf-8")
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a.tar.gz", "b.whl")}
+    assert sums == "".join(f"{digest}  {name}\n" for name, digest in digests.items())
