@@ -77,7 +77,8 @@ def require_equal(made: Sequence[Path], again: Sequence[Path], what: str) -> Non
 def make_archives(work: Path, seconds: str) -> tuple[Path, Path]:
     """Sdist and wheel, proven to be the same whoever builds them where. Raises DistError."""
     kinds = ("sdist", "wheel")
-    first, second = copy_sources(work / "a"), copy_sources(work / "elsewhere" / "deeper")
+    first = copy_sources(work / "a")
+    second = Path(shutil.copytree(first, work / "elsewhere" / "deeper"))
     made = build(first, work / "first", kinds, 0, seconds)
     require_equal(made, build(second, work / "second", kinds, 1, seconds), "two builds")
     sdist, wheel = sorted(made, key=lambda path: path.suffix == ".whl")
