@@ -111,7 +111,7 @@ $(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
 $(BIN)/promtool: | $(VENV)/.deploy
 	@if command -v apt-get >/dev/null && ! command -v promtool >/dev/null; then \
 	    echo "Unpacking promtool from Debian's prometheus"; rm -rf $(VENV)/prometheus; mkdir $(VENV)/prometheus; \
-	    { (cd $(VENV)/prometheus && apt-get -qq download prometheus && dpkg-deb -x *.deb .) && \
+	    { (cd $(VENV)/prometheus && apt-get -qq download prometheus 2>/dev/null && dpkg-deb -x *.deb .) && \
 	      mv $(VENV)/prometheus/usr/bin/promtool $@; } || echo "promtool is not to be had here"; \
 	    rm -rf $(VENV)/prometheus; fi
 

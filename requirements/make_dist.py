@@ -1,7 +1,8 @@
 """Make what a release consists of, in dist/: wheel, sdist, an SBOM of what the wheel is installed with, and checksums.
 
-Everything is built twice, in two folders, time zones and orders of hashes, and from the sdist once more; what differs by
-a byte is not a release. ``make dist`` calls it with an environment that has hatchling, and names one with cyclonedx-py.
+Both archives are built twice, in two folders, time zones and orders of hashes, and the wheel from the sdist once more;
+what differs by a byte is no release. ``make dist`` calls it with an environment that has hatchling, and names one that
+has cyclonedx-py. Knows nothing of what is in the archives.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class DistError(Exception):
 def run(words: Sequence[str], folder: Path = ROOT, *, umask: int = -1, **environ: str) -> str:
     """What a command prints. Raises DistError with its last lines when it fails."""
     env = os.environ | environ
-    done = subprocess.run(words, cwd=folder, env=env, umask=umask, check=False, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - callers give fixed words
+        words, cwd=folder, env=env, umask=umask, check=False, capture_output=True, text=True
+    )
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
         raise DistError(f"{' '.join(words[:4])} ... ended with {done.returncode}:\n{said}")

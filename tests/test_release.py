@@ -29,11 +29,7 @@ def test_the_changelog_begins_with_what_is_not_released_and_then_this_version() 
 
 def test_documents_and_examples_have_this_version() -> None:
     pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
-    named = [
-        found
-        for page in pages
-        for found in re.findall(r"powertrain[:-](\d+\.\d+\.\d+)", page.read_text("utf-8"))
-    ]
+    named = [found for page in pages for found in re.findall(r"powertrain[:-](\d+\.\d+\.\d+)", page.read_text("utf-8"))]
     assert set(named) == {PROJECT["version"]}
     examples = (ROOT / "api/pages/files/examples.json").read_text("utf-8")
     assert set(re.findall(r'"(?:release|version)": "(\d+\.\d+\.\d+)"', examples)) == {PROJECT["version"]}
