@@ -165,7 +165,7 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 dist: setup $(SBOM)/.installed ## Make a release in dist/: wheel and sdist, built twice and compared, SBOM, checksums
-	@$(BIN)/python requirements/make_dist.py --sbom-python $(CURDIR)/$(SBOM)/bin/python $(ARGS)
+	@$(BIN)/python -m requirements.make_dist --sbom-python $(CURDIR)/$(SBOM)/bin/python $(ARGS)
 
 $(SBOM)/.installed: requirements/sbom.txt
 	@echo "Installing what writes an SBOM into $(SBOM)"

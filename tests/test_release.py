@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from requirements.make_dist import DistError, require_equal, run, write_checksums
+from requirements.vendored import add_vendored, vendored
 from tests.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -60,6 +62,35 @@ def test_builds_that_differ_are_no_release(tmp_path: Path) -> None:
 def test_a_command_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:
     with pytest.raises(DistError, match=r"(?s)sh -c .* ended with 3:\nwhy"):
         run(["sh", "-c", "echo why >&2; exit 3"], tmp_path)
+
+
+def test_scripts_of_others_are_in_the_sbom_with_licence_and_source(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one/VENDORED.toml").write_text('name = "zed"\nversion = "9.3.8"\nlicense = "MIT"\n', "utf-8")
+    several = '[b]\nversion = "3.5.0"\nlicense = "MPL-2.0 OR Apache-2.0"\n["@a/b"]\nversion = "1"\nlicense = "0BSD"\n'
+    (tmp_path / "two/VENDORED.toml").write_text(several, "utf-8")
+    sbom = tmp_path / "x.cdx.json"
+    before = {
+        "metadata": {"component": {"bom-ref": "root"}},
+        "components": [{"name": "numpy"}],
+        "dependencies": [{"ref": "root", "dependsOn": ["numpy"]}, {"ref": "numpy"}],
+    }
+    sbom.write_text(json.dumps(before), "utf-8")
+    add_vendored(sbom, tmp_path)
+    after = json.loads(sbom.read_text("utf-8"))
+    assert [part["name"] for part in after["components"]] == ["numpy", "@a/b", "b", "zed"]
+    assert after["components"][3]["licenses"] == [{"license": {"id": "MIT"}}]
+    assert after["components"][2]["licenses"] == [{"expression": "MPL-2.0 OR Apache-2.0"}]
+    refs = ["pkg:npm/%40a/b@1", "pkg:npm/b@3.5.0", "pkg:npm/zed@9.3.8"]
+    assert [part["purl"] for part in after["components"][1:]] == refs
+    assert after["dependencies"][0] == {"ref": "root", "dependsOn": ["numpy", *refs]}
+    assert {entry["ref"] for entry in after["dependencies"]} == {"root", "numpy", *refs}
+
+
+def test_every_script_that_the_wheel_holds_is_found() -> None:
+    tables = list((ROOT / "api").rglob("VENDORED.toml"))
+    assert len(list(vendored(ROOT / "api"))) >= len(tables) >= 1
 
 
 def test_checksums_are_of_every_file_and_not_of_themselves(tmp_path: Path) -> None:
