@@ -6,7 +6,6 @@ VENV   := .venv
 OPTIMUM := .venv-optimum
 MUTANT_VENV := .venv-mutants
 CLIENTS := .venv-clients
-SBOM   := .venv-sbom
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 # Bytecode is written as modules are first used, which takes 2 s instead of pip's 14 for all of them; also where the
@@ -30,7 +29,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
 .PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-deploy test-gpu mutants check audit bench bench-schemas \
-    engine fuzz soak chaos dist clean
+    engine fuzz soak chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -164,6 +163,9 @@ soak: setup-dev ## A mixed load at 80 % of capacity for SOAK_SECONDS, and what i
 chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs/reliability.md has the promises
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
+SBOM := .venv-sbom
+
+.PHONY: dist
 dist: setup $(SBOM)/.installed ## Make a release in dist/: wheel and sdist, built twice and compared, SBOM, checksums
 	@$(BIN)/python -m requirements.make_dist --sbom-python $(CURDIR)/$(SBOM)/bin/python $(ARGS)
 
@@ -174,5 +176,6 @@ $(SBOM)/.installed: requirements/sbom.txt
 	@touch $@
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(SBOM) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
+	rm -rf $(SBOM)

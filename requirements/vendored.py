@@ -13,7 +13,7 @@ from typing import Any
 
 
 def vendored(root: Path) -> Iterator[dict[str, Any]]:
-    """A CycloneDX component for each script below ``root``, by name. Raises KeyError for a table that says too little."""
+    """A CycloneDX component for each script below ``root``, by name. Raises KeyError where a table says too little."""
     found: list[dict[str, Any]] = []
     for path in root.rglob("VENDORED.toml"):
         table = tomllib.loads(path.read_text("utf-8"))
