@@ -93,6 +93,11 @@ def test_every_script_that_the_wheel_holds_is_found() -> None:
     assert len(list(vendored(ROOT / "api"))) >= len(tables) >= 1
 
 
+def test_the_licences_of_those_scripts_go_into_the_wheel() -> None:
+    named = {path for pattern in PROJECT["license-files"] for path in ROOT.glob(pattern)}
+    assert {*(ROOT / "api").rglob("*LICENSE*.txt"), ROOT / "LICENSE"} == named
+
+
 def test_checksums_are_of_every_file_and_not_of_themselves(tmp_path: Path) -> None:
     for name in ("b.whl", "a.tar.gz"):
         (tmp_path / name).write_bytes(name.encode())
