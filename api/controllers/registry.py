@@ -127,6 +127,15 @@ class ModelRegistry:
         elif self.is_draining or not self._can_serve():
             raise EngineUnavailable("draining" if self.is_draining else "no model is ready")
 
+    @property
+    def is_ready(self) -> bool:
+        """True when requests are to be sent here."""
+        try:
+            self.require_ready()
+        except EngineUnavailable:
+            return False
+        return True
+
     def _can_serve(self) -> bool:
         states = [model.state for model in self.models]
         return can_serve(states, has_served=any(model.num_loads for model in self.models), on_demand=self._on_demand)

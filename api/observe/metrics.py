@@ -61,6 +61,7 @@ class ServerMetrics:
         self._refused = made.counter("request_refused", "Requests refused with a 4xx status.", "code")
         self._cut = made.counter("connection_cut", "Connections that a limit ended.", "reason")
         self._open = made.gauge("connections_open", "Connections now.")
+        self._ready = made.gauge("powertrain_ready", "1 while /v1/health/ready answers 200, else 0.")
 
     def beside(self, model_name: str, read_stats: Callable[[], EngineStats]) -> ServerMetrics:
         """The metrics of another model of the same server, on the same page."""
@@ -87,6 +88,10 @@ class ServerMetrics:
     def watch_connections(self, count: Callable[[], int]) -> None:
         """Say where the number of open connections is read at each scrape."""
         self._open.labels(self._model_name).set_function(count)
+
+    def watch_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Say where it is read at each scrape whether the server is ready."""
+        self._ready.labels(self._model_name).set_function(lambda: float(is_ready()))
 
     def watch_gpu(self, watch: GpuWatch) -> None:
         """Say where the GPU's memory and load are read at each scrape."""

@@ -47,6 +47,7 @@ class Server(uvicorn.Server):
         self._reloading = Reloading(service.settings, service.clients)
         if self._reloading.keys:
             service.metrics.watch_clients(service.clients)
+        service.metrics.watch_ready(lambda: models.is_ready)
         proxies = list(service.settings.trusted_proxy)
         super().__init__(
             uvicorn.Config(

@@ -1,5 +1,5 @@
 # powertrain on CPUs. Build in the repository's root (docs/deployment.md):
-#   docker build -f deploy/images/cpu.Dockerfile -t powertrain:0.1.0-cpu .                   packages are mounted at /models
+#   docker build -f deploy/images/cpu.Dockerfile -t powertrain:0.2.0-cpu .                   packages are mounted at /models
 #   docker build -f deploy/images/cpu.Dockerfile -t mine:1 --target baked --build-arg MODEL=smollm2-135m-instruct .
 # Pin the base by digest where you can look it up: --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -15,7 +15,7 @@ ENV POWERTRAIN_HOME=/models ORT_DISABLE_TELEMETRY=1
 RUN /opt/powertrain/bin/powertrain export --output /models/package -- "${MODEL}"
 
 FROM ${PYTHON_IMAGE} AS base
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="powertrain" \
     org.opencontainers.image.description="OpenAI- and NIM-compatible chat server over ONNX Runtime on CPUs" \
     org.opencontainers.image.version="${VERSION}" \

@@ -1,5 +1,5 @@
 # powertrain on NVIDIA GPUs. Build in the repository's root, BACKEND is cuda, tensorrt or tensorrt-rtx (docs/deployment.md):
-#   docker build -f deploy/images/gpu.Dockerfile -t powertrain:0.1.0-tensorrt --build-arg BACKEND=tensorrt .
+#   docker build -f deploy/images/gpu.Dockerfile -t powertrain:0.2.0-tensorrt --build-arg BACKEND=tensorrt .
 # CUDA's and TensorRT's libraries are wheels, hash-locked like all others, so that the base is plain Python; the driver
 # comes from the host, through NVIDIA's container toolkit. The package brings its plans: they are compiled outside.
 # Pin the base by digest where you can look it up: --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:...
@@ -13,7 +13,7 @@ RUN sh deploy/images/install.sh "${BACKEND}" /opt/powertrain
 
 FROM ${PYTHON_IMAGE} AS base
 ARG BACKEND
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="powertrain" \
     org.opencontainers.image.description="OpenAI- and NIM-compatible chat server on NVIDIA GPUs: ${BACKEND}" \
     org.opencontainers.image.version="${VERSION}" \

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.test_manifests import VERSION
 from tests.paths import ROOT
 
 helm = pytest.importorskip("helm_python", reason="make test-deploy installs Helm's library")
@@ -24,6 +25,7 @@ EVERYTHING: dict[str, Any] = KEYED | {
     "gpu": {"runtimeClassName": "nvidia", "count": 2},
     "autoscaling": {"enabled": True},
     "podMonitor": {"enabled": True, "labels": {"release": "p"}, "keySecret": {"name": "scrape", "key": "key"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "p"}, "runbook": "https://wiki.example/llm"},
     "networkPolicy": {"scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
     "settings": {"max_model_len": 4096, "max_predicted_wait_s": 2.5, "prefix_cache": False, "max_body_bytes": 10000000},
     "drainSeconds": 120,
@@ -96,11 +98,11 @@ def test_what_is_rendered_satisfies_kubernetes(case: str, version: str) -> None:
     objects = render(CASES[case])
     expected = {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
     if case == "everything":
-        expected |= {"HorizontalPodAutoscaler", "PodMonitor"}
+        expected |= {"HorizontalPodAutoscaler", "PodMonitor", "PrometheusRule"}
     assert set(objects) == expected
     for kind, item in objects.items():
         assert item["metadata"]["namespace"] == "ns"
-        if kind != "PodMonitor":
+        if kind not in {"PodMonitor", "PrometheusRule"}:
             kubernetes_validate.validate(item, version, strict=True)
 
 
@@ -130,6 +132,14 @@ def test_everything_selects_the_same_pods() -> None:
     assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "4"}
     assert "replicas" not in objects["Deployment"]["spec"]
     assert render(KEYED)["Deployment"]["spec"]["replicas"] == 1
+
+
+def test_the_rules_are_those_of_the_file_and_lead_to_the_runbook() -> None:
+    item = render(EVERYTHING)["PrometheusRule"]
+    assert item["metadata"]["labels"]["release"] == "p"
+    of_file = (CHART / "files" / "rules.yaml").read_text("utf-8")
+    assert item["spec"] == yaml.safe_load(of_file.replace("docs/runbook.md#", "https://wiki.example/llm#"))
+    assert "docs/runbook.md" not in str(item)
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
@@ -167,7 +177,7 @@ def test_a_gpu_is_asked_for_by_those_that_use_one() -> None:
     pod = pod_of(EVERYTHING)
     (server,) = pod["containers"]
     assert server["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "2"}
-    assert server["image"] == "powertrain:0.1.0-tensorrt"
+    assert server["image"] == f"powertrain:{VERSION}-tensorrt"
     assert pod["runtimeClassName"] == "nvidia"
     pod = pod_of(KEYED | {"gpu": {"runtimeClassName": "nvidia"}})
     assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["limits"]
@@ -255,5 +265,6 @@ def test_what_cannot_be_meant_ends_the_rendering(values: dict[str, Any], message
 def test_custom_resources_satisfy_their_definitions() -> None:
     folder = crds()
     check_against_crd(folder, render(EVERYTHING)["PodMonitor"])
+    check_against_crd(folder, render(EVERYTHING)["PrometheusRule"])
     for name in ("servingruntime", "inferenceservice"):
         check_against_crd(folder, yaml.safe_load((ROOT / f"deploy/kserve/{name}.yaml").read_text("utf-8")))

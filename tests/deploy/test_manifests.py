@@ -15,6 +15,7 @@ from api.edge.limits import PROBE_PATHS
 from api.server_settings import Settings
 from api.settings import CONFIG_VARIABLE, HOME_VARIABLE
 from bench.commands.probe import LIVE, READY
+from tests.deploy.test_rules import RULES
 from tests.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -52,7 +53,7 @@ def test_every_image_of_ours_has_this_version_and_no_other_s_floats() -> None:
     assert len(others) == 3
     assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in others)
     chart = read("helm/powertrain/Chart.yaml")
-    assert chart["appVersion"] == VERSION
+    assert chart["appVersion"] == chart["version"] == VERSION
 
 
 def test_probes_and_scrapes_ask_paths_that_there_are() -> None:
@@ -87,6 +88,9 @@ def test_prometheus_finds_the_server_and_grafana_the_dashboard() -> None:
     (secret,) = compose["services"]["prometheus"]["secrets"]
     assert job["authorization"] == {"credentials_file": f"/run/secrets/{secret}"}
     assert compose["services"]["server"]["environment"]["POWERTRAIN_API_KEY_FILE"] == f"/run/secrets/{secret}"
+    (rules,) = read("compose/prometheus.yaml")["rule_files"]
+    mounts = dict(volume.split(":")[1::-1] for volume in compose["services"]["prometheus"]["volumes"])
+    assert (DEPLOY / "compose" / mounts[f"/etc/prometheus/{rules}"]).resolve() == RULES
     (source,) = read("compose/grafana/datasources.yaml")["datasources"]
     assert source["url"] == "http://prometheus:9090"
     (provider,) = read("compose/grafana/dashboards.yaml")["providers"]

@@ -25,6 +25,8 @@ def test_case_088_probes_while_loading() -> None:
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) >= 1
         assert response.json()["error"]["type"] == "ServiceUnavailableError"
+        assert response.json()["error"]["message"] == "loading"
+        assert server.metric("powertrain_ready") == 0.0
         chat = server.post({"messages": [user("x")]})
         assert (chat.status_code, chat.json()["error"]["code"]) == (503, 503)
         assert server.get("/v1/models").status_code == 200
@@ -34,6 +36,7 @@ def test_case_088_probes_while_loading() -> None:
         server.wait_for(lambda: server.get("/v1/health/ready").status_code == 200)
         ready = server.get("/v1/health/ready/")
         assert ready.json() == {"object": "health.response", "message": "Service is ready."}
+        assert server.metric("powertrain_ready") == 1.0
         assert server.chat("x")["choices"][0]["message"]["content"] == "x"
 
 
@@ -69,6 +72,8 @@ def test_an_engine_that_lost_its_device_is_503_and_its_words_stay_inside() -> No
             assert response.status_code == 503
             assert "retry-after" in response.headers
             assert "/secret" not in response.text
+        assert probes[1].json()["error"]["message"] == "dead"
+        assert server.metric("powertrain_ready") == 0.0
         failures = server.metric("request_failure_total")
         assert server.post({"input": "abc"}, "/v1/responses").status_code == 503
         assert server.metric("request_failure_total") == failures + 1
@@ -216,6 +221,8 @@ def test_case_097_drain() -> None:
             server.server.handle_exit(15, None)
             server.wait_for(lambda: server.get("/v1/health/ready").status_code == 503)
             assert server.get("/v1/health/live").status_code == 200
+            assert server.get("/v1/health/ready").json()["error"]["message"] == "draining"
+            assert server.metric("powertrain_ready") == 0.0
             refused = server.post({"messages": [user("x")]})
             assert refused.status_code == 503
             assert "retry-after" in refused.headers
