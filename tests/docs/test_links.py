@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import anchors, links, pages
+from tests.docs.markdown import anchors, links, pages, prose
 from tests.paths import ROOT
 
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
@@ -57,6 +57,6 @@ def test_every_page_has_one_title_and_some_text() -> None:
 
 
 def _unfenced(page: Path) -> list[str]:
-    from tests.docs.markdown import prose
+
 
     return [line for _, line in prose(page) if line.strip()]

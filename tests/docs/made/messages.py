@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 
 from tests.docs.made.cells import plain
+from tests.paths import ROOT
 from tests.test_architecture import ROOMS, modules, nodes
 
 GAP = "…"
@@ -18,6 +19,7 @@ Every message that the code's errors are made with, by kind. `…` stands for wh
 message. For the ones that people meet, [troubleshooting](../troubleshooting.md) has causes and fixes.
 """
 _NOT_FOR_PEOPLE = {"AssertionError", "KeyError", "NotImplementedError", "TypeError"}
+_REFUSAL = "ErrorAnswer"
 _OF_CLICK = {"BadParameter", "ClickException", "UsageError"}
 
 
@@ -29,6 +31,7 @@ def page() -> str:
         for name in sorted(name for name, home in meanings if home == room and name in messages):
             meaning = meanings[name, room]
             lines += [f"## {name}\n", f"{meaning} (`{room}`)\n", *(f"* {_shown(text)}" for text in messages[name]), ""]
+    lines += ["## Refused before a route\n", *(f"* {_shown(text)}" for text in messages[_REFUSAL]), ""]
     words = sorted({text for name in _OF_CLICK for text in messages.get(name, ())})
     lines += ["## Wrong words on the command line\n", *(f"* {_shown(text)}" for text in words)]
     return "\n".join(lines) + "\n"
@@ -47,16 +50,44 @@ def kinds() -> dict[tuple[str, str], str]:
 
 
 def raised() -> dict[str, list[str]]:
-    """The messages of each class that a ``raise`` names, sorted, each once."""
+    """The messages of each class that a ``raise`` or a refusal names, sorted, each once."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in modules().values():
+        named = _named_texts(nodes(path))
         for node in nodes(path):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                name = ast.unparse(node.exc.func).rsplit(".", 1)[-1]
-                texts = [text for argument in node.exc.args if (text := text_of(argument)) and _says(text)]
-                if texts and name not in _NOT_FOR_PEOPLE:
-                    found[name].add(texts[0])
-    return {name: sorted(texts) for name, texts in found.items()}
+            made = node.exc if isinstance(node, ast.Raise) else node
+            if isinstance(made, ast.Call) and (name := _name(made, is_raised=made is not node)):
+                texts = [text for argument in made.args for text in _texts(argument, named) if _says(text)]
+                found[name] |= set(texts if isinstance(made.args[0], ast.Name) else texts[:1])
+    return {name: sorted(texts) for name, texts in found.items() if texts}
+
+
+def every_text() -> list[str]:
+    """Every text that the rooms and the command line write out or put together, in no order."""
+    paths = [*modules().values(), ROOT / "powertrain.py"]
+    return [text for path in paths for node in nodes(path) if (text := text_of(node))]
+
+
+def _name(call: ast.Call, *, is_raised: bool) -> str | None:
+    name = ast.unparse(call.func).rsplit(".", 1)[-1]
+    is_wanted = call.args and name not in _NOT_FOR_PEOPLE and (is_raised or name == _REFUSAL)
+    return name if is_wanted else None
+
+
+def _named_texts(all_nodes: tuple[ast.AST, ...]) -> dict[str, list[str]]:
+    """The texts that a module gives a name before it raises them, by that name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for node in all_nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (text := text_of(node.value)):
+            found[node.targets[0].id].append(text)
+    return found
+
+
+def _texts(argument: ast.AST, named: dict[str, list[str]]) -> list[str]:
+    if isinstance(argument, ast.Name):
+        return named.get(argument.id, [])
+    text = text_of(argument)
+    return [] if text is None else [text]
 
 
 def text_of(node: ast.AST) -> str | None:
