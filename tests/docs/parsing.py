@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
+
 import click
 
 from powertrain import main
@@ -15,10 +18,11 @@ def wrong_in(words: list[str], *, is_part: bool = False) -> str | None:
     A file that the words name and that is not here is no fault of theirs; with ``is_part`` neither is one that lacks.
     """
     try:
-        _parse(words)
+        with redirect_stdout(StringIO()):  # a command without words may show its help
+            _parse(words)
     except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
-        return None  # it shows its help
-    except click.MissingParameter as error:
+        return None
+    except (click.MissingParameter, click.BadOptionUsage) as error:
         return None if is_part else error.format_message()
     except click.ClickException as error:
         said = error.format_message()

@@ -75,11 +75,10 @@ class Scratch:
         if _SERVE.search(text):
             self._serve(re.sub(r" --port \d+", "", text))
             return
-        if "127.0.0.1:" in text and self._server is None:
+        if f":{self._port}" in text and self._server is None:
             self._serve(f"powertrain serve {DEFAULT_MODEL}")
-        fail = "curl --fail-with-body " if text.startswith("curl ") else ""
         done = subprocess.run(
-            ["bash", "-c", fail + text.removeprefix("curl ") if fail else text],
+            ["bash", "-c", re.sub(r"^curl ", "curl --fail-with-body ", text)],
             cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         said = (done.stdout + done.stderr)[-2000:]
@@ -94,9 +93,9 @@ class Scratch:
 
     def _serve(self, text: str) -> None:
         self.close()
-        log = (self.folder / "server.log").open("wb")
-        command = ["bash", "-c", f"exec {text} --port {self._port}" if text.startswith("powertrain") else f"{text} --port {self._port}"]
-        self._server = subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=log, stderr=log)
+        command = ["bash", "-c", f"exec {text} --port {self._port}"]
+        with (self.folder / "server.log").open("wb") as log:
+            self._server = subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=log, stderr=log)
         scheme = "https" if "--tls-cert" in text else "http"
         trusting = ssl._create_unverified_context()  # noqa: S323 - its own certificate
         until = time.monotonic() + _PATIENCE_S

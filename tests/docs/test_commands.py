@@ -24,7 +24,11 @@ from tests.paths import ROOT
 LINES = [line for block in shell_blocks() for line in lines(block)]
 RUNNABLE = frozenset({"powertrain", "make", "curl", "echo", "export", "eval", "openssl", "chmod"})
 QUICK = (
-    r"inspect (?!models/mine-trt)", r"serve .*--print-config", r"key ", r"export .*--(explain|dry-run)", r"build .*--dry-run",
+    r"inspect (?!models/mine-trt)",
+    r"serve .*--print-config",
+    r"key ",
+    r"export .*--(explain|dry-run)",
+    r"build .*--dry-run",
 )
 """Commands that read, or write a small file: each takes about a second at the most."""
 
@@ -37,7 +41,7 @@ def inline() -> Iterator[tuple[str, list[str]]]:
     """The commands that stand in the prose, with their places."""
     for page in pages():
         for number, text in prose(page):
-            for found in re.findall(r"`powertrain ((?:[a-z]+|--)[^`]*)`", text):
+            for found in re.findall(r"`powertrain (?!needs )((?:[a-z]+|--)[^`]*)`", text):
                 words = found.replace("\\|", "|").split("|")[0]
                 if not set("[]<>…'") & set(words) and "..." not in words:
                     yield f"{page.relative_to(ROOT)}:{number}", shlex.split(words)
@@ -71,7 +75,9 @@ def test_the_command_line_takes_every_command() -> None:
 def test_the_command_line_takes_the_commands_within_the_prose() -> None:
     found = list(inline())
     assert len(found) > 80
-    wrong = [f"{place}: {shlex.join(words)}: {said}" for place, words in found if (said := wrong_in(words, is_part=True))]
+    wrong = [
+        f"{place}: {shlex.join(words)}: {said}" for place, words in found if (said := wrong_in(words, is_part=True))
+    ]
     assert not wrong
 
 
@@ -93,7 +99,9 @@ def test_make_has_every_target() -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("page", sorted({line.block.page for line in LINES if is_quick(line)}), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page", sorted({line.block.page for line in LINES if is_quick(line)}), ids=lambda path: path.stem
+)
 def test_quick_commands_do_what_they_say(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default_package: Package
 ) -> None:
@@ -103,7 +111,10 @@ def test_quick_commands_do_what_they_say(
         if line.block.page != page or line.need is not None or not is_quick(line):
             continue
         bring_files(line, tmp_path)
-        (words,), target = Line(line.block, own_words(line.text, tmp_path), None).commands(), line.text.partition(">> ")[2]
+        (words,), target = (
+            Line(line.block, own_words(line.text, tmp_path), None).commands(),
+            line.text.partition(">> ")[2],
+        )
         sets = dict(re.findall(r"([A-Z_]+)=(\S+)", line.text.partition("powertrain ")[0]))
         if (text := shlex.join(words)) in done and not target:
             continue

@@ -58,5 +58,4 @@ def test_every_page_has_one_title_and_some_text() -> None:
 
 def _unfenced(page: Path) -> list[str]:
 
-
     return [line for _, line in prose(page) if line.strip()]

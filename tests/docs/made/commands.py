@@ -71,6 +71,11 @@ def _default(option: click.Option) -> str:
     shown = option.to_info_dict()["default"]
     if option.required:
         return "needed"
-    if option.is_flag or shown is None or shown in ((), [], "", False) or not isinstance(shown, str | int | float | tuple | list):
+    if (
+        option.is_flag
+        or shown is None
+        or shown in ((), [], "", False)
+        or not isinstance(shown, str | int | float | tuple | list)
+    ):
         return ""
     return code(",".join(map(str, shown)) if isinstance(shown, tuple | list) else shown)

@@ -64,7 +64,9 @@ def _object(name: str, schema: Mapping[str, Any]) -> list[str]:
         lines += ["", plain(description)]
     fields = schema.get("properties", {})
     if not fields:
-        return [*lines, "", f"Is {_kind(schema)}."] if _kind(schema) != "object" else [*lines, "", "Has no fixed fields."]
+        return (
+            [*lines, "", f"Is {_kind(schema)}."] if _kind(schema) != "object" else [*lines, "", "Has no fixed fields."]
+        )
     needed = schema.get("required", [])
     lines += ["", row("field", "type", "", "meaning"), row(*["---"] * 4)]
     for field, part in fields.items():

@@ -56,7 +56,9 @@ def picture() -> str:
 
 def _of_rooms(room: str) -> list[str]:
     """The other rooms that anything in a room imports."""
-    targets = {there.split(".")[0] for here, all_there in EDGES.items() if _is_in(here, room) for there in all_there.split()}
+    targets = {
+        there.split(".")[0] for here, all_there in EDGES.items() if _is_in(here, room) for there in all_there.split()
+    }
     return sorted(targets - {room})
 
 
@@ -75,7 +77,11 @@ def _levels(graph: dict[str, set[str]]) -> dict[str, int]:
 
 
 def _within(room: str) -> dict[str, set[str]]:
-    return {here: {there for there in all_there.split() if _is_in(there, room)} for here, all_there in EDGES.items() if _is_in(here, room)}
+    return {
+        here: {there for there in all_there.split() if _is_in(there, room)}
+        for here, all_there in EDGES.items()
+        if _is_in(here, room)
+    }
 
 
 def _needed(graph: dict[str, set[str]]) -> list[tuple[str, str]]:

@@ -39,7 +39,9 @@ def _line(item: dataclasses.Field[Any], hint: object) -> str:
     names = f"{code(item.name)}<br>{code(flag)}<br>{code('POWERTRAIN_' + item.name.upper())}"
     notes = [code(name) for name in item.metadata["nim"]]
     own = " *Own.*" if item.name in own_names() else ""
-    return row(names, _kind(hint), _default(item.default), item.metadata["help"].replace("|", "\\|") + own, *[", ".join(notes)])
+    return row(
+        names, _kind(hint), _default(item.default), item.metadata["help"].replace("|", "\\|") + own, *[", ".join(notes)]
+    )
 
 
 def _kind(hint: Any) -> str:  # a type
