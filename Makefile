@@ -114,7 +114,7 @@ reference: setup-dev ## Write the pages of docs/ that are made from the code
 	@$(BIN)/python -m tests.docs.write
 
 docs: $(DOCS)/.installed ## Build the documentation as a site, dist/site/index.html; a dead link or anchor ends it
-	@$(DOCS)/bin/python -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --quiet --strict
 	@echo "dist/site/index.html"
 
 $(DOCS)/.installed: requirements/docs.txt

@@ -101,7 +101,8 @@ class Scratch:
         until = time.monotonic() + _PATIENCE_S
         while not _is_ready(f"{scheme}://127.0.0.1:{self._port}/v1/health/ready", trusting):
             said = (self.folder / "server.log").read_text(encoding="utf-8")[-2000:]
-            assert self._server.poll() is None and time.monotonic() < until, f"{text}\ndid not serve:\n{said}"
+            is_trying = self._server.poll() is None and time.monotonic() < until
+            assert is_trying, f"{text}\ndid not serve:\n{said}"
             time.sleep(0.2)
 
 

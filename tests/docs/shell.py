@@ -82,7 +82,7 @@ def lines(block: Block) -> Iterator[Line]:
 def _split(physical: str, *, is_open: bool) -> tuple[str, str]:
     """A line's code and its comment, which begins at a ``#`` that follows a space and lies outside quotes."""
     for found in re.finditer(r"(?:^|(?<=\s))#(?:\s|$)", physical):
-        if not is_open and _is_whole(physical[: found.start()]) or is_open and not _is_whole(physical[: found.start()]):
+        if _is_whole(physical[: found.start()]) is not is_open:
             return physical[: found.start()].rstrip(), physical[found.end() :]
     return physical.rstrip(), ""
 

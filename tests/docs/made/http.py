@@ -10,8 +10,8 @@ from tests.docs.made.cells import code, plain, row
 
 _HEAD = """# HTTP
 
-Made from the types that check requests and encode answers; a running server shows the same at `/openapi.json` and, to try
-requests in, at `/docs`. What fields mean, where answers differ from OpenAI's and what an error holds is in
+Made from the types that check requests and encode answers; a running server shows the same at `/openapi.json` and, to
+try requests in, at `/docs`. What fields mean, where answers differ from OpenAI's and what an error holds is in
 [the contract](../contract.md).
 
 ## Statuses

@@ -12,6 +12,10 @@ _STYLE = (
     ".name{font-weight:700;font-size:14px}.room{fill:#f4f7fa;stroke:#b8c4d0}.folder{fill:#fff;stroke:#5b7083}"
     ".own{stroke-dasharray:3 2}.in{stroke:#9aaaba;fill:none}.out{stroke:#00695c;stroke-width:2.5;fill:none}"
 )
+_TIP = (
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
+    '<path d="M0 0L8 4L0 8z" fill="#5b7083"/></marker></defs>'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +44,27 @@ def picture() -> str:
         y += max(panel.height for panel in row) + 3 * _PAD
     arrows = [_between(panels, corners, room, other) for room in ROOMS for other in _of_rooms(room)]
     height = y - 2 * _PAD
-    return "\n".join([
+    lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
         "<title>Which folder imports which: arrows lead from what imports to what is imported</title>",
         f"<style>{_STYLE}</style>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#5b7083"/></marker></defs>',
+        _TIP,
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="10" fill="#fff"/>',
         *drawn,
         *arrows,
         "</svg>",
-        "",
-    ])  # fmt: skip
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _of_rooms(room: str) -> list[str]:
     """The other rooms that anything in a room imports."""
-    targets = {
-        there.split(".")[0] for here, all_there in EDGES.items() if _is_in(here, room) for there in all_there.split()
-    }
-    return sorted(targets - {room})
+    targets = {there for here, all_there in EDGES.items() if _is_in(here, room) for there in all_there.split()}
+    return [other for other in ROOMS if other != room and any(_is_in(there, other) for there in targets)]
 
 
 def _is_in(folder: str, room: str) -> bool:
-    return folder.split(".")[0] == room
+    return folder.partition(".")[0] == room
 
 
 def _levels(graph: dict[str, set[str]]) -> dict[str, int]:
@@ -121,8 +122,9 @@ def _width(folder: str, room: str) -> float:
 
 
 def _drawn(panel: Panel, left: float, top: float) -> list[str]:
+    size = f'width="{panel.width:.0f}" height="{panel.height:.0f}"'
     lines = [
-        f'<rect class="room" x="{left:.0f}" y="{top:.0f}" width="{panel.width:.0f}" height="{panel.height:.0f}" rx="8"/>',
+        f'<rect class="room" x="{left:.0f}" y="{top:.0f}" {size} rx="8"/>',
         f'<text class="name" x="{left + panel.width / 2:.0f}" y="{top + 24:.0f}">{panel.room}/</text>',
     ]
     for here, there in _needed(_within(panel.room)):

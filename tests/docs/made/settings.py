@@ -54,7 +54,7 @@ def _kind(hint: Any) -> str:  # a type
 
 
 def _default(value: object) -> str:
-    if value is None or value == () or value == "":
+    if value is None or value in {(), ""}:
         return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
