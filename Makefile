@@ -6,6 +6,8 @@ VENV   := .venv
 OPTIMUM := .venv-optimum
 MUTANT_VENV := .venv-mutants
 CLIENTS := .venv-clients
+BROWSER := .venv-browser
+RAY    := .venv-ray
 DOCS   := .venv-docs
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
@@ -37,7 +39,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-clients test-deploy test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
     reference docs test-docs engine fuzz soak chaos clean
 
 help: ## List the targets
@@ -96,9 +98,34 @@ $(OPTIMUM)/.installed: requirements/optimum.txt
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(OPTIMUM)/bin/python -m pip --quiet install -r requirements/optimum.txt
 	@touch $@
 
+# Not part of CI: two minutes and 500 MB, most of it Ray.
+test-ray: setup-dev model $(RAY)/.installed ## Test several replicas on Ray Serve in an environment of its own
+	@POWERTRAIN_RAY_PYTHON=$(CURDIR)/$(RAY)/bin/python $(BIN)/python -m pytest -m "ray or not ray" tests/fleet $(ARGS)
+
+$(RAY)/.installed: requirements/ray.txt requirements/cpu.txt pyproject.toml
+	@echo "Installing what serving and Ray Serve need into $(RAY)"
+	@$(PYTHON) -m venv $(RAY)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(RAY)/bin/python -m pip --quiet install --require-hashes \
+	    -r requirements/cpu.txt -r requirements/ray.txt
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(RAY)/bin/python -m pip --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # Not part of CI: each client is installed in an environment of its own, 8 GB in all.
 test-clients: setup-dev model ## Try other people's clients against the served default model (scripts in ARGS, else all)
 	@$(BIN)/python -m tests.clients.run $(ARGS)
+
+# A browser is not installed: Debian's chromium, or one that CHROMIUM names; without one the tests skip and say so. The
+# environment holds Playwright alone and sees what .venv has.
+test-browser: setup-dev $(BROWSER)/.installed ## Try the playground in a real Chromium (pytest flags in ARGS)
+	@$(BROWSER)/bin/python -m pytest -m browser tests/browser $(ARGS)
+
+$(BROWSER)/.installed: requirements/browser.txt $(VENV)/.dev
+	@echo "Installing Playwright into $(BROWSER)"
+	@$(PYTHON) -m venv $(BROWSER)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BROWSER)/bin/python -m pip --quiet install --require-hashes -r requirements/browser.txt
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(BROWSER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/powertrain-main.pth"
+	@touch $@
 
 # Not part of CI: two minutes and 130 MB of tools. DEPLOY_CRDS names a folder of custom resource definitions, if any.
 test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint the Dockerfiles, render and check the chart
@@ -177,5 +204,5 @@ chaos: setup-dev model ## Stop, kill, starve and damage servers and builds; docs
 	@$(BIN)/python -m pytest -m "chaos or not chaos" $(CHAOS) $(ARGS)
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(DOCS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) $(DOCS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

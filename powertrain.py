@@ -11,13 +11,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 
 from runtime.commands.help_text import examples
 from runtime.commands.lazy_group import LazyGroup
 from runtime.commands.surroundings import ServerAddress, ServerLaunch, Surroundings
+
+if TYPE_CHECKING:
+    from api.settings import ResolvedSettings
 
 _COMMANDS = {
     "serve": ("api.process.cli", "serve_command"),
@@ -30,6 +33,10 @@ _COMMANDS = {
     "engine": ("export.commands.engine", "engine_command"),
     "build": ("export.commands.build", "build_command"),
     "cache": ("export.commands.cache", "cache_group"),
+    "sign": ("export.commands.sign", "sign_command"),
+    "verify": ("export.commands.verify", "verify_command"),
+    "push": ("export.commands.push", "push_command"),
+    "pull": ("export.commands.pull", "pull_command"),
     "bench": ("bench.commands.bench", "bench_group"),
     "eval": ("bench.commands.evaluate", "eval_command"),
     "doctor": ("runtime.commands.doctor", "doctor_command"),
@@ -39,6 +46,8 @@ _COMMANDS = {
 # ONNX Runtime from 1.29 on tells its maker which models run, and keeps a database in the user's cache for that. It
 # looks for this variable when it is first imported, here or in a process that this one starts.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Ray asks whether it may, and takes silence for yes.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def _home() -> Path:
@@ -57,12 +66,18 @@ def _address(config_file: Path | None) -> ServerAddress:
 
 
 def _build(model: str) -> Path:
-    """The folder of the package that ``model`` names, exported first where it is missing. Raises PowertrainError."""
+    """The folder of the package that ``model`` names, pulled or exported first where it is missing.
+
+    Raises PowertrainError.
+    """
     from export.errors import RecipeError
+    from export.ship.reference import is_reference
     from export.source.argument import recipe_from_argument
     from runtime.errors import PackageError
     from runtime.package.home import find_package, nearest_package
 
+    if is_reference(model):
+        return _pull(model)
     home = _home()
     try:
         return find_package(model, home)
@@ -118,8 +133,41 @@ def _client_key() -> str | None:
     return client_key()
 
 
+def _pull(reference: str) -> Path:
+    """The folder of the package that lies elsewhere, pulled unless it was before. Raises PowertrainError."""
+    from rich.console import Console
+
+    from export.progress import TerminalReporter
+    from export.ship.places import open_place
+    from export.ship.pull import find_pulled, pull_package
+    from export.ship.reference import parse_reference
+
+    wanted, home = parse_reference(reference), _home()
+    if (found := find_pulled(wanted, home)) is not None:
+        return found
+    with open_place(wanted, _docker_config()) as place:
+        return pull_package(wanted, place, home, TerminalReporter(Console(stderr=True))).root
+
+
+def _docker_config() -> Path | None:
+    """Where docker and its like keep logins."""
+    from api.settings import docker_config
+
+    return docker_config()
+
+
+def _serve_fleet(resolved: ResolvedSettings) -> None:
+    """Serve with several replicas. Raises PowertrainError."""
+    from fleet.process.serving import serve_fleet
+
+    serve_fleet(resolved, _AROUND)
+
+
 def _leave(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
+
+
+_AROUND = Surroundings(_home, _build, _address, _server, _client_key, _docker_config, _serve_fleet)
 
 
 @click.group(
@@ -127,7 +175,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
     table=_COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "obj": Surroundings(_home, _build, _address, _server, _client_key),
+        "obj": _AROUND,
     },
     epilog=examples(
         "powertrain serve smollm2-135m-instruct", "powertrain chat", "powertrain export ~/Downloads/model.gguf"

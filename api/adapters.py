@@ -18,10 +18,10 @@ from runtime.adapters.config import CONFIG_FILE
 from runtime.adapters.factors import Factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
-from runtime.errors import AdapterError
+from runtime.errors import AdapterError, RequestError
 from runtime.package.adapter_room import AdapterRoom
 
-from api.errors import NotFoundError, SettingsError
+from api.errors import ForbiddenError, NotFoundError, SettingsError
 from api.server_settings import Settings
 
 _MAX_NAME_CHARS = 256
@@ -62,7 +62,7 @@ class Adapters:
             raise NotFoundError(f"The model `{name[:_MAX_NAME_CHARS]}` does not exist.", "model")
         return found.adapter
 
-    def load(self, name: str, folder: Path) -> None:
+    def add(self, name: str, folder: Path) -> None:
         """Read a folder's adapter; takes as long as its file is large, so not on an event loop. Raises AdapterError."""
         with self._lock:  # one at a time: what is read is held twice for a moment
             self._check(name)
@@ -98,8 +98,23 @@ def adapters_from_settings(
     """What ``lora_modules`` and ``lora_source`` name, loaded. Raises AdapterError or SettingsError."""
     adapters = Adapters(room, taken, settings.max_loras, factors)
     for name, folder in _wanted(settings):
-        adapters.load(name, folder)
+        adapters.add(name, folder)
     return adapters
+
+
+def adapter_folder(source: str | None, path: str) -> Path:
+    """The folder below ``source`` that a client means. Raises RequestError for one elsewhere, without a word about this
+    machine, and ForbiddenError where the operator named no ``source``."""
+    if source is None:
+        raise ForbiddenError("This server loads adapters from no folder: its operator has set no lora_source.")
+    home = Path(source).expanduser().resolve()
+    try:
+        folder = (home / path).resolve()
+    except (OSError, ValueError) as error:  # a loop of links, or a zero byte
+        raise RequestError("lora_path: this is no path", "lora_path") from error
+    if folder == home or not folder.is_relative_to(home):
+        raise RequestError("lora_path: it does not lie below the folder that this server loads from", "lora_path")
+    return folder
 
 
 def _wanted(settings: Settings) -> Iterator[tuple[str, Path]]:

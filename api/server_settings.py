@@ -26,12 +26,14 @@ _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 GROUPS = {
     "model": "Model",
+    "lora_modules": "Adapters",
     "host": "Address and access",
     "max_connections": "Connections",
     "backend": "Engine",
     "max_queue": "Queue and cache",
     "chat_template": "Templates, tools and sampling",
     "trust_request_chat_template": "Requests and answers",
+    "replicas": "Replicas (Ray Serve)",
     "vllm_metrics": "Logs, metrics and traces",
 }
 """The setting that a group begins with, and the group's name; it goes on to where the next begins."""
@@ -61,6 +63,10 @@ class Settings:
     served_model_name: tuple[str, ...] = _setting(
         (), "Names to serve the model by, the first is shown.", "NIM_SERVED_MODEL_NAME"
     )
+    require_signature: bool = _setting(
+        False, "Serve a package only if a key of the trust file signed every byte of it, see 'powertrain verify'."
+    )
+    trust_file: str | None = _setting(None, "TOML file of the keys whose signatures count, see 'powertrain sign'.")
     lora_modules: tuple[str, ...] = _setting(
         (), "Adapters to serve as NAME=FOLDER, where the package has room for them."
     )
@@ -101,6 +107,7 @@ class Settings:
     docs: Literal["open", "key", "off"] = _setting(
         "open", "Whether /docs and / need a key where there is one; off: no /docs and no /openapi.json."
     )
+    playground: bool = _setting(True, "Show browsers a page at / where the model can be tried.")
     cors_allow_origin: tuple[str, ...] = _setting(
         (), "Origins that browsers may call from; * for all.", "NIM_CORS_ALLOW_ORIGINS"
     )
@@ -136,7 +143,9 @@ class Settings:
         3.0, "A request that would wait longer to begin is refused with 429; 0: no limit."
     )
     max_queue_time_s: float = _setting(10.0, "Longest wait before a request is given up; 0: no limit.")
-    prefill_chunk_tokens: int = _setting(128, "Prompt tokens computed per step while others decode.")
+    prefill_chunk_tokens: int | None = _setting(
+        None, "Prompt tokens computed per step while others decode; default: 128, or a full call of the GPU's graph."
+    )
     prefix_cache: bool = _setting(True, "Reuse the cache of earlier prompts.", "NIM_ENABLE_KV_CACHE_REUSE")
     prefix_cache_salt: Literal["optional", "required"] = _setting(
         "optional", "Whether requests without a cache_salt share cached prefixes: with required, with nobody."
@@ -182,6 +191,12 @@ class Settings:
     keep_alive_s: float = _setting(15.0, "Silence after which a stream sends a comment; 0 for never.")
     drain_timeout_s: float = _setting(30.0, "Time for running answers to end at shutdown.")
 
+    replicas: int | None = _setting(
+        None, "Engines behind one address, each with a cache of its own (extra ray); default: one, without Ray."
+    )
+    max_replicas: int | None = _setting(None, "As many as requests may have started; default: no more than replicas.")
+    resident_models: int = _setting(1, "Packages that a replica holds at once; least recently used makes room.")
+
     vllm_metrics: bool = _setting(False, "Also expose metrics under vLLM's names.")
     nvtx: bool = _setting(False, "Mark each step's calls for NVIDIA's profilers (extra nvtx).")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
@@ -226,7 +241,7 @@ class Settings:
             "watchdog_s": 1, "memory_bytes": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
-            "write_timeout_s": 0.01, "max_loras": 0,
+            "write_timeout_s": 0.01, "max_loras": 0, "replicas": 1, "max_replicas": 1, "resident_models": 1,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
@@ -244,6 +259,10 @@ class Settings:
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")
         self._check_models()
+        self._check_replicas()
+        if self.require_signature != (self.trust_file is not None):
+            given, missing = ("require_signature", "trust_file")[:: 1 if self.require_signature else -1]
+            raise SettingsError(f"{given} is set but {missing} is not; signatures are required by both")
         self.sampling_defaults  # noqa: B018 - raises for a value out of range
         self._check_access()
 
@@ -257,12 +276,19 @@ class Settings:
             if is_asked and not several:
                 raise SettingsError(f"{name} is for several models, and there is one; set the model's own settings")
         for name in ("served_model_name", "chat_template", "lora_modules", "lora_source"):
-            if getattr(self, name) and several:
+            if getattr(self, name) and several and self.replicas is None:
                 raise SettingsError(
                     f"{name} is one model's, and there are several; say --model-setting MODEL:{name}=..."
                 )
-        if several and self.kv_cache_share is not None:
+        if several and self.kv_cache_share is not None and self.replicas is None:
             raise SettingsError("kv_cache_share is for one model; several share memory_bytes")
+
+    def _check_replicas(self) -> None:
+        if self.replicas is None:
+            if self.max_replicas:
+                raise SettingsError("max_replicas is set but replicas is not; add --replicas")
+        elif self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise SettingsError(f"max_replicas: {self.max_replicas} is below replicas, {self.replicas}")
 
     def _check_access(self) -> None:
         for name in ("api_key", "admin_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):

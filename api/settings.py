@@ -79,6 +79,21 @@ def models_home(environ: Mapping[str, str] | None = None) -> Path:
     return default_home(Path(cache) if cache else None)
 
 
+def docker_config(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file with logins of registries: ``REGISTRY_AUTH_FILE``, else ``config.json`` in ``DOCKER_CONFIG`` or in
+    ``~/.docker``. None for a user without a home folder.
+    """
+    environment = os.environ if environ is None else environ
+    if named := environment.get("REGISTRY_AUTH_FILE"):
+        return Path(named)
+    if folder := environment.get("DOCKER_CONFIG"):
+        return Path(folder) / "config.json"
+    try:
+        return Path.home() / ".docker" / "config.json"
+    except RuntimeError:
+        return None
+
+
 def client_key(environ: Mapping[str, str] | None = None) -> str | None:
     """The key that this user's clients send, by the name that OpenAI's clients read; None when there is none."""
     return (os.environ if environ is None else environ).get(CLIENT_KEY_VARIABLE) or None

@@ -7,6 +7,7 @@ ExportError                 a package cannot be built as asked
 ├── QualityError            the package was built and measured, and is worse than its recipe allows
 ├── PipelineError           a pipeline file is unreadable, contradicts itself or cannot be meant for this machine
 ├── CacheError              the cache of steps cannot be used, or what it holds was altered
+├── TransferError           a package cannot be pushed or pulled: the place, its answer or what lies there
 └── StepError               a step of a pipeline ended without a result
 """
 
@@ -41,6 +42,10 @@ class PipelineError(ExportError):
 
 class CacheError(ExportError):
     """The cache of steps cannot be used, or what it holds was altered."""
+
+
+class TransferError(ExportError):
+    """A package cannot be pushed or pulled: the place, its answer or what lies there; never holds a credential."""
 
 
 class StepError(ExportError):

@@ -3,6 +3,7 @@
 PowertrainError                an expected failure; its text is one line for a person: what, given, limit, what to do
 ├── PackageError               a model package is missing, incomplete, altered or unreadable
 ├── AdapterError               an adapter's files cannot be used, or do not fit the model
+├── TrustError                 a package is not signed by a trusted key, or a key or trust file is not usable
 ├── PlanError                  a TensorRT plan cannot be built or must not be loaded
 ├── BackendError               the backend that was asked for cannot serve the package here
 ├── KVBudgetError              the KV cache does not fit the memory given to it
@@ -35,6 +36,10 @@ class PackageError(PowertrainError):
 
 class AdapterError(PowertrainError):
     """An adapter's files are missing, damaged or of a kind that nothing here applies, or they do not fit the model."""
+
+
+class TrustError(PowertrainError):
+    """A package is not signed by a trusted key, or what would tell that is unusable; says which and what to do."""
 
 
 class PlanError(PowertrainError):

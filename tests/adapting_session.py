@@ -38,11 +38,11 @@ class AdaptingSession(ScriptedSession):
         self._made(slot, start, len(token_ids))
         return self._said(slot, logits)
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        logits = super().decode(first_slot, token_ids, positions)
-        for row, position in enumerate(positions.tolist()):
-            logits[row : row + 1] = self._said(first_slot + row, logits[row : row + 1])
-            self._made(first_slot + row, position, 1)
+    def _decoded(self, slots: tuple[int, ...], token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        logits = super()._decoded(slots, token_ids, positions)
+        for row, (slot, position) in enumerate(zip(slots, positions.tolist(), strict=True)):
+            logits[row : row + 1] = self._said(slot, logits[row : row + 1])
+            self._made(slot, position, 1)
         return logits
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.session.selected import Selected, from_logits
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 Script = Callable[[list[int]], "int | NDArray[np.float32]"]
@@ -50,6 +52,7 @@ class ScriptedSession:
     calls: list[Call] = field(default_factory=list)
     closed: bool = False
     batch_invariant: bool = True
+    decode_buckets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.rows: list[list[int]] = [[] for _ in range(self.num_slots)]
@@ -59,7 +62,7 @@ class ScriptedSession:
     @property
     def info(self) -> SessionInfo:
         sizes = (self.num_slots, self.max_model_len, self.vocab_size, 1)
-        return SessionInfo("scripted", *sizes, batch_invariant=self.batch_invariant)
+        return SessionInfo("scripted", *sizes, batch_invariant=self.batch_invariant, decode_buckets=self.decode_buckets)
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         self._note(Call("prefill", (slot,), tuple(token_ids.tolist()), start))
@@ -74,7 +77,22 @@ class ScriptedSession:
         return self._lent
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        slots = tuple(range(first_slot, first_slot + len(token_ids)))
+        return self._decoded(tuple(range(first_slot, first_slot + len(token_ids))), token_ids, positions)
+
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        ascending = tuple(slots.tolist())
+        if list(ascending) != sorted(set(ascending)):
+            raise ValueError(f"slots {ascending} are not distinct and ascending")
+        return from_logits(self._decoded(ascending, token_ids, positions))
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        return from_logits(self.prefill(slot, token_ids, start, 1))
+
+    def _decoded(self, slots: tuple[int, ...], token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         self._note(Call("decode", slots, tuple(token_ids.tolist())))
         logits = []
         for slot, token_id, position in zip(slots, token_ids.tolist(), positions.tolist(), strict=True):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from runtime.package import dtypes, graph_io
+from runtime.package import dtypes, graph_io, selection_io
 from tests.host_device import HostDevice, HostError, Span
 
 Bound = tuple[tuple[int, ...], int]
@@ -40,10 +40,13 @@ class HostBinding:
 
     def small_spans(self) -> dict[str, Span]:
         """Where the inputs lie that a host writes before every run."""
+        kept = {graph_io.TOTAL_SEQUENCE_LENGTH, *(past for past, _ in self._caches())}
+        if graph_io.LOGITS in self.inputs:  # a head's, which lie on the device
+            kept = {selection_io.LOGITS, selection_io.MASK}
         return {
             name: (address, address + math.prod(shape) * _itemsize(self.dtypes[name]))
             for name, (shape, address) in self.inputs.items()
-            if name not in {graph_io.TOTAL_SEQUENCE_LENGTH, *(past for past, _ in self._caches())}
+            if name not in kept
         }
 
     def check_caches(self) -> None:
@@ -52,7 +55,8 @@ class HostBinding:
                 raise HostError(f"{present} and {past} must be the same memory")
 
     def _caches(self) -> list[tuple[str, str]]:
-        return graph_io.cache_names((len(self.outputs) - 1) // 2)
+        is_head = graph_io.LOGITS in self.inputs
+        return [] if is_head else graph_io.cache_names((len(self.outputs) - 1) // 2)
 
     def bind_input(self, name: str, memory: str, index: int, dtype: Any, shape: tuple[int, ...], address: int) -> None:
         if memory == "cuda":
@@ -93,6 +97,7 @@ class HostCudaSession:
         self.graph_ids: list[int] = []
         self.num_executions = 0
         self.captured: dict[int, Captured] = {}
+        self.logits_spans: list[Bound] = []
 
     def get_inputs(self) -> list[Any]:
         return list(self.inner.get_inputs())
@@ -125,6 +130,8 @@ class HostCudaSession:
             rows = int(self.device.view(address, 4 * num_rows).view(np.int32).max()) + 1
             if rows > total:
                 raise HostError(f"a slot has {rows} rows, total_sequence_length was captured as {total}")
+        if graph_io.LOGITS in binding.inputs:
+            self.logits_spans.append(binding.inputs[graph_io.LOGITS])
         inner, held = self.inner.io_binding(), np.array(0 if total is None else total, np.int32)
         for name, (shape, address) in binding.inputs.items():
             at = held.ctypes.data if name == graph_io.TOTAL_SEQUENCE_LENGTH else address

@@ -53,7 +53,7 @@ class HostDevice:
     limit_bytes: int = 2**40
     refuses_recordings: bool = False
     thread: int = field(default_factory=threading.get_ident)
-    fresh: list[Span] = field(default_factory=list)
+    fresh: dict[Span, set[str]] = field(default_factory=dict)
     holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
     ordinal: int = 0
@@ -109,7 +109,7 @@ class HostDevice:
                 if not np.array_equal(source, before):
                     raise HostError("what is uploaded changed before the stream was waited for")
                 region[:] = source
-                self.fresh.append((target, target + source.nbytes))
+                self.note_upload(target, source.nbytes)
 
             return work
 
@@ -160,12 +160,18 @@ class HostDevice:
         for work in pending:
             work()
 
+    def note_upload(self, address: int, num_bytes: int) -> None:
+        """What lies there is new to whoever reads it."""
+        self.fresh[address, address + num_bytes] = set()
+
     def read_inputs(self, spans: dict[str, Span]) -> None:
-        """A graph reads its small inputs; HostError unless all were uploaded since one last did."""
+        """A graph reads its small inputs; HostError unless each was uploaded since it was last read."""
         for name, (begin, end) in spans.items():
-            if not any(low <= begin and end <= high for low, high in self.fresh):
+            uploads = [read for (low, high), read in self.fresh.items() if low <= begin and end <= high]
+            if all(name in read for read in uploads):
                 raise HostError(f"{name} was read again without an upload")
-        self.fresh.clear()
+            for read in uploads:
+                read.add(name)
 
     def close(self) -> None:
         self._check_usable("the device was closed")

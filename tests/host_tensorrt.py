@@ -27,7 +27,7 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime.errors import DeviceError
-from runtime.package import dtypes, graph_io
+from runtime.package import dtypes, graph_io, selection_io
 from runtime.session.device import ALIGNMENT_BYTES
 from tests.host_device import POISON, HostDevice, HostError, HostRecording, Span
 
@@ -138,7 +138,7 @@ class HostCudaEngine:
 
 @dataclass(eq=False)
 class HostPlan:
-    """``trt.runner.OpenPlan`` over the double of an engine. ``saves`` has how many contexts there were at each save."""
+    """``trt.bound_run.OpenPlan`` over the double of an engine. ``saves``: how many contexts there were at each save."""
 
     host: HostCudaEngine
     device: HostDevice
@@ -333,3 +333,50 @@ class HostContext:
             raise HostError(f"input_ids holds a token that is none of {vocab_size}")
         if wanted.min() < 0 or wanted.max() >= ids.size:
             raise HostError(f"logits_indices names a token that is none of {ids.size}")
+
+
+class HostSelectionEngine(HostCudaEngine):
+    """``trt.api.CudaEngine`` over a selection head of up to ``num_slots`` rows: one profile, no cache."""
+
+    def __init__(self, graph: Path, num_slots: int = 4) -> None:
+        super().__init__(graph, num_slots=num_slots)
+        self.caches, self.pasts, self.aliases = [], {}, {}
+        shapes: Shapes = {
+            name: ((1, *node.shape[1:]), (num_slots, *node.shape[1:]), (num_slots, *node.shape[1:]))
+            for name, node in self.inputs.items()
+        }
+        self.profiles = [shapes]
+
+    def create_execution_context(self, device: HostDevice) -> HostContext | None:
+        if device.recording is not None:
+            raise HostError("a context was made while a step was recorded")
+        if "create_execution_context" in self.refused:
+            return None
+        context = HostSelectionContext(self, device)
+        self.made.append(weakref.ref(context))
+        device.holders.add(context)
+        return context
+
+
+class HostSelectionContext(HostContext):
+    """A context of a head: its rules must be new at each run; logits and masks lie on the device."""
+
+    def _all_shapes(self) -> dict[str, tuple[int, ...]]:
+        if missing := [name for name in self.plan.inputs if name not in self.shapes]:
+            raise HostError(f"executed without a shape for {missing}")
+        if not self.is_inferred:
+            raise HostError("executed with shapes that were not inferred since one of them changed")
+        (rows,) = {shape[0] for shape in self.shapes.values()}
+        outputs = {name: (rows, *node.shape[1:]) for name, node in self.plan.outputs.items()}
+        return {**self.shapes, **outputs}
+
+    def _run(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]], spans: dict[str, Span]) -> None:
+        kept = {selection_io.LOGITS, selection_io.MASK, *self.plan.outputs, "scratch memory"}
+        self.device.read_inputs({name: span for name, span in spans.items() if name not in kept})
+        arrays = {name: self._array(name, addresses[name], shape) for name, shape in shapes.items()}
+        self.settled = shapes
+        if (key := (self.profile, {name: shapes[name] for name in self.plan.inputs})) not in self.plan.compiled:
+            self.plan.compiled.append(key)
+        outputs = self.plan.session.run(None, {name: arrays[name] for name in self.plan.inputs})
+        for name, value in zip(self.plan.outputs, outputs, strict=True):
+            arrays[name][...] = value

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.paths import ROOT
 
-ROOMS = ("export", "runtime", "api", "bench", "chat")
+ROOMS = ("export", "runtime", "api", "bench", "chat", "fleet")
 EDGES = {
     "export": "runtime",
     "export.checkpoint": "export runtime runtime.adapters runtime.package",
@@ -28,14 +28,19 @@ EDGES = {
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
     " runtime.adapters runtime.package runtime.session",
     "export.package": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.measure"
-    " export.source export.source.hf runtime runtime.package runtime.session runtime.text runtime.text.template",
-    "export.plan": "export export.graph.trt runtime runtime.loading runtime.package runtime.session",
+    " export.provenance export.source export.source.hf runtime runtime.package runtime.session runtime.text"
+    " runtime.text.template",
+    "export.plan": "export export.graph.trt export.provenance runtime runtime.loading runtime.package runtime.session",
     "export.compare": "export export.checkpoint runtime runtime.package",
-    "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.source"
-    " export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package runtime.session",
+    "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.provenance"
+    " export.source export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package"
+    " runtime.session",
+    "export.provenance": "runtime.package runtime.trust",
+    "export.ship": "export export.package runtime runtime.package",
     "export.commands": "export export.checkpoint export.compare export.package export.pipeline export.plan"
-    " export.source runtime runtime.commands runtime.package",
+    " export.provenance export.ship export.source runtime runtime.commands runtime.package runtime.trust",
     "runtime": "",
+    "runtime.trust": "runtime runtime.package",
     "runtime.package": "runtime",
     "runtime.adapters": "runtime runtime.package",
     "runtime.session": "runtime runtime.package",
@@ -43,7 +48,7 @@ EDGES = {
     "runtime.session.gpu": "runtime runtime.package runtime.session",
     "runtime.session.gpu.ort": "runtime runtime.package runtime.session runtime.session.gpu",
     "runtime.session.gpu.trt": "runtime runtime.package runtime.session runtime.session.gpu",
-    "runtime.sampling": "runtime runtime.session",
+    "runtime.sampling": "runtime runtime.package runtime.session",
     "runtime.constraint": "runtime runtime.constraint.schema runtime.sealed",
     "runtime.constraint.schema": "runtime runtime.constraint.schema.regex",
     "runtime.constraint.schema.regex": "",
@@ -68,18 +73,28 @@ EDGES = {
     "api.controllers": "api api.clients api.edge api.models api.observe api.pages api.request api.response runtime"
     " runtime.constraint runtime.engine runtime.text runtime.text.reasoning runtime.text.tool_calls",
     "api.process": "api api.clients api.controllers api.edge api.models api.observe api.request api.response runtime"
-    " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package runtime.session",
+    " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package runtime.session runtime.trust",
     "bench": "runtime",
     "bench.metrics": "bench",
     "bench.report": "bench bench.metrics",
     "bench.http": "bench bench.metrics bench.report",
     "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine"
-    " runtime.package runtime.session runtime.text",
+    " runtime.package runtime.session runtime.session.gpu runtime.text",
     "bench.evaluation": "bench bench.report runtime runtime.engine runtime.session runtime.text",
     "bench.proof": "bench.http bench.metrics bench.report",
     "bench.peers": "bench bench.metrics bench.report runtime runtime.engine runtime.loading runtime.package",
+    "bench.simulate": "bench bench.http bench.in_process bench.report fleet.routing",
     "bench.commands": "bench bench.evaluation bench.http bench.in_process bench.metrics bench.peers bench.proof"
-    " bench.report runtime runtime.commands runtime.loading runtime.package runtime.session runtime.text",
+    " bench.report bench.simulate runtime runtime.commands runtime.loading runtime.package runtime.session"
+    " runtime.text",
+    "fleet": "runtime",
+    "fleet.plan": "api fleet fleet.relay runtime runtime.loading runtime.package",
+    "fleet.process": "api api.observe fleet fleet.on_ray fleet.plan runtime runtime.commands runtime.package",
+    "fleet.routing": "",
+    "fleet.relay": "api api.clients api.controllers api.edge api.observe api.request api.response fleet fleet.routing"
+    " runtime",
+    "fleet.hosting": "api api.controllers api.edge api.process fleet.relay runtime",
+    "fleet.on_ray": "api.observe api.process fleet fleet.hosting fleet.plan fleet.relay fleet.routing runtime",
     "chat": "runtime runtime.commands",
     "chat.commands": "chat runtime runtime.commands",
 }
@@ -89,11 +104,17 @@ HEAVY = {
     "gguf": ("export.source.gguf",),
     "safetensors": ("export.source.hf", "runtime.adapters"),
     "onnxruntime": ("runtime.session", "runtime.loading", "export.measure"),
-    "litestar": ("api",),
+    "litestar": ("api", "fleet.relay"),
+    "ray": ("fleet.on_ray",),
     "jinja2": ("runtime.text.template",),
     "llguidance": ("runtime.constraint",),
     "prompt_toolkit": ("chat",),
     "lm_eval": ("bench.evaluation", "bench.commands"),
+    "cyclonedx": ("export.provenance",),
+    "in_toto_attestation": ("export.provenance",),
+    "cryptography": ("runtime.trust",),
+    "securesystemslib": ("runtime.trust",),
+    "fsspec": ("export.ship",),
 }
 """Packages that only some folders, and what lies in them, may import."""
 
@@ -212,12 +233,12 @@ def test_the_wheel_holds_exactly_our_names(tmp_path: Path) -> None:
     assert "api/pages/rapidoc/LICENSE.txt" in data
     assert {path for path in data if not path.endswith(".pyc")} <= names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "powertrain.py", "powertrain_ray.py"}
     recipes = {f"export/recipes/{path.name}" for path in (ROOT / "models").glob("*.toml")}
     assert {name for name in names if name.startswith("export/recipes/")} == recipes != set()
 
 
 def test_no_other_distribution_owns_our_names() -> None:
     owners = packages_distributions()
-    for name in [*ROOMS, "powertrain"]:
+    for name in [*ROOMS, "powertrain", "powertrain_ray"]:
         assert set(owners.get(name, [])) <= {"powertrain"}, name

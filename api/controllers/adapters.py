@@ -7,7 +7,6 @@ the operator named. Knows no adapter's content.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -17,6 +16,7 @@ from litestar.types import ASGIApp
 from msgspec import Meta
 from runtime.errors import AdapterError, RequestError
 
+from api.adapters import adapter_folder
 from api.controllers.intake import AnyRequest, key_of, receive_body
 from api.controllers.service import Service
 from api.edge.api_key import Role
@@ -54,9 +54,9 @@ class AdaptersController(Controller):
         asked = convert(parse_object(await _allowed_body(request, service), service.reception.limits), LoadRequest)
         if asked.load_inplace:
             raise RequestError("load_inplace: unload the adapter first, then load it", "load_inplace")
-        folder = _folder(service.settings.lora_source, asked.lora_path)
+        folder = adapter_folder(service.settings.lora_source, asked.lora_path)
         try:
-            await asyncio.to_thread(service.adapters.load, asked.lora_name, folder)
+            await asyncio.to_thread(service.adapters.add, asked.lora_name, folder)
         except AdapterError as error:
             raise RequestError(str(error), "lora_path") from error
         return _said(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
@@ -75,20 +75,6 @@ async def _allowed_body(request: AnyRequest, service: Service) -> bytes:
     if key is not None and key.role is not Role.ADMIN:
         raise ForbiddenError("This API key changes no adapters: that needs one with the role admin.")
     return await receive_body(request, service)
-
-
-def _folder(source: str | None, path: str) -> Path:
-    """The folder that a client means. Raises RequestError for one elsewhere, without a word about this machine."""
-    if source is None:
-        raise ForbiddenError("This server loads adapters from no folder: its operator has set no lora_source.")
-    home = Path(source).expanduser().resolve()
-    try:
-        folder = (home / path).resolve()
-    except (OSError, ValueError) as error:  # a loop of links, or a zero byte
-        raise RequestError("lora_path: this is no path", "lora_path") from error
-    if folder == home or not folder.is_relative_to(home):
-        raise RequestError("lora_path: it does not lie below the folder that this server loads from", "lora_path")
-    return folder
 
 
 def _said(text: str) -> ASGIApp:

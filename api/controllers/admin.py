@@ -109,7 +109,7 @@ class AdminController(Controller):
             raise NotFoundError("The path has a model's name before /load or /unload.")
         if models.is_lone:
             raise ConflictError("The server has one model, which it keeps; serve several to load and unload them.")
-        await (models.load(model) if verb == "load" else models.unload(model))
+        await (models.load_now(model) if verb == "load" else models.unload(model))
         return JsonAnswer(_status(model))
 
 

@@ -15,6 +15,7 @@ from litestar.types import ASGIApp
 from api.controllers.intake import AnyRequest
 from api.controllers.openapi import openapi_document
 from api.controllers.openapi_schemas import Interface
+from api.controllers.playground import playground_paths
 from api.controllers.service import Service
 from api.errors import NotFoundError
 from api.pages.explorer import FILE_NAMES, explorer_file, explorer_page
@@ -50,7 +51,7 @@ def keyless_paths(settings: Settings) -> frozenset[str]:
     """Paths that GET and HEAD read without a key: what a browser must load before its user can type one in."""
     if settings.docs != "open":
         return frozenset()
-    return frozenset({"/", *_PATHS, *(f"{path}/" for path in _PATHS)})
+    return frozenset({"/", *_PATHS, *(f"{path}/" for path in _PATHS), *playground_paths(settings)})
 
 
 def tells_model(service: Service) -> bool:

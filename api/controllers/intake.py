@@ -46,9 +46,12 @@ async def receive_body(request: AnyRequest, service: Service) -> bytes:
 
 
 def _enter(request: AnyRequest, service: Service) -> None:
-    """Begin the visit of the client whose key a request carries. The edge ends it, and tells of it in headers."""
+    """Begin the visit of the client whose key a request carries. The edge ends it, and tells of it in headers.
+
+    A request that a front of several engines has let in brings its visit along.
+    """
     key = key_of(request)
-    if key is not None:
+    if key is not None and visit_of(request) is None:
         visit = request.scope["state"][VISIT_KEY] = Visit(service.clients[key.name])
         visit.enter()
 

@@ -78,13 +78,23 @@ class ModelsController(Controller):
 
 def _card(name: str, service: Service) -> ModelCard:
     model, loaded = service.model, service.adapters.loaded.get(name)
-    created = model.created_unix if loaded is None else loaded.created_unix
+    return model_card(
+        name,
+        root=model.base_name,
+        parent=None if loaded is None else model.base_name,
+        created_unix=model.created_unix if loaded is None else loaded.created_unix,
+        max_model_len=model.max_model_len,
+    )
+
+
+def model_card(name: str, *, root: str, created_unix: int, max_model_len: int, parent: str | None = None) -> ModelCard:
+    """The card of one served name of the model whose base name is ``root``; an adapter's ``parent`` is that as well."""
     permission_id = "modelperm-" + hashlib.sha256(name.encode()).hexdigest()[:32]
     return ModelCard(
         id=name,
-        created=created,
-        root=model.base_name,
-        parent=None if loaded is None else model.base_name,
-        max_model_len=model.max_model_len,
-        permission=[ModelPermission(id=permission_id, created=created)],
+        created=created_unix,
+        root=root,
+        parent=parent,
+        max_model_len=max_model_len,
+        permission=[ModelPermission(id=permission_id, created=created_unix)],
     )

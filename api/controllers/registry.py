@@ -218,7 +218,7 @@ class ModelRegistry:
         if not is_alive([model.state for model in self.models]):
             raise EngineUnavailable(self.failure or "no model could be loaded")
 
-    async def load(self, model: KnownModel) -> None:
+    async def load_now(self, model: KnownModel) -> None:
         """Load a model for its operator, a failed one too. Raises ConflictError with the arithmetic when models that
         are serving hold the memory, and with the reason when it fails."""
         await self._loads.rest()

@@ -1,4 +1,4 @@
-"""``/``: a page that leads on for browsers, the same as JSON for everyone else."""
+"""``/``: for browsers the playground, or a page that leads on where that is off; the same as JSON for everyone else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from api.controllers.docs import tells_model
 from api.controllers.intake import AnyRequest
 from api.controllers.service import Service
 from api.pages.page import Page
+from api.pages.playground import playground_page
 from api.pages.welcome import Welcome, WelcomeBody, welcome_page
 from api.response.sse import encode_json
 
@@ -38,6 +39,8 @@ class WelcomeController(Controller):
         links = (_DOCS_LINKS if has_docs else {}) | _LINKS
         model = service.model.base_name if tells_model(service) else None
         if prefers_html(request.headers.get("accept", "")):
+            if settings.playground:
+                return playground_page(_base(request, settings.root_path))
             return welcome_page(
                 Welcome(
                     version=version("powertrain"),
@@ -69,6 +72,12 @@ def _weight(parameters: list[str]) -> float:
         return float(given)
     except ValueError:
         return 0.0
+
+
+def _base(request: AnyRequest, root_path: str) -> str:
+    """What leads from the page's address to the server's root: below a proxy's prefix the slash may be missing."""
+    has_slash = request.scope["raw_path"].endswith(b"/")
+    return "" if has_slash else root_path.rpartition("/")[2] + "/"
 
 
 def _origin(request: AnyRequest) -> str:

@@ -215,6 +215,11 @@ class _EngineGauges(Collector):
             ("spec_decode_num_draft_tokens", "Tokens guessed by prompt lookup.", stats.drafted_tokens),
             ("spec_decode_num_accepted_tokens", "Guessed tokens that were right.", stats.accepted_tokens),
         ]
+        steps = [
+            ("engine_steps", "Steps of the engine.", stats.num_steps),
+            ("engine_step_tokens", "Prompt and generated tokens of all steps, cached ones too.", stats.step_tokens[1]),
+            ("engine_run_seconds", "Time that steps spent in the backend.", stats.run_ns / 1e9),
+        ]
         if self._vllm_names:
             gauges += [
                 ("vllm:num_requests_running", "Choices being generated.", stats.num_running),
@@ -225,7 +230,7 @@ class _EngineGauges(Collector):
             counters.append(("vllm:num_preemptions", "Running choices sent back to wait: never.", 0))
             yield _cache_config(model_name, stats)
             yield _step_tokens(model_name, stats)
-        for kind, families in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters)):
+        for kind, families in ((GaugeMetricFamily, gauges), (CounterMetricFamily, counters + steps)):
             for name, help_text, value in families:
                 family = kind(name, help_text, labels=["model_name"])
                 family.add_metric([model_name], value)

@@ -23,6 +23,7 @@ from api.controllers.intake import AnyRequest, releasing, visit_of
 from api.controllers.management import ManagementController
 from api.controllers.message import MessageController
 from api.controllers.models import ModelsController
+from api.controllers.playground import PlaygroundController
 from api.controllers.registry import ModelRegistry
 from api.controllers.responses import ResponsesController
 from api.controllers.service import Service
@@ -97,6 +98,7 @@ def routed_app(service: Service, models: ModelRegistry | None = None) -> Litesta
             *([AdminController] if service.settings.has_admin_key else []),
             *([AdaptersController] if service.settings.allow_runtime_lora_updating else []),
             *([DocsController] if service.settings.docs != "off" else []),
+            *([PlaygroundController] if service.settings.playground else []),
         ],
         dependencies={
             "service": Provide(lambda: registry.front, sync_to_thread=False),

@@ -60,6 +60,7 @@ def _shown_default(item: dataclasses.Field[Any]) -> str:
         "powertrain serve ~/Downloads/model.gguf --port 9000",
         "powertrain serve small large --model-setting small:num_slots=4 --memory-bytes 8000000000",
         "powertrain serve models/mine --host 0.0.0.0 --api-key team=SECRET",
+        "powertrain serve models/mine --replicas 2",
         "powertrain serve --print-config > serve.toml; powertrain serve --config serve.toml",
     ),
 )
@@ -96,6 +97,10 @@ def serve_command(
         if print_config:
             click.echo("\n".join(resolved.lines()))
             return
-        serve(resolved, surroundings(context))
+        around = surroundings(context)
+        if resolved.settings.replicas is not None:
+            around.serve_fleet(resolved)
+        else:
+            serve(resolved, around)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from rich.console import Console
 from runtime.commands.surroundings import Surroundings
 from runtime.errors import PackageError
 from runtime.package.home import only_package
-from runtime.package.manifest import load_package
+from runtime.package.manifest import Package
 
 from api.controllers.registry import ModelRegistry
 from api.edge.keys import admin_key_ring, key_ring
@@ -19,6 +21,7 @@ from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
 from api.process.server import Server
 from api.process.several import build_registry
+from api.process.trusted import package_reader
 from api.server_settings import Settings
 from api.settings import ResolvedSettings
 
@@ -37,6 +40,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
     if admin_keys := admin_key_ring(settings, keys):
         _LOG.info("models are loaded and unloaded at /v1/admin/models; its keys are %s", ", ".join(admin_keys.names))
     server_certificate(settings)  # wrong files end the start before anything is built
+    read = package_reader(settings)
     # The ports first: a second server on them should fail before it reads gigabytes, or builds them.
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
@@ -44,7 +48,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         if settings.management_port is not None:
             sockets.append(stack.enter_context(bind(settings.host, settings.management_port, "--management-port")))
             _LOG.info("health and metrics have a port of their own: %d", sockets[-1].getsockname()[1])
-        models = _models(settings, around)
+        models = _models(settings, around, read)
         service = models.front
         host, port = sock.getsockname()[:2]
         scheme = "http" if settings.tls_cert is None else "https"
@@ -64,11 +68,11 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         raise PackageError(f"the engine failed: {models.failure}")
 
 
-def _models(settings: Settings, around: Surroundings) -> ModelRegistry:
+def _models(settings: Settings, around: Surroundings, read: Callable[[Path], Package]) -> ModelRegistry:
     """The model of the settings, or all of several, each built if need be. Raises PowertrainError when one is missing,
     and when the only one, or every one, cannot be served."""
     if settings.model is None or not settings.more_models:
         folder = only_package(around.home()) if settings.model is None else around.build(settings.model)
-        return ModelRegistry.alone(build_service(settings, load_package(folder)))
+        return ModelRegistry.alone(build_service(settings, read(folder)))
     words = (settings.model, *settings.more_models)
-    return build_registry(settings, [(word, around.build(word)) for word in words])
+    return build_registry(settings, [(word, around.build(word)) for word in words], read)

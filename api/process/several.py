@@ -75,8 +75,12 @@ class _Candidate:
             _LOG.error("the model %s cannot be served: %s", self.names[0], error)
 
 
-def build_registry(settings: Settings, folders: Sequence[tuple[str, Path]]) -> ModelRegistry:
+def build_registry(
+    settings: Settings, folders: Sequence[tuple[str, Path]], read: Callable[[Path], Package] = load_package
+) -> ModelRegistry:
     """The models of ``folders``, each by the word that the operator called it. Loads no weights.
+
+    ``read`` reads and verifies a package, at the start and before it is loaded again.
 
     Raises SettingsError for settings that contradict each other, two models of one name among them, and PackageError
     when no package can be served.
@@ -86,7 +90,7 @@ def build_registry(settings: Settings, folders: Sequence[tuple[str, Path]]) -> M
         _Candidate(word=word, folder=folder, settings=one) for (word, folder), one in zip(folders, own, strict=True)
     ]
     for candidate in found:
-        candidate.attempt(partial(_read, candidate))
+        candidate.attempt(partial(_read, candidate, read))
     budgets = _grant(settings, found)
     for candidate in found:
         candidate.attempt(partial(_give_text_side, candidate))
@@ -94,14 +98,14 @@ def build_registry(settings: Settings, folders: Sequence[tuple[str, Path]]) -> M
     if not any(candidate.model for candidate in found):
         reasons = "; ".join(f"{candidate.word}: {candidate.failure}" for candidate in found)
         raise PackageError(f"none of the models can be served: {reasons}")
-    registry = ModelRegistry(_known(settings, found), budgets)
+    registry = ModelRegistry(_known(settings, found, read), budgets)
     watch_models(registry.front.metrics.registry, registry.readings, budgets)
     return registry
 
 
-def _read(candidate: _Candidate) -> None:
+def _read(candidate: _Candidate, read: Callable[[Path], Package]) -> None:
     """Verify the package and choose its backend: the first, since what others would take is not counted."""
-    package, settings = load_package(candidate.folder), candidate.settings
+    package, settings = read(candidate.folder), candidate.settings
     choice = next(backend_choices(package, settings.backend, gpus=partial(find_gpus, settings.gpu)))
     candidate.package, candidate.options = package, replace(model_options(settings), backend=choice)
 
@@ -172,7 +176,7 @@ def _check_names(found: Sequence[_Candidate]) -> None:
             seen[name] = candidate.word
 
 
-def _known(settings: Settings, found: Sequence[_Candidate]) -> list[KnownModel]:
+def _known(settings: Settings, found: Sequence[_Candidate], read: Callable[[Path], Package]) -> list[KnownModel]:
     """The models behind one intake, one page of metrics, one tracer, one process for templates of requests."""
     served = [candidate.model for candidate in found if candidate.model is not None]
     shared = Service(
@@ -186,16 +190,16 @@ def _known(settings: Settings, found: Sequence[_Candidate]) -> list[KnownModel]:
     )
     if shared.gpu is not None:
         shared.metrics.watch_gpu(shared.gpu)
-    return [_known_one(candidate, shared) for candidate in found]
+    return [_known_one(candidate, shared, read) for candidate in found]
 
 
-def _known_one(candidate: _Candidate, shared: Service) -> KnownModel:
+def _known_one(candidate: _Candidate, shared: Service, read: Callable[[Path], Package]) -> KnownModel:
     if candidate.model is None:
         return KnownModel(None, names=candidate.names, need=candidate.need, failure=candidate.failure)
     package, options = _ready(candidate)
     model, settings = replace(candidate.model, guest_worker=shared.model.guest_worker), candidate.settings
     config = engine_config(settings, warm_up_ids(model))
-    opening = _Opening(package, options, partial(try_out, config=config), nvtx=settings.nvtx)
+    opening = _Opening(package, options, read, partial(try_out, config=config), nvtx=settings.nvtx)
 
     def new_engine() -> AsyncEngine:
         return AsyncEngine(opening, config)
@@ -227,15 +231,21 @@ class _Opening:
     """
 
     def __init__(
-        self, package: Package, options: ModelOptions, trial: Callable[[Session], None], *, nvtx: bool
+        self,
+        package: Package,
+        options: ModelOptions,
+        read: Callable[[Path], Package],
+        trial: Callable[[Session], None],
+        *,
+        nvtx: bool,
     ) -> None:
-        self._package, self._options, self._trial, self._nvtx = package, options, trial, nvtx
+        self._package, self._options, self._read, self._trial, self._nvtx = package, options, read, trial, nvtx
         self._was_opened = False
 
     def __call__(self) -> Session:
         """The session. Raises PowertrainError when the package has changed or does not load."""
         name = self._package.manifest.name
-        if self._was_opened and load_package(self._package.root).manifest != self._package.manifest:
+        if self._was_opened and self._read(self._package.root).manifest != self._package.manifest:
             raise PackageError(f"the package {name} has changed since the server began; restart the server")
         self._was_opened = True
         loading = FirstThatLoads(self._package, self._options, iter((self._options.backend,)))

@@ -9,6 +9,7 @@ _COMMANDS = {
     "http": ("bench.commands.http", "http_command"),
     "compare": ("bench.commands.http", "compare_command"),
     "engine": ("bench.commands.engine", "engine_command"),
+    "simulate": ("bench.commands.simulate", "simulate_command"),
     "suite": ("bench.commands.suite", "suite_command"),
     "peers": ("bench.commands.peers", "peers_command"),
     "report": ("bench.commands.report", "report_command"),

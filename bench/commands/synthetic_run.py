@@ -21,7 +21,7 @@ from bench.in_process.synthetic_report import (
     steps_table,
     streams_table,
 )
-from bench.in_process.synthetic_speed import KINDS, STREAM_KINDS, measure_step, measure_streams
+from bench.in_process.synthetic_speed import CHOSEN_KINDS, KINDS, STREAM_KINDS, measure_step, measure_streams
 from bench.report.exports import write_whole
 from bench.report.tables import report_console
 
@@ -77,7 +77,11 @@ def _measure(flags: SyntheticFlags, show: Callable[[str], None]) -> SyntheticRep
             for name in KINDS:
                 show(f"vocabulary {vocab_size}, batch {batch}, {name}")
                 steps.append(measure_step(vocab_size, batch, name, flags.steps))
-        for name in STREAM_KINDS:
+            for name in CHOSEN_KINDS:
+                show(f"vocabulary {vocab_size}, batch {batch}, {name}, chosen by the session")
+                steps.append(measure_step(vocab_size, batch, name, flags.steps, on_device=True))
+        for name, on_device in ((name, on_device) for name in STREAM_KINDS for on_device in (False, True)):
             show(f"vocabulary {vocab_size}, {_STREAMS} streams, {name}")
-            streams.append(measure_streams(vocab_size, _STREAMS, name, _TOKENS_PER_STEP * flags.steps))
+            tokens_each = _TOKENS_PER_STEP * flags.steps
+            streams.append(measure_streams(vocab_size, _STREAMS, name, tokens_each, on_device=on_device))
     return SyntheticReport(SCHEMA, SCHEMA_VERSION, steps, streams, environment())

@@ -131,11 +131,11 @@ def _decode(session: Session, case: _Case, plan: SpeedPlan) -> tuple[float, list
     for slot in range(case.batch):
         _fill(session, slot, _tokens(session, depth), plan)
     token_ids = _tokens(session, case.batch)
-    positions = np.full(case.batch, depth, np.int64)
+    slots, positions = np.arange(case.batch), np.full(case.batch, depth, np.int64)
     calls_ms = []
     for step in range(case.tokens if depth + case.tokens <= session.info.max_model_len else case.tokens - 1):
         begin = time.perf_counter()
-        session.decode(0, token_ids, positions + step)
+        session.decode_tokens(slots, token_ids, positions + step)
         calls_ms.append((time.perf_counter() - begin) * 1e3)
     return case.batch * len(calls_ms) / sum(calls_ms) * 1e3, calls_ms
 

@@ -21,7 +21,7 @@ from runtime.request import Request, SamplingParams
 
 from bench.errors import BenchError
 from bench.in_process.synthetic_report import HostStep, StreamSpeed
-from bench.in_process.synthetic_session import SyntheticSession
+from bench.in_process.synthetic_session import ChoosingSession, SyntheticSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ KINDS: dict[str, Kind] = {
     "logprobs": Kind(replace(_TOP_P, logprobs=5)),
 }
 """Penalties come after 4,096 tokens of prompt: a repetition penalty looks at each of them."""
+CHOSEN_KINDS = ("greedy", "top-p", "logprobs")
+"""Those by which a session can choose all tokens; penalties after long prompts are more edits than it takes."""
 STREAM_KINDS = ("greedy", "top-p")
 """Ways of drawing that leave a row as it is, so that nothing need be copied between two steps."""
 _WARM_STEPS = 3
@@ -51,11 +53,14 @@ _CONFIG = EngineConfig(prefix_cache=False, prefill_chunk_tokens=_ALL_AT_ONCE, id
 _FIRST_TOKEN_ID = 256
 
 
-def measure_step(vocab_size: int, batch: int, name: str, num_steps: int) -> HostStep:
-    """CPU time of ``num_steps`` decode steps that carry all ``batch`` rows and nothing else."""
+def measure_step(vocab_size: int, batch: int, name: str, num_steps: int, *, on_device: bool = False) -> HostStep:
+    """CPU time of ``num_steps`` decode steps that carry all ``batch`` rows and nothing else.
+
+    ``on_device``: the session chooses the tokens.
+    """
     kind = KINDS[name]
     room = kind.prompt_tokens + num_steps + 2 * _WARM_STEPS
-    session = SyntheticSession(batch, vocab_size, room, time.thread_time_ns, restores=True)
+    session = _session(vocab_size, batch, room, on_device=on_device)
     engine = Engine(session, _CONFIG, time.thread_time_ns)
     for request in _requests(vocab_size, batch, kind, room - kind.prompt_tokens):
         engine.add(request)
@@ -72,19 +77,30 @@ def measure_step(vocab_size: int, batch: int, name: str, num_steps: int) -> Host
             rows.append([step_ns, *(getattr(result.times, part + "_ns") for part in names)])
     times_us = np.array(rows[_WARM_STEPS:], np.float64) / 1e3  # [steps, 1 + parts]
     parts = dict(zip(names, np.median(times_us[:, 1:], axis=0).round(2).tolist(), strict=True))
-    return HostStep(vocab_size, batch, name, times_us[:, 0].round(2).tolist(), parts)
+    shown = f"{name} on device" if on_device else name
+    return HostStep(vocab_size, batch, shown, times_us[:, 0].round(2).tolist(), parts)
 
 
-def measure_streams(vocab_size: int, streams: int, name: str, tokens_each: int) -> StreamSpeed:
+def _session(vocab_size: int, batch: int, room: int, *, on_device: bool) -> SyntheticSession:
+    if on_device:
+        return ChoosingSession(batch, vocab_size, room, time.thread_time_ns)
+    return SyntheticSession(batch, vocab_size, room, time.thread_time_ns, restores=True)
+
+
+def measure_streams(
+    vocab_size: int, streams: int, name: str, tokens_each: int, *, on_device: bool = False
+) -> StreamSpeed:
     """``streams`` requests of ``tokens_each`` tokens through ``AsyncEngine``, each read by a task of its own."""
-    return uvloop.run(_run_streams(vocab_size, streams, name, tokens_each))
+    return uvloop.run(_run_streams(vocab_size, streams, name, tokens_each, on_device=on_device))
 
 
-async def _run_streams(vocab_size: int, streams: int, name: str, tokens_each: int) -> StreamSpeed:
+async def _run_streams(vocab_size: int, streams: int, name: str, tokens_each: int, *, on_device: bool) -> StreamSpeed:
     kind = KINDS[name]
 
     def session() -> SyntheticSession:
         room = kind.prompt_tokens + tokens_each
+        if on_device:
+            return ChoosingSession(streams, vocab_size, room, time.perf_counter_ns)
         return SyntheticSession(streams, vocab_size, room, time.perf_counter_ns, restores=False)
 
     engine = AsyncEngine(session, _CONFIG)
@@ -97,7 +113,8 @@ async def _run_streams(vocab_size: int, streams: int, name: str, tokens_each: in
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
     finally:
         await engine.close()
-    return StreamSpeed(vocab_size, streams, name, sum(counts), seconds, cpu_seconds)
+    shown = f"{name} on device" if on_device else name
+    return StreamSpeed(vocab_size, streams, shown, sum(counts), seconds, cpu_seconds)
 
 
 async def _read(stream: EventStream) -> int:

@@ -67,7 +67,8 @@ def _summary(manifest: Manifest) -> dict[str, str]:
     shape, spec, source = manifest.shape, manifest.spec, manifest.source
     return {
         "served as": ", ".join(manifest.served_names),
-        "source": f"{source.name} ({source.kind}, sha256 {source.sha256})",
+        "source": f"{source.name} ({source.kind}, sha256 {source.sha256})"
+        + (f", revision {source.revision}" if source.revision else ""),
         "licence": source.license,
         "architecture": manifest.architecture,
         "layers": f"{shape.num_layers}"
@@ -78,6 +79,7 @@ def _summary(manifest: Manifest) -> dict[str, str]:
         "context": f"{manifest.max_model_len:,} tokens",
         "stop tokens": ", ".join(map(str, manifest.stop_token_ids)),
         "golden rows": _golden(manifest),
+        "tokens on a GPU": "chosen there" if manifest.selection else "drawn by the host: there is no selection head",
         "built": f"in {manifest.build_seconds:.1f} s with "
         + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         "recipe digest": manifest.recipe_digest,

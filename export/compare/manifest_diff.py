@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from runtime.package.manifest import FileInfo, Manifest
+from runtime.package.manifest import PROVENANCE_FILES, FileInfo, Manifest
 
 from export.compare.difference import Difference
 
@@ -52,7 +52,7 @@ def _shown(value: object) -> str:
 def _file_differences(a: dict[str, FileInfo], b: dict[str, FileInfo]) -> list[Difference]:
     return [
         Difference("files", name, _digest(a.get(name)), _digest(b.get(name)))
-        for name in sorted({*a, *b})
+        for name in sorted({*a, *b} - PROVENANCE_FILES)  # they say again what the manifests say
         if a.get(name) != b.get(name)
     ]
 

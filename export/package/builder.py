@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,7 +42,9 @@ from export.errors import ExportError
 from export.folder_lock import exclusive_folder
 from export.graph.adapter_room import adapter_room
 from export.graph.kv_scales import KvScales
+from export.graph.ort.dialect import OPSET
 from export.graph.ort.graph import write_ort_graph
+from export.graph.selection import write_selection_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
@@ -53,12 +55,15 @@ from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
+from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint
 from export.source.opener import OpenedSource, open_source
 from export.source.recipe import Recipe
 
 DEFAULT_MAX_MODEL_LEN = 8192
 
+_LIBRARIES = ("powertrain", "onnx", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers")
+SELECTION_FOLDER = "selection"
 _SCRATCH_FOLDER = "scratch"
 
 
@@ -88,7 +93,8 @@ def build_package(
     """
     digest = recipe.digest(stat_fingerprint(recipe, base))
     existing = up_to_date(root, digest)
-    if existing is not None and not remeasure and (existing.golden or not is_for_gpus(recipe)):
+    is_whole = existing is not None and (bool(existing.golden and existing.selection) or not is_for_gpus(recipe))
+    if existing is not None and is_whole and not remeasure:
         return BuildResult(root, existing, was_up_to_date=True)
     check_precision(recipe.precision, recipe.block, has_limit=recipe.quality is not None)
     check_dialects(recipe.precision, recipe.dialects, int8_cache=recipe.kv_cache == "int8")
@@ -103,6 +109,7 @@ def build_package(
             (partial / package.LICENSE_FILE).write_text(source.license_text, encoding="utf-8")
         seconds = time.perf_counter() - started
         manifest = _manifest(recipe, digest=digest, source=source, filled=info, partial=partial, seconds=seconds)
+        manifest = add_provenance(partial, manifest)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False, pin_text=info.pin_text)
@@ -118,7 +125,8 @@ def up_to_date(root: Path, digest: str) -> package.Manifest | None:
 
 
 def is_for_gpus(recipe: Recipe) -> bool:
-    """Whether a GPU may run the package, which then gets golden rows: a ``trt`` graph, or one in half precision."""
+    """Whether a GPU may run the package, which then gets golden rows and a selection head: one with a ``trt`` graph, or
+    in half precision."""
     return TRT_GRAPH in recipe.dialects or plan_from_name(recipe.precision, recipe.block).float_type != "float32"
 
 
@@ -129,6 +137,7 @@ class _Filled:
     quality: package.Quality | None
     max_model_len: int
     golden: package.GoldenInfo | None
+    selection: package.SelectionInfo | None
     pin_text: str
     room: AdapterRoom | None
 
@@ -191,10 +200,11 @@ def _fill(
     if TRT_GRAPH in recipe.dialects:
         graph = write_trt_graph(checkpoint, choice.plan, max_model_len, partial / TRT_GRAPH, reporter)
         graphs[TRT_GRAPH] = _with_notes(graph, choice) if emulated else graph
-    golden = None
+    golden = selection = None
     if maker is not None:
         golden = maker.write(checkpoint, trt_plan(choice.plan), partial, scratch, reporter)
-    return _Filled(graphs, text, quality, max_model_len, golden, choice.pin_text, room)
+        selection = write_head(partial, checkpoint.spec.vocab_size)
+    return _Filled(graphs, text, quality, max_model_len, golden, selection, choice.pin_text, room)
 
 
 def _ort_graph(
@@ -212,6 +222,14 @@ def _ort_graph(
     if room is not None and isinstance(choice.checkpoint, FoldedCheckpoint):
         choice.checkpoint.write_factors(folder.parent, room)
     return _with_notes(graph, choice)
+
+
+def write_head(partial: Path, vocab_size: int) -> package.SelectionInfo:
+    """Write a selection head that every runtime of a GPU takes into a package folder."""
+    path = write_selection_graph(partial / SELECTION_FOLDER, vocab_size, OPSET, has_mask=True)
+    if not (weights := path.with_name(path.name + ".data")).stat().st_size:
+        weights.unlink()  # a head has constants of a few bytes only, which lie in the graph
+    return package.SelectionInfo(path.relative_to(partial).as_posix())
 
 
 def _with_notes(graph: package.GraphInfo, choice: Choice) -> package.GraphInfo:
@@ -290,12 +308,23 @@ def _manifest(
         quality=filled.quality,
         golden=filled.golden,
         adapters=msgspec.UNSET if filled.room is None else filled.room,
+        selection=filled.selection,
         recipe_digest=digest,
+        recipe=recipe.settings(),
         files=recorded_files(partial),
-        tools={name: metadata.version(name) for name in ("powertrain", "onnx", "numpy", "gguf", "tokenizers")},
+        tools=_tools(),
         build_seconds=round(seconds, 3),
         created_unix=int(time.time()),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what decides bytes here; ONNX Runtime, which measures quality, in whichever distribution it came."""
+    found = {name: metadata.version(name) for name in _LIBRARIES}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @contextmanager

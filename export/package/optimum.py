@@ -33,12 +33,13 @@ from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
 from export.progress import Reporter
+from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint
 from export.source.hf.checkpoint import INDEX_FILE, SINGLE_FILE
 from export.source.hf.folder_file import inside
 from export.source.hf.json_object import JsonObject, read_json_object
 from export.source.hf.text import text_files_from_folder
-from export.source.opener import folder_digest, source_folder
+from export.source.opener import folder_digest, source_folder, source_revision
 from export.source.recipe import Recipe
 
 FIXED_INPUTS = frozenset({graph_io.INPUT_IDS, "attention_mask", "position_ids"})
@@ -83,6 +84,7 @@ def build_optimum_package(
                 name=folder.name,
                 sha256=folder_digest(_source_files(folder)),
                 license=recipe.license,
+                revision=source_revision(recipe, folder),
             ),
             architecture=config.text("model_type") or "unknown",
             spec={},
@@ -93,11 +95,13 @@ def build_optimum_package(
             graphs={package.OPTIMUM_GRAPH: graph},
             quality=None,
             recipe_digest=digest,
+            recipe=recipe.settings(),
             files=recorded_files(partial),
             tools=_tools(interpreter),
             build_seconds=round(time.perf_counter() - started, 3),
             created_unix=int(time.time()),
         )
+        manifest = add_provenance(partial, manifest)
         package.write_manifest(partial, manifest)
         put_in_place(partial, root)
     return BuildResult(root, manifest, was_up_to_date=False)

@@ -14,23 +14,35 @@ from pathlib import Path
 
 from runtime.errors import PlanError
 from runtime.package import manifest as package
-from runtime.package.plan_sidecar import TRT_GRAPH, graph_digests, plan_path, plan_targets, read_sidecar
+from runtime.package.plan_sidecar import (
+    BOM_SUFFIX,
+    STATEMENT_SUFFIX,
+    TRT_GRAPH,
+    graph_digests,
+    plan_path,
+    plan_targets,
+    read_sidecar,
+)
 
 from export.errors import ExportError
+from export.provenance.files import plan_provenance
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def put_in_place(partial: Path, root: Path) -> None:
+def put_in_place(partial: Path, root: Path, *, keep_plans: bool = True) -> None:
     """Make ``partial`` the package at ``root``. What stood there is at ``partial`` afterwards, or gone.
+
+    ``keep_plans`` lets plans that still fit move along.
 
     Raises ExportError when ``root`` holds something else than a package.
     """
     if root.exists():
         if any(root.iterdir()) and not (root / package.MANIFEST_FILE).is_file():
             raise ExportError(f"{root} holds other files than a package; choose another folder with -o, or empty it")
-        _keep_plans(partial, root)
+        if keep_plans:
+            _keep_plans(partial, root)
         try:
             exchange(partial, root)
         except OSError:
@@ -69,10 +81,14 @@ def _keep_plans(partial: Path, root: Path) -> None:
         return
     for target in plan_targets(root):
         with contextlib.suppress(PlanError):
-            if read_sidecar(root, target).sidecar.key.graph_sha256 == graph_digests(fresh):
+            sidecar = read_sidecar(root, target).sidecar
+            if sidecar.key.graph_sha256 == graph_digests(fresh):
                 plan = plan_path(root, target)
                 for file in plan.parent.glob(f"{plan.name}*"):  # the plan, its sidecar, kernels compiled from it
-                    _link(file, plan_path(partial, target).with_name(file.name))
+                    if not file.name.endswith((STATEMENT_SUFFIX, BOM_SUFFIX)):  # the new package may say other things
+                        _link(file, plan_path(partial, target).with_name(file.name))
+                for name, data in plan_provenance(fresh.manifest, sidecar).items():
+                    plan_path(partial, target).with_name(name).write_bytes(data)
 
 
 def _link(file: Path, name: Path) -> None:

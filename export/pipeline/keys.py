@@ -31,6 +31,7 @@ _NO_PART = {
     "export.plan.progress",
     "export.plan.targets",
     "export.progress",
+    "export.provenance.files",
     "export.source.fetch",
     "export.source.hub",
     "export.source.pip_command",

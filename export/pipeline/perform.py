@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 from runtime.package.manifest import load_package, sha256_of_file
-from runtime.package.plan_sidecar import graph_digests
+from runtime.package.plan_sidecar import graph_bytes
 
 from export.errors import SourceError
 from export.pipeline.cache import Cache, Stored, new_entry
@@ -72,7 +72,7 @@ def _make(task: CachedTask, files: Path, cache: Cache, reporter: Reporter) -> di
 
 
 def _fetch(task: FetchTask, files: Path, reporter: Reporter) -> dict[str, str]:
-    """Facts: the checkpoint's digest, where it is (from the entry's files, or absolute), its name, its licence's."""
+    """Facts: digests of checkpoint and licence, where it is (from the entry's files, or absolute), name, revision."""
     from export.source.opener import CACHE_FOLDER, open_source, source_folder
 
     source, base = task.recipe.source, Path(task.base)
@@ -92,6 +92,7 @@ def _fetch(task: FetchTask, files: Path, reporter: Reporter) -> dict[str, str]:
         "weights": opened.info.sha256,
         "checkpoint": path.relative_to(files).as_posix() if is_remote else str(path.absolute()),
         "name": opened.info.name,
+        "revision": opened.info.revision,
         "licence": hashlib.sha256(licence.encode()).hexdigest() if licence else "",
     }
 
@@ -142,8 +143,7 @@ def _compile(task: PlanTask, files: Path, source: Stored, reporter: Reporter) ->
     package, settings = load_package(source.folder), plan_settings(task.target)
     (target,) = parse_targets(task.target.name, library_name(task.target))
     key = wanted_key(package, target, settings)
-    size = sum(package.manifest.files[name].size for name in graph_digests(package))
-    check_room(estimate_build(size), files, task.available_bytes)
+    check_room(estimate_build(graph_bytes(package)), files, task.available_bytes)
     title = f"Building {target.name} with {target.library.name} {target.library.version}"
     path = files / f"{target.name}.plan"
     with reporter.stage(title, 1000) as advance:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from runtime.errors import PackageError, PlanError
 from runtime.package import plan_sidecar as sidecars
-from runtime.package.manifest import Manifest, load_package, read_manifest, write_manifest
+from runtime.package.manifest import PROVENANCE_FILES, Manifest, load_package, read_manifest, write_manifest
 
 from export.errors import CacheError, ExportError
 from export.folder_lock import exclusive, exclusive_folder
@@ -23,6 +23,7 @@ from export.package.replace import put_in_place
 from export.pipeline.cache import Cache, Stored
 from export.pipeline.tasks import Names, PlaceTask
 from export.progress import Advance, Reporter
+from export.provenance.files import add_plan_provenance, add_provenance
 
 _BLOCK_BYTES = 2**20
 
@@ -33,7 +34,12 @@ def named(manifest: Manifest, names: Names) -> Manifest:
         manifest,
         name=names.name,
         served_names=names.served_names,
-        source=msgspec.structs.replace(manifest.source, name=names.source_name, license=names.license),
+        source=msgspec.structs.replace(
+            manifest.source,
+            name=names.source_name,
+            license=names.license,
+            revision=names.source_revision or manifest.source.revision,
+        ),
         recipe_digest=names.recipe_digest,
     )
 
@@ -45,10 +51,10 @@ def missing_parts(root: Path, package: Stored, plans: Mapping[str, Stored], name
     except PackageError:
         return ["the package"]
     wanted = named(read_manifest(package.folder), names)
-    if found.files != wanted.files:
+    if not _has_files_of(found, wanted):
         return ["the package's files"]
     return [
-        *(["the manifest"] if found != wanted else []),
+        *(["the manifest"] if found != _renamed(found, wanted) else []),
         *(t for t, plan in plans.items() if not _has_plan(root, t, plan)),
     ]
 
@@ -68,14 +74,30 @@ def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
             if missing[0].startswith("the package"):
                 _copy_package(root, package, task.names, cache, reporter)
             elif missing[0] == "the manifest":
-                write_manifest(root, named(read_manifest(package.folder), task.names))
+                wanted = named(read_manifest(package.folder), task.names)
+                write_manifest(root, _renamed(read_manifest(root), wanted))
             lock = root.parent / f".{root.name}.plan.lock"
             with exclusive(lock, f"building plans for {root.name}", wait=True):
                 for target, plan in plans.items():
                     if not _has_plan(root, target, plan):
                         _copy_plan(root, target, plan, cache)
+                        sidecar = sidecars.read_sidecar(root, target).sidecar
+                        add_plan_provenance(root, read_manifest(root), sidecar)
         except OSError as error:
             raise ExportError(f"cannot write {root}: {error.strerror}; free some space") from error
+
+
+def _has_files_of(found: Manifest, wanted: Manifest) -> bool:
+    """Whether a package has the wanted files, also those that say where it comes from, which follow from the rest."""
+    if found.source != wanted.source or not found.files.keys() >= PROVENANCE_FILES:
+        return False
+    bare = [{name: info for name, info in one.files.items() if name not in PROVENANCE_FILES} for one in (found, wanted)]
+    return bare[0] == bare[1]
+
+
+def _renamed(found: Manifest, wanted: Manifest) -> Manifest:
+    """The wanted manifest over the files that are there: no name that a person chose is in one of them."""
+    return msgspec.structs.replace(wanted, files=found.files)
 
 
 def required(cache: Cache, key: str) -> Stored:
@@ -93,10 +115,10 @@ def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, repor
         exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial,
         reporter.stage(f"Putting {root.name} in place", size, in_bytes=True) as advance,
     ):
-        for name in manifest.files:
+        for name in manifest.files.keys() - PROVENANCE_FILES:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(package, cache, name, partial / name, advance)
-        write_manifest(partial, named(manifest, names))
+        write_manifest(partial, add_provenance(partial, named(manifest, names)))
         put_in_place(partial, root)
 
 
@@ -142,4 +164,6 @@ def _has_plan(root: Path, target: str, plan: Stored) -> bool:
     except (PlanError, OSError):
         return False
     is_same = sidecars.sidecar_path(found.path).read_bytes() == wanted
-    return is_same and found.path.stat().st_size == found.sidecar.plan_bytes
+    texts = (sidecars.STATEMENT_SUFFIX, sidecars.BOM_SUFFIX)
+    has_provenance = all(found.path.with_name(f"{target}{suffix}").is_file() for suffix in texts)
+    return is_same and has_provenance and found.path.stat().st_size == found.sidecar.plan_bytes

@@ -232,11 +232,12 @@ class PlaceStep(Step):
 
     def names(self, done: Done) -> Names:
         """What the package is called."""
-        recipe = self.recipe
+        recipe, facts = self.recipe, done[self.fetch].entry.facts
         return Names(
             name=recipe.name,
             served_names=recipe.served_names or (recipe.name,),
-            source_name=done[self.fetch].entry.facts["name"],
+            source_name=facts["name"],
+            source_revision=facts.get("revision", ""),
             license=recipe.license,
             recipe_digest=recipe.digest(stat_fingerprint(recipe, self.base)),
         )

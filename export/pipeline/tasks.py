@@ -65,6 +65,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     served_names: tuple[str, ...]
     source_name: str
+    source_revision: str
     license: str
     recipe_digest: str
 

@@ -1,4 +1,5 @@
-"""Compiles one ``trt`` graph for one target: parse, check, profiles, build. Knows no package and writes no file.
+"""Compiles one ``trt`` graph, and a selection head, for one target: parse, check, profiles, build. Knows no package and
+writes no file.
 
 The builder runs on a thread of its own while the caller's waits: Ctrl-C then reaches Python at once, the monitor's
 next answer stops the builder, and nothing half-built is left.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from runtime.package.graph_profiles import profile_shapes
 
 from export.plan.attention import allow_unfused_attention
 from export.plan.library import Library, make_logger
-from export.plan.network import NetworkFacts, check_network, parse_graph
+from export.plan.network import NetworkFacts, check_network, parse_graph, parse_head
 from export.plan.progress import OnFraction, make_monitor
 from export.plan.settings import PlanSettings, check_settings
 from export.plan.targets import Target
@@ -26,9 +27,10 @@ from export.plan.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """The serialized plan and what its build cost. ``peak_memory_bytes`` is the process's highest resident size.
+    """Serialized plans and what their build cost. ``peak_memory_bytes`` is the process's highest resident size.
 
-    ``data`` is TensorRT's own memory. ``scratch_bytes`` is the activation memory of the largest profile, 0 if unknown.
+    ``data`` and ``selection`` (empty without a head) are TensorRT's own memory. ``scratch_bytes`` is the activation
+    memory of the largest profile of both, added up, 0 if unknown.
     """
 
     data: memoryview
@@ -36,15 +38,63 @@ class BuiltPlan:
     facts: NetworkFacts
     build_seconds: float
     peak_memory_bytes: int
+    selection: memoryview = field(default_factory=lambda: memoryview(b""))
 
 
 def build_plan(
-    graph: Path, capacity: int, target: Target, settings: PlanSettings, on_fraction: OnFraction
+    graph: Path,
+    capacity: int,
+    target: Target,
+    settings: PlanSettings,
+    on_fraction: OnFraction,
+    *,
+    head: Path | None = None,
 ) -> BuiltPlan:
-    """Build ``graph`` for ``target`` with cache slots of ``capacity`` rows.
+    """Build ``graph`` for ``target`` with cache slots of ``capacity`` rows, and the selection ``head`` if there is one.
 
     Raises PlanError with TensorRT's reason; KeyboardInterrupt ends the build.
     """
+    selection, scratch_bytes = (memoryview(b""), 0) if head is None else _build_head(head, target, settings)
+    decoder = _build_decoder(graph, capacity, target, settings, on_fraction)
+    return replace(
+        decoder,
+        selection=selection,
+        scratch_bytes=decoder.scratch_bytes + scratch_bytes,
+        peak_memory_bytes=_peak_bytes(),
+    )
+
+
+def _build_head(head: Path, target: Target, settings: PlanSettings) -> tuple[memoryview, int]:
+    """The plan of a selection head for 1 to ``max_slots`` rows, and its scratch memory in bytes."""
+    library, trt = target.library, target.library.module
+    logger = make_logger(library)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parse_head(library, network, logger, head)
+    config = builder.create_builder_config()
+    _configure(library, config, settings, target)
+    cache = _timing_cache(library, config, settings)
+    profile = builder.create_optimization_profile()
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    for tensor in inputs:
+        shape, rows = tuple(tensor.shape)[1:], settings.max_slots
+        profile.set_shape(tensor.name, (1, *shape), (max(1, rows // 2), *shape), (rows, *shape))
+    if config.add_optimization_profile(profile) < 0:
+        raise PlanError(f"{library.name} refused the selection head's profile for {settings.max_slots} slots")
+    data = _run(library, builder, network, config, lambda _fraction: None)
+    if data is None:
+        reason = logger.errors[-1] if logger.errors else "no reason given"
+        raise PlanError(
+            f"{library.name} {library.version} cannot build the selection head for {target.sm}: "
+            f"{reason.splitlines()[0]}; choose another target, or another version of the library"
+        )
+    _keep_timings(cache, settings)
+    return memoryview(data), logger.scratch_bytes
+
+
+def _build_decoder(
+    graph: Path, capacity: int, target: Target, settings: PlanSettings, on_fraction: OnFraction
+) -> BuiltPlan:
     library, trt = target.library, target.library.module
     started = time.perf_counter()
     logger = make_logger(library)
@@ -76,10 +126,18 @@ def build_plan(
             f"choose another precision or target{_other_form(settings)}"
         )
     on_fraction(1.0)
+    _keep_timings(cache, settings)
+    seconds = round(time.perf_counter() - started, 3)
+    return BuiltPlan(memoryview(data), logger.scratch_bytes, facts, seconds, _peak_bytes())
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _keep_timings(cache: Any, settings: PlanSettings) -> None:  # noqa: ANN401
     if cache is not None and settings.timing_cache is not None:
         settings.timing_cache.write_bytes(bytes(cache.serialize()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return BuiltPlan(memoryview(data), logger.scratch_bytes, facts, round(time.perf_counter() - started, 3), peak)
 
 
 def _other_form(settings: PlanSettings) -> str:

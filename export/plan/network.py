@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import PlanError
-from runtime.package import graph_io
+from runtime.package import graph_io, selection_io
 from runtime.package.attention_form import AttentionForm
+from runtime.package.selection_io import DTYPES, input_shapes, output_shapes
 
 from export.graph.trt.causal_masks import without_causal_masks
 from export.graph.trt.slot_length import with_slot_rows
@@ -63,6 +64,32 @@ def parse_graph(
         )
     if form != "mask":
         set_lengths(library, network, unmasked)
+
+
+def parse_head(library: Library, network: Any, logger: Any, path: Path) -> None:  # noqa: ANN401
+    """Parse a selection head into ``network`` and compare its inputs and outputs with what a session binds.
+
+    Raises PlanError with the parser's reasons or the first tensor that differs.
+    """
+    parser = library.module.OnnxParser(network, logger)
+    if not parser.parse(path.read_bytes(), str(path)):
+        first = " ".join(parser.get_error(0).desc().split()) if parser.num_errors else "no reason given"
+        raise PlanError(
+            f"{library.name} {library.version} cannot parse the selection head: {first[:300]}; export the package "
+            "again, and if that does not help, with another version of the library"
+        )
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    vocab_size = next((tensor.shape[1] for tensor in inputs if tensor.name == selection_io.LOGITS), 0)
+    shapes = {**input_shapes(-1, vocab_size), **output_shapes(-1)}
+    wanted = {name: (shape, DTYPES[name].name.upper().replace("FLOAT32", "FLOAT")) for name, shape in shapes.items()}
+    found = {tensor.name: (tuple(tensor.shape), tensor.dtype.name) for tensor in (*inputs, *outputs)}
+    odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if odd:
+        raise PlanError(
+            f"the selection head's {odd[0]!r} is {found.get(odd[0], 'missing')}, a session binds "
+            f"{wanted.get(odd[0], 'no such tensor')}; export the package again"
+        )
 
 
 def check_network(library: Library, network: Any, form: AttentionForm) -> NetworkFacts:  # noqa: ANN401

@@ -29,6 +29,10 @@ from export.plan.hardware import check_hardware
 from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target
+from export.provenance.files import add_plan_provenance, has_plan_provenance
+
+_ALIGNMENT = 4096
+"""Of the selection head's plan in the file, which is mapped."""
 
 ShowProgress = Callable[[str], AbstractContextManager[OnFraction]]
 
@@ -62,10 +66,11 @@ def ensure_plan(
     path = sidecars.plan_path(root, target.name)
     if not reasons:
         sidecar = sidecars.read_sidecar(root, target.name).sidecar
+        if not has_plan_provenance(root, package.manifest, sidecar):
+            _add_provenance(package, sidecar)
         return StoredPlan(path, sidecar, _slot_bytes(package, sidecar), ())
     if not force:
-        size = sum(package.manifest.files[name].size for name in key.graph_sha256)
-        check_room(estimate_build(size), root)
+        check_room(estimate_build(sidecars.graph_bytes(package)), root)
     title = f"Building {target.name} with {target.library.name} {target.library.version}"
     lock = root.parent / f".{root.name}.plan.lock"
     with exclusive(lock, f"building plans for {root.name}", "build in a copy of the package"), show(title) as progress:
@@ -128,7 +133,16 @@ def _build(
     root = package.root
     temporary = root.parent / f".{root.name}.{target.name}.plan.partial"
     path = sidecars.plan_path(root, target.name)
-    return write_plan(package, key, target, settings, on_fraction, path=path, temporary=temporary)
+    sidecar = write_plan(package, key, target, settings, on_fraction, path=path, temporary=temporary)
+    _add_provenance(package, sidecar)
+    return sidecar
+
+
+def _add_provenance(package: Package, sidecar: PlanSidecar) -> None:
+    try:
+        add_plan_provenance(package.root, package.manifest, sidecar)
+    except OSError as error:
+        raise PlanError(f"cannot write beside the plan: {error.strerror}; free some space and build again") from error
 
 
 def write_plan(
@@ -146,10 +160,15 @@ def write_plan(
     Neither looks for an older plan nor locks. Raises PlanError.
     """
     graph = package.manifest.graphs[sidecars.TRT_GRAPH]
-    built = build_plan(package.path(graph.path), slot_rows(key.max_model_len), target, settings, on_fraction)
+    head = None if package.manifest.selection is None else package.path(package.manifest.selection.path)
+    capacity = slot_rows(key.max_model_len)
+    built = build_plan(package.path(graph.path), capacity, target, settings, on_fraction, head=head)
     try:
         with temporary.open("wb") as file:
             file.write(built.data)
+            if built.selection:
+                file.write(bytes(-len(built.data) % _ALIGNMENT))
+                file.write(built.selection)
             file.flush()
             os.fsync(file.fileno())
         sidecar = PlanSidecar(
@@ -157,7 +176,9 @@ def write_plan(
             key=key,
             precision=graph.precision,
             capacity=built.facts.cache_shape[1],
-            plan_bytes=len(built.data),
+            plan_bytes=temporary.stat().st_size,
+            decoder_bytes=len(built.data),
+            selection_bytes=len(built.selection),
             scratch_bytes=built.scratch_bytes,
             plan_sha256=sha256_of_file(temporary),
             driver=target.driver,

@@ -11,6 +11,7 @@ from export.progress import Reporter
 ALLOWED_FILES = ("*.safetensors", "*.json", "*.jinja", "LICENSE*")
 """No pickles (``*.bin``, ``*.pt``) and no code (``*.py``) is ever asked for."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -36,3 +37,11 @@ def fetch_snapshot(repo: str, revision: str, cache: Path, reporter: Reporter) ->
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(f"the hub did not give {repo} at {revision}: {reason}") from error
     return folder
+
+
+def snapshot_commit(folder: Path) -> str:
+    """The commit that the hub's client noted beside what it fetched into ``folder``; empty for none, or several."""
+    notes = sorted((folder / ".cache" / "huggingface" / "download").glob("**/*.metadata"))
+    commits = {note.read_text(encoding="utf-8").partition("\n")[0].strip() for note in notes}
+    found = commits.pop() if len(commits) == 1 else ""
+    return found if _COMMIT.fullmatch(found) else ""

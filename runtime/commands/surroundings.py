@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
@@ -53,8 +54,16 @@ def _no_server(model: str | None) -> ServerLaunch:
     raise PackageError(f"no server can be started for {model or 'a model'} from here; call the powertrain command")
 
 
+def _no_logins() -> Path | None:
+    return None
+
+
 def _no_key() -> str | None:
     return None
+
+
+def _no_fleet(resolved: Any) -> None:  # noqa: ANN401 - the api room's settings, which this room does not know
+    raise PackageError("several replicas can only be served by the powertrain command")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +72,17 @@ class Surroundings:
     be; it raises PowertrainError when it cannot. ``address`` is where the settings in the environment and a file, if
     one is named, let a server listen; it raises PowertrainError when they do not fit. ``server`` says how a server of
     what a person wrote is started, after the same building; None is what ``serve`` takes without a MODEL.
-    ``client_key`` is the key for others' servers."""
+    ``client_key`` is the key for others' servers, ``docker_config`` the file with logins of registries, if any.
+    ``serve_fleet`` serves the api room's resolved settings with several replicas, until a signal ends it; it raises
+    PowertrainError."""
 
     home: Callable[[], Path] = _default_home
     build: Callable[[str], Path] = _build_nothing
     address: Callable[[Path | None], ServerAddress] = _default_address
     server: Callable[[str | None], ServerLaunch] = _no_server
     client_key: Callable[[], str | None] = _no_key
+    docker_config: Callable[[], Path | None] = _no_logins
+    serve_fleet: Callable[[Any], None] = _no_fleet
 
 
 def surroundings(context: click.Context | None) -> Surroundings:

@@ -96,7 +96,7 @@ class Admission:
                 continue
             if isinstance(event, TokenEvent):
                 self._admitted_ns.setdefault((event.request_id, event.index), event.admitted_ns)
-            if event.request_id in self._prompts:
+            if self._prompts and event.request_id in self._prompts:
                 self._note_prompt_end(event.request_id, complete=True)
 
     def _note_prompt_end(self, request_id: str, *, complete: bool) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -14,11 +12,13 @@ class EngineConfig:
     max_queue                requests that may wait beyond those that run; one more is refused
     max_predicted_wait_s     a request that would wait longer before its prompt's turn is refused; None = no limit
     max_queue_time_s         a request that waits longer ends as expired; None = no limit
-    prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall
+    prefill_chunk_tokens     prompt tokens computed per step while others decode: bounds how long they stall; None =
+                             what the session says
     idle_prefill_chunk_tokens  the same while nobody decodes
     copy_bytes_per_step      bytes of cache rows copied per step while others decode: bounds how long they stall when
                              choices start from a long cached prompt, or a sequence moves to another slot; eight times
-                             as many while nobody decodes, so that requests are taken in and ended meanwhile
+                             as many while nobody decodes, so that requests are taken in and ended meanwhile; None =
+                             what the session says
     prefix_cache             reuse the cache rows of earlier prompts
     deterministic            reuse only rows that a prefill computed, so that a cached answer equals an uncached one
                              bit by bit
@@ -32,9 +32,9 @@ class EngineConfig:
     max_queue: int = 256
     max_predicted_wait_s: float | None = None
     max_queue_time_s: float | None = None
-    prefill_chunk_tokens: int = 128
-    idle_prefill_chunk_tokens: int = IDLE_PREFILL_CHUNK_TOKENS
-    copy_bytes_per_step: int = 32 * 2**20
+    prefill_chunk_tokens: int | None = None
+    idle_prefill_chunk_tokens: int | None = None
+    copy_bytes_per_step: int | None = None
     prefix_cache: bool = True
     deterministic: bool = False
     max_draft_tokens: int = 0

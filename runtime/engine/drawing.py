@@ -1,13 +1,15 @@
-"""Rows of logits -> tokens, events and ends: masks waited for, tokens drawn and committed, sequences taken out.
+"""A call's answer -> tokens, events and ends: masks waited for, tokens drawn and committed, sequences taken out.
 
-A row whose constraint's mask is not there yet is held: it keeps its logits, and is drawn at the beginning of the first
-step that finds the mask, so that no neighbour waits. Whatever a constraint fails at ends its own sequence. Owns what a
-step has to tell, and the time that drawing took; knows no session, no plan and no text.
+What the session chose is taken; the other rows are drawn here, from their logits. A row whose constraint's mask is not
+there yet is held: it keeps its logits, and is drawn at the beginning of the first step that finds the mask, so that no
+neighbour waits. Whatever a constraint fails at ends its own sequence. Owns what a step has to tell, and the time that
+drawing took; knows no session, no plan and no text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,10 @@ from runtime.errors import ConstraintFailed
 from runtime.events import Event, FinishReason, PromptEvent, TokenEvent
 from runtime.sampling.allowed_tokens import Allowed
 from runtime.sampling.prompt_scores import prompt_scores
+from runtime.sampling.row_rules import RowRules, taken
 from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, sample
+from runtime.session.selected import Selected
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray
 
 ALONE_WAIT_S = 0.002
@@ -34,10 +39,12 @@ class Draft:
 
 
 class Drawing:
-    """One step's drawing of tokens. ``clock`` returns nanoseconds."""
+    """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none."""
 
-    def __init__(self, scheduler: Scheduler, clock: Callable[[], int]) -> None:
+    def __init__(self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int]) -> None:
         self._scheduler = scheduler
+        self._rules = rules
+        self._asked: list[SamplerState | None] = []
         self._clock = clock
         self.events: list[Event] = []
         self.sample_ns = 0
@@ -84,8 +91,67 @@ class Drawing:
             self._take(sequence, UNUSABLE, begin)
         return scores is not None
 
-    def first(self, logits: FloatArray, sequence: Sequence) -> None:
-        """Go on from a prompt that was read, given the ``logits`` [1, V] of its last token: tell its scores, and draw.
+    def ask(self, sequences: Rows[Sequence]) -> SelectionTable | None:
+        """What to hand to the call that computes the next tokens of ``sequences``, whose answer ``draw_answer`` takes.
+
+        Rules are written for those whose next token the session can choose; None if it is asked for none. A sequence
+        whose constraint failed is finished afterwards, and has no row in the call.
+        """
+        self._asked = []
+        if self._rules is None:
+            return None
+        begin = self._clock()
+        for sequence in sequences:
+            state = self._asked_for(sequence, self._rules)
+            if _lives(sequence):
+                self._asked.append(state)
+        self.sample_ns += self._clock() - begin
+        return self._rules.table if any(self._asked) else None
+
+    def _asked_for(self, sequence: Sequence, rules: RowRules) -> SamplerState | None:
+        """The sampler of a sequence whose rules are written; None where its token is the host's to draw."""
+        allowed: Allowed | None = None
+        if sequence.request.constraint is not None:
+            allowed = self._allowed(sequence, 0.0) if sequence.num_left else None
+            if allowed is None:
+                return None
+        return sequence.sampler if rules.write(sequence.slot, sequence.sampler, allowed) else None
+
+    def unanswered(self, sequences: Rows[Sequence]) -> None:
+        """The call that ``ask`` was made for gave no answer: no numbers are used up."""
+        asked, self._asked = self._asked, []
+        for sequence, state in zip(sequences, asked, strict=False):  # nothing may have been asked
+            if state is not None and self._rules is not None:
+                self._rules.put_back(sequence.slot, state)
+
+    def draw_answer(self, answer: Selected, sequences: Rows[Sequence], wait_s: float = 0.0) -> int:
+        """Take or draw one token per row and commit it; returns how many there were. See ``draw``."""
+        if answer.chosen is None or not any(self._asked):
+            self.unanswered(sequences)
+            return self.draw(answer.logits(range(len(sequences))), sequences, wait_s)
+        begin = self._clock()
+        asked, self._asked = self._asked, []  # a later answer in this step must not take these for its own
+        tokens = taken(answer.chosen, asked)
+        places = [place for place, token in enumerate(tokens) if token is None]
+        for place in places:
+            if (state := asked[place]) is not None and self._rules is not None:
+                self._rules.put_back(sequences[place].slot, state)
+        fetched = self._clock()
+        logits = answer.logits(places) if places else None
+        sampled = self._clock()
+        committed = [
+            sequence
+            for sequence, token in zip(sequences, tokens, strict=True)
+            if token is not None and self._take(sequence, token, sampled)
+        ]
+        self._start_masks(committed)
+        self.sample_ns += fetched - begin  # fetching logits is the session's time
+        self.commit_ns += self._clock() - sampled
+        drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places], wait_s)
+        return len(committed) + drawn
+
+    def first(self, answer: Selected, sequence: Sequence) -> None:
+        """Go on from a prompt that was read, given the ``answer`` of its last token: tell its scores, and draw.
 
         Where nothing is to be drawn the sequence ends.
         """
@@ -93,7 +159,7 @@ class Drawing:
             told = PromptEvent(sequence.request.request_id, sequence.index, tuple(sequence.scores))
             self.events.append(told)
         if sequence.num_left:
-            self.draw(logits, [sequence])
+            self.draw_answer(answer, [sequence])
         else:
             self.end(sequence, FinishReason.LENGTH)
 
@@ -117,8 +183,8 @@ class Drawing:
             self._refuse(sequence, error)
             return Draft([])
 
-    def draw(self, logits: FloatArray, sequences: list[Sequence | None], wait_s: float = 0.0) -> int:
-        """Draw one token per row with a sequence, and commit it; returns how many were drawn.
+    def draw(self, logits: FloatArray, sequences: Rows[Sequence], wait_s: float = 0.0) -> int:
+        """Draw one token per row, and commit it; returns how many were drawn.
 
         A row of ``logits`` [B, V] whose mask does not come within ``wait_s`` is held instead.
         """
@@ -126,8 +192,6 @@ class Drawing:
         states: list[SamplerState | None] = [None] * len(sequences)
         allowed: list[Allowed | None] = [None] * len(sequences)
         for row, sequence in enumerate(sequences):
-            if sequence is None:
-                continue
             if sequence.request.constraint is None:
                 states[row] = sequence.sampler
             elif (may_come := self._allowed(sequence, wait_s)) is not None:
@@ -139,7 +203,7 @@ class Drawing:
         committed = [
             sequence
             for sequence, token in zip(sequences, drawn, strict=True)
-            if sequence is not None and token is not None and self._take(sequence, token, sampled)
+            if token is not None and self._take(sequence, token, sampled)
         ]
         self._start_masks(committed)
         self.sample_ns += sampled - begin
@@ -213,3 +277,7 @@ class Drawing:
 
     def _refuse(self, sequence: Sequence, error: ConstraintFailed) -> None:
         self.fail(sequence, str(error), for_client=True)
+
+
+def _lives(sequence: Sequence) -> bool:
+    return sequence.phase is not Phase.FINISHED

@@ -19,6 +19,7 @@ from runtime.engine.step_report import EngineStats, StepResult, Totals
 from runtime.errors import DeviceError
 from runtime.events import Event, FinishEvent, FinishReason
 from runtime.request import Request, SamplingParams
+from runtime.sampling.row_rules import RowRules
 from runtime.session.session import Session
 
 _WARM_UP_PROMPT_TOKENS = 8
@@ -36,7 +37,9 @@ class Engine:
 
     def __init__(self, session: Session, config: EngineConfig, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.session = session
-        self._scheduler = Scheduler(session.info.num_slots, config, session.info.kv_bytes_per_token)
+        info = session.info
+        self._scheduler = Scheduler(info, config)
+        self._rules = RowRules(info.num_slots, info.vocab_size) if info.selects else None
         self._config = config
         self._clock = clock
         self._totals = Totals()
@@ -61,6 +64,7 @@ class Engine:
             kv_used_tokens=sum(sequence.num_computed for sequence in self._scheduler.running),
             kv_capacity_tokens=info.num_slots * info.max_model_len,
             num_steps=totals.num_steps,
+            run_ns=totals.run_ns,
             prefix_query_tokens=totals.prefix_query_tokens,
             prefix_hit_tokens=totals.prefix_hit_tokens,
             drafted_tokens=totals.drafted_tokens,
@@ -113,12 +117,20 @@ class Engine:
 
     def step(self) -> StepResult:
         """Run the next step; with no work left it does nothing. Raises DeviceLost when the session is at its end."""
-        step = Step(self.session, self._scheduler, self._totals, self._health, self._clock)
+        step = Step(
+            self.session,
+            self._scheduler,
+            self._rules,
+            totals=self._totals,
+            health=self._health,
+            clock=self._clock,
+        )
         self._untold = step.drawing.events
         if self._queue_limit_ns is not None:
             for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):
                 step.drawing.end(sequence, FinishReason.EXPIRED)
         result = step.run()
+        self._totals.run_ns += result.times.run_ns
         self._untold = []
         return result
 

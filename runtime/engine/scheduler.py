@@ -2,14 +2,19 @@
 
 Rules, in order:
 1. Everything that decodes, decodes in every step, so prefill can delay a running stream by one budget at most. What
-   is held has nothing to decode: it keeps its slot, an idle row if others' are on both sides.
+   is held has nothing to decode, and keeps its slot.
 2. Prompts are computed in chunks within a token budget per step, first admitted first, so decoding starves nobody.
+   Budgets are the session's, unless the operator's (``EngineConfig``).
 3. Waiting sequences are admitted in order of arrival while a slot and some budget are left. An accepted request
    always fits its slot (the edge checked prompt + max_tokens), so nothing is ever preempted.
 4. A new sequence starts from the longest prefix that some slot offers; choices of one request share one prefill.
-5. Decoding slots are kept adjacent: a hole that no admission filled is closed by moving one end of the range into it.
-   What the hole retains goes to an empty slot first; without one, the slot unused for longest is emptied. A hole that
-   is the last unowned slot keeps its rows and stays open, which costs the decode call an idle row.
+5. Sequences are kept where a decode call covers few slots beside theirs (``decode_span``). Where it covers those from
+   the first one on, slots are given away from the lowest; what a low one retains makes room first, for an empty slot
+   or in the place of what was unused for longest, if a step can copy it whole. When a call could be smaller, and could
+   have been for a while, sequences move down. Where a call covers what lies between rows, a hole that no admission
+   filled is closed at once, by moving one end of the range into it. What a hole retains goes to an empty slot first;
+   without one, the slot unused for longest is emptied. A hole that is the last unowned slot keeps its rows and stays
+   open.
 6. A step copies rows within a budget, a larger one while nothing decodes: a long prefix or a moving sequence's rows
    come in pieces, over several steps, so that neither streams nor who comes or goes wait for all of them. A prompt
    waits for its rows. What moves goes on decoding where it was until its last piece is in place.
@@ -26,10 +31,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from runtime.engine.config import EngineConfig
+from runtime.engine.decode_span import DecodeSpan
 from runtime.engine.sequence import Phase, Sequence
+from runtime.engine.slot_moves import CopyBudget, SlotMoves
 from runtime.engine.slot_table import SlotMove, SlotTable
-from runtime.engine.step_plan import DecodeRow, PrefillChunk, SlotCopy, StepPlan
+from runtime.engine.step_plan import PrefillChunk, SlotCopy, StepPlan
 from runtime.engine.token_prefix import NOTHING, TokenPrefix
+from runtime.session.session import SessionInfo
 
 MIN_CHUNK_TOKENS = 2
 # A sequence grows by a row each step, so a move that copied one only would never catch up with it.
@@ -41,13 +49,17 @@ IDLE_COPY_FACTOR = 8
 class Scheduler:
     """Holds every live sequence. The engine asks for a plan, runs it, and reports back what happened."""
 
-    def __init__(self, num_slots: int, config: EngineConfig, kv_bytes_per_token: int = 1) -> None:
-        self.slots = SlotTable(num_slots)
+    def __init__(self, info: SessionInfo, config: EngineConfig) -> None:
+        span = DecodeSpan.of(info)
+        self.slots = SlotTable(info.num_slots, keep_near=span.keeps_near)
+        self._moves = SlotMoves(self.slots, span)
         self.running: list[Sequence] = []
         self._config = config
         self._waiting: deque[Sequence] = deque()
-        self._may_move = True
-        self._copy_rows_per_step = max(MIN_COPY_ROWS, config.copy_bytes_per_step // kv_bytes_per_token)
+        self._prefill_tokens = config.prefill_chunk_tokens or info.prefill_tokens
+        self._idle_prefill_tokens = config.idle_prefill_chunk_tokens or info.idle_prefill_tokens
+        copy_bytes = info.copy_bytes if config.copy_bytes_per_step is None else config.copy_bytes_per_step
+        self._copy_rows_per_step = max(MIN_COPY_ROWS, copy_bytes // info.kv_bytes_per_token)
 
     @property
     def num_waiting(self) -> int:
@@ -66,8 +78,8 @@ class Scheduler:
     def plan(self) -> StepPlan:
         """Decide the next step. Changes slots' ownership; lengths change only through the ``commit`` methods."""
         decodes = any(sequence.phase is Phase.DECODE for sequence in self.running)
-        budget = self._config.prefill_chunk_tokens if decodes else self._config.idle_prefill_chunk_tokens
-        copies = _Copies(self._copy_rows_per_step * (1 if decodes else IDLE_COPY_FACTOR))
+        budget = self._prefill_tokens if decodes else self._idle_prefill_tokens
+        copies = CopyBudget(self._copy_rows_per_step * (1 if decodes else IDLE_COPY_FACTOR))
         prefills: list[PrefillChunk] = []
         for sequence in self.running:
             if sequence.is_copying:
@@ -76,15 +88,14 @@ class Scheduler:
                 budget -= self._append_chunk(prefills, sequence, budget)
         while budget >= MIN_CHUNK_TOKENS and (admitted := self._admit(copies)) is not None:
             budget -= self._append_chunk(prefills, admitted, budget)
-        self._close_holes(copies)
-        first_slot, rows = self._decode_rows()
-        return StepPlan(copies=tuple(copies.planned), first_slot=first_slot, decode=rows, prefills=tuple(prefills))
+        self._moves.together(self._decoding_slots, copies)
+        return StepPlan(copies=tuple(copies.planned), decode=self._decoding(), prefills=tuple(prefills))
 
     def copy_failed(self, plan: StepPlan, failed: SlotCopy) -> StepPlan:
         """What is left of a plan after one of its copies failed, so that nobody counts on rows that are not there.
 
         A prompt computes what it could not copy. A sequence that was to move stays where it is, with everything that
-        was to move after it; no hole is closed again before a sequence has ended, which changes where holes are.
+        was to move after it; nothing moves again before a sequence has ended, which changes where holes are.
         """
         position = next(index for index, copy in enumerate(plan.copies) if copy is failed)
         if isinstance(failed.cause, Sequence):
@@ -93,12 +104,17 @@ class Scheduler:
             copies = (*plan.copies[:position], *plan.copies[position + 1 :])
             prefills = tuple(chunk for chunk in plan.prefills if chunk.sequence is not sequence)
             return replace(plan, copies=copies, prefills=prefills)
-        for copy in reversed(plan.copies[position:]):  # moves are planned last
+        later = plan.copies[position:]
+        for copy in reversed(later):
             if isinstance(copy.cause, SlotMove):
                 self.slots.undo(copy.cause)
-        self._may_move = False
-        first_slot, rows = self._decode_rows()
-        return replace(plan, copies=plan.copies[:position], first_slot=first_slot, decode=rows)
+        self._moves.stop()
+        kept = tuple(copy for copy in later if not isinstance(copy.cause, SlotMove))
+        plan = replace(plan, copies=(*plan.copies[:position], *kept), decode=self._decoding())
+        for copy in kept:
+            if any(isinstance(move.cause, SlotMove) and move.target == copy.source for move in later):
+                plan = self.copy_failed(plan, copy)  # it counted on rows that did not come there
+        return plan
 
     def commit_prefill(self, chunk: PrefillChunk) -> None:
         """Record that a chunk's rows are now in the slot; after the last chunk the sequence decodes."""
@@ -123,7 +139,7 @@ class Scheduler:
             keep = rows_valid and self._config.prefix_cache
             self.slots.offer(sequence.slot, _prefix(sequence, num_rows) if keep else NOTHING)
             self.slots.release(sequence.slot)
-        self._may_move = True
+        self._moves.go_on()
         sequence.phase = Phase.FINISHED
         sequence.close()
 
@@ -152,7 +168,7 @@ class Scheduler:
         prefills.append(PrefillChunk(sequence, sequence.num_computed, sequence.num_computed + size))
         return size
 
-    def _admit(self, copies: _Copies) -> Sequence | None:
+    def _admit(self, copies: CopyBudget) -> Sequence | None:
         if not self._waiting or self._sibling_prefills(self._waiting[0]):
             return None
         vacant = self.slots.vacant()
@@ -163,6 +179,8 @@ class Scheduler:
         in_place = self._continues_in_place(source, num_cached, vacant)
         if num_cached and not in_place and not copies.has_room:
             return None
+        if not in_place:
+            vacant = self._moves.lowered(vacant, source, copies)
         self._waiting.popleft()
         self.slots.take(source if in_place else vacant, sequence)
         sequence.num_cached = num_cached
@@ -174,14 +192,14 @@ class Scheduler:
             self._copy_piece(sequence, source, copies)
         return sequence
 
-    def _go_on_copying(self, sequence: Sequence, copies: _Copies) -> None:
+    def _go_on_copying(self, sequence: Sequence, copies: CopyBudget) -> None:
         """Copy further rows of a prefix, from whichever slot offers it by now; without one the rest is computed."""
         source, length = self._reusable_prefix(sequence)
         sequence.num_cached = max(length, sequence.num_computed)
         if sequence.is_copying and copies.has_room:
             self._copy_piece(sequence, source, copies)
 
-    def _copy_piece(self, sequence: Sequence, source: int, copies: _Copies) -> None:
+    def _copy_piece(self, sequence: Sequence, source: int, copies: CopyBudget) -> None:
         start = sequence.num_computed
         stop = start + copies.take(sequence.num_cached - start)
         copies.planned.append(SlotCopy(source, sequence.slot, stop, start, sequence))
@@ -223,52 +241,16 @@ class Scheduler:
             return False
         return source == vacant or len(self.slots.rows[source]) - num_cached <= MIN_CHUNK_TOKENS
 
-    def _close_holes(self, copies: _Copies) -> None:
-        while self._may_move and copies.has_room and (move := self._next_move()) is not None:
-            start, num_rows = move.num_copied, self.slots.num_rows(move.source)
-            move.num_copied += copies.take(num_rows - start)
-            copies.planned.append(SlotCopy(move.source, move.target, move.num_copied, start, move))
-            if move.num_copied == num_rows:
-                self.slots.complete(move)
+    def _decoding_slots(self) -> list[int]:
+        return [sequence.slot for sequence in self.running if sequence.phase is Phase.DECODE]
 
-    def _next_move(self) -> SlotMove | None:
-        """What closes a hole among the decoding slots, or empties one; None without a hole, or without a way."""
-        decoding = [sequence.slot for sequence in self.running if sequence.phase is Phase.DECODE]
-        low, high = min(decoding, default=0), max(decoding, default=0)
-        holes = [slot for slot in range(low, high) if self.slots.owners[slot] is None]
-        spare = self.slots.emptied() if holes else None
-        if spare is None:
-            return None
-        end = min(low, high, key=self.slots.num_rows)
-        farthest = -1 if end == low else 0  # the nearer holes are then outside of the range
-        empty = [slot for slot in holes if not self.slots.rows[slot]]
-        return self.slots.moving(end, empty[farthest]) if empty else self.slots.moving(holes[farthest], spare)
-
-    def _decode_rows(self) -> tuple[int, tuple[DecodeRow, ...]]:
-        decoding = {s.slot: s for s in self.running if s.phase is Phase.DECODE and not s.is_held}
-        if not decoding:
-            return 0, ()
-        first, last = min(decoding), max(decoding)
-        rows = tuple(DecodeRow(decoding.get(slot), self.slots.num_rows(slot)) for slot in range(first, last + 1))
-        return first, rows
+    def _decoding(self) -> tuple[Sequence, ...]:
+        decoding = (one for one in self.running if one.phase is Phase.DECODE and not one.is_held)
+        return tuple(sorted(decoding, key=_slot))
 
 
-class _Copies:
-    """The copies of one step and how many rows more it may copy."""
-
-    def __init__(self, budget_rows: int) -> None:
-        self.planned: list[SlotCopy] = []
-        self._left = budget_rows
-
-    @property
-    def has_room(self) -> bool:
-        return self._left > 0
-
-    def take(self, num_rows: int) -> int:
-        """How many of ``num_rows`` fit; they are used up."""
-        fitting = min(num_rows, self._left)
-        self._left -= fitting
-        return fitting
+def _slot(sequence: Sequence) -> int:
+    return sequence.slot
 
 
 def _prefix(sequence: Sequence, num_tokens: int) -> TokenPrefix:

@@ -23,9 +23,13 @@ class SlotMove:
 
 
 class SlotTable:
-    """Ownership and reusable contents of ``num_slots`` slots, with the prefix index over all contents."""
+    """Ownership and reusable contents of ``num_slots`` slots, with the prefix index over all contents.
 
-    def __init__(self, num_slots: int) -> None:
+    Slots are given away from the lowest on, or, with ``keep_near``, near those that are owned.
+    """
+
+    def __init__(self, num_slots: int, *, keep_near: bool = True) -> None:
+        self._keep_near = keep_near
         self.owners: list[Sequence | None] = [None] * num_slots
         self.rows: list[TokenPrefix] = [NOTHING] * num_slots
         self._last_used: list[int] = [0] * num_slots
@@ -79,9 +83,12 @@ class SlotTable:
         move.is_complete = True
 
     def undo(self, move: SlotMove) -> None:
-        """Take a move back, complete or not: its rows did not reach the target. The source has them still."""
+        """Take a move back, complete or not: its rows did not reach the target. The source has them still.
+
+        Unless the source was given away since, whose new owner writes over them.
+        """
         source, target = move.source, move.target
-        if move.is_complete:
+        if move.is_complete and self.owners[source] is None:
             owner, self.owners[target] = self.owners[target], None
             self.owners[source] = owner
             if owner is not None:
@@ -99,11 +106,10 @@ class SlotTable:
         return self._index.longest(wanted)
 
     def vacant(self) -> int | None:
-        """The slot to give away next: an empty one near the owned ones, else the one unused for longest.
-
-        Nearness keeps the decode call's range of slots short.
+        """The slot to give away next: an empty one, the lowest or that nearest to the owned ones, else the one unused
+        for longest. Either keeps few slots between those that decode.
         """
-        owned = [slot for slot, owner in enumerate(self.owners) if owner is not None]
+        owned = [slot for slot, owner in enumerate(self.owners) if owner is not None] if self._keep_near else []
         low, high = (owned[0], owned[-1]) if owned else (0, 0)
 
         def cost(slot: int) -> tuple[int, int, int]:
@@ -111,6 +117,11 @@ class SlotTable:
             return (self._last_used[slot], 0, slot) if self.rows[slot] else (-1, distance, slot)
 
         return min((slot for slot, owner in enumerate(self.owners) if owner is None), key=cost, default=None)
+
+    def lowest_unused(self, stop: int) -> int | None:
+        """The unowned slot below ``stop`` that was unused for longest, None if all are owned."""
+        free = (slot for slot in range(stop) if self.owners[slot] is None)
+        return min(free, key=lambda slot: (bool(self.rows[slot]), self._last_used[slot], slot), default=None)
 
     def emptied(self) -> int | None:
         """The slot of ``vacant`` without the rows that it retained; None if they are the only ones retained."""

@@ -20,6 +20,8 @@ from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
 from runtime.events import TokenEvent
+from runtime.sampling.row_rules import RowRules
+from runtime.session.selected import Selected, from_logits
 from runtime.session.session import FloatArray, Int64Array, Session
 
 SCORED_ROWS = 32
@@ -31,11 +33,19 @@ _LOG = logging.getLogger("powertrain.engine")
 class Step:
     """The next step of a scheduler's sequences, to be run once. It begins when it is made.
 
-    ``clock`` returns nanoseconds. ``totals`` and ``health`` are the engine's; the step adds to them.
+    ``clock`` returns nanoseconds. ``totals`` and ``health`` are the engine's, the step adds to them; so are ``rules``,
+    which are None where the session chooses no tokens.
     """
 
     def __init__(
-        self, session: Session, scheduler: Scheduler, totals: Totals, health: CallHealth, clock: Callable[[], int]
+        self,
+        session: Session,
+        scheduler: Scheduler,
+        rules: RowRules | None,
+        *,
+        totals: Totals,
+        health: CallHealth,
+        clock: Callable[[], int],
     ) -> None:
         self._session = session
         self._scheduler = scheduler
@@ -43,7 +53,7 @@ class Step:
         self._health = health
         self._clock = clock
         self._run_before_ns = session.run_ns
-        self.drawing = Drawing(scheduler, clock)
+        self.drawing = Drawing(scheduler, rules, clock)
         self.begin_ns = clock()
 
     def run(self) -> StepResult:
@@ -113,30 +123,42 @@ class Step:
         """Run the plan's decode call; returns how many tokens were drawn."""
         if not plan.decode:
             return 0
-        sequences = [row.sequence for row in plan.decode]
-        if len(sequences) == 1 and (sequence := sequences[0]) is not None:
+        if len(plan.decode) == 1:
+            sequence = plan.decode[0]
             draft = self.drawing.draft(sequence)
-            if sequence.phase is Phase.FINISHED:
-                return 0
             if draft.token_ids:
                 return self._verify(sequence, draft)
-        token_ids = np.zeros(len(sequences), np.int64)  # [B]; idle rows may hold any token
-        positions = np.zeros(len(sequences), np.int64)  # [B]
-        for row, planned in enumerate(plan.decode):
-            positions[row] = planned.position
-            if planned.sequence is not None:
-                token_ids[row] = planned.sequence.token_ids[-1]
+        selection = self.drawing.ask(plan.decode)
+        sequences = [sequence for sequence in plan.decode if sequence.phase is not Phase.FINISHED]
+        if not sequences:
+            return 0
+        rows = zip(*((one.slot, one.token_ids[-1], one.num_computed) for one in sequences), strict=True)
+        slots, token_ids, positions = (np.array(values, np.int64) for values in rows)  # [B] each
         try:
-            logits = self._session.decode(plan.first_slot, token_ids, positions)
+            answer = self._session.decode_tokens(slots, token_ids, positions, selection)
         except BACKEND_FAILURES as error:
-            self._health.failed(error)
-            for sequence in filter(None, sequences):
-                self.drawing.fail(sequence, said(error))
+            self.drawing.unanswered(sequences)
+            self._fail(error, sequences)
             return 0
         self._health.worked()
-        for sequence in filter(None, sequences):
+        for sequence in sequences:
             self._scheduler.commit_decode(sequence)
-        return self.drawing.draw(logits, sequences)
+        return self._draw(answer, sequences)
+
+    def _draw(self, answer: Selected, sequences: list[Sequence]) -> int:
+        """Take or draw a token for each row of an answer; returns how many there were."""
+        try:
+            return self.drawing.draw_answer(answer, sequences)
+        except BACKEND_FAILURES as error:  # of logits that had stayed on a device
+            self._fail(error, sequences)
+            return 0
+
+    def _fail(self, error: Exception, sequences: list[Sequence]) -> None:
+        """End the sequences of a call that failed. Raises DeviceLost if it was one too many."""
+        self._health.failed(error)
+        for sequence in sequences:
+            if sequence.phase is not Phase.FINISHED:
+                self.drawing.fail(sequence, said(error))
 
     def _verify(self, sequence: Sequence, draft: Draft) -> int:
         """Compute the last token and its draft in one call, and draw tokens as long as they meet the draft.
@@ -170,16 +192,38 @@ class Step:
         if sequence.phase is Phase.FINISHED:
             return 0
         if sequence.is_scored:
-            logits = self._scored(chunk)
+            rows = self._scored(chunk)
+            answer = None if rows is None else from_logits(rows)
         else:
-            token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
-            logits = self._appended(sequence, token_ids, chunk.start, 1 if chunk.is_last else 0)
-        if logits is None:
+            answer = self._answered(chunk)
+        if answer is None:
             return 0
         self._scheduler.commit_prefill(chunk)
         if chunk.is_last:
-            self.drawing.first(logits, sequence)
+            try:
+                self.drawing.first(answer, sequence)
+            except BACKEND_FAILURES as error:
+                self._fail(error, [sequence])
         return chunk.stop - chunk.start
+
+    def _answered(self, chunk: PrefillChunk) -> Selected | None:
+        """Compute a chunk whose tokens are not scored; None if that failed, which ends the sequence."""
+        sequence = chunk.sequence
+        token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
+        if not chunk.is_last:
+            rows = self._appended(sequence, token_ids, chunk.start, 0)
+            return None if rows is None else from_logits(rows)
+        selection = self.drawing.ask([sequence])
+        if sequence.phase is Phase.FINISHED:
+            return None
+        try:
+            answer = self._session.prefill_token(sequence.slot, token_ids, chunk.start, selection)
+        except BACKEND_FAILURES as error:
+            self.drawing.unanswered([sequence])
+            self._fail(error, [sequence])
+            return None
+        self._health.worked()
+        return answer
 
     def _scored(self, chunk: PrefillChunk) -> FloatArray | None:
         """Compute a chunk in pieces and score each at once; the last token's logits [1, V], None if that failed."""
@@ -197,8 +241,7 @@ class Step:
         try:
             logits = self._session.prefill(sequence.slot, token_ids, start, num_logits)
         except BACKEND_FAILURES as error:
-            self._health.failed(error)
-            self.drawing.fail(sequence, said(error))
+            self._fail(error, [sequence])
             return None
         self._health.worked()
         return logits

@@ -27,14 +27,6 @@ class SlotCopy:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeRow:
-    """One row of the decode call. An idle row (``sequence`` None) writes at ``position``, where nothing valid is."""
-
-    sequence: Sequence | None
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
 class PrefillChunk:
     """Compute ``token_ids[start:stop]`` of a sequence in its slot; the last chunk yields the first token's logits."""
 
@@ -59,11 +51,10 @@ class PrefillChunk:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step. ``decode`` covers slots ``[first_slot, first_slot + len(decode))``; empty when nothing decodes."""
+    """One step. ``decode`` are the sequences that get a token each, by their slots, ascending."""
 
     copies: tuple[SlotCopy, ...]
-    first_slot: int
-    decode: tuple[DecodeRow, ...]
+    decode: tuple[Sequence, ...]
     prefills: tuple[PrefillChunk, ...]
 
     @property

@@ -58,6 +58,7 @@ class Totals:
     """What an engine has done so far. Steps add to it."""
 
     num_steps: int = 0
+    run_ns: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
     drafted_tokens: int = 0
@@ -67,9 +68,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Token counts are cumulative; ``kv_used_tokens`` are rows owned by live sequences.
+    """A snapshot. Counts are cumulative; ``kv_used_tokens`` are rows owned by live sequences.
 
-    ``step_tokens`` is ``StepTokens.snapshot``.
+    ``run_ns`` is the time spent inside the backend. ``step_tokens`` is ``StepTokens.snapshot``.
     """
 
     num_running: int = 0
@@ -78,6 +79,7 @@ class EngineStats:
     kv_used_tokens: int = 0
     kv_capacity_tokens: int = 0
     num_steps: int = 0
+    run_ns: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
     drafted_tokens: int = 0

@@ -24,6 +24,7 @@ from runtime.request import Request
 from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.engine")
+_CPU = "cpu"
 
 
 class EngineState(StrEnum):
@@ -60,6 +61,7 @@ class EngineWorker:
         self._num_steps = 0
         self._thread = threading.Thread(target=self._main, name="powertrain-engine", daemon=True)
         self.state = EngineState.LOADING
+        self.shares_cores = False  # True when the session computes on the cores that this process runs on
         self.failure: str | None = None
         self.stats = EngineStats()
 
@@ -135,6 +137,7 @@ class EngineWorker:
 
     def _become_ready(self, engine: Engine) -> None:
         self.stats = engine.stats()
+        self.shares_cores = engine.session.info.backend == _CPU
         with self._wake:
             self._admission.num_slots = engine.session.info.num_slots
             self.state = EngineState.READY

@@ -26,6 +26,7 @@ from runtime.session.gpu.libraries import open_libraries
 from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
@@ -90,6 +91,8 @@ def fixed_gpu_parts(package: Package, choice: BackendChoice, wishes: KVWishes) -
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
     parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
+    if package.manifest.selection is not None if plan is None else plan.sidecar.selection_bytes:
+        parts["selection"] = selection_bytes(slots + 1, shape.vocab_size)
     return parts
 
 
@@ -168,7 +171,19 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
         device.close()  # which the session does from here on
         raise
     graph = package.path(package.manifest.graphs[_graph_key(choice.backend)].path)
-    return open_ort_session(graph, provider, device, shape, kv=kv, prefill_tokens=prefill_tokens)
+    head = package.manifest.selection
+    # The plug-in compiles for the decoder's profiles alone, and the ONNX Runtime beside it has no other for a GPU.
+    head_provider = None if choice.backend is Backend.ORT_TENSORRT_RTX else cuda_provider(device.ordinal)
+    return open_ort_session(
+        graph,
+        provider,
+        device,
+        shape,
+        kv=kv,
+        prefill_tokens=prefill_tokens,
+        head=None if head is None else package.path(head.path),
+        head_provider=head_provider,
+    )
 
 
 def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int) -> Provider:

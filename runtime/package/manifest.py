@@ -40,8 +40,18 @@ TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_CONFIG_FILE = "generation_config.json"
 LICENSE_FILE = "LICENSE"
+PROVENANCE_FILE = "provenance.intoto.json"
+BOM_FILE = "bom.cdx.json"
+PROVENANCE_FILES = frozenset({PROVENANCE_FILE, BOM_FILE})
+SIGNATURE_FILE = "manifest.intoto.jsonl"
+"""Signatures over the manifest and what was added to the package later, beside it: a manifest cannot name them."""
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+"""What statements about packages and plans say."""
 ORT_GRAPH = "ort"
 OPTIMUM_GRAPH = "optimum"
+
+PLAN_FILE_SUFFIXES = (".plan", ".plan.json", ".plan.intoto.json", ".plan.cdx.json", ".plan.kernels")
+"""What lies in ``trt/`` beside the graph and is made after the package."""
 
 _MANIFEST_MAX_BYTES = 2 * 2**20
 _MAX_COMPONENT_BYTES = 255
@@ -66,13 +76,15 @@ class AdapterInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the weights came from. ``sha256`` is the digest of the checkpoint file (or of its index of digests).
 
-    ``adapter`` is absent where none was merged.
+    ``revision`` is the commit or version that was fetched; empty for files that were here already. ``adapter`` is
+    absent where none was merged.
     """
 
     kind: Name
     name: Name
     sha256: Sha256
     license: Text
+    revision: Text = ""
     adapter: AdapterInfo | UnsetType = UNSET
 
 
@@ -126,10 +138,17 @@ class GoldenInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_best: Annotated[int, Meta(ge=1, le=2**10)]
 
 
+class SelectionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The graph of a selection head with a mask, see ``runtime.package.selection_io``."""
+
+    path: Name
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that is known of a package. Written last, so a folder with a manifest is a whole package.
 
-    ``golden`` is None where no GPU is meant to run the package. ``adapters`` is absent where the graph takes none.
+    ``golden`` and ``selection`` are None where no GPU is meant to run the package. ``adapters`` is absent where the
+    graph takes none. ``recipe`` is what was asked for, without names and paths; empty in packages of older versions.
     """
 
     schema_version: int
@@ -150,7 +169,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     build_seconds: Seconds
     created_unix: Size
     golden: GoldenInfo | None = None
+    selection: SelectionInfo | None = None
     adapters: AdapterRoom | UnsetType = UNSET
+    recipe: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +216,11 @@ def file_info(path: Path) -> FileInfo:
     return FileInfo(size=path.stat().st_size, sha256=sha256_of_file(path))
 
 
+def file_info_of(data: bytes) -> FileInfo:
+    """The same of bytes that will be a file."""
+    return FileInfo(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into a package folder, whole or not at all."""
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
@@ -219,6 +245,9 @@ def load_package(root: Path, *, verify_digests: bool = True) -> Package:
     for key, graph in manifest.graphs.items():
         if graph.path not in manifest.files:
             raise PackageError(f"{root.name}: graph {key!r} points to {graph.path!r}, which the manifest does not list")
+    if manifest.selection is not None and manifest.selection.path not in manifest.files:
+        path = manifest.selection.path
+        raise PackageError(f"{root.name}: the selection head is {path!r}, which the manifest does not list")
     outside = [token_id for token_id in manifest.stop_token_ids if token_id >= manifest.shape.vocab_size]
     if outside:
         size = manifest.shape.vocab_size
@@ -261,7 +290,7 @@ def _check_schema_version(root: Path, data: bytes) -> None:
 
 
 def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> None:
-    if not _stays_inside(name):
+    if not stays_inside(name):
         raise PackageError(f"{root.name}: the manifest names {name!r}, which does not stay inside the package")
     path = root
     for part in PurePosixPath(name).parts:
@@ -283,7 +312,8 @@ def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> 
         )
 
 
-def _stays_inside(name: str) -> bool:
+def stays_inside(name: str) -> bool:
+    """Whether a relative path as a manifest writes it leads to a place below the folder that it counts from."""
     pure = PurePosixPath(name)
     is_plain = name.isprintable() and "\\" not in name and str(pure) == name
     fits = all(len(part.encode()) <= _MAX_COMPONENT_BYTES for part in pure.parts)
@@ -301,6 +331,6 @@ def _check_no_strangers(root: Path, manifest: Manifest) -> None:
 
 
 def _is_added_later(path: Path, name: str) -> bool:
-    """TensorRT plans, their sidecars and kernels compiled from them: made after the package, checked when used."""
-    is_plan_file = name.startswith("trt/") and name.endswith((".plan", ".plan.json", ".plan.kernels"))
-    return is_plan_file and name.count("/") == 1 and path.is_file() and not path.is_symlink()
+    """Signatures; TensorRT plans, what describes them and kernels compiled from them. All are checked when used."""
+    is_plan_file = name.startswith("trt/") and name.count("/") == 1 and name.endswith(PLAN_FILE_SUFFIXES)
+    return (is_plan_file or name == SIGNATURE_FILE) and path.is_file() and not path.is_symlink()

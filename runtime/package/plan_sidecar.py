@@ -20,11 +20,13 @@ from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document, schema_version_of
 from runtime.package.manifest import Package, sha256_of_file
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 TRT_GRAPH = "trt"
 PLAN_FOLDER = "trt"
 PLAN_SUFFIX = ".plan"
 SIDECAR_SUFFIX = ".plan.json"
+STATEMENT_SUFFIX = ".plan.intoto.json"
+BOM_SUFFIX = ".plan.cdx.json"
 
 _SIDECAR_MAX_BYTES = 2**20
 
@@ -56,8 +58,9 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``key`` and what came of it. ``digest`` is the sha256 of all other fields, so that an edit shows.
 
-    ``capacity`` is the rows of a cache slot in memory. ``scratch_bytes`` is the memory that a run needs for
-    activations, as the builder said it; 0 if it did not.
+    The file begins with the decoder's plan, of ``decoder_bytes``, and ends with that of the selection head, of
+    ``selection_bytes``; 0 where the package has none. ``capacity`` is the rows of a cache slot in memory.
+    ``scratch_bytes`` is the memory that runs of both need for activations, as the builder said it; 0 if it did not.
     """
 
     schema_version: int
@@ -65,6 +68,8 @@ class PlanSidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     precision: dict[Name, Text]
     capacity: Tokens
     plan_bytes: Size
+    decoder_bytes: Size
+    selection_bytes: Size
     scratch_bytes: Size
     plan_sha256: Sha256
     driver: Text
@@ -125,14 +130,21 @@ def longer_export(package: Package, max_model_len: int) -> str:
 
 
 def graph_digests(package: Package) -> dict[str, str]:
-    """Digests of the package's ``trt`` graph files, from its verified manifest. Raises PlanError without one."""
+    """Digests of the package's ``trt`` graph files, and of the selection head's if there is one, from its verified
+    manifest. Raises PlanError without a graph."""
     graph = package.manifest.graphs.get(TRT_GRAPH)
     if graph is None:
         raise PlanError(
             f"package {package.manifest.name!r} holds no graph for TensorRT; "
             "build it with 'powertrain export MODEL --dialect ort,trt'"
         )
-    return {name: info.sha256 for name, info in package.manifest.files.items() if name.startswith(graph.path)}
+    paths = [graph.path, *([head.path] if (head := package.manifest.selection) else [])]
+    return {name: info.sha256 for name, info in package.manifest.files.items() if name.startswith(tuple(paths))}
+
+
+def graph_bytes(package: Package) -> int:
+    """Size of the ``trt`` graph's files, beside which a selection head's counts for nothing."""
+    return sum(info.size for name, info in package.manifest.files.items() if name.startswith(f"{TRT_GRAPH}/"))
 
 
 def sealed(sidecar: PlanSidecar) -> PlanSidecar:

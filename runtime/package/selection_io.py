@@ -31,10 +31,14 @@ A row whose token is not settled is the host's to draw, from the same logits and
 may lie beyond the ``TOP_TOKENS`` likeliest, rounding may decide (``TOLERANCE``), tokens of equal logits may lie on both
 sides of what is seen, or a logit is no usable number. A settled token is the host's token: docs/architecture.md.
 
-Owns names and numbers only; knows neither onnx nor onnxruntime.
+Owns names, dtypes, shapes and numbers; knows neither onnx nor onnxruntime.
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 LOGITS = "logits"
 INVERSE_TEMPERATURE = "inverse_temperature"
@@ -68,3 +72,56 @@ TOLERANCE = 2.0**-15
 def mask_bytes(vocab_size: int) -> int:
     """Bytes of a row's mask: whole words of 32 bits."""
     return -(-vocab_size // 32) * 4
+
+
+_F32, _I32 = np.dtype(np.float32), np.dtype(np.int32)
+
+RULES: dict[str, tuple[np.dtype[Any], int]] = {
+    INVERSE_TEMPERATURE: (_F32, 1),
+    TOP_K: (_I32, 1),
+    TOP_P: (_F32, 1),
+    MIN_P: (_F32, 1),
+    UNIFORM: (_F32, 1),
+    EDIT_IDS: (_I32, MAX_EDITS),
+    EDIT_BIAS: (_F32, MAX_EDITS),
+    EDIT_PENALTY: (_F32, MAX_EDITS),
+    EDIT_SUBTRACT: (_F32, MAX_EDITS),
+}
+"""The inputs that are a row's rules: dtype, and numbers per row. The mask is apart: few rows have one."""
+
+OUTPUTS: dict[str, tuple[np.dtype[Any], int]] = {
+    DRAWN: (_I32, 1),
+    SETTLED: (_I32, 1),
+    LOGPROB: (_F32, 1),
+    TOP_IDS: (_I32, MAX_TOP_LOGPROBS),
+    TOP_LOGPROBS: (_F32, MAX_TOP_LOGPROBS),
+}
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    LOGITS: _F32,
+    MASK: np.dtype(np.uint8),
+    **{name: dtype for name, (dtype, _) in {**RULES, **OUTPUTS}.items()},
+}
+"""Of every input and output of a head with a mask."""
+
+
+def input_shapes(num_rows: int, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every input of a head with a mask, the logits included, for so many rows."""
+    shapes = {name: row_shape(width, num_rows) for name, (_, width) in RULES.items()}
+    return {LOGITS: (num_rows, vocab_size), **shapes, MASK: (num_rows, mask_bytes(vocab_size))}
+
+
+def output_shapes(num_rows: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every output of a head for so many rows."""
+    return {name: row_shape(width, num_rows) for name, (_, width) in OUTPUTS.items()}
+
+
+def row_shape(width: int, num_rows: int) -> tuple[int, ...]:
+    """[B] of inputs and outputs with one number per row, else [B, width]."""
+    return (num_rows,) if width == 1 else (num_rows, width)
+
+
+def neutral(name: str, vocab_size: int) -> float:
+    """The value of an input of ``RULES`` that changes nothing: no edit, and the likeliest of all tokens is drawn."""
+    special = {INVERSE_TEMPERATURE: 1.0, TOP_K: 1, TOP_P: 1.0, EDIT_IDS: vocab_size, EDIT_PENALTY: 1.0}
+    return special.get(name, 0.0)

@@ -7,7 +7,10 @@ Knows one row of logits at a time; knows no temperature and draws nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.request import Request
 from runtime.sampling.seen_tokens import SeenTokens
@@ -15,6 +18,23 @@ from runtime.session.session import FloatArray
 
 LOGIT_BIAS_LIMIT = 100.0
 """Biases are clamped to +-100, as in the OpenAI API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Rules as changes of single logits, each id once: ``bias`` is added, a value above 0 divided by ``penalty`` and
+    any other multiplied with it, ``subtract`` taken away, all [N], in the arithmetic of ``LogitRules.apply``."""
+
+    ids: NDArray[np.int64]
+    bias: FloatArray
+    penalty: FloatArray
+    subtract: FloatArray
+
+    @classmethod
+    def none(cls, count: int = 0) -> Edits:
+        """Edits of so many tokens, of id 0, that change nothing."""
+        zeros = np.zeros(count, np.float32)
+        return cls(np.zeros(count, np.int64), zeros, np.ones(count, np.float32), zeros.copy())
 
 
 class LogitRules:
@@ -82,6 +102,34 @@ class LogitRules:
             penalty = params.frequency_penalty * self._drawn.counts + np.float32(params.presence_penalty)
             logits[self._drawn.ids] -= penalty
 
+    def edits(self, most: int) -> Edits | None:
+        """What ``apply`` does beside ``allowed_token_ids``, now; None if more than ``most`` tokens change."""
+        params = self._params
+        repeats, drawn = params.repetition_penalty != 1.0, self._penalises and len(self._drawn) > 0
+        if (repeats and len(self._seen) > most) or (drawn and len(self._drawn) > most):
+            return None
+        banned = self._banned()
+        places: dict[int, int] = {}
+        for ids in (banned, self._bias_ids, self._seen.ids if repeats else (), self._drawn.ids if drawn else ()):
+            for token_id in ids:
+                places.setdefault(int(token_id), len(places))
+        if len(places) > most:
+            return None
+        edits = Edits.none(len(places))
+        edits.ids[:] = list(places)
+
+        def at(ids: NDArray[np.int64]) -> list[int]:
+            return [places[token_id] for token_id in ids.tolist()]
+
+        edits.bias[at(self._bias_ids)] = self._bias
+        edits.bias[[places[token_id] for token_id in banned]] = -np.inf
+        if repeats:
+            edits.penalty[at(self._seen.ids)] = params.repetition_penalty
+        if drawn:
+            penalty = params.frequency_penalty * self._drawn.counts + np.float32(params.presence_penalty)
+            edits.subtract[at(self._drawn.ids)] = penalty
+        return edits
+
     def observe(self, token_id: int) -> None:
         """Record the token that was drawn."""
         self._num_generated += 1
@@ -104,7 +152,19 @@ class LogitRules:
     def _ban_words(self, logits: FloatArray) -> None:
         """Mask each token that would complete a banned sequence after what was generated."""
         logits[self._always_banned] = -np.inf
+        for token_id in self._completing():
+            logits[token_id] = -np.inf
+
+    def _completing(self) -> list[int]:
+        """The tokens that would complete a banned sequence of several."""
+        found = []
         for words in self._words_by_head.get(self._generated[-1], ()) if self._generated else ():
             num_before = len(words) - 1
             if tuple(self._generated[-num_before:]) == words[:-1]:
-                logits[words[-1]] = -np.inf
+                found.append(words[-1])
+        return found
+
+    def _banned(self) -> list[int]:
+        """Every token that bad_words and min_tokens ban now."""
+        banned = [*self._always_banned.tolist(), *self._completing()] if self._params.bad_words else []
+        return banned + (self._end_ids.tolist() if self._num_generated < self._params.min_tokens else [])

@@ -66,6 +66,11 @@ class SamplerState:
             self._uniforms = self._generator.random(_UNIFORMS).tolist()[::-1]
         return self._uniforms.pop()
 
+    def put_back(self, uniform: float) -> None:
+        """Make the number that ``uniform`` gave last the next one again: nothing was drawn by it."""
+        if self._generator is not None:
+            self._uniforms.append(uniform)
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:

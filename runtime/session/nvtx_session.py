@@ -14,6 +14,8 @@ from typing import Any
 from runtime.adapter import Adapter
 from runtime.errors import BackendError
 from runtime.install import install_line
+from runtime.session.selected import Selected
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
 from runtime.session.takes_adapters import TakesAdapters
 
@@ -42,6 +44,20 @@ class NvtxSession:
     def run_ns(self) -> int:
         """The inner session's."""
         return self._inner.run_ns
+
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.decode_tokens``."""
+        with self._range("decode", len(token_ids)):
+            return self._inner.decode_tokens(slots, token_ids, positions, selection)
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.prefill_token``."""
+        with self._range("prefill", len(token_ids)):
+            return self._inner.prefill_token(slot, token_ids, start, selection)
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``."""

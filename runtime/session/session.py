@@ -1,8 +1,12 @@
 """The device seam: what the engine asks of whatever runs the graph.
 
-A session owns a KV cache of ``num_slots`` slots, allocated once, and knows nothing of requests, sampling or text.
-Two call shapes only: prefill one slot, decode adjacent slots ``[first, first + B)``. Axes are those of
-``runtime.package.graph_io``.
+A session owns a KV cache of ``num_slots`` slots, allocated once, and knows nothing of requests, rules or text. It takes
+rows with the rules by which their tokens are to be chosen, and gives tokens: ``decode_tokens`` for any set of slots,
+``prefill_token`` for the end of a prompt. What it could not choose is the host's to draw, from logits that are asked
+for row by row and come from wherever they lie; a session that chooses nothing (``SessionInfo.selects``) is asked for
+all. ``prefill`` and ``decode`` give whole rows of logits: to prompts that are scored, drafts that are checked, reports.
+
+Axes are those of ``runtime.package.graph_io`` and ``runtime.package.selection_io``.
 A row's logits depend on that row's tokens alone: not on its slot, its batch, or how its prompt was cut into chunks
 of two or more tokens. A session whose backend cannot keep that says so in ``SessionInfo.batch_invariant``.
 """
@@ -15,13 +19,25 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.session.selected import Selected
+from runtime.session.selection_table import SelectionTable
+
 Int64Array = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What a session can hold and promise. ``max_model_len`` is a slot's capacity in tokens."""
+    """What a session can hold and promise. ``max_model_len`` is a slot's capacity in tokens.
+
+    ``selects``: it chooses tokens itself, by the rules that it is given. What a decode call covers beside the rows that
+    it was asked for costs time, so whoever places sequences keeps it small: ``decode_buckets`` are the numbers of slots
+    from the first one on that a call can cover, ascending, the last of them all; empty where a call covers the slots
+    from the lowest row to the highest, or, with ``any_slots``, the rows alone.
+    ``prefill_tokens`` is how many tokens of prompts a step should compute while others decode, ``idle_prefill_tokens``
+    while nobody does: as many as keep the backend busy without keeping running streams waiting for long. So is
+    ``copy_bytes``, of cache rows that a step may copy while others decode.
+    """
 
     backend: str
     num_slots: int
@@ -29,13 +45,19 @@ class SessionInfo:
     vocab_size: int
     kv_bytes_per_token: int
     batch_invariant: bool
+    selects: bool = False
+    decode_buckets: tuple[int, ...] = ()
+    any_slots: bool = False
+    prefill_tokens: int = 128
+    idle_prefill_tokens: int = 256
+    copy_bytes: int = 32 * 2**20
 
 
 class Session(Protocol):
-    """Runs the model over slots. Used by one thread only; every returned array is valid until the next call.
+    """Runs the model over slots. Used by one thread only; all that is returned is valid until the next call.
 
-    ``prefill``, ``decode`` and ``copy_slot`` raise DeviceError or MemoryError when the backend failed; later calls may
-    succeed. DeviceLost says that none will.
+    Calls other than ``close`` raise DeviceError or MemoryError when the backend failed; later calls may succeed.
+    DeviceLost says that none will.
     """
 
     @property
@@ -48,6 +70,22 @@ class Session(Protocol):
         """Nanoseconds spent inside the backend since the session was made."""
         ...
 
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        """One token for each of ``slots`` [B], distinct and ascending: ``token_ids`` [B] at ``positions`` [B].
+
+        The next tokens are chosen by the slots' rows of ``selection``; None where all are the host's to draw.
+        Later rows of the slots become void; no other slot's rows change as far as they were written before.
+        """
+        ...
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """Append ``token_ids`` [T] as ``prefill`` does, and choose the one token that comes next."""
+        ...
+
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """Append ``token_ids`` [T] to a slot that holds ``start`` tokens; later rows of the slot become void.
 
@@ -56,9 +94,9 @@ class Session(Protocol):
         ...
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """One token for each of the slots ``[first_slot, first_slot + B)``: ``token_ids`` [B] at ``positions`` [B].
+        """As ``decode_tokens``, for the slots ``[first_slot, first_slot + B)``; their logits float32 [B, V].
 
-        Returns float32 [B, V], writable by the caller.
+        Writable by the caller.
         """
         ...
 

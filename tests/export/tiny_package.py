@@ -9,6 +9,7 @@ from export.checkpoint.precision_policy import trt_plan
 from export.checkpoint.spec import DecoderSpec
 from export.graph.trt.graph import write_trt_graph
 from export.measure.golden import GoldenMaker
+from export.package.builder import write_head
 from export.progress import SilentReporter
 from runtime.package.manifest import (
     SCHEMA_VERSION,
@@ -44,6 +45,7 @@ def write_package(
     stored = trt_plan(plan(precision if with_trt else "fp32"))
     maker = GoldenMaker(spec, max_model_len, tiny_tokenizer_json(spec.vocab_size), available_bytes=2**30)
     golden = maker.write(RandomCheckpoint(spec), stored, root, root / "scratch", SilentReporter())
+    head = write_head(root, spec.vocab_size)
     names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -59,6 +61,7 @@ def write_package(
         graphs=graphs,
         quality=None,
         golden=golden,
+        selection=head,
         recipe_digest="0" * 64,
         files={name: file_info(root / name) for name in names},
         tools={},

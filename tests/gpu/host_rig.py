@@ -18,17 +18,19 @@ from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.device import Device
 from runtime.session.gpu.ort.providers import cuda_provider
-from runtime.session.gpu.ort.runner import SKIP_CAPTURE, OrtRunner
-from runtime.session.gpu.runner import Runner
+from runtime.session.gpu.ort.runner import SKIP_CAPTURE, OrtRunner, Provider
+from runtime.session.gpu.ort.selector import OrtSelector
+from runtime.session.gpu.runner import Runner, Selector
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.runner import TrtRunner
+from runtime.session.gpu.trt.selector import TrtSelector
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 from tests.gpu import models
 from tests.gpu.checks.rig import MAIN, SLOTS, Model, opened
 from tests.host_cuda_session import HostCudaSession
 from tests.host_device import HostDevice
-from tests.host_tensorrt import HostCudaEngine, HostPlan
+from tests.host_tensorrt import HostCudaEngine, HostPlan, HostSelectionEngine
 from tests.security.real_server import real_server
 
 CAPACITY, PREFILL_TOKENS = 64, 16
@@ -106,9 +108,19 @@ class HostRig:
             on_failure.callback(device.close)
             runner = make(model, device, records=records)
             on_failure.callback(runner.close)
-            session = StaticSession(self.backend, runner, device, shape, num_slots)
+            selector = self._selector(model, device, records=records)
+            on_failure.callback(selector.close)
+            session = StaticSession(self.backend, runner, device, shape, num_slots, selector=selector)
             on_failure.pop_all()
         return session
+
+    def _selector(self, model: Model, device: HostDevice, *, records: bool) -> Selector:
+        """The head that the package holds, in the backend's double."""
+        graph, vocab_size = model.package.path("selection/model.onnx"), model.package.manifest.shape.vocab_size
+        if self.backend == "cuda":
+            return OrtSelector(graph, self._provider(device, records=records), device, vocab_size)
+        plan = HostPlan(HostSelectionEngine(graph, SLOTS), device, compiles_per_shape=not records)
+        return TrtSelector(plan, device, vocab_size)
 
     @staticmethod
     def _trt_runner(model: Model, device: HostDevice, *, records: bool) -> Runner:
@@ -119,17 +131,21 @@ class HostRig:
         return TrtRunner(HostPlan(plan, device, compiles_per_shape=not records), device, shape)
 
     @staticmethod
-    def _cuda_runner(model: Model, device: HostDevice, *, records: bool) -> Runner:
+    def _provider(device: HostDevice, *, records: bool) -> Provider:
         def make(path: Path, options: ort.SessionOptions) -> Any:
             options.intra_op_num_threads = 1
             return HostCudaSession(path, options, device)
 
         provider = replace(cuda_provider(), make=make)
         if not records:
-            provider = replace(provider, run_entries=lambda _call, _graph_id: {"gpu_graph_id": str(SKIP_CAPTURE)})
+            provider = replace(provider, run_entries=lambda _decodes, _graph_id: {"gpu_graph_id": str(SKIP_CAPTURE)})
+        return provider
+
+    @classmethod
+    def _cuda_runner(cls, model: Model, device: HostDevice, *, records: bool) -> Runner:
         return OrtRunner(
             model.package.path("ort/model.onnx"),
-            provider,
+            cls._provider(device, records=records),
             device,
             model.package.manifest.shape,
             max_slots=SLOTS,

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.errors import PackageError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.cpu.ort_session import OrtOptions, cpu_session_options
+from runtime.session.cpu.ort_session import BUSY_PREFILL_TOKENS, OrtOptions, cpu_session_options
 from runtime.session.kv_budget import KVPlan
 from runtime.session.ort_run import open_graph, run_bound
+from runtime.session.selected import Selected, from_logits
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
 
 _ATTENTION_MASK = "attention_mask"
@@ -56,6 +59,9 @@ class GrowingCacheSession:
             vocab_size=shape.vocab_size,
             kv_bytes_per_token=kv.bytes_per_token,
             batch_invariant=True,
+            prefill_tokens=BUSY_PREFILL_TOKENS,
+            idle_prefill_tokens=IDLE_PREFILL_CHUNK_TOKENS,
+            any_slots=True,
         )
 
     @property
@@ -68,18 +74,31 @@ class GrowingCacheSession:
         """Nanoseconds spent inside ONNX Runtime."""
         return self._run_ns
 
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.decode_tokens``. The graph runs once per slot, and the host draws."""
+        del selection
+        places = enumerate(zip(slots.tolist(), positions.tolist(), strict=True))
+        rows = [self._run(slot, token_ids[row : row + 1], position) for row, (slot, position) in places]
+        return from_logits(np.concatenate(rows))
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.prefill_token``."""
+        del selection
+        return from_logits(self.prefill(slot, token_ids, start, 1))
+
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``."""
         logits = self._run(slot, token_ids, start)
         return logits[len(token_ids) - num_logits :]
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``. The graph runs once per slot."""
-        rows = [
-            self._run(first_slot + row, token_ids[row : row + 1], int(position))
-            for row, position in enumerate(positions)
-        ]
-        return np.concatenate(rows)
+        """See ``Session.decode``."""
+        slots = np.arange(first_slot, first_slot + len(token_ids))
+        return self.decode_tokens(slots, token_ids, positions).logits(range(len(slots)))
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``. Values are shared: no call changes one."""

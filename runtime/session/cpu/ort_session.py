@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.adapter import Adapter
+from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.package import graph_io
 from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import ModelShape
@@ -26,8 +27,13 @@ from runtime.session.cpu.kv_arena import KVArena
 from runtime.session.kv_budget import KVPlan
 from runtime.session.ort_run import open_graph, run_bound
 from runtime.session.row_independence import rows_are_independent
+from runtime.session.selected import Selected, from_logits
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
+from runtime.session.slot_rows import SlotRows
 
+BUSY_PREFILL_TOKENS = 128
+"""Prompt tokens of a step in which others decode: they wait some 0.1 s for it (2 cores)."""
 _DEVICE = "cpu"
 _LOG_ERRORS_ONLY = 3
 _DYNAMIC_BLOCK_BASE = 4
@@ -117,8 +123,9 @@ class _Call:
         self.num_logits = -1
         self.logits_address = 0
 
-    def set_shape(self, num_tokens: int, num_logits: int) -> None:
-        """Bind inputs for ``num_tokens`` per row and memory for ``num_logits`` rows, if they are not yet so."""
+    def set_shape(self, num_tokens: int, indices: Int64Array) -> None:
+        """Bind inputs for ``num_tokens`` per row, and ``indices`` [N] with memory for their logits, if it is not so."""
+        num_logits = len(indices)
         if self.input_ids.shape[1] != num_tokens:
             self.input_ids = np.zeros((self.num_rows, num_tokens), np.int64)  # [B, T]
             self._bind_input(graph_io.INPUT_IDS, self.input_ids)
@@ -126,7 +133,6 @@ class _Call:
         if (self.num_logits, self.logits_address) != (num_logits, self._buffer.address):
             self.num_logits, self.logits_address = num_logits, self._buffer.address
             self.binding.bind_output(graph_io.LOGITS, _DEVICE, 0, np.float32, logits.shape, self.logits_address)
-        indices = np.arange(self.num_rows * num_tokens - num_logits, self.num_rows * num_tokens, dtype=np.int64)
         if not np.array_equal(indices, self.logits_indices):
             self.logits_indices = indices  # [N]
             self._bind_input(graph_io.LOGITS_INDICES, self.logits_indices)
@@ -180,6 +186,7 @@ class OrtSession:
         self._prefill_calls: dict[int, _Call] = {}
         self._logits = _LogitsBuffer(kv.num_slots, shape.vocab_size)
         self._adapters = None if room is None else AdapterArena(room, kv.num_slots)
+        self._rows = SlotRows(kv.num_slots, kv.slot_tokens)
         self._run_ns = 0
         self._info = SessionInfo(
             backend="cpu",
@@ -188,6 +195,8 @@ class OrtSession:
             vocab_size=shape.vocab_size,
             kv_bytes_per_token=kv.bytes_per_token,
             batch_invariant=True,
+            prefill_tokens=BUSY_PREFILL_TOKENS,
+            idle_prefill_tokens=IDLE_PREFILL_CHUNK_TOKENS,
         )
         self._info = replace(self._info, batch_invariant=rows_are_independent(self) and self._rows_adapt_alike(probe))
         if room is not None and probe is not None:  # gives the memory back that the comparison wrote to
@@ -212,32 +221,62 @@ class OrtSession:
         """Nanoseconds spent inside ONNX Runtime."""
         return self._run_ns
 
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.decode_tokens``. All are the host's to draw, whose logits lie in its memory already."""
+        del selection
+        return from_logits(self._decoded(slots, token_ids, positions))
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.prefill_token``."""
+        del selection
+        return from_logits(self.prefill(slot, token_ids, start, 1))
+
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``."""
         call = self._prefill_calls.get(slot)
         if call is None:
             call = self._prefill_calls[slot] = _Call(self._session, self._arena, self._logits, slot, 1)
-        call.set_shape(len(token_ids), num_logits)
+        end = start + len(token_ids)
+        call.set_shape(len(token_ids), np.arange(len(token_ids) - num_logits, len(token_ids), dtype=np.int64))
         call.input_ids[0] = token_ids
-        call.seqlens_k[0] = start + len(token_ids) - 1
-        call.total_sequence_length[...] = start + len(token_ids)
+        call.seqlens_k[0] = end - 1
+        call.total_sequence_length[...] = end
+        self._rows.wrote(slot, end)
         self._run(call)
         return self._logits.first(call.num_logits)
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         """See ``Session.decode``."""
-        num_rows = len(token_ids)
-        call = self._decode_calls.get((first_slot, num_rows))
+        return self._decoded(np.arange(first_slot, first_slot + len(token_ids)), token_ids, positions)
+
+    def _decoded(self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        """Logits [B, V] of ``slots``: attention wants a range, so slots between them are computed, without a head."""
+        first, count = int(slots[0]), len(slots)
+        num_rows = int(slots[-1]) + 1 - first
+        call = self._decode_calls.get((first, num_rows))
         if call is None:
-            call = _Call(self._session, self._arena, self._logits, first_slot, num_rows)
-            self._decode_calls[first_slot, num_rows] = call
-        if call.logits_address != self._logits.address:  # a new call, or the buffer has grown since its last run
-            call.set_shape(1, num_rows)
-        call.input_ids[:, 0] = token_ids
-        call.seqlens_k[:] = positions
-        call.total_sequence_length[...] = max(positions.tolist()) + 1  # a reduction with cold caches costs 30 us
+            call = _Call(self._session, self._arena, self._logits, first, num_rows)
+            self._decode_calls[first, num_rows] = call
+        is_dense, rows = count == num_rows, slots - first
+        # A new call, or the buffer has grown since its last run, or other rows are wanted.
+        if call.logits_address != self._logits.address or call.num_logits != count or not is_dense:
+            call.set_shape(1, rows)
+        if is_dense:
+            call.input_ids[:, 0] = token_ids
+            call.seqlens_k[:] = positions
+        else:
+            call.seqlens_k[:] = self._rows.free_rows(first, first + num_rows)
+            call.seqlens_k[rows] = positions
+            call.input_ids[rows, 0] = token_ids
+        # A reduction with cold caches costs 30 us.
+        call.total_sequence_length[...] = max(call.seqlens_k.tolist()) + 1
+        self._rows.wrote_each(slots, positions)
         self._run(call)
-        return self._logits.first(call.num_logits)
+        return self._logits.first(count)
 
     def _run(self, call: _Call) -> None:
         if self._adapters is not None:
@@ -256,6 +295,7 @@ class OrtSession:
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
         self._arena.copy_slot(source, target, num_tokens, start)
+        self._rows.wrote(target, num_tokens)
 
     def close(self) -> None:
         """Drop the bindings before the arena and the session that they point to."""

@@ -26,8 +26,7 @@ class Limits:
 
     ``position_input`` names the graph's input that places a row in its cache: ``write_indices`` or ``seqlens_k``.
     ``prefill_buckets`` are the token counts that prefill calls must have, ascending and from 1 on, and
-    ``logits_buckets`` their N; empty where every count up to the most is as good. ``max_kept`` is the number of decode
-    runs that may be kept at a time.
+    ``logits_buckets`` their N; empty where every count up to the most is as good.
     """
 
     num_slots: int
@@ -38,12 +37,13 @@ class Limits:
     position_input: str = graph_io.WRITE_INDICES
     prefill_buckets: tuple[int, ...] = ()
     logits_buckets: tuple[int, ...] = ()
-    max_kept: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One run of the graph: B rows of T tokens with N logits rows, over slots ``[first_slot, first_slot + B)``.
+
+    A decode call begins at the first slot and has one of ``decode_buckets``' numbers of rows.
 
     ``total_tokens`` bounds the cache rows that a slot holds after the call: exactly in a prefill, by the slot's length
     in a decode call, which is run again at other positions. ``addresses`` maps the inputs in device memory and the
@@ -85,9 +85,33 @@ class Runner(Protocol):
         ...
 
     def prepare(self, call: Call, arena: DeviceArena) -> Run:
-        """Make a call ready. The session keeps the runs of at most ``limits.max_kept`` decode calls."""
+        """Make a call ready. The session keeps one run for each bucket of decode calls."""
         ...
 
     def close(self) -> None:
         """Release the graph, after every run made from it was dropped."""
         ...
+
+
+class Selector(Protocol):
+    """Queues runs of a selection head (``runtime.package.selection_io``) on a device's stream."""
+
+    def prepare(self, num_rows: int, addresses: dict[str, int]) -> Run:
+        """Make a run ready for rows ``[0, num_rows)`` of logits, inputs and outputs at ``addresses`` in device memory.
+
+        The session keeps one for each bucket of decode calls, and one of a single row.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the head, after every run made from it was dropped."""
+        ...
+
+
+def decode_buckets(num_slots: int) -> tuple[int, ...]:
+    """Rows of decode calls: powers of two below ``num_slots``, and that."""
+    sizes, size = [], 1
+    while size < num_slots:
+        sizes.append(size)
+        size *= 2
+    return (*sizes, num_slots)

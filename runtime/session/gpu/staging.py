@@ -62,8 +62,8 @@ class Staging:
         """Queue the copy of all inputs to the device."""
         self._device.upload(self._base, self._host)
 
-    def download(self, num_logits: int) -> None:
-        """Queue the copy of the first rows of logits to host memory."""
-        self._device.download(
-            self._logits_bytes[: num_logits * self.logits.shape[1] * _FLOAT32_BYTES], self._logits_base
-        )
+    def download(self, num_logits: int, first: int = 0) -> None:
+        """Queue the copy of so many rows of logits to the same places in host memory."""
+        row_bytes = self.logits.shape[1] * _FLOAT32_BYTES
+        begin, end = first * row_bytes, (first + num_logits) * row_bytes
+        self._device.download(self._logits_bytes[begin:end], self._logits_base + begin)

@@ -1,59 +1,49 @@
 """A session over slots of a fixed length on any device: arena, call shapes, and which decode steps are kept.
 
-Turns prefill and decode into calls with addresses and shapes and hands them to a ``Runner``. Knows no TensorRT, no
-ONNX Runtime and no CUDA. Axes are those of ``runtime.package.graph_io``; inputs are written to pinned memory, uploaded
-in one piece, and only logits come back.
+Turns prefill and decode into calls with addresses and shapes and hands them to a ``Runner``, and the logits, where they
+lie, to a ``Selector``. Knows no TensorRT, no ONNX Runtime and no CUDA. Axes are those of ``runtime.package.graph_io``.
+Inputs are written to pinned memory and uploaded in one piece. A decode call covers the slots from the first one on, in
+one of a few sizes, so that there are a few recordings, whoever decodes: each holds the upload, the graph, the head and
+the download of a few bytes per row. Logits come down where they are asked for; without a head, all of them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.errors import DeviceError, RecordingRefused
+from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
-from runtime.session.device import Device, Recording
+from runtime.session.device import Device
+from runtime.session.gpu.decode_steps import DecodeStep, DecodeSteps
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.prefill_pieces import Piece, prefill_pieces
-from runtime.session.gpu.runner import Call, Run, Runner
+from runtime.session.gpu.runner import Call, Run, Runner, Selector, decode_buckets
+from runtime.session.gpu.selection_staging import SelectionStaging
 from runtime.session.gpu.staging import Staging
 from runtime.session.kv_budget import kv_bytes_per_token
+from runtime.session.selected import Chosen, Selected, from_logits
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray, Int64Array, SessionInfo
+from runtime.session.slot_rows import SlotRows
 
 _LOG = logging.getLogger("powertrain.backend")
 
 
-@dataclass(slots=True)
-class _DecodeStep:
-    """What is kept of a decode shape: the run made ready for it, and its recording from the second call on.
-
-    The first run settles what a runtime does lazily, which must not be recorded.
-    """
-
-    run: Run
-    is_settled: bool = False
-    recording: Recording | None = None
-
-    def close(self) -> None:
-        """The recording before what it was recorded from."""
-        try:
-            if self.recording is not None:
-                self.recording.close()
-        finally:
-            self.run.close()
+_COPY_BYTES = 2**30
+"""A GPU's memory moves as much in a millisecond."""
 
 
 class StaticSession:
-    """``runtime.session.session.Session`` over a ``Runner``. Closes runner and device.
+    """``runtime.session.session.Session`` over a ``Runner``. Closes runner, selector and device.
 
-    ``max_model_len`` tokens of a slot may be used, None for all.
+    ``max_model_len`` tokens of a slot may be used, None for all. Without a ``selector`` all tokens are the host's to
+    draw.
     """
 
     def __init__(
@@ -65,6 +55,7 @@ class StaticSession:
         num_slots: int,
         *,
         max_model_len: int | None = None,
+        selector: Selector | None = None,
     ) -> None:
         limits = runner.limits
         if num_slots > limits.num_slots:
@@ -83,8 +74,14 @@ class StaticSession:
             num_logits=limits.max_logits,
             vocab_size=vocab_size,
         )
-        self._decode_steps: OrderedDict[tuple[int, int], _DecodeStep] = OrderedDict()  # the last used one last
-        self._unrecordable: set[tuple[int, int]] = set()
+        self._selector = selector
+        self._decode_selection = None if selector is None else SelectionStaging(device, num_slots, vocab_size)
+        self._prefill_selection = None if selector is None else SelectionStaging(device, 1, vocab_size)
+        self._prefill_selection_run: Run | None = None
+        self._decode_staging.inputs[graph_io.LOGITS_INDICES][:] = np.arange(num_slots)
+        self._decode_staging.inputs[graph_io.INPUT_IDS][:] = 0  # what no call asks for may hold any token
+        self._rows = SlotRows(num_slots, limits.capacity)
+        self._steps = DecodeSteps(device, backend, self._prepared, self._queue_step)
         self._run_ns = 0
         self._info = SessionInfo(
             backend=backend,
@@ -93,6 +90,11 @@ class StaticSession:
             vocab_size=shape.vocab_size,
             kv_bytes_per_token=kv_bytes_per_token(shape, limits.kv_itemsize),
             batch_invariant=False,  # kernels are chosen per shape, and nobody promises equal rounding between them
+            selects=selector is not None,
+            decode_buckets=decode_buckets(num_slots),
+            prefill_tokens=limits.prefill_tokens,  # one full call, or several prompts that make up as much
+            idle_prefill_tokens=limits.prefill_tokens,
+            copy_bytes=_COPY_BYTES,
         )
 
     @property
@@ -115,11 +117,30 @@ class StaticSession:
             for num_logits in limits.logits_buckets or (limits.max_logits,):
                 piece = Piece(0, num_tokens, num_tokens, min(num_tokens, num_logits), num_logits)
                 self._prefill_piece(0, np.zeros(num_tokens, np.int64), 0, piece)
-        for count in range(info.num_slots, 0, -1):  # few sequences are the most frequent, so they are kept the longest
-            zeros = np.zeros(count, np.int64)
+        table = SelectionTable(info.num_slots, info.vocab_size)
+        if self._selector is not None:
+            self.prefill_token(0, np.zeros(1, np.int64), 0, table)
+        for size in info.decode_buckets:
             for _ in range(2):  # the first run settles, the second one records
-                self.decode(0, zeros, zeros)
+                self.decode_tokens(np.arange(size), np.zeros(size, np.int64), np.zeros(size, np.int64), table)
         _LOG.info("backend %s: warmed up in %.1f s", info.backend, time.perf_counter() - begin)
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.prefill_token``. Only the last piece wants logits, and they stay where they are."""
+        staging, selecting = self._prefill_staging, self._prefill_selection
+        if selection is None or selecting is None:
+            return from_logits(self.prefill(slot, token_ids, start, 1))
+        self._check_room(start + len(token_ids))
+        for piece in prefill_pieces(self._limits, len(token_ids), start, 1):
+            run = None
+            if piece.num_logits:
+                run = self._prepared_selection(selecting)
+                selecting.load(selection, slice(slot, slot + 1), (0,))
+            self._prefill_piece(slot, token_ids[piece.begin : piece.end], start + piece.begin, piece, run)
+        self._rows.wrote(slot, start + len(token_ids))
+        return Selected(lambda places: self._fetched(staging, places), selecting.chosen(slice(0, 1)))
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``. What a call of the graph does not take is run in pieces."""
@@ -132,10 +153,22 @@ class StaticSession:
             if len(rows) < num_logits:
                 answer[filled : filled + len(rows)] = rows
                 filled += len(rows)
+        self._rows.wrote(slot, start + len(token_ids))
         return answer if filled else rows  # nearly always the last piece has them all
 
-    def _prefill_piece(self, slot: int, token_ids: Int64Array, start: int, piece: Piece) -> FloatArray:
-        """Run one piece; the rows of logits that it was to give, [num_logits, V]."""
+    def _prepared_selection(self, selecting: SelectionStaging) -> Run:
+        """The run that chooses a prompt's next token, from the first row of a prefill's logits."""
+        if self._prefill_selection_run is None and self._selector is not None:
+            addresses = {**selecting.addresses, graph_io.LOGITS: self._prefill_staging.addresses[graph_io.LOGITS]}
+            self._prefill_selection_run = self._selector.prepare(1, addresses)
+        if self._prefill_selection_run is None:
+            raise DeviceError("the session has no selection head")
+        return self._prefill_selection_run
+
+    def _prefill_piece(
+        self, slot: int, token_ids: Int64Array, start: int, piece: Piece, selection: Run | None = None
+    ) -> FloatArray:
+        """Run one piece; the rows of logits that it was to give, [num_logits, V], which ``selection`` leaves there."""
         staging, count = self._prefill_staging, len(token_ids)
         ids, indices = staging.inputs[graph_io.INPUT_IDS], staging.inputs[graph_io.LOGITS_INDICES]
         ids[:count] = token_ids
@@ -152,29 +185,71 @@ class StaticSession:
             total_tokens=start + piece.num_tokens,
             addresses=staging.addresses,
         )
+        run = self._runner.prepare(call, self._arena)
         with self._run():
-            self._queue(self._runner.prepare(call, self._arena), staging, piece.num_logits)
+            if selection is None:
+                self._queue(run, staging, piece.num_logits)
+            else:
+                self._queue(run, staging, 0)
+                self._queue_selection(selection, self._prefill_selection)
         return staging.logits[: piece.num_logits]
 
+    def decode_tokens(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.decode_tokens``. Where possible, a size's second call is recorded and later ones replay it."""
+        size, selecting = self._bucket_of(int(slots[-1])), self._decode_selection
+        if selection is not None and selecting is not None:
+            selecting.load(selection, slice(0, size), slots.tolist())
+        self._decode_bucket(size, slots, token_ids, positions)
+        chosen: Chosen | None = None
+        if selecting is not None and selection is not None:
+            chosen = selecting.chosen(slots)
+        rows = slots.tolist()
+        return Selected(lambda places: self._decoded_rows([rows[place] for place in places]), chosen)
+
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``. Where possible, a shape's second call is recorded and later ones replay it."""
-        self._check_room(max(positions.tolist()) + 1)
-        staging, count = self._decode_staging, len(token_ids)
-        staging.inputs[graph_io.INPUT_IDS][:count] = token_ids
-        staging.set_positions(positions, 1)
-        staging.inputs[graph_io.LOGITS_INDICES][:count] = np.arange(count)
-        call = Call(
-            is_decode=True,
-            first_slot=first_slot,
-            num_rows=count,
-            num_tokens=1,
-            num_logits=count,
-            total_tokens=self._limits.capacity,
-            addresses=staging.addresses,
-        )
+        """See ``Session.decode``."""
+        slots = np.arange(first_slot, first_slot + len(token_ids))
+        return self.decode_tokens(slots, token_ids, positions).logits(range(len(slots)))
+
+    def _decoded_rows(self, rows: list[int]) -> FloatArray:
+        """Logits of the last decode call's rows; with a head they come down only now."""
+        if self._selector is not None:
+            return self._fetched(self._decode_staging, rows)
+        return _rows_of(self._decode_staging.logits, rows)
+
+    def _fetched(self, staging: Staging, rows: Sequence[int]) -> FloatArray:
+        """Rows of logits that lie on the device."""
         with self._run():
-            self._queue_decode(call)
-        return staging.logits[:count]
+            for row in rows:
+                staging.download(1, row)
+        return _rows_of(staging.logits, rows)
+
+    def _bucket_of(self, last_slot: int) -> int:
+        return next(size for size in self._info.decode_buckets if size > last_slot)
+
+    def _decode_bucket(self, size: int, slots: Int64Array, token_ids: Int64Array, positions: Int64Array) -> None:
+        """Run a decode call of ``size`` rows: those of ``slots``, and others that write where nothing valid is."""
+        self._check_room(max(positions.tolist()) + 1)
+        staging, places = self._decode_staging, self._rows.free_rows(0, size)
+        places[slots] = positions
+        self._rows.wrote_each(slots, positions)
+        staging.inputs[graph_io.INPUT_IDS][slots] = token_ids
+        staging.set_positions(places, 1)
+        with self._run():
+            self._steps.queue(size)
+
+    def _call(self, size: int) -> Call:
+        return Call(
+            is_decode=True,
+            first_slot=0,
+            num_rows=size,
+            num_tokens=1,
+            num_logits=size,
+            total_tokens=self._limits.capacity,
+            addresses=self._decode_staging.addresses,
+        )
 
     def _check_room(self, num_tokens: int) -> None:
         """Raise DeviceError rather than let a graph write rows of the next slot, which nobody would notice."""
@@ -191,40 +266,20 @@ class StaticSession:
             self._device.synchronize()
             self._run_ns += time.perf_counter_ns() - begin
 
-    def _queue_decode(self, call: Call) -> None:
-        key = (call.first_slot, call.num_rows)
-        kept = self._decode_steps.get(key)
-        if kept is None:
-            if len(self._decode_steps) >= self._limits.max_kept:
-                _, oldest = self._decode_steps.popitem(last=False)
-                oldest.close()
-            kept = self._decode_steps[key] = _DecodeStep(self._runner.prepare(call, self._arena))
-        self._decode_steps.move_to_end(key)
-        if kept.recording is None and kept.is_settled and kept.run.may_be_recorded and key not in self._unrecordable:
-            kept.recording = self._recorded(key, kept.run)
-        if kept.recording is not None:
-            return kept.recording.launch()
-        self._queue(kept.run, self._decode_staging, call.num_logits)
-        kept.is_settled = True
-        return None
+    def _prepared(self, size: int) -> DecodeStep:
+        call, selection = self._call(size), None
+        if self._selector is not None and self._decode_selection is not None:
+            addresses = {**self._decode_selection.addresses, graph_io.LOGITS: call.addresses[graph_io.LOGITS]}
+            selection = self._selector.prepare(size, addresses)
+        return DecodeStep(self._runner.prepare(call, self._arena), selection)
 
-    def _recorded(self, key: tuple[int, int], run: Run) -> Recording | None:
-        """The recording of a decode shape; None from now on if the device refuses it, told once as a warning."""
-        first_slot, num_rows = key
-        try:
-            return self._device.record(lambda: self._queue(run, self._decode_staging, num_rows))
-        except RecordingRefused as refusal:
-            level = logging.INFO if self._unrecordable else logging.WARNING
-            self._unrecordable.add(key)
-            _LOG.log(
-                level,
-                "backend %s: a step of %d rows from slot %d runs unrecorded from now on, which is slower (%s)",
-                self._info.backend,
-                num_rows,
-                first_slot,
-                refusal,
-            )
-            return None
+    def _queue_step(self, size: int, kept: DecodeStep) -> None:
+        """All of a decode step: what goes up, the graph, and what comes down."""
+        if kept.selection is None:
+            self._queue(kept.run, self._decode_staging, size)
+        else:
+            self._queue(kept.run, self._decode_staging, 0)
+            self._queue_selection(kept.selection, self._decode_selection)
 
     @staticmethod
     def _queue(run: Run, staging: Staging, num_logits: int) -> None:
@@ -233,14 +288,33 @@ class StaticSession:
         if num_logits:
             staging.download(num_logits)
 
+    @staticmethod
+    def _queue_selection(run: Run, staging: SelectionStaging | None) -> None:
+        if staging is not None:
+            staging.upload()
+            run.enqueue()
+            staging.download()
+
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
         self._arena.copy_slot(source, target, num_tokens, start)
+        self._rows.wrote(target, num_tokens)
 
     def close(self) -> None:
         """Decode steps before the graph that they run, that before the memory they point to; each whatever fails."""
         with ExitStack() as stack:
             stack.callback(self._device.close)
             stack.callback(self._runner.close)
-            while self._decode_steps:
-                stack.callback(self._decode_steps.popitem()[1].close)
+            if self._selector is not None:
+                stack.callback(self._selector.close)
+            if self._prefill_selection_run is not None:
+                stack.callback(self._prefill_selection_run.close)
+                self._prefill_selection_run = None
+            stack.callback(self._steps.close)
+
+
+def _rows_of(logits: FloatArray, rows: Sequence[int]) -> FloatArray:
+    """Some rows [len(rows), V]; a view where they lie side by side."""
+    if rows and rows[-1] - rows[0] == len(rows) - 1:
+        return logits[rows[0] : rows[-1] + 1]
+    return logits[list(rows)]

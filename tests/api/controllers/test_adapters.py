@@ -185,4 +185,4 @@ def test_a_start_with_what_cannot_be_served_ends_with_one_line(source: Path) -> 
     with pytest.raises(SettingsError, match="lora_source names no folder to load from"):
         Settings(allow_runtime_lora_updating=True).check()
     with pytest.raises(AdapterError, match="0 adapters are loaded"):
-        Adapters(ROOM).load("math", source / "math")
+        Adapters(ROOM).add("math", source / "math")

@@ -300,9 +300,9 @@ def test_an_engine_that_cannot_be_ended_keeps_its_memory() -> None:
 
     async def load() -> None:
         with pytest.raises(ConflictError, match="`a` cannot be loaded before a restart: its engine hangs"):
-            await registry.load(model)
+            await registry.load_now(model)
         with pytest.raises(ConflictError, match="hold too much of it: a 5 bytes"):
-            await registry.load(registry.models[1])
+            await registry.load_now(registry.models[1])
 
     asyncio.run(load())
     assert model.reading().memory_bytes == 5

@@ -20,10 +20,11 @@ _WORDS = {"sum", "by", "le", "rate", "max", "code", "finished_reason", "model_na
 def test_every_metric_of_the_dashboard_exists(server: RunningServer) -> None:
     server.chat("ab")
     server.post({"messages": []})
-    watched = ServerMetrics("mine", EngineStats, vllm_names=False)
+    watched = ServerMetrics("mine", lambda: EngineStats(run_ns=2_500_000_000), vllm_names=False)
     reading = GpuReading(used_bytes=1, total_bytes=2, utilization=0.5)
     watched.watch_gpu(cast("GpuWatch", SimpleNamespace(uuid="GPU-1", latest=lambda: reading)))
     page = server.get("/v1/metrics").text + watched.page().decode()
+    assert 'engine_run_seconds_total{model_name="mine"} 2.5\n' in page
     exposed = set(re.findall(r"^([a-z0-9_:]+)[{ ]", page, re.MULTILINE))
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
     expressions = [target["expr"] for panel in panels for target in panel["targets"]]

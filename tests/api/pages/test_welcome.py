@@ -1,4 +1,4 @@
-"""The page at /: a browser is led on, a client gets the same as JSON, and neither learns what only a key opens."""
+"""The page at / without a playground: it leads on, a client gets the same as JSON, neither learns what a key opens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import shlex
+from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
@@ -54,7 +55,14 @@ def test_a_client_gets_json(server: RunningServer) -> None:
     assert head.headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_a_browser_gets_a_page_that_leads_on(server: RunningServer) -> None:
+@pytest.fixture(scope="module")
+def plain_server() -> Iterator[RunningServer]:
+    with running_server(playground=False) as running:
+        yield running
+
+
+def test_a_browser_gets_a_page_that_leads_on(plain_server: RunningServer) -> None:
+    server = plain_server
     page = server.get("/", headers=BROWSER)
     assert (page.headers["content-type"], page.headers["vary"]) == ("text/html; charset=utf-8", "accept")
     assert NAMES[0] in page.text
@@ -71,7 +79,15 @@ def test_a_browser_gets_a_page_that_leads_on(server: RunningServer) -> None:
     assert not re.search(r"<script|\sstyle=|\son[a-z]+=|https?://(?!127\.0\.0\.1)", page.text)
 
 
-def test_the_command_that_it_shows_works(server: RunningServer) -> None:
+def test_without_a_playground_nothing_of_it_is_there(plain_server: RunningServer) -> None:
+    for path in ("/playground/app.js", "/playground/about"):
+        answer = plain_server.get(path)
+        assert answer.status_code == 404
+        assert "playground has" not in answer.text
+
+
+def test_the_command_that_it_shows_works(plain_server: RunningServer) -> None:
+    server = plain_server
     page = unescape(server.get("/", headers=BROWSER).text)
     (body,) = re.findall(r"-d '(\{.*?\})'", page, re.DOTALL)
     assert server.post(body.encode()).status_code == 200
@@ -97,7 +113,7 @@ def test_a_name_is_text_to_browser_and_shell() -> None:
 
 
 def test_what_is_open_beside_a_key_tells_nothing_that_the_key_opens() -> None:
-    with running_server(api_key=("a-secret-key",), served_model_name=("my-secret-model",)) as server:
+    with running_server(api_key=("a-secret-key",), served_model_name=("my-secret-model",), playground=False) as server:
         for path in ("/", "/docs", "/docs/", "/docs/explorer.js", "/openapi.json"):
             for headers in ({}, BROWSER):
                 answer = server.get(path, headers=headers)
@@ -106,6 +122,7 @@ def test_what_is_open_beside_a_key_tells_nothing_that_the_key_opens() -> None:
                 assert server.http.head(path, headers=headers).status_code == 200
             for method in ("POST", "OPTIONS", "PUT"):
                 assert server.http.request(method, path).status_code in {401, 429}
+        assert server.get("/playground/app.js").status_code in {401, 429}  # off: what is not there is not open
         assert server.get("/openapi.json").json()["security"] == [{"key": []}, {"plain_key": []}]
         page = server.get("/", headers=BROWSER).text
         links = {link for link in re.findall(r'href="([^"]*)"', page) if not link.startswith("data:")}
@@ -126,7 +143,7 @@ def test_the_operator_may_ask_for_a_key_there_too() -> None:
 
 
 def test_the_operator_may_turn_the_documentation_off() -> None:
-    with running_server(docs="off") as server:
+    with running_server(docs="off", playground=False) as server:
         for path in ("/docs", "/docs/explorer.js", "/openapi.json"):
             answer = server.get(path)
             assert answer.status_code == 404

@@ -178,6 +178,8 @@ def test_case_092_metrics() -> None:
     assert value("vllm:iteration_tokens_total_bucket", ("le", "+Inf")) == value("vllm:iteration_tokens_total_count") > 0
     assert value("vllm:cache_config_info", ("num_gpu_blocks", "4"), ("block_size", "256")) == 1
     assert value("num_request_max") == 4
+    assert value("engine_steps_total") == value("vllm:iteration_tokens_total_count") + 1  # the one that failed
+    assert value("engine_step_tokens_total") == value("vllm:iteration_tokens_total_sum")
     assert any(metric == "process_resident_memory_bytes" for metric, _ in samples)
 
 

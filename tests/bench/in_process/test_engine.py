@@ -241,17 +241,19 @@ def test_the_synthetic_bench_writes_tells_and_compares(tmp_path: Path) -> None:
     saved = load_synthetic_report(path)
     assert msgspec.json.decode(result.stdout, type=SyntheticReport) == saved
     kinds = ["greedy", "top-p", "penalties", "logprobs"]
+    kinds += [f"{kind} on device" for kind in ("greedy", "top-p", "logprobs")]
     assert [step.name for step in saved.steps] == [f"300 b{batch} {kind}" for batch in (1, 2) for kind in kinds]
     assert {len(step.samples_us) for step in saved.steps} == {5}
     assert {*saved.steps[0].parts_us} == {"plan", "copy", "bind", "sample", "commit"}
     streams = [(speed.streams, speed.sampling, speed.num_tokens) for speed in saved.streams]
-    assert streams == [(64, kind, 64 * 100) for kind in ("greedy", "top-p")]
+    shown = ("greedy", "greedy on device", "top-p", "top-p on device")
+    assert streams == [(64, kind, 64 * 100) for kind in shown]
 
     # Against itself made a hundred times faster, every step is slower, and a pipeline must hear of it.
     faster = [msgspec.structs.replace(s, samples_us=[us / 100 for us in s.samples_us]) for s in saved.steps]
     table, is_slower = judge_steps(saved, msgspec.structs.replace(saved, steps=faster), 5.0)
     assert is_slower
-    assert [row[1] for row in table.rows] == ["0.010"] * 8
+    assert [row[1] for row in table.rows] == ["0.010"] * 14
     assert not judge_steps(saved, saved, 5.0)[1]
     with pytest.raises(BenchError, match="holds none of these steps"):
         judge_steps(saved, msgspec.structs.replace(saved, steps=[]), 5.0)

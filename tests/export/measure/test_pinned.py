@@ -22,7 +22,7 @@ from export.measure.sensitivity import Unit
 from export.package.builder import build_package
 from export.progress import SilentReporter
 from export.source.recipe import FolderSource, PinnedChoice, QualityLimits, Recipe, WheelSource, load_recipe
-from runtime.package.manifest import Manifest, load_package
+from runtime.package.manifest import PROVENANCE_FILES, Manifest, load_package
 from tests.export.tiny_models import write_tiny_folder
 from tests.paths import MODELS
 
@@ -82,8 +82,10 @@ def forbid_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauge, "SensitivityProbe", probe)
 
 
-def without_times(manifest: Manifest) -> Manifest:
-    return msgspec.structs.replace(manifest, build_seconds=0.0, created_unix=0, recipe_digest="")
+def without_times_and_recipe(manifest: Manifest) -> Manifest:
+    files = {name: info for name, info in manifest.files.items() if name not in PROVENANCE_FILES}
+    changes = {"build_seconds": 0.0, "created_unix": 0, "recipe_digest": "", "recipe": {}, "files": files}
+    return msgspec.structs.replace(manifest, **changes)
 
 
 def test_a_pinned_choice_gives_the_searched_package_without_a_search(
@@ -91,7 +93,7 @@ def test_a_pinned_choice_gives_the_searched_package_without_a_search(
 ) -> None:
     forbid_search(monkeypatch)
     built = build_package(searched.recipe(), searched.base, tmp_path / "tiny", SilentReporter())
-    assert without_times(load_package(built.root).manifest) == without_times(searched.manifest)
+    assert without_times_and_recipe(load_package(built.root).manifest) == without_times_and_recipe(searched.manifest)
     assert built.manifest.quality is not None
     with pytest.raises(AssertionError, match="a search began"):
         build_package(searched.recipe(), searched.base, tmp_path / "tiny", SilentReporter(), remeasure=True)

@@ -30,7 +30,7 @@ from export.source.opener import open_source
 from export.source.recipe import FileSource, FolderSource, GenerationValues, QualityLimits, Recipe, load_recipe
 from runtime.errors import PackageError
 from runtime.loading.model_loader import ModelOptions, plan_model
-from runtime.package.manifest import load_package
+from runtime.package.manifest import PROVENANCE_FILES, load_package
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 from tests.paths import ROOT
 
@@ -57,7 +57,8 @@ def test_a_package_is_whole_verified_and_measured(checkpoint: Path, tmp_path: Pa
     package = load_package(build(recipe_of(checkpoint, served_names=("a/tiny", "tiny")), tmp_path))
     manifest = package.manifest
     assert set(manifest.files) == {
-        "generation_config.json", "ort/model.onnx", "ort/model.onnx.data", "tokenizer.json"}  # fmt: skip
+        "bom.cdx.json", "generation_config.json", "ort/model.onnx", "ort/model.onnx.data", "provenance.intoto.json",
+        "tokenizer.json"}  # fmt: skip
     assert manifest.served_names == ("a/tiny", "tiny")
     assert manifest.shape.num_layers == 2
     assert manifest.stop_token_ids == (2,)
@@ -167,7 +168,11 @@ def test_a_package_for_tensorrt_alone(checkpoint: Path, tmp_path: Path, monkeypa
     assert manifest.quality is not None
     assert 0.01 < manifest.quality.mean_kl < 0.5  # 0.0025 in int8, 0.000006 in fp16
     assert manifest.golden is not None
-    assert leftovers(root) == ["generation_config.json", "golden.bin", "manifest.json", "tokenizer.json", "trt"]
+    texts = ["generation_config.json", "tokenizer.json"]
+    files = [*texts, "golden.bin", "manifest.json", *PROVENANCE_FILES, "selection", "trt"]
+    assert leftovers(root) == sorted(files)
+    assert manifest.selection is not None
+    assert manifest.selection.path == "selection/model.onnx"
     assert "fp8 per channel" in CliRunner().invoke(inspect_command, [str(root)]).output
     with pytest.raises(PackageError, match="no graph for ONNX Runtime, so the CPU cannot run it; serve it on a GPU"):
         plan_model(load_package(root), ModelOptions())

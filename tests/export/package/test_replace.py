@@ -27,6 +27,7 @@ from runtime.package.plan_sidecar import (
     sidecar_path,
     write_sidecar,
 )
+from tests.export.ship.packages import pull, push
 from tests.export.tiny_package import write_package
 
 
@@ -55,8 +56,9 @@ def add_plan(root: Path, target: str, digests: dict[str, str]) -> None:
                   attention="mask")  # fmt: skip
     digest = hashlib.sha256(target.encode()).hexdigest()
     write_sidecar(sidecar_path(plan), sealed(PlanSidecar(
-        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, scratch_bytes=0,
-        plan_sha256=digest, driver="", build_seconds=0.0, peak_memory_bytes=1, created_unix=0)))  # fmt: skip
+        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, decoder_bytes=4,
+        selection_bytes=0, scratch_bytes=0, plan_sha256=digest, driver="", build_seconds=0.0, peak_memory_bytes=1,
+        created_unix=0)))  # fmt: skip
 
 
 def test_a_package_is_replaced_in_one_step_with_the_plans_that_still_fit(
@@ -70,7 +72,8 @@ def test_a_package_is_replaced_in_one_step_with_the_plans_that_still_fit(
     assert load_package(root).manifest.served_names == ("new",)
     assert load_package(partial).manifest.served_names == ("tiny",)  # the builder removes it
     names = {path.name for path in (root / "trt").glob("*.plan*")}
-    assert names == {"sm80.plan", "sm80.plan.json", "sm80.plan.kernels"}
+    texts = {"sm80.plan.intoto.json", "sm80.plan.cdx.json"}
+    assert names == {"sm80.plan", "sm80.plan.json", "sm80.plan.kernels", *texts}
     check_plan_bytes(read_sidecar(root, "sm80"))
 
 
@@ -119,3 +122,13 @@ def test_one_lock_holds_one_builder(tmp_path: Path) -> None:
         exclusive(tmp_path / "file" / "lock", "building x", "do that"),
     ):
         pass
+
+
+def test_a_pulled_package_is_what_was_pushed_and_takes_no_plan_along(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """A plan would make another artifact of it, and nobody signed that one."""
+    root, partial = two
+    pushed = push(partial, f"file://{tmp_path}/shelf")
+    assert (root / "trt/sm80.plan").is_file()
+    assert pull(str(pushed.pinned), tmp_path, root).was_there is False
+    assert not list((root / "trt").glob("*.plan*"))
+    assert pull(str(pushed.pinned), tmp_path, root).was_there is True

@@ -104,7 +104,10 @@ class Workshop:
 def pretend_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans are some bytes that name what they were compiled from."""
 
-    def build_plan(graph: Path, capacity: int, target: Any, settings: Any, on_fraction: Callable[[float], None]) -> Any:
+    def build_plan(
+        graph: Path, capacity: int, target: Any, settings: Any, on_fraction: Callable[[float], None], *, head: Path
+    ) -> Any:
+        assert head.is_file()
         on_fraction(1.0)
         data = f"{capacity} {target.sm} {settings.max_slots} {graph.stat().st_size}".encode() * 40
         return BuiltPlan(memoryview(data), 2**20, NetworkFacts(1, 1, 0, (), (2, capacity, 16), "float32"), 0.5, 2**20)

@@ -21,7 +21,7 @@ from export.pipeline.judge import rehearse
 from export.pipeline.runner import State
 from export.pipeline.upkeep import damaged_entries
 from runtime.package import plan_sidecar
-from runtime.package.manifest import load_package, read_manifest
+from runtime.package.manifest import BOM_FILE, PROVENANCE_FILE, load_package, read_manifest
 from runtime.session.cpu.ort_session import OrtSession
 from tests.export.pipeline.rehearsing import InProcess, Workshop, job_name, pretend_to_compile
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
@@ -89,11 +89,25 @@ def test_a_second_build_has_nothing_to_do(shop: Workshop) -> None:
 
 def test_a_changed_served_name_rebuilds_nothing(shop: Workshop) -> None:
     before = package_files(shop.folder)
-    shop.build(FULL.replace('name = "tiny"', 'name = "tiny"\nserved_names = ["a/b", "c"]\nlicense = "MIT"'))
+    shop.build(FULL.replace('name = "tiny"', 'name = "tiny"\nserved_names = ["a/b", "c"]'))
     assert shop.started == ["place tiny-fp32"]
     assert package_files(shop.folder) == before
-    manifest = load_package(shop.folder / "out/tiny-fp32").manifest
-    assert (manifest.served_names, manifest.source.license) == (("a/b", "c"), "MIT")
+    assert load_package(shop.folder / "out/tiny-fp32").manifest.served_names == ("a/b", "c")
+
+
+def test_a_changed_licence_rebuilds_nothing_and_is_in_what_the_package_says_of_itself(shop: Workshop) -> None:
+    shop.build(FULL.replace('name = "tiny"', 'name = "tiny"\nlicense = "MIT"'))
+    assert shop.started == ["place tiny-fp32"]
+    root = shop.folder / "out/tiny-fp32"
+    assert load_package(root).manifest.source.license == "MIT"
+    for name in (PROVENANCE_FILE, "trt/sm89.plan.intoto.json"):
+        (source, *_) = json.loads((root / name).read_text())["predicate"]["buildDefinition"]["resolvedDependencies"]
+        assert source["annotations"]["license"] == "MIT"
+    assert json.loads((root / BOM_FILE).read_text())["metadata"]["component"]["licenses"] == [
+        {"license": {"id": "MIT"}}
+    ]
+    shop.build(FULL.replace('name = "tiny"', 'name = "tiny"\nlicense = "MIT"'))
+    assert shop.started == []
 
 
 def test_another_name_of_the_package_is_a_copy_and_no_build(shop: Workshop) -> None:

@@ -19,11 +19,13 @@ import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
 
+from export.graph.ort.dialect import OPSET
+from export.graph.selection import write_selection_graph
 from export.graph.trt.slot_length import with_slot_rows
 from export.plan.builder import BuiltPlan, _configure, build_plan
 from export.plan.estimate import check_room, estimate_build
 from export.plan.library import Library, load_library, make_logger
-from export.plan.network import check_network, parse_graph
+from export.plan.network import check_network, parse_graph, parse_head
 from export.plan.progress import PhaseTree, shown_progress
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target, parse_targets
@@ -350,3 +352,22 @@ def test_tensorrts_words_go_to_the_log(library: Library, caplog: pytest.LogCaptu
         )
         assert check_network(library, network, "mask").num_attention == 2
     assert any("Int64 binding" in record.message for record in caplog.records)
+
+
+def test_a_head_that_a_session_could_not_bind_is_refused(library: Library, tmp_path: Path) -> None:
+    logger = make_logger(library)
+    builder = library.module.Builder(logger)
+    whole, maskless = (
+        write_selection_graph(tmp_path / str(has_mask), 97, OPSET, has_mask=has_mask) for has_mask in (True, False)
+    )
+    network = builder.create_network(0)
+    parse_head(library, network, logger, whole)
+    assert network.get_output(0).name == "token"
+    with pytest.raises(
+        PlanError, match=r"the selection head's 'mask' is missing, a session binds \(\(-1, 16\), 'UINT8'\)"
+    ):
+        parse_head(library, builder.create_network(0), logger, maskless)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(PlanError, match="cannot parse the selection head: "):
+        parse_head(library, builder.create_network(0), logger, broken)

@@ -20,6 +20,7 @@ from export.commands.engine import engine_command
 from export.commands.export import export_command
 from export.commands.inspect import inspect_command
 from export.plan.builder import BuiltPlan
+from export.plan.builder import _build_head as builder_head
 from export.plan.hardware import check_hardware
 from export.plan.library import load_library
 from export.plan.network import NetworkFacts
@@ -54,6 +55,22 @@ def running() -> RunningLibrary:
     return RunningLibrary("tensorrt_rtx", load_library("tensorrt_rtx").version)
 
 
+_HEADS: dict[tuple[bytes, str, int], tuple[memoryview, int]] = {}
+
+
+@pytest.fixture(autouse=True)
+def heads_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one graph, target and number of slots; they are all the same here."""
+
+    def build_head(head: Path, target: Target, settings: PlanSettings) -> tuple[memoryview, int]:
+        key = head.read_bytes(), target.sm, settings.max_slots
+        if key not in _HEADS:
+            _HEADS[key] = builder_head(head, target, settings)
+        return _HEADS[key]
+
+    monkeypatch.setattr("export.plan.builder._build_head", build_head)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models") / "tiny"
@@ -80,6 +97,8 @@ def test_a_plan_leaves_the_package_whole_and_nothing_beside_it(root: Path) -> No
         "model.onnx",
         "model.onnx.data",
         "sm89.plan",
+        "sm89.plan.cdx.json",
+        "sm89.plan.intoto.json",
         "sm89.plan.json",
     ]
     assert [path.name for path in root.parent.iterdir()] == ["tiny"]
@@ -90,12 +109,17 @@ def test_the_sidecar_records_what_was_built(root: Path) -> None:
     assert (sidecar.key.library, sidecar.key.target, sidecar.key.compute_capability) == ("tensorrt_rtx", "sm89", "8.9")
     assert (sidecar.key.max_slots, sidecar.key.prefill_tokens, sidecar.key.max_logits) == (4, 32, 16)
     assert sidecar.key.graph_sha256 == {
-        name: info.sha256 for name, info in load_package(root).manifest.files.items() if name.startswith("trt/")
+        name: info.sha256
+        for name, info in load_package(root).manifest.files.items()
+        if name.startswith(("trt/", "selection/"))
     }
     assert (sidecar.capacity, sidecar.precision["mlp"], sidecar.driver) == (64, "float16", "")
     assert sidecar.key.max_model_len == 64
     assert 2**20 < sidecar.scratch_bytes < 2**24  # some 8 MB, as the builder's log says it
     assert sidecar.plan_bytes == (root / "trt/sm89.plan").stat().st_size
+    begin = sidecar.plan_bytes - sidecar.selection_bytes
+    assert sidecar.decoder_bytes <= begin < sidecar.decoder_bytes + 4096
+    assert (begin % 4096, sidecar.selection_bytes > 2**20) == (0, True)
 
 
 def test_an_equal_wish_builds_nothing(root: Path) -> None:
@@ -222,7 +246,7 @@ def test_the_command_builds_and_explains(tmp_path: Path) -> None:
     slot = 64 * 256 / 2**20  # tokens times bytes
     for output in (" ".join(one.output.split()) for one in (first, second)):
         assert re.search(
-            rf"on the GPU: 4\.\d MiB of plan \+ \d+\.\d MiB of scratch \+ {slot:.1f} MiB for each slot of 64 tokens "
+            rf"on the GPU: 6\.\d MiB of plan \+ \d+\.\d MiB of scratch \+ {slot:.1f} MiB for each slot of 64 tokens "
             r"= \d+\.\d MiB with 2 slots",
             output,
         )
@@ -252,7 +276,7 @@ def test_a_sidecar_of_another_version_says_which_and_how_to_build_anew(root: Pat
     with pytest.raises(PlanError) as refused:
         read_sidecar(root, "sm89")
     assert str(refused.value) == (
-        "sm89.plan.json has schema version 1, this powertrain reads 3; "
+        "sm89.plan.json has schema version 1, this powertrain reads 4; "
         f"build it with 'powertrain engine {root} --target sm89'"
     )
     path.write_text("{}")
@@ -287,7 +311,10 @@ def choice_of(root: Path) -> BackendChoice:
 def quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of nonsense: what is asked for is looked at here, not what a compiler makes of it."""
 
-    def fake(_graph: Path, capacity: int, _target: Target, settings: PlanSettings, _show: OnFraction) -> BuiltPlan:
+    def fake(
+        _graph: Path, capacity: int, _target: Target, settings: PlanSettings, _show: OnFraction, *, head: Path
+    ) -> BuiltPlan:
+        assert head.is_file()
         check_settings(settings, capacity)
         data = memoryview(f"a plan of {capacity} rows".encode())
         return BuiltPlan(data, 1000, NetworkFacts(1, 2, 0, (), (2, capacity, 16), "HALF"), 0.1, 1)

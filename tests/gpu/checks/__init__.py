@@ -23,6 +23,7 @@ CHECKS: dict[str, Callable[[Rig], str]] = {
     "sliding windows": shapes.sliding_windows,
     "heads of 64, 128 and 256": shapes.heads_of_64_128_and_256,
     "penalties, top_p, logprobs": sampling.rules_on_its_logits,
+    "tokens chosen on the device": sampling.the_device_chooses_what_the_host_draws,
     "out of memory at load": memory.out_of_memory_at_load_is_a_clear_refusal,
     "restart with a kernel cache": restart.restart_with_a_kernel_cache,
     "slots under HTTP load with aborts": churn.slots_under_load_with_aborts,

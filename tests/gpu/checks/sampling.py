@@ -1,4 +1,7 @@
-"""Penalties, top_p and log-probabilities on the backend's logits: exactly what the rules make of those logits here."""
+"""Penalties, top_p and log-probabilities on the backend's logits: exactly what the rules make of those logits here.
+
+And what the backend itself chooses by them, of the same numbers: the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
+from runtime.events import TokenEvent
 from runtime.session.session import FloatArray, Int64Array, Session
 from tests.around_session import AroundSession
 from tests.gpu.checks.rig import CheckFailed, Rig, opened, prompt
@@ -20,6 +24,8 @@ _RULES: tuple[dict[str, Any], ...] = (
     {"temperature": 0.8, "top_k": 9, "min_p": 0.05, "logit_bias": ((3, 4.0), (5, -100.0)), "seed": 3, "logprobs": 0},
 )
 _TOKENS = 12
+_LOGPROB_NATS = 1e-3
+"""Between float32 sums in two orders, with room for logits that a session computed in another batch."""
 
 
 @dataclass
@@ -70,6 +76,33 @@ def rules_on_its_logits(rig: Rig) -> str:
     if different or len(ours) != len(theirs):
         raise CheckFailed(f"on the same logits the rules gave {different} here and there")
     return f"{len(ours)} events of {len(_RULES)} rules over {calls} calls"
+
+
+def the_device_chooses_what_the_host_draws(rig: Rig) -> str:
+    """One session by its head, one by the host, whose watch asks for all logits: the tokens must be the same."""
+    with opened(rig, rig.model()) as session:
+        if not session.info.selects:
+            return "the session chooses no tokens"
+        ours = _tokens(_events(session))
+    with opened(rig, rig.model()) as session:
+        theirs = _tokens(_events(_Watched(session)))
+    for (name, place), (token_id, logprob) in theirs.items():
+        mine = ours.get((name, place))
+        if mine is None or mine[0] != token_id:
+            raise CheckFailed(f"token {place} of {name} is {token_id} by the host's rules, the device chose {mine}")
+        if abs(mine[1] - logprob) > _LOGPROB_NATS:
+            raise CheckFailed(f"token {place} of {name}: log-probability {mine[1]:.6g}, the host's is {logprob:.6g}")
+    return f"{len(theirs)} tokens of {len(_RULES)} rules"
+
+
+def _tokens(events: list[Any]) -> dict[tuple[str, int], tuple[int, float]]:
+    found: dict[tuple[str, int], tuple[int, float]] = {}
+    for event in events:
+        if isinstance(event, TokenEvent):
+            place = sum(name == event.request_id for name, _ in found)
+            told = 0.0 if event.logprobs is None else event.logprobs.logprob
+            found[event.request_id, place] = event.token_id, told
+    return found
 
 
 def _events(session: Session) -> list[Any]:

@@ -19,8 +19,9 @@ LISTS = {
     "bench compare": {"concurrency", "request_rate", "percentile_metrics", "metric_percentiles", "goodput"},
     "bench engine": {"prefill", "depth", "batch", "vocab", "adapters"},
     "bench peers": {"formats", "concurrency", "precisions"},
+    "bench simulate": {"policy", "replicas"},
     "eval": {"lm_eval_tasks"},
-    "serve": {name for name, hint in get_type_hints(Settings).items() if get_origin(hint) is tuple},
+    "serve": {name for name, hint in get_type_hints(Settings).items() if get_origin(hint) is tuple} - {"more_models"},
 }
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import runtime.engine.async_engine
 from runtime.engine.async_engine import AsyncEngine, EngineState, EventStream
 from runtime.engine.config import EngineConfig
 from runtime.errors import EngineUnavailable, Overloaded
 from runtime.events import FinishEvent, FinishReason, TokenEvent
+from runtime.session.session import SessionInfo
 from tests.fakes import Call, ScriptedSession, adding
 from tests.runtime.engine_driver import adding_reply, request
 from tests.runtime.scripted_constraint import ScriptedConstraint
@@ -271,3 +275,70 @@ def test_close_ends_unfinished_requests() -> None:
         assert [matcher.state for matcher in constraint.matchers] == ["closed"]
 
     with_engine(body, ScriptedSession(adding, before_call=gate))
+
+
+@dataclass
+class CoreSession(ScriptedSession):
+    """Says that it computes on the cores that the event loop's thread wants, too."""
+
+    @property
+    def info(self) -> SessionInfo:
+        return replace(super().info, backend="cpu")
+
+
+@pytest.mark.parametrize("session_type", [CoreSession, ScriptedSession])
+def test_only_first_tokens_are_handed_on_before_the_next_step(
+    session_type: type[ScriptedSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the cores of the loop: elsewhere the device does not wait. Later tokens are never waited for."""
+    waits: list[float | None] = []
+    read: list[int] = []
+    read_before_call: list[int] = []
+    read_when_handed_on: list[int] = []
+
+    class Handed(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return super().wait(60)
+
+        def set(self) -> None:
+            read_when_handed_on.append(len(read))
+            super().set()
+
+    module = runtime.engine.async_engine
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Event=Handed))
+    session = session_type(adding, before_call=lambda _call: read_before_call.append(len(read)))
+
+    async def body(engine: AsyncEngine, _session: ScriptedSession) -> None:
+        for name in ("a", "b", "a"):  # an id that comes again begins anew
+            read.clear()
+            del read_before_call[:]
+            async for events in engine.submit(request(name, [1, 2], max_tokens=6)):
+                read.extend(event.token_id for event in events if isinstance(event, TokenEvent))
+            assert read == adding_reply([1, 2], 6)
+            if session_type is CoreSession:
+                assert read_before_call[:2] == [0, 1]  # the prompt, and a step with the first token read
+
+    with_engine(body, session)
+    num_waits = 3 if session_type is CoreSession else 0
+    assert waits == [module._HAND_OVER_S] * num_waits
+    assert read_when_handed_on == [1] * num_waits
+
+
+def test_a_reader_that_is_slow_or_gives_up_finds_all_events() -> None:
+    async def body() -> None:
+        stream = EventStream(request("r", [1]), lambda _id, _index: None)
+        for ids in ((1, 2), (3, 4)):
+            reader = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            for token_id in ids:  # the second before the reader that the first one woke runs
+                stream.push([TokenEvent("r", 0, token_id, None)])
+            assert [event.token_id for event in await reader if isinstance(event, TokenEvent)] == list(ids)
+        reader = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.sleep(0)
+        stream.push([TokenEvent("r", 0, 5, None)])
+        assert len(await anext(stream)) == 1
+
+    asyncio.run(body())

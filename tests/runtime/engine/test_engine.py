@@ -356,11 +356,20 @@ def test_a_steps_times_add_up_and_its_tokens_say_when_they_were_admitted() -> No
 
 def test_warm_up_leaves_no_trace() -> None:
     driver = Driver(script=lambda _: 5, config=EngineConfig(max_draft_tokens=4, warm_up_ids=(5,) * 20))
+
+    def take_time(_call: Call) -> None:
+        driver.session.run_ns += 7
+
+    driver.session.before_call = take_time
     fresh = driver.engine.stats()
     driver.engine.warm_up()
     assert driver.session.count("prefill") == 2  # the prompt, and a draft
     assert not driver.engine.has_work
     assert driver.engine.stats() == fresh
+    driver.add(request("a", [1, 2, 3], max_tokens=1))
+    driver.run()
+    stats = driver.engine.stats()
+    assert (stats.num_steps, stats.run_ns) == (1, 7)
 
 
 def test_a_failing_warm_up_says_why() -> None:

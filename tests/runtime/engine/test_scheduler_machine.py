@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runtime.engine.config import EngineConfig
+from runtime.engine.decode_span import PATIENCE_STEPS
 from runtime.engine.sequence import Phase
 from runtime.errors import DeviceError
 from runtime.events import FinishReason
+from runtime.session.gpu.runner import decode_buckets
 from tests.fakes import Call
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
@@ -24,9 +26,17 @@ class EngineLife(RuleBasedStateMachine):
         deterministic=st.booleans(),
         copy_rows=st.sampled_from([7, 60, 2**20]),
         failing=st.sets(st.integers(1, 12)),
+        in_buckets=st.booleans(),
     )
     def begin(
-        self, num_slots: int, chunk: int, cache: bool, deterministic: bool, copy_rows: int, failing: set[int]
+        self,
+        num_slots: int,
+        chunk: int,
+        cache: bool,
+        deterministic: bool,
+        copy_rows: int,
+        failing: set[int],
+        in_buckets: bool,
     ) -> None:
         config = EngineConfig(
             prefill_chunk_tokens=chunk,
@@ -36,7 +46,9 @@ class EngineLife(RuleBasedStateMachine):
             copy_bytes_per_step=copy_rows,
         )
         self.copy_rows = copy_rows
-        self.driver = Driver(num_slots=num_slots, config=config)
+        buckets = decode_buckets(num_slots) if in_buckets else ()
+        self.driver = Driver(num_slots=num_slots, config=config, decode_buckets=buckets)
+        self.driver.engine._scheduler._moves._steps_too_large = PATIENCE_STEPS  # lives are short
 
         def fail_some(_call: Call) -> None:
             """The copies of these numbers fail, counted from the first."""

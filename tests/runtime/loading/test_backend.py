@@ -54,8 +54,11 @@ def never(backend: Backend) -> ProbeResult:
     raise AssertionError(f"{backend} was probed on a machine without a GPU")
 
 
-def add_plan(package: Package, name: str, library: str, version: str, capability: str) -> None:
-    """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT."""
+def add_plan(package: Package, name: str, library: str, version: str, capability: str, *, head_bytes: int = 0) -> None:
+    """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT.
+
+    Its last ``head_bytes`` are the selection head's.
+    """
     path = package.root / f"trt/{name}.plan"
     path.write_bytes(b"plan of " + name.encode())
     key = PlanKey(
@@ -79,6 +82,8 @@ def add_plan(package: Package, name: str, library: str, version: str, capability
         precision={},
         capacity=64,
         plan_bytes=path.stat().st_size,
+        decoder_bytes=path.stat().st_size - head_bytes,
+        selection_bytes=head_bytes,
         scratch_bytes=1000,
         plan_sha256=sha256_of_file(path),
         driver="",

@@ -186,7 +186,9 @@ def test_a_package_with_one_graph(root: Path, left: str) -> None:
     package = package_at(root)
     for path in (root / ("trt" if left == "ort" else "ort")).iterdir():
         path.unlink()
-    files = {name: info for name, info in package.manifest.files.items() if name.startswith((left, "golden"))}
+    files = {
+        name: info for name, info in package.manifest.files.items() if name.startswith((left, "golden", "selection"))
+    }
     graphs = {left: package.manifest.graphs[left]}
     write_manifest(root, msgspec.structs.replace(package.manifest, files=files, graphs=graphs))
     both = "powertrain export MODEL --dialect ort,trt"

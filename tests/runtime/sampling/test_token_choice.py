@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import runtime.sampling.row_scan
 from runtime.request import SamplingParams
 from runtime.sampling.row_scan import LOWEST, RowScan
-from runtime.sampling.token_choice import draw
+from runtime.sampling.token_choice import _settled_place, draw
 from tests.runtime.sampling.sample_rows import KINDS, row
 
 
@@ -244,3 +245,28 @@ def test_no_exponent_of_a_cold_row_underflows(monkeypatch: pytest.MonkeyPatch) -
     assert RowScan(logits, 0.05).totals[0] == pytest.approx(weights.sum(), rel=1e-5)
     assert RowScan(row("masked", 1, 20_000), 1.0).totals[0] >= 1.0
     assert lowest == [-125.0, -125.0]
+
+
+def test_what_lies_on_an_end_belongs_to_the_next() -> None:
+    cut = SamplingParams(max_tokens=1, temperature=1.0, top_k=2)
+    even = np.zeros(2, np.float32)
+    assert [drawn(even, cut, u) for u in (0.4999, 0.5)] == [0, 1]
+    as_likely = SamplingParams(max_tokens=1, temperature=1.0, min_p=1.0)
+    assert [drawn(np.array([5, 1, 5], np.float32), as_likely, u) for u in (0.4999, 0.5)] == [0, 2]
+
+
+def test_a_number_beyond_all_gives_the_last_token_that_weighs_anything() -> None:
+    """The weight of a row is a float32 sum, and may be a little above that of its line."""
+    logits = np.array([0, -1, -2000], np.float32)
+    scan = RowScan(logits, 1.0)
+    scan.totals = [scan.totals[0] * 1.001]
+    with np.errstate(all="ignore"):
+        assert draw(logits, SamplingParams(max_tokens=1, temperature=1.0), 1.0 - 2**-53, scan) == 1
+
+
+def test_a_place_is_settled_only_if_what_lies_beyond_the_line_cannot_move_it() -> None:
+    line = Mock(weights=[1.0, 0.5], lighter=0.5)
+    assert _settled_place(line, 10.0, 0.3, 0.45) is None  # 1.35 of 3 kept, or 1.575 of 3.5
+    assert _settled_place(line, 10.0, 0.3, 0.4) == 1  # 1.2, or 1.4
+    assert _settled_place(line, 10.0, 1.0, 0.14) == 1
+    assert _settled_place(line, 10.0, 1.0, 0.15) is None

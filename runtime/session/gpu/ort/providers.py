@@ -20,7 +20,6 @@ from runtime.package.graph_profiles import profile_shapes
 from runtime.package.manifest import ModelShape
 from runtime.session.gpu.libraries import plugin_devices
 from runtime.session.gpu.ort.runner import Provider
-from runtime.session.gpu.runner import Call
 
 _LOG = logging.getLogger("powertrain.backend")
 _CUDA = "CUDAExecutionProvider"
@@ -68,10 +67,10 @@ def tensorrt_rtx_provider(
         )
         return ort.InferenceSession(str(graph), session_options)
 
-    def entries(call: Call, graph_id: int) -> dict[str, str]:
+    def entries(is_decode: bool, graph_id: int) -> dict[str, str]:
         """Which profile runs, and the CUDA graph's id, which the plug-in names differently (its provider options)."""
         return {
-            "nv_profile_index": str(0 if call.is_decode else 1),
+            "nv_profile_index": str(0 if is_decode else 1),
             "cuda_graph_annotation_id": str(graph_id),
         }
 
@@ -99,7 +98,7 @@ def cuda_provider(device_id: int = 0) -> Provider:
     return Provider("cuda", "cuda", make, graph_id_entry, graph_io.SEQLENS_K, device_id)
 
 
-def graph_id_entry(_call: Call, graph_id: int) -> dict[str, str]:
+def graph_id_entry(_is_decode: bool, graph_id: int) -> dict[str, str]:
     """The run option of ONNX Runtime's own providers."""
     return {"gpu_graph_id": str(graph_id)}
 

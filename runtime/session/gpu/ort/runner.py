@@ -42,36 +42,33 @@ class Provider:
     """``make`` builds a session that runs on the provider alone; ``memory`` is where cache and inputs lie, on CUDA's
     GPU ``device_id``.
 
-    ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from the call and
-    the CUDA graph's id: one number from 1 on per (first slot, rows) of decode calls, SKIP_CAPTURE for prefill, whose
+    ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from whether it
+    decodes and the CUDA graph's id: one number from 1 on per size of decode calls, SKIP_CAPTURE for prefill, whose
     shapes vary. ``compiles_per_shape``: every new shape costs a compilation, so prefill is padded to a few.
     """
 
     backend: str
     memory: str
     make: SessionMaker
-    run_entries: Callable[[Call, int], dict[str, str]]
+    run_entries: Callable[[bool, int], dict[str, str]]
     position_input: str = graph_io.WRITE_INDICES
     device_id: int = 0
     compiles_per_shape: bool = False
 
-
-MAX_CAPTURED = 128
-"""CUDA graphs of one session: ONNX Runtime gives none back, so later decode shapes launch their kernels one by one."""
 
 SKIP_CAPTURE = -1
 """The CUDA graph id that ONNX Runtime's providers neither capture nor replay for."""
 
 
 @dataclass(frozen=True, slots=True)
-class _OrtRun:
-    """A binding and its run options. ``total`` is the host memory that the binding points to."""
+class OrtRun:
+    """A binding and its run options. ``total`` is the host memory that the binding points to, if to any."""
 
     session: ort.InferenceSession
     device: Device
     binding: ort.IOBinding
     options: ort.RunOptions
-    total: NDArray[np.int32]
+    total: NDArray[np.int32] | None
 
     @property
     def may_be_recorded(self) -> bool:
@@ -85,6 +82,21 @@ class _OrtRun:
 
     def close(self) -> None:
         """See ``Run.close``: nothing, since ONNX Runtime keeps a captured graph as long as its session."""
+
+
+def run_options(provider: Provider, graph_id: int, *, is_decode: bool) -> ort.RunOptions:
+    """The options of a run of one CUDA graph."""
+    options = ort.RunOptions()
+    for name, value in provider.run_entries(is_decode, graph_id).items():
+        options.add_run_config_entry(name, value)
+    return options
+
+
+def session_options() -> ort.SessionOptions:
+    """What every session of a GPU provider is opened with."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    return options
 
 
 class OrtRunner:
@@ -105,8 +117,7 @@ class OrtRunner:
         prefill_tokens: int,
         capacity: int,
     ) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = _LOG_ERRORS_ONLY
+        options = session_options()
         options.add_free_dimension_override_by_name(graph_io.CAPACITY, capacity)
         self._session = provider.make(graph, options)
         self._provider, self._device, self._shape = provider, device, shape
@@ -129,28 +140,24 @@ class OrtRunner:
         if provider.compiles_per_shape:
             tokens, logits = prefill_buckets(prefill_tokens), (1, self._limits.max_logits)
             self._limits = replace(self._limits, prefill_buckets=tokens, logits_buckets=logits)
-        self._graph_ids: dict[tuple[int, int], int] = {}
+        self._graph_ids: dict[int, int] = {}
 
     @property
     def limits(self) -> Limits:
         """From the graph and the profiles that it is compiled for."""
         return self._limits
 
-    def prepare(self, call: Call, arena: DeviceArena) -> _OrtRun:
-        """See ``Runner.prepare``. The first ``MAX_CAPTURED`` decode shapes get a CUDA graph id of their own."""
-        options, graph_id = ort.RunOptions(), SKIP_CAPTURE
+    def prepare(self, call: Call, arena: DeviceArena) -> OrtRun:
+        """See ``Runner.prepare``. Each size of decode calls has a CUDA graph id of its own."""
+        graph_id = SKIP_CAPTURE
         if call.is_decode:
-            key = (call.first_slot, call.num_rows)
-            if len(self._graph_ids) < MAX_CAPTURED:
-                self._graph_ids.setdefault(key, len(self._graph_ids) + 1)
-            graph_id = self._graph_ids.get(key, SKIP_CAPTURE)
-        for name, value in self._provider.run_entries(call, graph_id).items():
-            options.add_run_config_entry(name, value)
+            graph_id = self._graph_ids.setdefault(call.num_rows, len(self._graph_ids) + 1)
+        options = run_options(self._provider, graph_id, is_decode=call.is_decode)
         # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with,
         # which must hold for every step. Rows still end where seqlens_k, on the device, says. In a prefill it tells
         # the first chunk (equal to T) from later ones.
         total = np.array(call.total_tokens, np.int32)
-        return _OrtRun(self._session, self._device, self._bound(call, arena, total), options, total)
+        return OrtRun(self._session, self._device, self._bound(call, arena, total), options, total)
 
     def close(self) -> None:
         """Drop the graph."""

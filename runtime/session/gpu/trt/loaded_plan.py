@@ -15,22 +15,26 @@ from runtime.session.gpu.trt.api import Context, CudaEngine
 from runtime.session.gpu.trt.kernel_file import KernelFile
 
 _LOG = logging.getLogger("powertrain.tensorrt")
+_HEAD_SUFFIX = ".selection.plan"
 
 
 class LoadedPlan:
-    """``runtime.session.gpu.trt.runner.OpenPlan``: a deserialized plan and the kernels that are compiled for it.
+    """``runtime.session.gpu.trt.bound_run.OpenPlan``: a deserialized plan and the kernels that are compiled for it.
+
+    The decoder's, or with ``is_head`` the selection head's, which lies in the same file.
 
     TensorRT for RTX compiles a kernel when a shape is first used, and captures CUDA graphs by itself; its kernels are
     kept beside the plan, valid for one GPU model, library version and driver. The classic library does neither.
     No context has memory of its own: whoever runs one gives it some.
     """
 
-    def __init__(self, trt: Any, chosen: PlanFile) -> None:  # noqa: ANN401 - a library known at run time only
+    def __init__(self, trt: Any, chosen: PlanFile, *, is_head: bool = False) -> None:  # noqa: ANN401
         self.compiles_per_shape = hasattr(trt, "CudaGraphStrategy")
         self._trt: Any = trt
         self._runtime: Any = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-        self._engine: Any = _deserialize(self._runtime, chosen)
-        self._kernels = KernelFile(chosen.path)
+        self._engine: Any = _deserialize(self._runtime, chosen, is_head=is_head)
+        path = chosen.path.with_name(chosen.path.stem + _HEAD_SUFFIX) if is_head else chosen.path
+        self._kernels = KernelFile(path)
         self._how: Any = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._cache: Any = None
         if self.compiles_per_shape:
@@ -87,7 +91,7 @@ class LoadedPlan:
         return config
 
 
-def _deserialize(runtime: Any, chosen: PlanFile) -> Any:  # noqa: ANN401
+def _deserialize(runtime: Any, chosen: PlanFile, *, is_head: bool) -> Any:  # noqa: ANN401
     """The plan, from its mapped file: the library copies what it needs to the GPU, so no second copy is made here."""
     root, target = chosen.path.parent.parent, chosen.sidecar.key.target
     help_line = f"rebuild it with '{rebuild_command(root, target, chosen.sidecar.key)}'"
@@ -96,9 +100,10 @@ def _deserialize(runtime: Any, chosen: PlanFile) -> Any:  # noqa: ANN401
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: the file is empty
         raise PlanError(f"plan {chosen.path.name} cannot be mapped ({error}); {help_line}") from error
-    with mapped as data:
+    begin, end = _place(chosen, is_head=is_head)
+    with mapped, memoryview(mapped) as whole, whole[begin:end] as data:
         if hasattr(runtime, "get_engine_validity"):
-            verdict, diagnostics = runtime.get_engine_validity(data[: runtime.engine_header_size])
+            verdict, diagnostics = runtime.get_engine_validity(bytes(data[: runtime.engine_header_size]))
             if verdict.name == "INVALID":
                 raise PlanError(
                     f"plan {chosen.path.name} does not fit this GPU and driver (diagnostics {diagnostics}); {help_line}"
@@ -107,3 +112,11 @@ def _deserialize(runtime: Any, chosen: PlanFile) -> Any:  # noqa: ANN401
     if plan is None:
         raise PlanError(f"TensorRT refused plan {chosen.path.name}; {help_line}")
     return plan
+
+
+def _place(chosen: PlanFile, *, is_head: bool) -> tuple[int, int]:
+    """Where a plan begins and ends in its file."""
+    sidecar = chosen.sidecar
+    if is_head:
+        return sidecar.plan_bytes - sidecar.selection_bytes, sidecar.plan_bytes
+    return 0, sidecar.decoder_bytes

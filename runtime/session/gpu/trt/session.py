@@ -14,10 +14,13 @@ from runtime.errors import DeviceOutOfMemory
 from runtime.package.manifest import ModelShape
 from runtime.package.plan_sidecar import PlanFile
 from runtime.session.device import Device
+from runtime.session.gpu.missing_head import say_no_head
+from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.loaded_plan import LoadedPlan
 from runtime.session.gpu.trt.runner import TrtRunner
+from runtime.session.gpu.trt.selector import TrtSelector
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 
@@ -36,12 +39,23 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPl
         on_failure.callback(device.close)
         loaded = LoadedPlan(trt, plan)
         on_failure.callback(loaded.close)
-        needs = _needs(plan, shape, kv, loaded.engine.device_memory_size_v2)
+        head = LoadedPlan(trt, plan, is_head=True) if plan.sidecar.selection_bytes else None
+        if head is None:
+            say_no_head(library)
+        else:
+            on_failure.callback(head.close)
+        scratch_bytes = sum(one.engine.device_memory_size_v2 for one in (loaded, head) if one is not None)
+        needs = _needs(plan, shape, kv, scratch_bytes)
         _LOG.info("GPU memory: %s", needs)
         try:
             runner = TrtRunner(loaded, device, shape)
             on_failure.callback(runner.close)
-            session = StaticSession(library, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens)
+            selector = None if head is None else TrtSelector(head, device, shape.vocab_size)
+            if selector is not None:
+                on_failure.callback(selector.close)
+            session = StaticSession(
+                library, runner, device, shape, kv.num_slots, max_model_len=kv.slot_tokens, selector=selector
+            )
             on_failure.pop_all()
             on_failure.callback(session.close)
             session.warm_up()
@@ -50,7 +64,9 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPl
                 f"{error}; needed are {needs}: ask for fewer slots with --num-slots, or build the plan again with a "
                 "smaller --max-model-len"
             ) from error
-        loaded.save_kernels()
+        for one in (loaded, head):
+            if one is not None:
+                one.save_kernels()
         on_failure.pop_all()
     return session
 
@@ -61,6 +77,7 @@ def _needs(plan: PlanFile, shape: ModelShape, kv: KVPlan, scratch_bytes: int) ->
         "plan": plan.sidecar.plan_bytes,
         "scratch": scratch_bytes,
         "logits": logits_bytes(kv.num_slots, plan.sidecar.key.max_logits, shape.vocab_size),
+        **({"selection": selection_bytes(kv.num_slots + 1, shape.vocab_size)} if plan.sidecar.selection_bytes else {}),
         f"cache ({kv.num_slots} slots of {kv.rows} tokens)": kv.total_bytes,
     }
     terms = " + ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())

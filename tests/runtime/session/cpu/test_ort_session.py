@@ -1,4 +1,7 @@
-"""The CPU session's buffers: logits take the memory of the largest call, not that of every slot and batch size."""
+"""The CPU session's buffers and rows.
+
+Logits take the memory of the largest call, not that of every slot and batch size; rows in between lose nothing.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,29 @@ def test_a_grown_buffer_replaces_the_old_one_and_all_calls_follow(session: OrtSe
     np.testing.assert_array_equal(session.decode(0, np.array([7]), np.array([len(PROMPT)])), before)
     wide[:] = np.nan
     np.testing.assert_array_equal(session.prefill(1, PROMPT, 0, 1)[0], last)
+
+
+def test_any_slots_decode_together_and_those_between_keep_their_rows(session: OrtSession) -> None:
+    """Slots 1 and 3 hold texts, one of them full; their rows are as they were after a call of 0, 2 and 4."""
+    lengths = [5, 64, 9, 20, 3]
+    for slot, length in enumerate(lengths):
+        session.prefill(slot, np.arange(slot, slot + length) % 90, 0, 0)
+    slots = np.array([0, 2, 4])
+    expected = [session.decode(slot, np.array([7]), np.array([lengths[slot]])).copy() for slot in slots]
+    for _ in range(2):
+        answer = session.decode_tokens(slots, np.full(3, 7), np.array([lengths[slot] for slot in slots]))
+        assert answer.chosen is None
+        np.testing.assert_array_equal(answer.logits(range(3)), np.concatenate(expected))
+        np.testing.assert_array_equal(answer.logits([0, 2]), np.concatenate([expected[0], expected[2]]))
+    others = [session.decode(slot, np.array([8]), np.array([place])).copy() for slot, place in ((3, 20), (1, 62))]
+    session.prefill(0, np.arange(3, 23) % 90, 0, 0)
+    session.prefill(2, np.arange(1, 63) % 90, 0, 0)
+    again = [session.decode(slot, np.array([8]), np.array([place])) for slot, place in ((0, 20),)]
+    np.testing.assert_array_equal(again[0], others[0])
+    np.testing.assert_array_equal(session.decode(2, np.array([8]), np.array([62])), others[1])
+    for step in range(2):  # a slot takes a longer one's rows, and keeps them through a call of its neighbours
+        session.copy_slot(2, 1 + 2 * step, 62)
+        session.decode_tokens(slots, np.full(3, 7), np.array([23, 62, 5]) + step)
+        one = session.decode(1 + 2 * step, np.array([8]), np.array([62]))
+        np.testing.assert_array_equal(one, others[1])
+    assert session.prefill_token(0, np.arange(4), 0).logits([0]).shape == (1, session.info.vocab_size)

@@ -21,7 +21,7 @@ from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.session.gpu.ort.providers import cuda_provider
 from runtime.session.gpu.ort.runner import OrtRunner
 from runtime.session.gpu.static_session import StaticSession
-from runtime.session.gpu.trt import runner as trt_runner
+from runtime.session.gpu.trt import bound_run
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.session import Session
 from tests.export.random_checkpoint import CAPACITY
@@ -63,7 +63,7 @@ class MemoryOfCuda(HostDevice):
         super().__init__(ordinal=device.ordinal)
         self.cuda, self.handle = cuda, int(device.stream)
         self.queue = cuda.streams[self.handle].queue
-        cuda.on_upload = lambda address, num_bytes: self.fresh.append((address, address + num_bytes))
+        cuda.on_upload = self.note_upload
         cuda.on_capture = self._note_capture
 
     @property
@@ -142,7 +142,7 @@ def test_a_library_that_refuses_on_a_lost_gpu_tells_the_loss(
 
     if step == "recorded decode":
         session.decode(0, one, one)
-    monkeypatch.setattr(trt_runner._TrtRun, "enqueue", refuse)
+    monkeypatch.setattr(bound_run.TrtRun, "enqueue", refuse)
     with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
         session.prefill(0, one, 0, 1) if step == "prefill" else session.decode(0, one, one)
     session.close()

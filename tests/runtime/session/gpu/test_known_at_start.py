@@ -14,7 +14,7 @@ import pytest
 from runtime.errors import DeviceError
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.static_session import StaticSession
-from runtime.session.gpu.trt import runner as trt_runner
+from runtime.session.gpu.trt import bound_run
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Session
@@ -25,6 +25,7 @@ from tests.host_tensorrt import HostCudaEngine, HostPlan
 SPEC = ARCHITECTURES["llama"]
 SHAPE = model_shape(SPEC)
 SLOTS = 4
+BUCKETS = (1, 2, 4)
 TEXT = np.random.default_rng(7).integers(0, SPEC.vocab_size, CAPACITY)
 
 
@@ -103,7 +104,7 @@ def test_nothing_is_allocated_or_made_after_the_start(parts: Parts) -> None:
     parts.session.warm_up()
     every_request(parts.session)
     assert before == (set(parts.device.blocks), len(parts.device.pinned_blocks), len(parts.engine.made))
-    assert len(parts.engine.made) == (2 if parts.plan.compiles_per_shape else 1 + SLOTS * (SLOTS + 1) // 2)
+    assert len(parts.engine.made) == (2 if parts.plan.compiles_per_shape else 1 + len(BUCKETS))
 
 
 def test_all_contexts_share_one_block_of_scratch_memory(parts: Parts) -> None:
@@ -118,7 +119,7 @@ def test_no_request_meets_the_compiler(graphs: dict[str, Path]) -> None:
     compiled = [*engine.compiled]
     tokens = {shapes["input_ids"][1] for profile, shapes in compiled if profile == 1}
     rows = {shapes["input_ids"][0] for profile, shapes in compiled if profile == 0}
-    assert (tokens, rows, len(compiled)) == ({1, 8, 16}, {1, 2, 3, 4}, 3 * 2 + 4)
+    assert (tokens, rows, len(compiled)) == ({1, 8, 16}, set(BUCKETS), 3 * 2 + len(BUCKETS))
     every_request(session)
     assert engine.compiled == compiled
 
@@ -126,10 +127,11 @@ def test_no_request_meets_the_compiler(graphs: dict[str, Path]) -> None:
 def test_the_warm_up_records_what_requests_replay(graphs: dict[str, Path]) -> None:
     session, _, device, _ = opened(graphs, compiles=False)
     session.warm_up()
-    assert (len(device.recordings), device.launches) == (SLOTS, SLOTS)
+    assert (len(device.recordings), device.launches) == (len(BUCKETS), len(BUCKETS))
     session.prefill(0, TEXT[:9], 0, 0)
     session.decode(0, TEXT[:2], np.array([9, 0]))
-    assert (len(device.recordings), device.launches) == (SLOTS, SLOTS + 1)
+    session.decode(2, TEXT[:1], np.array([3]))
+    assert (len(device.recordings), device.launches) == (len(BUCKETS), len(BUCKETS) + 2)
 
 
 def test_shapes_are_inferred_when_they_changed_and_only_then(parts: Parts) -> None:
@@ -162,7 +164,7 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
     monkeypatch.setattr(device, "record", counted)
     device.refuses_recordings = True
     with caplog.at_level(logging.INFO, "powertrain.backend"):
-        for count in (2, 3):
+        for count in (2, 4):
             for position in range(4):
                 ids, positions = np.full(count, position), np.full(count, position)
                 ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
@@ -172,11 +174,11 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
         (
             level,
             (
-                f"backend tensorrt: a step of {count} rows from slot 0 runs unrecorded from now on, which is slower "
+                f"backend tensorrt: a step of {count} rows runs unrecorded from now on, which is slower "
                 "(CUDA failed recording a step: cudaErrorStreamCaptureUnsupported)"
             ),
         )
-        for level, count in ((logging.WARNING, 2), (logging.INFO, 3))
+        for level, count in ((logging.WARNING, 2), (logging.INFO, 4))
     ]
     device.refuses_recordings = False
     session.decode(0, np.full(2, 1), np.full(2, 4))
@@ -187,14 +189,14 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
 def test_the_plans_refusal_while_recording_is_one_of_recording(graphs: dict[str, Path]) -> None:
     session, engine, device, _ = opened(graphs, compiles=False)
     session.decode(0, TEXT[:1], np.array([0]))
-    execute = trt_runner._TrtRun.enqueue
+    execute = bound_run.TrtRun.enqueue
 
-    def refuse_in_capture(run: trt_runner._TrtRun) -> None:
+    def refuse_in_capture(run: bound_run.TrtRun) -> None:
         engine.refused = {"execute_async_v3"} if device.recording is not None else set()
         execute(run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trt_runner._TrtRun, "enqueue", refuse_in_capture)
+        patch.setattr(bound_run.TrtRun, "enqueue", refuse_in_capture)
         for position in (1, 2, 3):
             session.decode(0, TEXT[:1], np.array([position]))
     assert device.launches == 0
@@ -211,35 +213,34 @@ def test_a_first_run_that_failed_is_no_ground_for_a_recording(graphs: dict[str, 
     assert device.launches == 2
 
 
-def test_more_ranges_than_contexts_take_turns(
-    graphs: dict[str, Path], reference: OrtSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The step unused for longest gives up its recording, and its context to the new one."""
-    monkeypatch.setattr(trt_runner, "MAX_RECORDED", 3)
-    session, engine, device, _ = opened(graphs, compiles=False)
-    assert len(engine.made) == 1 + 3
-    ranges = [(0, 2), (1, 2), (2, 2), (3, 1), (0, 2), (0, 4)]
-    for step in range(4):
-        for first, count in ranges:
-            for position in (2 * step, 2 * step + 1):
-                ids, positions = np.arange(count) + position, np.full(count, position)
-                ours, theirs = (one.decode(first, ids, positions).copy() for one in (session, reference))
-                np.testing.assert_allclose(ours, theirs, atol=1e-4)
-            assert sum(not recording.closed for recording in device.recordings) <= 3
-    assert len(engine.made) == 1 + 3
-    closed = [recording.closed for recording in device.recordings]
-    session.decode(0, TEXT[:4], np.arange(4))  # used last, so still recorded
-    assert [recording.closed for recording in device.recordings] == closed
-    session.close()
-    assert all(recording.closed for recording in device.recordings)
+def test_sixty_four_slots_take_seven_recordings(graphs: dict[str, Path]) -> None:
+    """Whoever decodes, wherever: powers of two, and nothing beyond."""
+    device, engine = HostDevice(), HostCudaEngine(graphs["trt"], num_slots=64)
+    session = StaticSession("tensorrt", TrtRunner(HostPlan(engine, device), device, SHAPE), device, SHAPE, 64)
+    assert session.info.decode_buckets == (1, 2, 4, 8, 16, 32, 64)
+    for slots in ([0], [5], [3, 60], [1, 2, 9], [30], [17], [0, 1], [63], [33, 40]):
+        for position in (0, 1):
+            session.decode_tokens(np.array(slots), np.full(len(slots), 3), np.full(len(slots), position))
+    assert (len(device.recordings), len(engine.made)) == (6, 1 + 7)  # none of these wants a call of four slots
+    assert {shapes["input_ids"][0] for profile, shapes in engine.compiled if profile == 0} == {1, 2, 8, 16, 32, 64}
 
 
-def test_the_step_unused_for_longest_gives_way(graphs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_runner, "MAX_RECORDED", 3)
-    session, _, device, _ = opened(graphs, compiles=False)
-    for first in (0, 0, 1, 1, 2, 2, 0, 3):  # the first one again before a fourth comes
-        session.decode(first, TEXT[:1], np.array([1]))
-    assert [recording.closed for recording in device.recordings] == [False, True, False]
+def test_rows_that_nobody_asked_for_write_where_nothing_valid_is(parts: Parts, reference: OrtSession) -> None:
+    """Every slot holds a text; one at a time decodes, and the other slots of its call keep their rows."""
+    lengths = [5, 17, 30, 9]
+    for session in (parts.session, reference):
+        for slot, length in enumerate(lengths):
+            session.prefill(slot, TEXT[slot : slot + length], 0, 0)
+    for step in range(3):
+        for slot in (3, 1, 2, 0):
+            ids, positions = TEXT[step : step + 1], np.array([lengths[slot] + step])
+            one = parts.session.decode_tokens(np.array([slot]), ids, positions).logits([0])
+            np.testing.assert_allclose(one, reference.decode(slot, ids, positions), atol=1e-4)
+    for session in (parts.session, reference):
+        session.copy_slot(2, 0, 33)
+        session.decode_tokens(np.array([1, 3]), TEXT[:2], np.array([20, 12]))
+    ours, theirs = (one.decode(0, TEXT[:1], np.array([33])) for one in (parts.session, reference))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("kv", ["float16", "bfloat16"])

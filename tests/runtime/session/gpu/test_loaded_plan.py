@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import sys
 import weakref
@@ -27,7 +26,7 @@ from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.tiny_package import write_package
 from tests.host_device import HostDevice, HostError
-from tests.host_tensorrt import HostContext, HostCudaEngine
+from tests.host_tensorrt import HostContext, HostCudaEngine, HostSelectionEngine
 from tests.runtime.loading.test_backend import add_plan
 
 
@@ -90,6 +89,10 @@ class FakeCudaEngine(HostCudaEngine):
         return config
 
 
+class FakeHead(FakeCudaEngine, HostSelectionEngine):
+    """The same of a selection head's plan."""
+
+
 class Handle:
     """What a library hands out for an object: the object ends, for the library, when nobody holds the handle."""
 
@@ -100,7 +103,9 @@ class Handle:
         return getattr(self._of, name)
 
 
-def fake_library(plan: FakeCudaEngine | None, *, is_rtx: bool, validity: str = "VALID") -> SimpleNamespace:
+def fake_library(
+    plan: FakeCudaEngine | None, *, is_rtx: bool, validity: str = "VALID", head: FakeHead | None = None
+) -> SimpleNamespace:
     """``tensorrt`` or ``tensorrt_rtx``, as far as a session sees it.
 
     ``deserialized`` has the bytes and the type of each plan that was loaded; ``ended`` tells the order in which the
@@ -110,10 +115,11 @@ def fake_library(plan: FakeCudaEngine | None, *, is_rtx: bool, validity: str = "
 
     def deserialize(data: Any) -> Handle | None:
         deserialized.append((bytes(data), type(data)))
-        if plan is None:
+        found = plan if len(deserialized) == 1 else head
+        if found is None:
             return None
-        handle = Handle(plan)
-        weakref.finalize(handle, lambda: ended.append(("plan", len(plan.contexts))))
+        name, handle = ("plan" if found is plan else "head"), Handle(found)
+        weakref.finalize(handle, lambda: ended.append((name, len(found.contexts))))
         return handle
 
     def make_runtime(_logger: object) -> Handle:
@@ -145,6 +151,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     made = write_package(tmp_path_factory.mktemp("models") / "tiny", "fp32")
     add_plan(made, "sm89", "tensorrt_rtx", "1.7", "8.9")
     add_plan(made, "current-sm89", "tensorrt", "11.4", "8.9")
+    for name, library, version in (("sm80", "tensorrt_rtx", "1.7"), ("current-sm80", "tensorrt", "11.4")):
+        add_plan(made, name, library, version, "8.0", head_bytes=5)
     return made
 
 
@@ -178,8 +186,8 @@ def cache_of(slots: int = 4) -> KVPlan:
     return KVPlan(num_slots=slots, slot_tokens=64, bytes_per_token=2 * 2 * 2 * 16 * 4, budget_bytes=0)
 
 
-NUM_COMPILED = 3 * 2 + 4
-"""Prefill of 1, 8 and 16 tokens with 1 and 8 rows of logits; decode of 1 to 4 rows."""
+NUM_COMPILED = 3 * 2 + 3
+"""Prefill of 1, 8 and 16 tokens with 1 and 8 rows of logits; decode of 1, 2 and 4 rows."""
 
 
 def test_rtx_compiles_before_it_serves_and_keeps_its_kernels(package: Package, plan: FakeCudaEngine, use: Use) -> None:
@@ -272,7 +280,7 @@ def test_a_library_that_does_not_capture_is_told(
     plan.refused = {"cuda_graph_strategy"}
     file = use(fake_library(plan, is_rtx=True), "sm89")
     open_trt_session(file, package.manifest.shape, plan.device, cache_of()).close()
-    (warning,) = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
+    warning, _no_head = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
     assert warning.startswith("TensorRT for RTX refused to capture CUDA graphs")
 
 
@@ -295,11 +303,44 @@ def test_a_plan_is_mapped_and_goes_after_its_contexts(
     module = fake_library(plan, is_rtx=is_rtx)
     file = use(module, "sm89" if is_rtx else "current-sm89")
     session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
-    assert module.deserialized == [(file.path.read_bytes(), mmap.mmap)]
+    assert module.deserialized == [(file.path.read_bytes(), memoryview)]
     assert str(file.path) not in Path("/proc/self/maps").read_text()
     assert module.ended == []
     session.close()
     assert module.ended == [("plan", 0), ("runtime", 0)]
+
+
+@pytest.mark.parametrize("is_rtx", [True, False])
+def test_a_head_is_loaded_from_the_end_of_the_file_and_chooses_tokens(
+    package: Package, plan: FakeCudaEngine, use: Use, is_rtx: bool
+) -> None:
+    head = FakeHead(package.path("selection/model.onnx"))
+    head.device, head.runtime_caches, head.how = plan.device, [], []
+    module = fake_library(plan, is_rtx=is_rtx, head=head)
+    file = use(module, "sm80" if is_rtx else "current-sm80")
+    session = open_trt_session(file, package.manifest.shape, plan.device, cache_of())
+    data = file.path.read_bytes()
+    assert [part for part, _ in module.deserialized] == [data[:-5], data[-5:]]
+    assert session.info.selects
+    assert check_session(session, package, "float32").max_kl < 1e-6
+    rows = {shapes["logits"][0] for _, shapes in head.compiled}
+    assert rows == {1, 2, 4}
+    kept = [path.name for path in (package.root / "trt").glob(f"{file.sidecar.key.target}.*kernels")]
+    assert sorted(kept) == (["sm80.plan.kernels", "sm80.selection.plan.kernels"] if is_rtx else [])
+    load_package(package.root)
+    session.close()
+    assert module.ended == [("head", 0), ("runtime", 0), ("plan", 0), ("runtime", 0)]
+
+
+def test_without_a_head_the_host_draws_and_the_log_says_so(
+    package: Package, plan: FakeCudaEngine, use: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = open_trt_session(
+        use(fake_library(plan, is_rtx=True), "sm89"), package.manifest.shape, plan.device, cache_of()
+    )
+    assert not session.info.selects
+    assert "the package has no selection head, so each step's logits come to the host" in caplog.text
+    session.close()
 
 
 def test_memory_that_is_not_there_is_refused_with_the_arithmetic(

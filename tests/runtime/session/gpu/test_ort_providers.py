@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from export.package.builder import write_head
 from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
@@ -27,7 +28,7 @@ from runtime.session.gpu.ort.providers import (
     tensorrt_rtx_provider,
 )
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
-from runtime.session.gpu.runner import Call
+from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
@@ -38,8 +39,6 @@ from tests.host_device import HostDevice, HostError
 ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 2**34, 2**34, "595.10")
 
 SHAPE = model_shape(ARCHITECTURES["llama"])
-DECODE = Call(is_decode=True, first_slot=0, num_rows=2, num_tokens=1, num_logits=2, total_tokens=9, addresses={})
-PREFILL = Call(is_decode=False, first_slot=0, num_rows=1, num_tokens=9, num_logits=1, total_tokens=9, addresses={})
 
 
 @dataclass
@@ -77,7 +76,7 @@ def decode(session: StaticSession, first_slot: int, *positions: int) -> None:
     session.decode(first_slot, np.full(len(positions), 5), np.array(positions))
 
 
-def test_each_decode_shape_has_a_graph_and_prefill_has_none(parts: Parts) -> None:
+def test_each_size_of_decode_calls_has_a_graph_and_prefill_has_none(parts: Parts) -> None:
     session, inner = parts.session, parts.inner
     session.prefill(0, np.arange(20), 0, 1)  # two pieces of at most 16 tokens
     session.prefill(1, np.arange(3), 0, 1)
@@ -88,25 +87,9 @@ def test_each_decode_shape_has_a_graph_and_prefill_has_none(parts: Parts) -> Non
     decode(session, 0, 23, 6)
     session.prefill(1, np.arange(2), 7, 1)
     decode(session, 0, 24, 9)
-    assert inner.graph_ids == [-1, -1, -1, 1, 1, 2, 3, 1, -1, 1]
-    assert sorted(inner.captured) == [1, 2, 3]
+    assert inner.graph_ids == [-1, -1, -1, 1, 1, 2, 1, 1, -1, 1]  # slot 1 alone is a call of two slots
+    assert sorted(inner.captured) == [1, 2]
     assert inner.num_executions == len(inner.graph_ids) + len(inner.captured)  # a regular run before each capture
-
-
-def test_captured_graphs_are_bounded(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime gives none back: what comes after the last is neither captured nor replayed."""
-    monkeypatch.setattr("runtime.session.gpu.ort.runner.MAX_CAPTURED", 2)
-    for _ in range(2):
-        for first, positions in ((0, (0, 1)), (1, (0, 1)), (2, (0, 1)), (0, (0,))):
-            decode(parts.session, first, *positions)
-    assert parts.inner.graph_ids == [1, 2, -1, -1, 1, 2, -1, -1]
-
-
-def test_a_forgotten_step_finds_its_graph_again(parts: Parts) -> None:
-    parts.session._limits = replace(parts.session._limits, max_kept=1)
-    for first in (0, 1, 0):
-        decode(parts.session, first, 3, 4)
-    assert parts.inner.graph_ids == [1, 2, 1]
 
 
 def test_where_shapes_cost_a_compilation_prefill_has_a_few(parts: Parts) -> None:
@@ -178,8 +161,8 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
         binding.bind_input("input_ids", "cuda", 0, np.int64, (2, 1), host.ctypes.data)
     decode(parts.session, 0, 0)
     with pytest.raises(HostError, match="read again without an upload"):
-        parts.session._decode_steps[0, 1].run.enqueue()
-    moved: Any = parts.session._decode_steps[0, 1].run
+        parts.session._steps.by_size[1].run.enqueue()
+    moved: Any = parts.session._steps.by_size[1].run
     shape, address = moved.binding.inputs["input_ids"]
     moved.binding.inputs["input_ids"] = (shape, address + 8)
     with pytest.raises(HostError, match="graph 1 was captured with other addresses"):
@@ -212,7 +195,7 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     def make(path: Path, options: ort.SessionOptions, device_id: int) -> Any:
         assert device_id == device.ordinal
         made.append(HostCudaSession(path, options, device))
-        return made[0]
+        return made[-1]
 
     def on(uuid: str) -> HostDevice:
         assert (uuid, opened) == (ADA.uuid, ["cuda"])  # CUDA's library is one of those that are opened
@@ -224,19 +207,49 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
     session = gpu_session_factory(package, choice, kv, self_test=True)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
-    warm_up = [-1, 1, 1, 2, 2, 3, 3, 4, 4]  # the longest prefill, and four to one rows from slot 0
-    assert made[0].graph_ids[:9] == warm_up
-    assert set(made[0].captured) == {
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        7,
-    }  # and the script's: one slot and two ranges that start elsewhere
+    # The longest prefill, one whose token is chosen, and calls of one, two and four slots.
+    assert made[0].graph_ids[:8] == [-1, -1, 1, 1, 2, 2, 3, 3]
+    assert made[1].graph_ids[:7] == [1, 2, 2, 3, 3, 4, 4]
+    assert session.info.selects
+    assert set(made[0].captured) == {1, 2, 3}  # the script brings no other
     session.close()
     assert device.closed
+
+
+@pytest.mark.parametrize(
+    ("has_head", "has_provider", "said"),
+    [
+        (True, True, ""),
+        (False, True, "the package has no selection head"),
+        (True, False, "nothing here runs a selection head"),
+    ],
+)
+def test_a_session_says_why_it_chooses_no_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, has_head: bool, has_provider: bool, said: str
+) -> None:
+    device = HostDevice()
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        return HostCudaSession(path, options, device)
+
+    provider, graph = replace(cuda_provider(), make=make), write_ort(ARCHITECTURES["llama"], tmp_path / "ort")
+    head = tmp_path / write_head(tmp_path, SHAPE.vocab_size).path
+    kv = KVPlan(num_slots=2, slot_tokens=CAPACITY, bytes_per_token=0, budget_bytes=0)
+    with caplog.at_level(logging.INFO, "powertrain.backend"):
+        session = open_ort_session(
+            graph,
+            provider,
+            device,
+            SHAPE,
+            kv=kv,
+            prefill_tokens=16,
+            head=head if has_head else None,
+            head_provider=provider if has_provider else None,
+        )
+    assert session.info.selects is (not said)
+    assert ("each step's logits come to the host" in caplog.text) is bool(said)
+    assert said in caplog.text
+    session.close()
 
 
 @pytest.mark.usefixtures("opened")
@@ -260,14 +273,14 @@ def test_a_graph_of_the_other_dialect_is_refused(tmp_path: Path) -> None:
 
 def test_the_tensorrt_providers_are_given_both_profiles(tmp_path: Path) -> None:
     provider = tensorrt_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
-    assert provider.run_entries(DECODE, 4) == {"gpu_graph_id": "4"}
+    assert provider.run_entries(True, 4) == {"gpu_graph_id": "4"}
     options = profile_options("trt_profile", SHAPE, CAPACITY, 4, 16)
     shapes = options["trt_profile_max_shapes"].split(",")
     assert shapes[:4] == ["input_ids:4x1", "write_indices:4", "logits_indices:4", "past_key_values.0.key:4x2x64x16"]
     assert shapes[len(shapes) // 2 :][:3] == ["input_ids:1x16", "write_indices:1", "logits_indices:16"]
     rtx = tensorrt_rtx_provider(SHAPE, CAPACITY, max_slots=4, prefill_tokens=16, cache_folder=tmp_path)
-    assert rtx.run_entries(DECODE, 4) == {"nv_profile_index": "0", "cuda_graph_annotation_id": "4"}
-    assert rtx.run_entries(PREFILL, -1) == {"nv_profile_index": "1", "cuda_graph_annotation_id": "-1"}
+    assert rtx.run_entries(True, 4) == {"nv_profile_index": "0", "cuda_graph_annotation_id": "4"}
+    assert rtx.run_entries(False, -1) == {"nv_profile_index": "1", "cuda_graph_annotation_id": "-1"}
 
 
 class FakeSession:

@@ -1,0 +1,79 @@
+"""A Ray cluster of this machine alone for one fleet: on loopback, with nothing but what Serve needs; ended whole.
+
+It is always a cluster of its own; a fleet on a cluster that runs already is ``powertrain_ray``. Knows no request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from api.process.launch import bind
+from ray import serve
+
+from fleet.errors import FleetError
+from fleet.on_ray.deployments import fleet_application
+from fleet.on_ray.loopback import node_on_loopback
+from fleet.plan.spec import FleetSpec
+
+APPLICATION = "powertrain"
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+_OBJECT_STORE_BYTES = 128 * 2**20
+"""Bodies above 100 kB pass through it; nothing else does."""
+
+
+@contextmanager
+def running_cluster(spec: FleetSpec) -> Iterator[int]:
+    """A cluster with Serve's proxy on it; gives the proxy's port. Ends what it started. Raises SettingsError for a
+    port that is taken."""
+    settings = spec.settings
+    with bind(settings.host, settings.port) as sock:  # a taken port is one line; Ray would try for a minute
+        port = int(sock.getsockname()[1])
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        with node_on_loopback():
+            _start(spec)
+    except Exception as error:  # ray raises no narrower one
+        ray.shutdown()
+        raise FleetError(f"Ray could not be started on this machine: {error}") from error
+    try:
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={
+                "host": settings.host,
+                "port": port,
+                "ssl_certfile": settings.tls_cert,
+                "ssl_keyfile": settings.tls_key,
+                "keep_alive_timeout_s": int(settings.idle_timeout_s),
+            },
+            logging_config=_LOGGING,
+        )
+        yield port
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _start(spec: FleetSpec) -> None:
+    ray.init(
+        address="local",
+        num_cpus=spec.threads * spec.max_replicas,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        logging_level=logging.WARNING,
+        log_to_driver=True,
+    )
+
+
+def deploy(spec: FleetSpec) -> None:
+    """Start the fleet, or change the running one to ``spec`` replica by replica; returns when it is as asked.
+
+    Raises FleetError when it cannot be; the replicas' logs say why.
+    """
+    try:
+        serve.run(fleet_application(spec), name=APPLICATION, route_prefix="/", logging_config=_LOGGING)
+    except RuntimeError as error:
+        raise FleetError(f"the replicas could not be started: {error}") from error

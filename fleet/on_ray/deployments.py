@@ -1,0 +1,166 @@
+"""The two deployments of a fleet: replicas that hold engines, and the front that stands before them.
+
+Owns how Ray's life of a replica is mapped: it counts as started when its engine is ready, as unhealthy when the engine
+died or hangs, and ends when its requests have. Rules of routing and of requests are elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from api.observe.logs import configure_logging
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.deployment import Application
+from ray.serve.handle import DeploymentHandle
+
+from fleet.hosting.engine_host import EngineHost, open_host
+from fleet.on_ray.engines import RayEngines
+from fleet.on_ray.loopback import replica_on_loopback
+from fleet.on_ray.router import ConversationRouter
+from fleet.plan.spec import FleetSpec
+from fleet.relay.application import front_application, without_request_id
+from fleet.relay.packages import Packages
+from fleet.relay.wire import Forwarded, Piece
+
+_HEALTH_PERIOD_S = 2.0
+_HEALTH_TIMEOUT_S = 10.0
+_LEAST_BEGIN_S = 10.0
+# Ray gives workers this environment: ONNX Runtime looks for it when it is first imported (powertrain.py).
+_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class _Resident:
+    """A loaded package as Ray's multiplexing keeps it: unloading calls ``__del__``, on a thread."""
+
+    def __init__(self, host: EngineHost, loop: asyncio.AbstractEventLoop, drain_s: float) -> None:
+        self.host = host
+        self._loop = loop
+        self._drain_s = drain_s
+        self._is_closed = False
+
+    def __del__(self) -> None:
+        """Let running answers end, then free everything; only the first call counts."""
+        if not self._is_closed and not self._loop.is_closed():
+            self._is_closed = True
+            asyncio.run_coroutine_threadsafe(self.host.close(self._drain_s), self._loop).result()
+
+
+class EngineReplica:
+    """One replica: an engine of its own for each package that it holds."""
+
+    async def __init__(self, spec: FleetSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        _begin(spec)
+        self._spec = spec
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._hosts: dict[str, EngineHost] = {}
+        await self.resident(spec.packages[0].names[0])
+
+    async def resident(self, package: str) -> _Resident:
+        """Load a package, ready; Ray's multiplexing, which ``fleet_application`` adds, keeps as many as fit.
+
+        Raises PowertrainError when it cannot be loaded.
+        """
+        host = await open_host(self._spec.engine_settings, self._spec.folders[package])
+        self._hosts = {name: kept for name, kept in self._hosts.items() if kept.is_ready}
+        self._hosts[package] = host
+        return _Resident(host, asyncio.get_running_loop(), self._spec.settings.drain_timeout_s)
+
+    async def answer(self, request: Forwarded) -> AsyncGenerator[Piece, None]:
+        """The pieces of the answer; the first, empty, says that the request has a replica."""
+        yield Piece()
+        resident = await self.resident(request.package)
+        async with contextlib.aclosing(resident.host.answer(request)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def is_ready(self) -> bool:
+        """True when a request for some package would be answered."""
+        return any(host.is_ready for host in self._hosts.values())
+
+    async def metric_pages(self) -> dict[str, str]:
+        """The metrics of each package held, by this replica's name."""
+        pages = [host.metrics_page() for host in self._hosts.values() if host.is_ready]
+        return {self._name if number == 0 else f"{self._name}-{number}": page for number, page in enumerate(pages)}
+
+    async def check_health(self) -> None:
+        """Ray's health check. Raises EngineUnavailable when an engine died or hangs: Ray replaces the replica."""
+        for host in self._hosts.values():
+            host.check()
+
+
+class FrontReplica:
+    """The front: Ray's proxy hands it every HTTP request."""
+
+    def __init__(self, engines: DeploymentHandle[Any], spec: FleetSpec) -> None:
+        _begin(spec)
+        self._engines = RayEngines(engines, max(_LEAST_BEGIN_S, spec.settings.max_queue_time_s))
+        self._spec = spec
+
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - ray's protocol
+        """The application, as Ray Serve asks for one that needs the constructor's arguments."""
+        application = front_application(self._engines, self._spec.settings, Packages(self._spec.packages))
+        return without_request_id(application)
+
+
+def fleet_application(spec: FleetSpec) -> Application:
+    """The application to give to ``serve.run``."""
+
+    class Engine(EngineReplica):
+        resident = serve.multiplexed(max_num_models_per_replica=spec.num_resident)(EngineReplica.resident)
+
+    drain_s = spec.settings.drain_timeout_s
+    engines = serve.deployment(
+        Engine,
+        name="engine",
+        **_scale(spec),
+        ray_actor_options={
+            "num_cpus": spec.threads,
+            "num_gpus": spec.num_gpus,
+            "runtime_env": {"env_vars": _ENVIRONMENT},
+        },
+        max_ongoing_requests=spec.max_ongoing,
+        max_queued_requests=spec.settings.max_queue,
+        graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=drain_s + 5.0,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        request_router_config=RequestRouterConfig(
+            request_router_class=ConversationRouter, request_router_kwargs={"busy_at": spec.busy_at}
+        ),
+    )
+    front = serve.deployment(
+        serve.ingress()(FrontReplica),
+        name="front",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _ENVIRONMENT}},
+        max_ongoing_requests=spec.max_replicas * spec.max_ongoing + 64,
+        graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=drain_s + 5.0,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        max_surge_percent=100,  # an update starts the new front before the old one ends
+    )
+    return front.bind(engines.bind(spec), spec)
+
+
+def _begin(spec: FleetSpec) -> None:
+    """What the process of any replica does first."""
+    configure_logging(spec.settings)
+    if spec.on_loopback:
+        replica_on_loopback()
+
+
+def _scale(spec: FleetSpec) -> dict[str, Any]:
+    if spec.max_replicas == spec.min_replicas:
+        return {"num_replicas": spec.min_replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": spec.min_replicas,
+            "max_replicas": spec.max_replicas,
+            "target_ongoing_requests": spec.busy_at,
+        }
+    }

@@ -1,0 +1,1 @@
+"""Settings and packages -> what a fleet consists of. Knows no ray and starts nothing."""

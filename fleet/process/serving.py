@@ -1,0 +1,72 @@
+"""``powertrain serve --replicas``: settings and packages -> a fleet that runs until a signal ends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import queue
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from api.observe.logs import configure_logging
+from api.settings import ResolvedSettings
+from rich.console import Console
+from runtime.commands.surroundings import Surroundings
+from runtime.errors import PowertrainError
+from runtime.package.home import only_package
+
+from fleet.errors import FleetError
+from fleet.plan.spec import fleet_spec
+
+_LOG = logging.getLogger("powertrain.fleet")
+
+
+def serve_fleet(resolved: ResolvedSettings, around: Surroundings) -> None:
+    """Serve until SIGINT or SIGTERM; running answers may end. SIGHUP reads packages and keys again and replaces one
+    replica after another. Raises PowertrainError when it cannot begin."""
+    settings = resolved.settings
+    configure_logging(settings)
+    try:
+        from fleet.on_ray.cluster import deploy, running_cluster
+    except ImportError as error:
+        raise FleetError("several replicas need Ray Serve: install powertrain[ray]") from error
+    first = only_package(around.home()) if settings.model is None else around.build(settings.model)
+    folders = [first, *(around.build(model) for model in settings.more_models)]
+    spec = dataclasses.replace(fleet_spec(settings, folders), on_loopback=True)
+    wanted = _signals()
+    with running_cluster(spec) as port:
+        deploy(spec)
+        names = ", ".join(package.names[0] for package in spec.packages)
+        scheme = "http" if settings.tls_cert is None else "https"
+        Console(stderr=True, highlight=False).print(
+            f"Serving [bold]{names}[/bold] at {scheme}://{settings.host}:{port}/v1 from {spec.min_replicas} replicas",
+            soft_wrap=True,
+        )
+        for generation in itertools.takewhile(lambda _: wanted.get() == "again", itertools.count(1)):
+            _replace(resolved, folders, generation)
+        _LOG.info("shutting down: running requests have up to %g s to end", settings.drain_timeout_s)
+
+
+def _signals() -> queue.SimpleQueue[Literal["again", "end"]]:
+    """What signals ask for, in order."""
+    wanted: queue.SimpleQueue[Literal["again", "end"]] = queue.SimpleQueue()  # may be put into from a handler
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: wanted.put("end"))
+    signal.signal(signal.SIGHUP, lambda *_: wanted.put("again"))
+    return wanted
+
+
+def _replace(resolved: ResolvedSettings, folders: Sequence[Path], generation: int) -> None:
+    """Replace every replica; what cannot be started leaves the fleet as it is, with the reason in the log."""
+    from fleet.on_ray.cluster import deploy
+
+    try:
+        spec = fleet_spec(resolved.settings, folders)
+        deploy(dataclasses.replace(spec, on_loopback=True, generation=generation))
+    except PowertrainError as error:
+        _LOG.error("the replicas could not be replaced: %s", error)
+    else:
+        _LOG.info("every replica is replaced")

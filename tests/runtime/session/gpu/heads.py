@@ -1,0 +1,67 @@
+"""Sessions with a selection head over the doubles: TensorRT recorded and compiling, ONNX Runtime with capture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from runtime.session.gpu.ort.providers import cuda_provider
+from runtime.session.gpu.ort.runner import OrtRunner, Provider
+from runtime.session.gpu.ort.selector import OrtSelector
+from runtime.session.gpu.static_session import StaticSession
+from runtime.session.gpu.trt.runner import TrtRunner
+from runtime.session.gpu.trt.selector import TrtSelector
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape
+from tests.host_cuda_session import HostCudaSession
+from tests.host_device import HostDevice
+from tests.host_tensorrt import HostCudaEngine, HostPlan, HostSelectionEngine
+
+SPEC = ARCHITECTURES["llama"]
+SHAPE = model_shape(SPEC)
+SLOTS = 4
+KINDS = ("recorded", "compiling", "captured")
+
+
+@dataclass
+class Opened:
+    """A session and what is below it; ``heads`` are the doubles that run the selection head, none without one."""
+
+    session: StaticSession
+    device: HostDevice
+    heads: list[Any]
+
+
+def opened(kind: str, graphs: dict[str, Path], *, has_head: bool = True, num_slots: int = SLOTS) -> Opened:
+    """``graphs`` are the decoder as ``ort`` and ``trt`` and the head as ``selection``."""
+    device = HostDevice()
+    make = _captured if kind == "captured" else _trt
+    return make(kind, graphs, device, has_head=has_head, num_slots=num_slots)
+
+
+def _trt(kind: str, graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int) -> Opened:
+    compiles, heads, selector = kind == "compiling", list[Any](), None
+    engine = HostCudaEngine(graphs["trt"], num_slots=num_slots)
+    runner = TrtRunner(HostPlan(engine, device, compiles_per_shape=compiles), device, SHAPE)
+    if has_head:
+        heads.append(HostSelectionEngine(graphs["selection"], num_slots))
+        selector = TrtSelector(HostPlan(heads[0], device, compiles_per_shape=compiles), device, SHAPE.vocab_size)
+    return Opened(StaticSession("tensorrt", runner, device, SHAPE, num_slots, selector=selector), device, heads)
+
+
+def _captured(kind: str, graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int) -> Opened:
+    del kind
+    made = list[HostCudaSession]()
+
+    def make(path: Path, options: ort.SessionOptions) -> Any:
+        options.intra_op_num_threads = 1
+        made.append(HostCudaSession(path, options, device))
+        return made[-1]
+
+    provider: Provider = replace(cuda_provider(), make=make)
+    sizes: dict[str, int] = {"max_slots": num_slots, "prefill_tokens": 16, "capacity": CAPACITY}
+    runner = OrtRunner(graphs["ort"], provider, device, SHAPE, **sizes)
+    selector = OrtSelector(graphs["selection"], provider, device, SHAPE.vocab_size) if has_head else None
+    return Opened(StaticSession("cuda", runner, device, SHAPE, num_slots, selector=selector), device, made[1:])
