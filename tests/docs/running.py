@@ -72,14 +72,16 @@ class Scratch:
         """Run a line to its end; one that serves goes on. Raises AssertionError with what it said when it fails."""
         bring_files(line, self.folder)
         text = own_words(line.text, self.folder).replace(":8000", f":{self._port}")
+        # A package of weights alone is named after them, and must not take the place of one that is there.
+        own_home = {"POWERTRAIN_HOME": str(self.folder / "home")} if ".gguf" in text else {}
         if _SERVE.search(text):
-            self._serve(re.sub(r" --port \d+", "", text))
+            self._serve(re.sub(r" --port \d+", "", text), own_home)
             return
         if f":{self._port}" in text and self._server is None:
-            self._serve(f"powertrain serve {DEFAULT_MODEL}")
+            self._serve(f"powertrain serve {DEFAULT_MODEL}", {})
         done = subprocess.run(
             ["bash", "-c", re.sub(r"^curl ", "curl --fail-with-body ", text)],
-            cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=900, check=False,
+            cwd=self.folder, env=self._environment | own_home, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         said = (done.stdout + done.stderr)[-2000:]
         assert done.returncode in _GATES, f"{line.block.place}: {line.text}\nended with {done.returncode}:\n{said}"
@@ -91,11 +93,13 @@ class Scratch:
             status, self._server = self._server.wait(_PATIENCE_S), None
             assert status == 0
 
-    def _serve(self, text: str) -> None:
+    def _serve(self, text: str, sets: dict[str, str]) -> None:
         self.close()
         command = ["bash", "-c", f"exec {text} --port {self._port}"]
         with (self.folder / "server.log").open("wb") as log:
-            self._server = subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=log, stderr=log)
+            self._server = subprocess.Popen(
+                command, cwd=self.folder, env=self._environment | sets, stdout=log, stderr=log
+            )
         scheme = "https" if "--tls-cert" in text else "http"
         trusting = ssl._create_unverified_context()  # noqa: S323 - its own certificate
         until = time.monotonic() + _PATIENCE_S
