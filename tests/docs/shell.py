@@ -68,7 +68,7 @@ def lines(block: Block) -> Iterator[Line]:
         code, comment = _split(physical, is_open=bool(text) and not _is_whole(text.removesuffix("\\")))
         comments += [comment] if comment else []
         text += code
-        if code.endswith("\\") or not _is_whole(text):
+        if not _is_whole(text):  # also where it ends in a backslash
             text = text.removesuffix("\\") + ("" if code.endswith("\\") else "\n")
         elif text.strip():
             yield Line(block, text.strip(), _need(" ".join(comments)))
