@@ -28,7 +28,8 @@ _OUTPUT = re.compile(r"(?:-o|--output)\s+$")
 _SERVE = re.compile(r"(?:^|\s)powertrain serve\b(?!.*--print-config)")
 _GATES = frozenset({0, 3, 4})
 """Statuses of a command that did what was asked; 3 and 4 say that a measured value is worse than the line allows."""
-_PATIENCE_S = 90
+_PATIENCE_S = 600
+"""For a server that may have to build its package first."""
 
 
 def own_words(text: str, folder: Path) -> str:

@@ -50,3 +50,4 @@ def test_a_changed_word_or_a_missing_gap_is_noticed() -> None:
     assert not is_said("the plan's slots have … token, … were asked for", texts)
     assert not is_said("the plan's slots have 5 tokens, … were asked for", texts)
     assert not is_said("… were asked for, the plan's slots have … tokens", texts)
+    assert not is_said("the plan's … tokens, … were asked for", texts)
