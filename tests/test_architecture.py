@@ -76,7 +76,7 @@ EDGES = {
     " runtime.adapters runtime.commands runtime.engine runtime.loading runtime.package runtime.session runtime.trust",
     "bench": "runtime",
     "bench.metrics": "bench",
-    "bench.report": "bench bench.metrics",
+    "bench.report": "bench bench.metrics runtime",
     "bench.http": "bench bench.metrics bench.report",
     "bench.in_process": "bench bench.metrics bench.report runtime runtime.adapters runtime.constraint runtime.engine"
     " runtime.package runtime.session runtime.session.gpu runtime.text",

@@ -49,6 +49,8 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
               help="Measure the engine's own work alone, over rows of logits made beforehand: no MODEL.")  # fmt: skip
 @click.option("--vocab", panel=_TESTS, default=("49152,151936",), **COMMA_LIST, show_default=True,
               help="Sizes of the vocabulary with --synthetic.")  # fmt: skip
+@click.option("--backend", panel=_MACHINE, default="cpu", show_default=True,
+              help="What runs MODEL, as in 'powertrain serve'.")  # fmt: skip
 @click.option("--threads", "-t", panel=_MACHINE, type=click.IntRange(1), show_default="physical cores",
               help="Threads of the arithmetic.")  # fmt: skip
 @click.option("--slots", panel=_MACHINE, type=click.IntRange(1), show_default="the largest batch", help="Cache slots.")

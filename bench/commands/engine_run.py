@@ -14,8 +14,10 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from runtime.errors import PowertrainError
-from runtime.loading.model_loader import ModelOptions, default_threads, plan_model, session_factory
-from runtime.package.manifest import ORT_GRAPH, load_package
+from runtime.loading.backend import Backend, backend_choices
+from runtime.loading.first_that_loads import FirstThatLoads
+from runtime.loading.model_loader import ModelOptions, default_threads
+from runtime.package.manifest import ORT_GRAPH, Package, load_package
 from runtime.session.session import Session
 from runtime.token_mask import Constraint
 
@@ -61,6 +63,7 @@ class EngineFlags(msgspec.Struct, frozen=True):
     adapters: str | None
     repetitions: int
     chunk: int
+    backend: str
     threads: int | None
     slots: int | None
     max_model_len: int | None
@@ -132,18 +135,20 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
     threads = flags.threads or default_threads()
     slots = flags.slots or max(plan.batches)
     options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
-    kv = plan_model(package, options)
+    loader = _loader(package, options, flags)
+    is_on_cpu = loader.backend.backend is Backend.CPU
     bandwidth = read_bandwidth(threads)
     begin = time.perf_counter()
-    make_session = session_factory(package, kv, options)
-    session = make_session()
+    session = loader.build()
     load_s = time.perf_counter() - begin
     with _progress() as show, closing(session), schema_constraint(package) if flags.schema else nullcontext() as bound:
         speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show, adapters=adapters)
+        if not is_on_cpu:  # a GPU reads its own memory, whose speed is not measured
+            speeds = [msgspec.structs.replace(speed, bandwidth_share=None) for speed in speeds]
         breakdowns = _breakdowns(session, plan.batches, flags, bound, show)
         costs: list[SchemaCost] = []
         if bound is not None and flags.breakdown:
-            with closing(make_session()) as second:
+            with closing(_loader(package, options, flags).build()) as second:
                 costs = _schema_costs((session, second), plan.batches, _steps(flags), bound, show)
     return EngineReport(
         schema=SCHEMA,
@@ -152,15 +157,19 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         graph_sha256=package.manifest.files[graph.path].sha256,
         threads=threads,
         weight_bytes=graph.weight_bytes,
-        kv_bytes_per_token=kv.bytes_per_token,
+        kv_bytes_per_token=loader.kv.bytes_per_token,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         load_s=load_s,
         read_bandwidth=bandwidth,
         speeds=speeds,
         breakdowns=breakdowns,
-        environment=environment(),
+        environment=environment() | ({} if is_on_cpu else {"backend": session.info.backend}),
         schema_costs=costs,
     )
+
+
+def _loader(package: Package, options: ModelOptions, flags: EngineFlags) -> FirstThatLoads:
+    return FirstThatLoads(package, options, backend_choices(package, flags.backend))
 
 
 @contextmanager

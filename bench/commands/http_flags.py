@@ -14,11 +14,14 @@ import numpy as np
 from bench.errors import BenchError
 from bench.http.arrivals import ArrivalPattern, Arrivals
 from bench.http.http_bench import NamedLoad
-from bench.http.lengths import Lengths, parse_lengths
+from bench.http.lengths import parse_lengths
 from bench.http.load import LoadPlan, Probe
 from bench.http.tokens import TextMaker, TokenCounter, synthetic_text, text_of_file
 from bench.http.workload import GeneratedWorkload, Workload, recorded_chats, recorded_trace
 from bench.metrics.slo import Objective, parse_objectives, preset
+
+_OUTPUT_TOKENS = "64"
+"""Answers of synthetic prompts, where nothing else is asked for."""
 
 
 class HttpFlags(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,7 @@ class HttpFlags(msgspec.Struct, frozen=True, kw_only=True):
     request_cancellation_rate: float
     request_cancellation_delay: float
     max_errors: int | None
+    server_metrics: bool
     goodput: str | None
     slo: str | None
     stall_probe_tokens: int
@@ -194,12 +198,22 @@ def workload_from(flags: HttpFlags, text: TextMaker) -> Workload:
     return GeneratedWorkload(
         text=text,
         prompt_tokens=parse_lengths(flags.prompt_tokens),
-        output_tokens=outputs or Lengths(64, 64, 64.0),
+        output_tokens=outputs or parse_lengths(_OUTPUT_TOKENS),
         num_turns=flags.turns,
         think_s=flags.think_time,
         prefix_tokens=flags.shared_prefix_tokens,
         prefix_share=flags.shared_prefix_share,
     )
+
+
+def lengths_from(flags: HttpFlags) -> tuple[str, str]:
+    """Which lengths of prompts and answers are asked for, as a person writes them: ``128 + 1000 shared``, ``64``."""
+    if flags.chats is not None or flags.trace is not None:
+        return "as recorded", flags.output_tokens or "as recorded"
+    prompt = flags.prompt_tokens
+    if flags.shared_prefix_tokens:
+        prompt += f" + {flags.shared_prefix_tokens} shared"
+    return prompt, flags.output_tokens or _OUTPUT_TOKENS
 
 
 def objectives_from(flags: HttpFlags) -> tuple[Objective, ...]:

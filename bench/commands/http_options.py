@@ -113,6 +113,11 @@ _OPTIONS = {
         _opt("--stall-probe-interval", type=_POSITIVE, default=2.0, help="Seconds between."),
     ),
     "Objectives and results": (
+        _opt(
+            "--server-metrics/--no-server-metrics",
+            default=True,
+            help="Read the endpoint's /metrics once a second, for the report.",
+        ),
         _opt("--goodput", **COMMA_LIST, help="Objectives in ms, such as 'ttft:200 tpot:50'."),
         _opt("--slo", help="Objectives by preset, such as mlperf-llama3.1-8b-server."),
         _opt(

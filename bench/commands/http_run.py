@@ -15,7 +15,7 @@ import rich_click as click
 from rich.console import Console
 from runtime.errors import PowertrainError
 
-from bench.commands.http_flags import HttpFlags, loads_from, objectives_from, text_from, workload_from
+from bench.commands.http_flags import HttpFlags, lengths_from, loads_from, objectives_from, text_from, workload_from
 from bench.commands.written import say_written
 from bench.environment import environment
 from bench.errors import BenchError
@@ -68,6 +68,7 @@ def _measure(urls: Sequence[str], flags: HttpFlags) -> tuple[Report, list[tuple[
     options = _chat_options(flags)
     if len({endpoint.label for endpoint in endpoints}) < len(endpoints):
         raise BenchError("two endpoints have the same label; name them LABEL=URL")
+    isl, osl = lengths_from(flags)
     console = Console(stderr=True)
     with asyncio.Runner() as loop:
         targets = loop.run(_targets(endpoints, options, flags))
@@ -80,6 +81,9 @@ def _measure(urls: Sequence[str], flags: HttpFlags) -> tuple[Report, list[tuple[
             repeats=flags.repeats,
             reuse_connections=flags.connection_reuse,
             verify_tls=not flags.insecure,
+            server_metrics=flags.server_metrics,
+            isl=isl,
+            osl=osl,
         )
         block = environment()
         with LiveProgress(console) as live:

@@ -28,6 +28,7 @@ _TIMES, _ANSWERS, _FAULTS = "Times", "Answers", "Faults"
 @click.option("--model", panel=_ANSWERS, default="mock", show_default=True, help="The name that is served.")
 @click.option("--usage/--no-usage", panel=_ANSWERS, default=True, show_default=True, help="Report token counts.")
 @click.option("--stream/--no-stream", panel=_ANSWERS, default=True, show_default=True, help="Honour stream=true.")
+@click.option("--metrics/--no-metrics", panel=_ANSWERS, default=True, show_default=True, help="Serve /metrics.")
 @click.option("--max-concurrency", panel=_FAULTS, type=click.IntRange(0), default=0, show_default=True,
               help="Answer 429 above it; 0 is no limit.")  # fmt: skip
 @click.option("--cut-after-chunks", panel=_FAULTS, type=click.IntRange(-1), default=-1, show_default=True,

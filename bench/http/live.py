@@ -78,6 +78,11 @@ class LiveProgress(Watcher):
             self._progress.remove_task(self._task)
         self._progress.refresh()
 
+    def server_metrics_missing(self, target: Target, problem: str) -> None:
+        """Say so above the bars."""
+        told = f"no (or not all) server metrics of {target.endpoint.label}: {problem}"
+        self._progress.console.print(told, highlight=False, markup=False, soft_wrap=True)
+
     def _schedule(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_REDRAW_S, self._redraw)
 

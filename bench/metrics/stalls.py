@@ -24,6 +24,8 @@ class StallReport(msgspec.Struct, frozen=True):
     outside_p50_ms: float
     outside_p95_ms: float
     p95_ratio: float
+    during_count: int = 0
+    outside_count: int = 0
 
 
 def stall_report(records: Sequence[RequestRecord]) -> StallReport | None:
@@ -51,4 +53,6 @@ def stall_report(records: Sequence[RequestRecord]) -> StallReport | None:
         outside_p50_ms=float(np.median(outside)),
         outside_p95_ms=outside_p95,
         p95_ratio=float(np.percentile(inside, 95)) / outside_p95 if outside_p95 > 0 else float("inf"),
+        during_count=int(inside.size),
+        outside_count=int(outside.size),
     )

@@ -39,10 +39,10 @@ class Distribution(msgspec.Struct, frozen=True):
         return self.percentiles["p50"]
 
     def at(self, name: str) -> float:
-        """The figure named ``mean``, ``std``, ``min``, ``max`` or ``pNN``."""
+        """The figure named ``count``, ``mean``, ``std``, ``min``, ``max`` or ``pNN``."""
         if name.startswith("p"):
             return self.percentiles[name]
-        return float({"mean": self.mean, "std": self.std, "min": self.min, "max": self.max}[name])
+        return float({"count": self.count, "mean": self.mean, "std": self.std, "min": self.min, "max": self.max}[name])
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -56,6 +56,18 @@ class Interval(msgspec.Struct, frozen=True):
 def percentile_name(percent: float) -> str:
     """``p50``, ``p99.9``."""
     return f"p{percent:g}"
+
+
+def needed_count(statistic: str) -> int:
+    """Values that a statistic needs to say something: percentile p 1/(1 - p/100), at the lower end 1/(p/100).
+
+    With fewer no value lies beyond it, and the percentile is the largest (or smallest) value in disguise: p99 needs
+    100, p99.9 1,000, p95 20. Everything but ``pNN`` needs 1.
+    """
+    if not statistic.startswith("p"):
+        return 1
+    percent = float(statistic[1:])
+    return math.ceil(round(100.0 / min(percent, 100.0 - percent), 6))
 
 
 def distribution(values: NDArray[np.float64]) -> Distribution | None:

@@ -27,7 +27,7 @@ class MockBehaviour:
     ``itl_ms * tokens_per_chunk``. ``output_tokens`` where the request names no limit. ``reasoning_tokens`` of the
     answer's first tokens are reasoning text. Faults: at most ``max_concurrency`` requests at once (others get 429);
     ``cut_after_chunks`` closes the connection; ``error_after_chunks`` sends an error event; ``stream`` or ``usage``
-    off. ``fault_every`` makes only every k-th request misbehave.
+    off. ``fault_every`` makes only every k-th request misbehave. ``metrics`` serves its own counts at ``/metrics``.
     """
 
     ttft_ms: float = 10.0
@@ -42,6 +42,7 @@ class MockBehaviour:
     cut_after_chunks: int = -1
     error_after_chunks: int = -1
     fault_every: int = 1
+    metrics: bool = True
 
 
 class _Message(msgspec.Struct):
@@ -75,6 +76,12 @@ class MockServer:
     def protocol(self) -> asyncio.Protocol:
         """A new connection."""
         return _MockConnection(self)
+
+    def metrics_page(self) -> bytes:
+        """What it runs just now, in Prometheus' text format by NIM's names; nothing ever waits."""
+        label = f'{{model_name="{self.behaviour.model}"}}'
+        lines = (f"num_requests_running{label} {self.num_active}", f"num_requests_waiting{label} 0")
+        return "\n".join((*lines, "")).encode()
 
     def misbehaves(self) -> bool:
         """Whether the request that was just counted is one of the faulty ones."""
@@ -125,6 +132,9 @@ class _MockConnection(asyncio.Protocol):
         if self._url.endswith(b"/models"):
             self._reply(200, {"object": "list", "data": [{"id": behaviour.model, "object": "model"}]})
             return
+        if self._url.endswith(b"/metrics") and behaviour.metrics:
+            self._send(200, b"text/plain; version=0.0.4", self._server.metrics_page())
+            return
         if not self._url.endswith(b"/chat/completions"):
             self._reply(404, _error(404, f"no route {self._url.decode('latin-1')}"))
             return
@@ -145,9 +155,11 @@ class _MockConnection(asyncio.Protocol):
         _Answer(self, self._server, request).start()
 
     def _reply(self, status: int, body: dict[str, object]) -> None:
-        data = msgspec.json.encode(body)
-        head = f"HTTP/1.1 {status} Mock\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-        self.write(head.encode() + data)
+        self._send(status, b"application/json", msgspec.json.encode(body))
+
+    def _send(self, status: int, content_type: bytes, data: bytes) -> None:
+        head = b"HTTP/1.1 %d Mock\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+        self.write(head % (status, content_type, len(data)) + data)
 
     def reply_whole(self, body: dict[str, object]) -> None:
         """A complete JSON answer instead of a stream."""

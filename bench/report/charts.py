@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.metrics.catalog import BY_KEY
-from bench.metrics.stats import Distribution
+from bench.metrics.stats import Distribution, needed_count
 from bench.report.results import Point, over_repeats
-from bench.report.svg import Chart, series
+from bench.report.samples import MARK, is_short, mark, noun
+from bench.report.svg import Chart, series, text_width
 from bench.report.tables import number
 
 _BINS = 36
-_TIMELINE_ROWS = 300
 _LOG_FROM_RATIO = 30.0
 
 
@@ -31,9 +31,10 @@ def histogram(key: str, sample: Distribution) -> str:
         tip = f"{number(left)} to {number(right)} {metric.unit}: {height:.1f} %"
         chart.rect((chart.x(left) + 0.5, chart.x(right) - 0.5), (chart.y(0), chart.y(height)), "fill s0", tip)
     for row, name in enumerate(("p50", "p95", "p99")):
-        chart.marker(sample.percentiles[name], f"{name} {number(sample.percentiles[name])}", row)
-    if sample.max > high:
-        chart.text(chart.x.end, 28, f"max {number(sample.max)}", anchor="end")
+        sign = MARK if sample.count < needed_count(name) else ""
+        chart.marker(sample.percentiles[name], f"{name}{sign} {number(sample.percentiles[name])}", row)
+    beyond = f", max {number(sample.max)}" if sample.max > high else ""
+    chart.caption(chart.x.end, 28, f"{sample.count:,} {noun(key)}{beyond}")
     return chart.svg()
 
 
@@ -55,51 +56,11 @@ def ecdf(key: str, points: Sequence[Point]) -> str:
     for index, (name, sample) in enumerate(samples):
         shares = np.linspace(0, 100, len(sample.curve)) if len(sample.curve) > 1 else np.array([100.0])
         path = [(chart.x(value), chart.y(share)) for value, share in zip(sample.curve, shares, strict=True)]
-        chart.line(path, series(index), f"{name}: p50 {number(sample.median)}, p99 {number(sample.at('p99'))}")
+        sign = MARK if sample.count < needed_count("p99") else ""
+        tip = f"{name}: p50 {number(sample.median)}, p99{sign} {number(sample.at('p99'))}, {sample.count} {noun(key)}"
+        chart.line(path, series(index), tip, group=index, has_values=True)
         chart.legend.append((name, series(index)))
     return chart.svg()
-
-
-def timeline(point: Point) -> str:
-    """Each request of the last repeat as a bar: waiting in the client, until the first token, until the last."""
-    table = point.runs[-1].requests
-    count = len(table.sent_ms)
-    if count == 0:
-        return ""
-    order = sorted(range(count), key=lambda index: table.sent_ms[index])
-    kept = order if count <= _TIMELINE_ROWS else [order[int(i)] for i in np.linspace(0, count - 1, _TIMELINE_ROWS)]
-    end_ms = max(*table.last_ms, *table.sent_ms, 1.0)
-    height = max(200, min(640, 90 + 7 * len(kept)))
-    title = "Requests in time" + (f" ({len(kept)} of {count})" if len(kept) < count else "")
-    chart = Chart(title, "seconds", "requests by start", width=1060, height=height)
-    chart.set_x(0, end_ms / 1000)
-    chart.set_y(len(kept), 0)
-    pitch = (chart.y.start - chart.y.end) / len(kept)
-    for row, index in enumerate(kept):
-        top = chart.y.end + row * pitch + pitch * 0.12
-        _request_bar(chart, point, index, top, top + pitch * 0.76)
-    chart.legend = [("client queue", "s5"), ("to first token", "s1"), ("to last token", "s0"), ("not ok", "bad")]
-    return chart.svg(y_ticks=False)
-
-
-def _request_bar(chart: Chart, point: Point, index: int, top: float, bottom: float) -> None:
-    table = point.runs[-1].requests
-    moments = (table.scheduled_ms[index], table.sent_ms[index], table.first_ms[index], table.last_ms[index])
-    scheduled, sent, first, last = (chart.x(moment / 1000) for moment in moments)
-    tip = (
-        f"request {index}: {table.outcome[index]}, {table.output_tokens[index]} tokens, sent at {number(moments[1])} ms"
-    )
-    if moments[2] >= 0:
-        tip += (
-            f", first token after {number(moments[2] - moments[1])} ms, last after {number(moments[3] - moments[1])} ms"
-        )
-    rows = (top, bottom)
-    chart.rect((scheduled, sent), rows, "fill s5", tip)
-    if table.outcome[index] != "ok":
-        chart.rect((sent, max(last, sent + 3)), rows, "fill bad", tip)
-        return
-    chart.rect((sent, first), rows, "fill s1", tip)
-    chart.rect((first, last), rows, "fill s0", tip)
 
 
 def throughput_over_latency(points: Sequence[Point]) -> str:
@@ -117,7 +78,8 @@ def throughput_over_latency(points: Sequence[Point]) -> str:
 def latency_over_load(points: Sequence[Point], key: str) -> str:
     """p50 (line) and p99 (dashed) of a metric against output throughput, one colour per target."""
     metric = BY_KEY[key]
-    chart = Chart(f"{metric.title} under load: p50, dashed p99", "output tok/s", metric.unit)
+    sign = mark(points, f"{key}.p99")
+    chart = Chart(f"{metric.title} under load: p50, dashed p99{sign}", "output tok/s", metric.unit)
     middle, tail = (_sweep(points, ("output_tps", f"{key}.{name}")) for name in ("p50", "p99"))
     if not middle:
         return ""
@@ -125,8 +87,8 @@ def latency_over_load(points: Sequence[Point], key: str) -> str:
     log = min(heights) > 0 and max(heights) / min(heights) > _LOG_FROM_RATIO
     chart.set_x(0, max(values[0] for _, _, values in middle) * 1.1)
     chart.set_y(min(heights) * 0.8 if log else 0.0, max(heights) * 1.15, log=log)
-    _sweep_lines(chart, tail, dashed=True)
-    _sweep_lines(chart, middle)
+    _sweep_lines(chart, tail, f"p99{sign}", dashed=True)
+    _sweep_lines(chart, middle, "p50")
     return chart.svg()
 
 
@@ -138,22 +100,31 @@ def comparison(points: Sequence[Point], key: str, title: str) -> str:
         return ""
     targets = list(dict.fromkeys(point.target for point in points))
     loads = list(dict.fromkeys(point.load for point in points))
-    chart = Chart(title, "", "")
+    longest = max(map(text_width, loads))
+    is_tight = longest > (Chart("", "", "").width - 70) / len(loads)
+    # Names that would run into each other are turned, and get the height that they need.
+    room = 42 + (round(longest * 0.6) if is_tight else 0)
+    chart = Chart(title, "", "", height=218 + room, bottom=room, fixed=True)
     chart.set_x(0, len(loads))
     top = max(interval.high if interval is not None else mean for _, mean, interval in known)
     chart.set_y(0, max(top, *(mean for _, mean, _ in known)) * 1.15)
     width = (chart.x(1) - chart.x(0)) / (len(targets) + 1)
     for point, mean, interval in known:
-        side = chart.x(loads.index(point.load)) + width * (targets.index(point.target) + 0.5)
-        css = series(targets.index(point.target))
-        tip = f"{point.target}, {point.load}: {number(mean)}"
-        chart.rect((side + 2, side + width - 2), (chart.y(0), chart.y(mean)), f"fill {css}", tip)
-        chart.text(side + width / 2, chart.y(mean) - 5, number(mean), anchor="middle")
+        group = targets.index(point.target)
+        side = chart.x(loads.index(point.load)) + width * (group + 0.5)
+        tip = f"{point.target}, {point.load}: {number(mean)}{MARK if is_short(point, key) else ''}"
+        if interval is not None:
+            tip += f" (95 %: {number(interval.low)} to {number(interval.high)})"
+        xs, ys = (side + 2, side + width - 2), (chart.y(0), chart.y(mean))
+        chart.rect(xs, ys, f"fill {series(group)}", tip, group=group)
+        chart.text(side + width / 2, chart.y(mean) - 5, number(mean), anchor="middle", group=group)
         if interval is not None:
             middle = side + width / 2
-            chart.line([(middle, chart.y(max(interval.low, 0.0))), (middle, chart.y(interval.high))], "whisker", tip)
+            ends = [(middle, chart.y(max(interval.low, 0.0))), (middle, chart.y(interval.high))]
+            chart.line(ends, "whisker", tip, group=group)
     for index, load in enumerate(loads):
-        chart.text(chart.x(index + 0.5), chart.y.start + 14, load, anchor="middle", css="tick")
+        anchor, turn = ("end", -35) if is_tight else ("middle", 0)
+        chart.caption(chart.x(index + 0.5), chart.y.start + 14, load, anchor=anchor, css="tick", turn=turn)
     chart.legend = [(target, series(index)) for index, target in enumerate(targets)]
     return chart.svg(x_ticks=False)
 
@@ -172,14 +143,19 @@ def _sweep(points: Sequence[Point], names: tuple[str, str]) -> list[tuple[str, s
     return rows
 
 
-def _sweep_lines(chart: Chart, rows: list[tuple[str, str, tuple[float, float]]], *, dashed: bool = False) -> None:
+def _sweep_lines(
+    chart: Chart, rows: list[tuple[str, str, tuple[float, float]]], statistic: str = "", *, dashed: bool = False
+) -> None:
     for index, target in enumerate(dict.fromkeys(row[0] for row in rows)):
         css = series(index)
         own = [(load, values) for name, load, values in rows if name == target]
-        chart.line([(chart.x(a), chart.y(b)) for _, (a, b) in own], css + (" dashed" if dashed else ""))
+        chart.line([(chart.x(a), chart.y(b)) for _, (a, b) in own], css + (" dashed" if dashed else ""), group=index)
         for load, (a, b) in own:
-            chart.dot(chart.x(a), chart.y(b), css, f"{target}, {load}: {number(a)}, {number(b)}")
+            x, y = chart.x(a), chart.y(b)
+            named = f"{target}, {load}{statistic and ', ' + statistic}"
+            tip = f"{named}: {number(b)} {chart.y_title} at {number(a)} {chart.x_title}"
+            chart.dot(x, y, css, tip, group=index)
             if not dashed:
-                chart.text(chart.x(a) + 7, chart.y(b) - 6, load.removeprefix("concurrency "))
+                chart.name(x, y, load, group=index)
         if not dashed:
             chart.legend.append((target, css))

@@ -64,19 +64,18 @@ def requests_jsonl(labelled: Iterable[tuple[str, str, int, RequestRecord]]) -> b
 
 
 def points_csv(points: Sequence[Point]) -> bytes:
-    """One line per load and target; every run total and every metric's mean, std, min, max and percentiles."""
-    statistics = ("mean", "std", "min", "max", *(percentile_name(percent) for percent in PERCENTILES))
+    """One line per load and target: run totals; each metric's sample size, mean, std, min, max and percentiles."""
+    statistics = ("count", "mean", "std", "min", "max", *(percentile_name(percent) for percent in PERCENTILES))
     totals = sorted({key for point in points for run in point.runs for key in run.measurement.totals})
     metrics = sorted({key for point in points for run in point.runs for key in run.measurement.distributions})
     names = [*totals, *(f"{key}.{statistic}" for key in metrics for statistic in statistics)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["target", "model", "load", "repeats", *names])
+    writer.writerow(["target", "model", "load", "isl", "osl", "repeats", *names])
     for point in points:
         values = (over_repeats(point, name)[0] for name in names)
-        writer.writerow(
-            [point.target, point.model, point.load, len(point.runs), *("" if v is None else f"{v:.6g}" for v in values)]
-        )
+        facts = (point.target, point.model, point.load, point.isl, point.osl, len(point.runs))
+        writer.writerow([*facts, *("" if value is None else f"{value:.6g}" for value in values)])
     return out.getvalue().encode()
 
 

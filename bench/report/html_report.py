@@ -1,18 +1,22 @@
-"""One self-contained HTML page of a report: figures, checks, charts, definitions. No network, no script.
+"""One self-contained HTML page of a report: figures, checks, charts, definitions. No network.
 
-Reads a report as saved; measures nothing.
+Whole without its one script, which tells values, zooms and hides series. The page's policy admits this
+script and this style by their digests, and nothing else. Reads a report as saved; measures nothing.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from bench.metrics.catalog import explain
-from bench.report.charts import comparison, ecdf, histogram, latency_over_load, throughput_over_latency, timeline
+from bench.report.charts import comparison, ecdf, histogram, latency_over_load, throughput_over_latency
 from bench.report.results import Point, Report, over_repeats
+from bench.report.samples import lengths_line, lengths_of_all
 from bench.report.tables import (
     Table,
     checks_table,
@@ -23,7 +27,10 @@ from bench.report.tables import (
     sweep_table,
     totals_table,
 )
+from bench.report.time_charts import time_charts
 
+_SCRIPT = ("scale", "mark", "chart")
+"""Files of the page's script, in the order in which they build on each other."""
 _CHARTED = ("ttft", "tpot", "itl", "request_latency")
 
 
@@ -36,14 +43,26 @@ def report_html(report: Report) -> str:
         if compared is not None:
             parts.append(_section("Comparison", _table(compared), _comparison_charts(report.points)))
         parts.append(_section("Distributions", _grid(ecdf(key, report.points) for key in _CHARTED)))
-    parts += [_point(point, alone=len(report.points) == 1) for point in report.points]
+    parts += [_point(number, point, alone=len(report.points) == 1) for number, point in enumerate(report.points)]
     parts += [_definitions(report), _environment(report)]
-    title = escape(report.title)
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    body = "".join(parts)
-    head = f"<head>{meta}<title>{title}</title><style>{style}</style></head>"
-    return f'<!doctype html><html lang="en">{head}<body><main>{body}</main></body></html>\n'
+    style = _beside("report.css")
+    script = f"(() => {{\n{''.join(_beside(f'script/{name}.js') for name in _SCRIPT)}}})();\n"
+    policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    policy += "; base-uri 'none'; form-action 'none'"
+    meta = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+    meta += '<meta name="viewport" content="width=device-width,initial-scale=1">'
+    head = f"<head>{meta}<title>{escape(report.title)}</title><style>{style}</style></head>"
+    body = f"<main>{''.join(parts)}</main><script>{script}</script>"
+    return f'<!doctype html><html lang="en">{head}<body>{body}</body></html>\n'
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """What a content security policy knows an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _head(report: Report) -> str:
@@ -57,7 +76,10 @@ def _head(report: Report) -> str:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(report.created_unix))
     models = ", ".join(dict.fromkeys(point.model for point in report.points))
     line = f"{escape(models)} · {when} · powertrain {escape(report.tool_version)} · formulas v{report.formula_version}"
-    return f"<header><h1>{escape(report.title)}</h1><p>{line}</p><p>{badge}{notes}</p></header>"
+    points = report.points
+    lengths = lengths_line(points[0]) if len(points) == 1 else lengths_of_all(points) if points else ""
+    head = f"<h1>{escape(report.title)}</h1><p>{line}</p><p>{escape(lengths)}</p>"
+    return f"<header>{head}<p>{badge}{notes}</p></header>"
 
 
 def _cards(report: Report) -> str:
@@ -92,7 +114,7 @@ def _failed_checks(report: Report) -> str:
     return f'<section class="tainted"><h2>Read these first</h2><ul>{"".join(lines)}</ul></section>' if lines else ""
 
 
-def _point(point: Point, *, alone: bool) -> str:
+def _point(number_of_point: int, point: Point, *, alone: bool) -> str:
     run = point.runs[-1]
     charts = [
         histogram(key, found) for key in _CHARTED if (found := run.measurement.distributions.get(key)) is not None
@@ -105,11 +127,25 @@ def _point(point: Point, *, alone: bool) -> str:
         f'<p class="error">{count} failed with {escape(kind)}: {escape(run.measurement.error_examples[kind])}</p>'
         for kind, count in run.measurement.errors.items()
     )
-    body = "".join(tables) + errors + _checks(point) + _grid(charts) + f'<div class="wide">{timeline(point)}</div>'
+    wide = "".join(time_charts(point, f"time-{number_of_point}"))
+    asked = f'<p class="asked">{escape(lengths_line(point))}</p>'
+    timed = f'<h3>Over time</h3><div class="wide">{wide}{_missing(point)}</div>' if wide else ""
+    body = asked + "".join(tables) + errors + _checks(point) + _grid(charts) + timed
     name = f"{point.target} · {point.load}"
     if alone:
         return _section(name, body)
     return f"<details><summary>{escape(name)}</summary><section>{body}</section></details>"
+
+
+def _missing(point: Point) -> str:
+    """Why the endpoint's own metrics are not there, or not whole; empty where they are, or were not asked for."""
+    server = point.runs[-1].server
+    if server is None or server.problem is None:
+        return ""
+    if not server.at_ms:
+        return f'<p class="note">No server metrics: {escape(server.problem)}.</p>'
+    text = f"{server.num_failed} of {server.num_failed + len(server.at_ms)} readings of the server's metrics failed"
+    return f'<p class="note">{text}; the first: {escape(server.problem)}.</p>'
 
 
 def _checks(point: Point) -> str:
@@ -172,8 +208,8 @@ def _grid(charts: Iterable[str]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return (
-        f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    figures = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">{figures}</div>{note}'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from runtime.install import install_line
 
 from bench.errors import BenchError
 from bench.metrics.catalog import BY_KEY
@@ -24,7 +25,8 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
     try:
         figure_type: Any = importlib.import_module("matplotlib.figure").Figure
     except ImportError as error:
-        raise BenchError("plots need matplotlib: pip install 'powertrain[plots]'; HTML reports need nothing") from error
+        install = install_line("plots", "matplotlib")
+        raise BenchError(f"plots need matplotlib: {install}; HTML reports need nothing") from error
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {"distributions": _distributions(figure_type, report.points)}
     if len(report.points) > 1:
@@ -71,7 +73,7 @@ def _sweep(figure_type: Any, points: Sequence[Point]) -> Any:  # noqa: ANN401 - 
             axes.plot(xs, ys, marker="o", label=target)
             for x, y, point in zip(xs, ys, own, strict=True):
                 if x is not None and y is not None:
-                    axes.annotate(point.load.removeprefix("concurrency "), (x, y), (5, 5), textcoords="offset points")
+                    axes.annotate(point.load, (x, y), (5, 5), textcoords="offset points")
         axes.margins(0.12)
         axes.set(xlabel=x_title, ylabel=y_title, xlim=(0, None), ylim=(0, None))
         axes.grid(alpha=0.3)

@@ -16,6 +16,7 @@ from bench.metrics.catalog import FORMULA_VERSION, METRICS, Metric
 from bench.metrics.checks import Check
 from bench.metrics.metrics import Measurement
 from bench.metrics.records import Phase, RequestRecord
+from bench.metrics.server_metrics import ServerSeries
 from bench.metrics.stalls import StallReport
 from bench.metrics.stats import Interval, t_interval
 
@@ -35,7 +36,7 @@ class RequestTable(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """One run of one load against one target."""
+    """One run of one load against one target. ``server`` is what the target told of itself, if it was asked."""
 
     started_unix: float
     measurement: Measurement
@@ -43,10 +44,15 @@ class RunResult(msgspec.Struct, frozen=True):
     requests: RequestTable
     stalls: StallReport | None = None
     stop_reason: str | None = None
+    server: ServerSeries | None = None
 
 
 class Point(msgspec.Struct, frozen=True):
-    """All repeats of one load against one target. ``concurrency`` or ``request_rate`` is set by the kind of load."""
+    """All repeats of one load against one target. ``concurrency`` or ``request_rate`` is set by the kind of load.
+
+    ``isl`` and ``osl`` are the lengths of prompts and answers that were asked for, as a person writes them; empty in
+    results of older versions.
+    """
 
     target: str
     url: str
@@ -55,6 +61,8 @@ class Point(msgspec.Struct, frozen=True):
     concurrency: int | None
     request_rate: float | None
     runs: list[RunResult]
+    isl: str = ""
+    osl: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -88,13 +96,18 @@ def new_report(title: str, settings: dict[str, Any], environment: dict[str, str]
     )
 
 
+def zero_ns(records: Sequence[RequestRecord]) -> int:
+    """Where a run's time axis begins: when the first measured request was due; 0 without any."""
+    return min((record.scheduled_ns for record in records if record.phase is Phase.MEASURED), default=0)
+
+
 def request_table(records: Sequence[RequestRecord]) -> RequestTable:
     """Columns of the measured requests."""
     rows = [record for record in records if record.phase is Phase.MEASURED]
-    zero_ns = min((record.scheduled_ns for record in rows), default=0)
+    begin_ns = zero_ns(records)
 
     def since(moment_ns: int) -> float:
-        return round((moment_ns - zero_ns) / 1e6, 3) if moment_ns else -1.0
+        return round((moment_ns - begin_ns) / 1e6, 3) if moment_ns else -1.0
 
     return RequestTable(
         scheduled_ms=[since(record.scheduled_ns) for record in rows],

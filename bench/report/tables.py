@@ -11,8 +11,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bench.metrics.catalog import BY_KEY
-from bench.metrics.stats import ratio_interval
+from bench.metrics.stats import needed_count, ratio_interval
 from bench.report.results import Point, RunResult, figure, over_repeats
+from bench.report.samples import MARK, RULE, count_text, mark, measured_lengths, notes
 
 PIPE_WIDTH = 160
 """Columns when the output is not a terminal: tables in a log are scrolled, not wrapped."""
@@ -30,18 +31,22 @@ def report_console() -> Console:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells of text. The first column and those in ``left`` are text, the others are numbers."""
+    """Cells of text. The first column and those in ``left`` are text, the others are numbers. ``note`` stands below."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: tuple[str, ...] = ()
+    note: str = ""
 
     def rich(self) -> RichTable:
         """For a terminal."""
         table = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=ROUNDED)
+        table.caption, table.caption_justify = (Text(self.note) if self.note else None), "left"
         for number, column in enumerate(self.columns):
-            table.add_column(Text(column), justify="left" if number == 0 or column in self.left else "right")
+            # Names are wrapped and never cut: the end of a load's name is what tells it from the others.
+            is_text = number == 0 or column in self.left
+            table.add_column(Text(column), justify="left" if is_text else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
         return table
@@ -54,7 +59,7 @@ class Table:
             "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
             for cells in (self.columns, aligns, *self.rows)
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
 
 
 def machine_line(environment: dict[str, str]) -> str:
@@ -76,13 +81,17 @@ def number(value: float | None) -> str:
 def latency_table(
     point: Point, metrics: Sequence[str] = DEFAULT_METRICS, statistics: Sequence[str] = DEFAULT_STATISTICS
 ) -> Table:
-    """One load: a row per metric, a column per statistic, means over the repeats."""
-    rows = []
+    """One load: a row per metric, a column per statistic (means over the repeats) and the size of the sample."""
+    rows, shown = [], []
     for key in metrics:
-        values = [over_repeats(point, f"{key}.{statistic}")[0] for statistic in statistics]
+        names = [f"{key}.{statistic}" for statistic in statistics]
+        values = [over_repeats(point, name)[0] for name in names]
         if any(value is not None for value in values):
-            rows.append((f"{BY_KEY[key].title} [{BY_KEY[key].unit}]", *(number(value) for value in values)))
-    return Table(f"{point.target} · {point.load}", ("metric", *statistics), tuple(rows))
+            shown += names
+            cells = (number(value) + mark([point], name) for name, value in zip(names, values, strict=True))
+            rows.append((f"{BY_KEY[key].title} [{BY_KEY[key].unit}]", *cells, count_text(point, key)))
+    columns = ("metric", *statistics, "values")
+    return Table(f"{point.target} · {point.load}", columns, tuple(rows), note=notes([point], shown))
 
 
 def totals_table(point: Point) -> Table:
@@ -96,6 +105,9 @@ def totals_table(point: Point) -> Table:
                 text += f" (95 %: {number(interval.low)} to {number(interval.high)})"
             rows.append((f"{BY_KEY[key].title} [{BY_KEY[key].unit}]", text))
     rows.append(("Requests", _outcomes(point.runs)))
+    for title, asked, key in (("Prompt", point.isl, "input_tokens"), ("Answer", point.osl, "output_tokens")):
+        measured = measured_lengths(point, key)
+        rows.append((f"{title} length [tok]", f"{measured}, asked {asked}" if asked else measured))
     return Table("Totals", ("figure", "value"), tuple(rows))
 
 
@@ -127,8 +139,11 @@ def sweep_table(points: Sequence[Point]) -> Table:
     for point in points:
         name = f"{point.target} · {point.load}" if several else point.load
         bad = sum(run.measurement.outcomes["failed"] + run.measurement.outcomes["unfinished"] for run in point.runs)
-        rows.append((name, *(number(over_repeats(point, key)[0]) for _, key in figures), str(bad)))
-    return Table("Loads", ("load", *(title for title, _ in figures), "failed"), tuple(rows))
+        cells = (number(over_repeats(point, key)[0]) + mark([point], key) for _, key in figures)
+        lengths = (measured_lengths(point, key) for key in ("input_tokens", "output_tokens"))
+        rows.append((name, *lengths, count_text(point, "output_tokens"), *cells, str(bad)))
+    columns = ("load", "ISL", "OSL", "requests", *(title for title, _ in figures), "failed")
+    return Table("Loads", columns, tuple(rows), note=notes(points, (key for _, key in figures)))
 
 
 def checks_table(point: Point) -> Table:
@@ -147,14 +162,19 @@ def stalls_table(point: Point) -> Table | None:
     report = point.runs[-1].stalls
     if report is None:
         return None
+    sizes = (report.during_count, report.outside_count)  # 0 in results of older versions
+    p95 = (report.during_p95_ms, report.outside_p95_ms)
+    signs = tuple(MARK if 0 < size < needed_count("p95") else "" for size in sizes)
+    note = f"p95{MARK}: needs >= {needed_count('p95')} gaps. {RULE}" if any(signs) else ""
     rows = (
+        ("gaps", *(str(size or "-") for size in sizes)),
         ("gap p50 [ms]", number(report.during_p50_ms), number(report.outside_p50_ms)),
-        ("gap p95 [ms]", number(report.during_p95_ms), number(report.outside_p95_ms)),
+        ("gap p95 [ms]", *(number(value) + sign for value, sign in zip(p95, signs, strict=True))),
         ("gap max [ms]", number(report.during_max_ms), "-"),
         ("p95 during / outside", number(report.p95_ratio), "1"),
         (f"probe TTFT p50 [ms] ({report.num_probes} probes)", number(report.probe_ttft_ms), "-"),
     )
-    return Table("Stalls by long prefills", ("chunk gaps of running streams", "during", "outside"), rows)
+    return Table("Stalls by long prefills", ("chunk gaps of running streams", "during", "outside"), rows, note=note)
 
 
 def compare_table(points: Sequence[Point]) -> Table | None:
@@ -166,8 +186,11 @@ def compare_table(points: Sequence[Point]) -> Table | None:
     for base in (point for point in points if point.target == targets[0]):
         for other in (point for point in points if point.load == base.load and point.target != base.target):
             cells = [_ratio(other, base, name) for _, name in _COMPARED]
-            rows.append((f"{other.target} / {base.target} · {base.load}", *cells))
-    return Table("Ratios (95 % interval over rounds)", ("pair", *(title for title, _ in _COMPARED)), tuple(rows))
+            sizes = [count_text(point, "output_tokens") for point in (other, base)]
+            rows.append((f"{other.target} / {base.target} · {base.load}", " / ".join(sizes), *cells))
+    columns = ("pair", "requests", *(title for title, _ in _COMPARED))
+    note = notes(points, (name for _, name in _COMPARED))
+    return Table("Ratios (95 % interval over rounds)", columns, tuple(rows), note=note)
 
 
 _COMPARED = (
@@ -187,7 +210,8 @@ def _ratio(other: Point, base: Point, name: str) -> str:
     ]
     if not pairs or any(b <= 0 for _, b in pairs):
         return "-"
+    sign = mark([other, base], name)
     interval = ratio_interval([a for a, _ in pairs], [b for _, b in pairs])
     if interval is None:
-        return f"{pairs[0][0] / pairs[0][1]:.2f}x"
-    return f"{interval.centre:.2f}x ({interval.low:.2f} to {interval.high:.2f})"
+        return f"{pairs[0][0] / pairs[0][1]:.2f}x{sign}"
+    return f"{interval.centre:.2f}x{sign} ({interval.low:.2f} to {interval.high:.2f})"

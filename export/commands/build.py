@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from export.pipeline.runner import Outcome
     from export.pipeline.setup import Setup
 
+_STEPS, _RESULT = "Steps", "Result"
+
 BUILT, WRONG, NOTHING_TO_DO, POOR, FAILED = 0, 2, 3, 4, 5
 """Exit statuses. ``NOTHING_TO_DO`` is 0 as well unless it is asked for."""
 
@@ -26,18 +30,29 @@ BUILT, WRONG, NOTHING_TO_DO, POOR, FAILED = 0, 2, 3, 4, 5
         "powertrain build pipeline.toml",
         "powertrain build pipeline.toml --dry-run",
         "powertrain build pipeline.toml --jobs 2 --memory-mib 6000 --detailed-exit-code",
+        "powertrain build pipeline.toml --report build.json --report junit.xml --report build.md --baseline main.json",
     )
 )
 @click.argument("pipeline", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Say what is fresh, what would be built, why and what it takes.")
-@click.option("--jobs", type=click.IntRange(1), show_default="the file's, else the CPUs", help="Steps at a time.")
-@click.option("--memory-mib", type=click.IntRange(1), show_default="the file's, else 80 % of what is available",
+@click.option(
+    "--dry-run", panel=_STEPS, is_flag=True, help="Say what is fresh, what would be built, why and what it takes."
+)
+@click.option(
+    "--jobs", panel=_STEPS, type=click.IntRange(1), show_default="the file's, else the CPUs", help="Steps at a time."
+)
+@click.option("--memory-mib", panel=_STEPS, type=click.IntRange(1),
+              show_default="the file's, else 80 % of what is available",
               help="Memory of all steps together.")  # fmt: skip
-@click.option("--cache", type=click.Path(path_type=Path), show_default="the file's, else .steps among the packages",
+@click.option("--cache", panel=_STEPS, type=click.Path(path_type=Path),
+              show_default="the file's, else .steps among the packages",
               help="Folder of the steps' results.")  # fmt: skip
-@click.option("--fail-fast", is_flag=True, help="Start nothing more after a step failed.")
-@click.option("--refetch", is_flag=True, help="Ask the hub again what a branch or tag names now.")
-@click.option("--detailed-exit-code", is_flag=True, help="End with 3, not 0, when nothing was to do.")
+@click.option("--fail-fast", panel=_STEPS, is_flag=True, help="Start nothing more after a step failed.")
+@click.option("--refetch", panel=_STEPS, is_flag=True, help="Ask the hub again what a branch or tag names now.")
+@click.option("--detailed-exit-code", panel=_RESULT, is_flag=True, help="End with 3, not 0, when nothing was to do.")
+@click.option("--report", "reports", panel=_RESULT, type=click.Path(path_type=Path), multiple=True,
+              help="Write a report: .json, .xml (JUnit) or .md; once for each.")  # fmt: skip
+@click.option("--baseline", panel=_RESULT, type=click.Path(path_type=Path),
+              help="JSON of an earlier build, to compare with.")  # fmt: skip
 @click.pass_context
 def build_command(
     context: click.Context,
@@ -50,6 +65,8 @@ def build_command(
     fail_fast: bool,
     refetch: bool,
     detailed_exit_code: bool,
+    reports: tuple[Path, ...],
+    baseline: Path | None,
 ) -> None:
     """Build every package that the file PIPELINE asks for, and nothing that is there.
 
@@ -62,7 +79,9 @@ def build_command(
 
     console = Console(stderr=True)
     try:
-        setup = prepare(pipeline, surroundings(context).home(), cache=cache, jobs=jobs, memory_mib=memory_mib)
+        check_reports(reports, dry_run=dry_run)
+        home = surroundings(context).home()
+        setup = prepare(pipeline, home, cache=cache, jobs=jobs, memory_mib=memory_mib, baseline=baseline)
     except PowertrainError as error:
         click.echo(f"Error: {error}", err=True)
         context.exit(WRONG)
@@ -70,7 +89,13 @@ def build_command(
     try:
         if refetch and not dry_run:
             setup.forget_fetched()
-        status = _rehearse(setup, judge) if dry_run else _build(setup, judge, console, fail_fast=fail_fast)
+        if dry_run:
+            status = _rehearse(setup, judge)
+        else:
+            begin = time.monotonic()
+            outcomes = _build(setup, judge, console, fail_fast=fail_fast)
+            status = exit_status(outcomes)
+            _report(reports, setup, outcomes, pipeline=pipeline.name, seconds=time.monotonic() - begin)
     except PowertrainError as error:
         click.echo(f"Error: {error}", err=True)
         context.exit(FAILED)
@@ -84,15 +109,18 @@ def _rehearse(setup: Setup, judge: Judge) -> int:
     from export.pipeline.report import rehearsal_lines, rehearsal_table
 
     prospects = rehearse(setup.steps, judge.verdict)
-    costs = {one.step.name: setup.cost_of(one.step, one.done) for one in prospects if not one.verdict.is_fresh}
+    work = [one for one in prospects if not (one.verdict.is_fresh or one.verdict.is_refused)]
+    costs = {one.step.name: setup.cost_of(one.step, one.done) for one in work}
     console = Console()
     console.print(rehearsal_table(prospects, costs))
     for line in rehearsal_lines(prospects, costs, setup.budget, setup.free_bytes()):
         console.print(line, highlight=False, soft_wrap=True)
+    if any(one.verdict.is_refused for one in prospects):
+        return POOR
     return BUILT if costs else NOTHING_TO_DO
 
 
-def _build(setup: Setup, judge: Judge, console: Console, *, fail_fast: bool) -> int:
+def _build(setup: Setup, judge: Judge, console: Console, *, fail_fast: bool) -> list[Outcome]:
     from export.pipeline.child import Child
     from export.pipeline.display import shown_build
     from export.pipeline.report import summary_lines
@@ -112,7 +140,29 @@ def _build(setup: Setup, judge: Judge, console: Console, *, fail_fast: bool) -> 
         ).run()
     for line in summary_lines(outcomes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return exit_status(outcomes)
+    return outcomes
+
+
+def check_reports(paths: Sequence[Path], *, dry_run: bool) -> None:
+    """Raise PipelineError for reports that could not be written after a build."""
+    from export.errors import PipelineError
+    from export.pipeline.report_files import check_report_path
+
+    if paths and dry_run:
+        raise PipelineError("--report tells of a build, and --dry-run builds nothing; leave one of them out")
+    for path in paths:
+        check_report_path(path)
+
+
+def _report(paths: Sequence[Path], setup: Setup, outcomes: list[Outcome], *, pipeline: str, seconds: float) -> None:
+    from export.pipeline.account import build_report
+    from export.pipeline.report_files import write_report
+
+    if not paths:
+        return  # what a build with nothing to do need not import
+    report = build_report(outcomes, pipeline=pipeline, status=exit_status(outcomes), seconds=seconds)
+    for path in paths:
+        write_report(path, report, setup.baseline)
 
 
 def exit_status(outcomes: list[Outcome]) -> int:

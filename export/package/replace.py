@@ -25,7 +25,6 @@ from runtime.package.plan_sidecar import (
 )
 
 from export.errors import ExportError
-from export.provenance.files import plan_provenance
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -76,6 +75,8 @@ def _rename_in_turn(partial: Path, root: Path) -> None:
 
 def _keep_plans(partial: Path, root: Path) -> None:
     """Give ``partial`` the plans of ``root`` that were built from graph files which it holds with the same digests."""
+    from export.provenance.files import plan_provenance  # what writes XML, which a lookup need not import
+
     fresh = package.Package(partial, package.read_manifest(partial))
     if TRT_GRAPH not in fresh.manifest.graphs:
         return

@@ -80,16 +80,36 @@ class Include(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     target: str | None = None
 
 
+class GateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[gate]]``: what the packages that have these values must measure up to, and with ``target`` their plans.
+
+    A bound is a number or an expression of ``gates``. ``unmeasured`` is what becomes of one that cannot be asked.
+    """
+
+    model: str | None = None
+    precision: str | None = None
+    target: str | None = None
+    max_kl: float | str | None = None
+    max_size: float | str | None = None
+    max_perplexity: float | str | None = None
+    max_bits_per_byte: float | str | None = None
+    min_accuracy: float | str | None = None
+    min_tokens_per_s: float | str | None = None
+    unmeasured: Literal["fail", "report"] = "fail"
+
+
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file. ``output`` is the folder of packages and ``cache`` the shared store, counted from the file.
 
     ``memory_mib`` bounds what the steps that run together take, ``jobs`` how many they are; None: the machine says.
+    ``evaluate`` and ``benchmark`` measure every package; a gate has measured what it asks for in any case.
     """
 
     model: tuple[ModelTable, ...]
     target: tuple[TargetTable, ...] = ()
     exclude: tuple[Exclude, ...] = ()
     include: tuple[Include, ...] = ()
+    gate: tuple[GateTable, ...] = ()
     precisions: Words = ("int8",)
     dialects: tuple[Dialect, ...] | None = None
     output: str | None = None
@@ -97,6 +117,8 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     memory_mib: Count | None = None
     jobs: Count | None = None
     self_test: bool = True
+    evaluate: bool = False
+    benchmark: bool = False
 
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
@@ -105,6 +127,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "target": TargetTable,
     "exclude": Exclude,
     "include": Include,
+    "gate": GateTable,
 }
 
 

@@ -16,6 +16,7 @@ from runtime.package.plan_sidecar import TRT_GRAPH, graph_bytes
 
 from export.errors import ExportError
 from export.pipeline.cache import Stored
+from export.pipeline.measuring_steps import BenchStep
 from export.pipeline.schedule import Load
 from export.pipeline.steps import Done, FetchStep, PackageStep, PlaceStep, PlanStep, Step, package_of
 from export.plan.estimate import estimate_build
@@ -77,6 +78,8 @@ class CostBook:
                 return (None, None) if package is None else _plan(package)
             case PlaceStep():
                 return _PROCESS_BYTES, _placed_bytes(step, done)
+            case BenchStep():
+                return None, 0  # alone on the machine, or its figures are those of its neighbours
             case _:
                 package = done.get(step.needs[0])
                 weights = None if package is None else package.entry.size_bytes

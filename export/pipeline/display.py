@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from export.pipeline.runner import Display, Outcome, State
 from export.pipeline.steps import Step
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _COLOURS = {State.BUILT: "green", State.POOR: "red", State.FAILED: "red", State.SKIPPED: "yellow"}
 
@@ -21,6 +24,8 @@ def shown_build(console: Console) -> Iterator[Display]:
     if not console.is_terminal:
         yield LineDisplay(console)
         return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                TextColumn("{task.fields[note]}", style="dim"))  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
@@ -60,7 +65,8 @@ class BarDisplay(LineDisplay):
 
     def __init__(self, console: Console, progress: Progress) -> None:
         super().__init__(console)
-        self._progress, self._bars = progress, dict[str, TaskID]()
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
 
     def started(self, step: Step, why: str) -> None:
         """A bar that does not move yet."""

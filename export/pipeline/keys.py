@@ -7,6 +7,7 @@ data files beside it. Knows no step.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -19,10 +20,11 @@ CODE = Path(__file__).resolve().parents[2]
 """The folder that holds the rooms."""
 
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+(?P<of>(?:export|runtime)[\w.]*)[ \t]+import[ \t]+(?P<names>\([^)]*\)|.*)"
-    r"|import[ \t]+(?P<plain>(?:export|runtime)[\w.]*))",
+    r"^[ \t]*(?:from[ \t]+(?P<of>(?:export|runtime|bench)[\w.]*)[ \t]+import[ \t]+(?P<names>\([^)]*\)|.*)"
+    r"|import[ \t]+(?P<plain>(?:export|runtime|bench)[\w.]*))",
     re.MULTILINE,
 )
+_ROOMS = ("export", "runtime", "bench")
 _NO_DATA = {".py", ".pyc", ".toml", ".md"}
 _NO_PART = {
     "export.errors",
@@ -82,29 +84,41 @@ def code_digest(*modules: str, root: Path = CODE) -> str:
 
 def code_files(*modules: str, root: Path = CODE) -> list[Path]:
     """The files that ``code_digest`` reads, sorted."""
-    seen: set[Path] = set()
-    waiting = [path for name in modules if (path := _file_of(name, root)) is not None]
+    files = _modules(root)
+    seen: set[str] = set()
+    waiting = [name for name in modules if name in files]
     while waiting:
-        path = waiting.pop()
-        if path not in seen:
-            seen.add(path)
-            waiting += [found for name in _imported(path) if (found := _file_of(name, root)) is not None]
-    data = {file for folder in {path.parent for path in seen} for file in _data_files(folder)}
-    return sorted(seen | data)
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += [found for found in _imported(files[name]) if found in files]
+    code = {files[name] for name in seen}
+    data = {file for folder in {path.parent for path in code} for file in _data_files(folder)}
+    return sorted(code | data)
 
 
-def _imported(path: Path) -> list[str]:
+@cache
+def _imported(path: Path) -> tuple[str, ...]:
     names = []
     for found in _IMPORT.finditer(path.read_text(encoding="utf-8")):
         module = found["of"] or found["plain"]
         names += [module, *(f"{module}.{word}" for word in re.findall(r"\w+", found["names"] or ""))]
-    return [name for name in names if name not in _NO_PART]
+    return tuple(name for name in names if name not in _NO_PART)
 
 
-def _file_of(module: str, root: Path) -> Path | None:
-    """The file of a module or of a folder's ``__init__``; None for a name that is neither."""
-    path = root.joinpath(*module.split("."))
-    return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+@cache
+def _modules(root: Path) -> dict[str, Path]:
+    """Every module of the rooms below ``root``, and every folder's ``__init__`` by the folder's name."""
+    found = {}
+    for room in _ROOMS:
+        for folder, folders, names in os.walk(root / room):
+            folders[:] = [name for name in folders if name.isidentifier() and name != "__pycache__"]
+            dotted = ".".join(Path(folder).relative_to(root).parts)
+            for name in names:
+                if name.endswith(".py"):
+                    module = f"{dotted}.{name.removesuffix('.py')}"
+                    found[module.removesuffix(".__init__")] = Path(folder, name)
+    return found
 
 
 def _data_files(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ Owns what an artifact is and how the rules choose among them. Opens no checkpoin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from runtime.did_you_mean import did_you_mean
 from export.checkpoint.precision_policy import check_dialects, check_precision
 from export.errors import ExportError, PipelineError
 from export.pipeline.config import Dialect, Exclude, Include, ModelTable, Pipeline, TargetTable
+from export.pipeline.gate_rules import Gated, chosen_gates
+from export.pipeline.gates import Gate
 from export.source.argument import recipe_from_argument
 from export.source.recipe import QualityLimits, Recipe, check_recipe
 
@@ -34,12 +36,13 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class PackageWish:
-    """One package: its recipe, the folder that the recipe's paths count from, and the targets of its plans."""
+    """One package: its recipe, the folder that the recipe's paths count from, the targets of its plans, its gates."""
 
     model: str
     recipe: Recipe
     base: Path
     targets: tuple[TargetTable, ...]
+    gates: tuple[Gate, ...] = ()
 
 
 def wished_packages(pipeline: Pipeline, folder: Path, home: Path) -> list[PackageWish]:
@@ -60,7 +63,9 @@ def wished_packages(pipeline: Pipeline, folder: Path, home: Path) -> list[Packag
         table, recipe, base = models[model]
         own = [one for one in artifacts if (one.model, one.precision) == (model, precision)]
         wishes.append(_wish(model, precision, own, table=table, recipe=recipe, base=base, targets=targets))
-    return wishes
+    gated = [Gated(one.model, one.recipe.precision, tuple(table.name for table in one.targets)) for one in wishes]
+    gates = chosen_gates(pipeline.gate, gated)
+    return [replace(one, gates=own) for one, own in zip(wishes, gates, strict=True)]
 
 
 def _model(table: ModelTable, folder: Path, home: Path) -> tuple[Recipe, Path]:

@@ -9,6 +9,8 @@ import hashlib
 import resource
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +21,19 @@ from runtime.package.plan_sidecar import graph_bytes
 from export.errors import SourceError
 from export.pipeline.cache import Cache, Stored, new_entry
 from export.pipeline.config import TargetTable
-from export.pipeline.place import place_package, required
-from export.pipeline.tasks import CachedTask, FetchTask, PackageTask, PlaceTask, PlanTask, SelfTestTask, Task
+from export.pipeline.place import copy_with_plan, place_package, required
+from export.pipeline.tasks import (
+    BenchTask,
+    CachedTask,
+    EngineTestTask,
+    EvalTask,
+    FetchTask,
+    PackageTask,
+    PlaceTask,
+    PlanTask,
+    SelfTestTask,
+    Task,
+)
 from export.plan.settings import PlanSettings
 from export.progress import Reporter, SilentReporter
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
@@ -69,6 +82,40 @@ def _make(task: CachedTask, files: Path, cache: Cache, reporter: Reporter) -> di
 
             with cache.reading(task.package_key):
                 return self_test(load_package(required(cache, task.package_key).folder))
+        case EvalTask():
+            from export.pipeline.measuring import evaluated
+
+            with cache.reading(task.package_key):
+                return evaluated(required(cache, task.package_key).folder)
+        case BenchTask():
+            from export.pipeline.measuring import benchmarked
+
+            with _furnished(task, files, cache) as folder:
+                return benchmarked(folder, task.backend, task.target)
+        case EngineTestTask():
+            from export.pipeline.engine_test import engine_test
+
+            with _furnished(task, files, cache) as folder:
+                return engine_test(load_package(folder), task.backend, task.target)
+
+
+@contextmanager
+def _furnished(task: BenchTask | EngineTestTask, files: Path, cache: Cache) -> Iterator[Path]:
+    """The folder of a package to run: the one in the cache, or a copy with the plan in it, for as long as it runs."""
+    keys = [task.package_key, *([] if task.plan_key is None else [task.plan_key])]
+    with ExitStack() as held:
+        for key in keys:
+            held.enter_context(cache.reading(key))
+        package, *plans = (required(cache, key) for key in keys)
+        if not plans or task.target is None:
+            yield package.folder
+            return
+        folder = files.parent / "package"  # killed or not, the next step of this key finds its place empty
+        try:
+            copy_with_plan(package, plans[0], task.target, folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch(task: FetchTask, files: Path, reporter: Reporter) -> dict[str, str]:
@@ -137,8 +184,9 @@ def _pinned_to(recipe: Recipe, source: Stored) -> Recipe:
 
 def _compile(task: PlanTask, files: Path, source: Stored, reporter: Reporter) -> dict[str, str]:
     from export.plan.estimate import check_room, estimate_build
-    from export.plan.store import wanted_key, write_plan
+    from export.plan.store import write_plan
     from export.plan.targets import parse_targets
+    from export.plan.wanted import wanted_key
 
     package, settings = load_package(source.folder), plan_settings(task.target)
     (target,) = parse_targets(task.target.name, library_name(task.target))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from export.package.replace import put_in_place
 from export.pipeline.cache import Cache, Stored
 from export.pipeline.tasks import Names, PlaceTask
 from export.progress import Advance, Reporter
-from export.provenance.files import add_plan_provenance, add_provenance
 
 _BLOCK_BYTES = 2**20
 
@@ -61,6 +61,8 @@ def missing_parts(root: Path, package: Stored, plans: Mapping[str, Stored], name
 
 def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
     """Make ``task.root`` the package with its plans, in one step for the package and one for each plan."""
+    from export.provenance.files import add_plan_provenance  # and what writes XML, which looking need not import
+
     root = Path(task.root)
     with contextlib.ExitStack() as held:
         for key in (task.package_key, *task.plan_keys.values()):
@@ -109,6 +111,8 @@ def required(cache: Cache, key: str) -> Stored:
 
 
 def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
+    from export.provenance.files import add_provenance
+
     manifest = read_manifest(package.folder)
     size = sum(info.size for info in manifest.files.values())
     with (
@@ -129,6 +133,17 @@ def _copy_plan(root: Path, target: str, plan: Stored, cache: Cache) -> None:
     for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
         _copy(plan, cache, name, temporary, lambda _count: None)
         temporary.replace(goal)
+
+
+def copy_with_plan(package: Stored, plan: Stored, target: str, folder: Path) -> None:
+    """Make ``folder`` the package of the cache, as it is there, with a plan. Raises ExportError; loading compares."""
+    path = sidecars.plan_path(folder, target)
+    try:
+        shutil.copytree(package.folder, folder)
+        for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
+            shutil.copyfile(plan.folder / name, goal)
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error.strerror or 'see the log'}; free some space") from error
 
 
 def _copy(stored: Stored, cache: Cache, name: str, goal: Path, advance: Advance) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from export.pipeline.amounts import seconds_text, size_text
 from export.pipeline.costs import Cost
 from export.pipeline.judge import Prospect
 from export.pipeline.runner import Outcome, State
 from export.pipeline.schedule import Budget, forecast
-
-_MIB = 2**20
 
 
 def rehearsal_table(prospects: Sequence[Prospect], costs: dict[str, Cost]) -> Table:
@@ -27,6 +26,9 @@ def rehearsal_table(prospects: Sequence[Prospect], costs: dict[str, Cost]) -> Ta
         if verdict.is_fresh:
             table.add_row(escape(name), "[dim]fresh[/]", "", "", "", "")
             continue
+        if verdict.is_refused:
+            table.add_row(escape(name), "[red]refused[/]", "", "", "", escape(verdict.why))
+            continue
         cost = costs[name]
         sizes = (seconds_text(cost.seconds), size_text(cost.memory_bytes), size_text(cost.disk_bytes))
         table.add_row(escape(name), "build", *sizes, escape(verdict.why))
@@ -37,9 +39,11 @@ def rehearsal_lines(
     prospects: Sequence[Prospect], costs: dict[str, Cost], budget: Budget, free_bytes: int
 ) -> list[str]:
     """What all of it takes together."""
-    work = [one for one in prospects if not one.verdict.is_fresh]
+    work = [one for one in prospects if one.step.name in costs]
+    refused = sum(one.verdict.is_refused for one in prospects)
+    told = [f"worse than allowed: {refused} packages"] if refused else []
     if not work:
-        return [f"nothing to do: {len(prospects)} steps are fresh"]
+        return [f"nothing to do: {len(prospects) - refused} steps are fresh", *told]
     plan = forecast([costs[one.step.name].load(one.step) for one in work], budget)
     unknown = sum(costs[one.step.name].seconds is None for one in work)
     guess = f", {unknown} of them guessed as a minute each" if unknown else ""
@@ -50,11 +54,12 @@ def rehearsal_lines(
     return [
         f"{len(work)} of {len(prospects)} steps to do, {time}",
         f"up to {memory} of the budget of {most} of memory; {size_text(disk)} of disk as far as known{room}",
+        *told,
     ]
 
 
 def summary_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """How many steps came out how, then each that did not, with its reason and its log."""
+    """How many steps came out how, each that did not with its reason and its log, and each gate that nobody held."""
     counts = Counter(one.state for one in outcomes)
     told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
     lines = [f"{len(outcomes)} steps: {told}" if outcomes else "no steps"]
@@ -62,20 +67,7 @@ def summary_lines(outcomes: Sequence[Outcome]) -> list[str]:
         if one.state in {State.POOR, State.FAILED}:
             lines.append(f"  {one.step.name}: {one.text}")
             lines += [f"    log: {one.log}"] if one.log is not None else []
+        passed = [finding for finding in one.findings if finding.passes and finding.outcome == "not measured"]
+        lines += [f"  {one.step.name}: {finding.text}; the file lets that pass" for finding in passed]
     skipped = [one.step.label for one in outcomes if one.state is State.SKIPPED and one.step.kind == "place"]
     return [*lines, *([f"  not in place: {', '.join(skipped)}"] if skipped else [])]
-
-
-def size_text(count: int | None) -> str:
-    """``1.5 GiB``, ``12 MiB``, ``?``."""
-    if count is None:
-        return "?"
-    return f"{count / _MIB / 1024:.1f} GiB" if count >= 1024 * _MIB else f"{count / _MIB:.0f} MiB"
-
-
-def seconds_text(seconds: float | None) -> str:
-    """``2 min 05 s``, ``12 s``, ``?``."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"

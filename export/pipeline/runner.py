@@ -10,7 +10,7 @@ import enum
 import selectors
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from runtime.errors import PowertrainError
 from export.pipeline.cache import Cache, Stored
 from export.pipeline.child import Running
 from export.pipeline.costs import Cost
+from export.pipeline.gates import Finding
 from export.pipeline.judge import Judge
 from export.pipeline.schedule import Budget, Load, next_steps, ways_to_the_end
 from export.pipeline.steps import CachedStep, Done, Step
@@ -40,13 +41,18 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A step's end. ``text`` says why it was built, or why it was not; ``log`` is there if its process ran."""
+    """A step's end. ``text`` says why it was built, or why it was not; ``log`` is there if its process ran.
+
+    ``stored`` is its result, if there is one, and ``findings`` are what came of a package's gates, if they were asked.
+    """
 
     step: Step
     state: State
     text: str = ""
     seconds: float = 0.0
     log: Path | None = None
+    stored: Stored | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 class Display(Protocol):
@@ -107,6 +113,7 @@ class Runner:
         self._active: dict[str, _Active] = {}
         self._results: dict[str, Stored] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._findings: dict[str, tuple[Finding, ...]] = {}
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> list[Outcome]:
@@ -147,7 +154,10 @@ class Runner:
         except PowertrainError as error:
             self._end(Outcome(step, State.FAILED, str(error)))
             return
-        if verdict.is_fresh:
+        self._findings[step.name] = verdict.findings
+        if verdict.is_refused:
+            self._end(Outcome(step, State.POOR, verdict.why))
+        elif verdict.is_fresh:
             self._settle(step, verdict.stored)
             self._end(Outcome(step, State.FRESH))
         else:
@@ -165,6 +175,7 @@ class Runner:
         name = outcome.step.name
         self._waiting.pop(name, None)
         self._ready.pop(name, None)
+        outcome = replace(outcome, stored=self._results.get(name), findings=self._findings.get(name, ()))
         self._outcomes[name] = outcome
         self._display.ended(outcome)
 

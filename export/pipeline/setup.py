@@ -11,13 +11,15 @@ from runtime.errors import PlanError
 from runtime.session.kv_budget import available_memory_bytes
 
 from export.errors import PipelineError
+from export.pipeline.build_report import BuildReport, read_report
 from export.pipeline.cache import Cache
 from export.pipeline.config import load_pipeline
 from export.pipeline.costs import Cost, CostBook
+from export.pipeline.graph import Measuring, build_graph
 from export.pipeline.judge import Judge
 from export.pipeline.matrix import wished_packages
 from export.pipeline.schedule import Budget
-from export.pipeline.steps import Done, FetchStep, Step, build_graph
+from export.pipeline.steps import Done, FetchStep, Step
 from export.source.recipe import HubSource
 
 CACHE_FOLDER = ".steps"
@@ -28,18 +30,23 @@ _MEMORY_SHARE = 0.8
 
 @dataclass(slots=True)
 class Setup:
-    """A build before it starts. ``logs`` is the folder of its steps' logs, ``output`` that of its packages."""
+    """A build before it starts. ``logs`` is the folder of its steps' logs, ``output`` that of its packages.
+
+    ``baseline`` is the report of an earlier build, to compare with.
+    """
 
     steps: list[Step]
     cache: Cache
     budget: Budget
     logs: Path
     output: Path
+    baseline: BuildReport | None = None
     _costs: CostBook | None = field(default=None, init=False)
 
     def judge(self, *, refetch: bool = False) -> Judge:
         """What says whether a step is fresh. ``refetch``: it speaks as if ``forget_fetched`` had been called."""
-        return Judge(self.cache, refetch=[step.name for step in self._moving] if refetch else ())
+        gone = [step.name for step in self._moving] if refetch else ()
+        return Judge(self.cache, refetch=gone, baseline=self.baseline.measures() if self.baseline else None)
 
     def forget_fetched(self) -> None:
         """Have the hub asked again what its repositories hold."""
@@ -69,22 +76,31 @@ def cache_folder(home: Path) -> Path:
 
 
 def prepare(
-    path: Path, home: Path, *, cache: Path | None = None, jobs: int | None = None, memory_mib: int | None = None
+    path: Path,
+    home: Path,
+    *,
+    cache: Path | None = None,
+    jobs: int | None = None,
+    memory_mib: int | None = None,
+    baseline: Path | None = None,
 ) -> Setup:
     """Read a pipeline file and make its graph. ``home`` is the folder of packages and recipes.
 
-    What is not None goes before the file's. Raises PipelineError, also for a target that cannot be built for.
+    What is not None goes before the file's; ``baseline`` is a report's JSON. Raises PipelineError, also for a target
+    that cannot be built for.
     """
     pipeline, folder = load_pipeline(path), path.absolute().parent
     output = home.absolute() if pipeline.output is None else folder / Path(pipeline.output).expanduser()
     if cache is None:
         cache = cache_folder(home) if pipeline.cache is None else folder / Path(pipeline.cache).expanduser()
     try:
-        steps = build_graph(wished_packages(pipeline, folder, home), output, self_test=pipeline.self_test)
+        measuring = Measuring(pipeline.self_test, pipeline.evaluate, pipeline.benchmark)
+        steps = build_graph(wished_packages(pipeline, folder, home), output, measuring)
     except (PipelineError, PlanError) as error:
         raise PipelineError(f"{path}: {error}") from error
     mib = memory_mib or pipeline.memory_mib
     memory = mib * 2**20 if mib else int(available_memory_bytes() * _MEMORY_SHARE)
     budget = Budget(jobs or pipeline.jobs or len(os.sched_getaffinity(0)), memory)
     store = Cache(cache.absolute())
-    return Setup(steps, store, budget, store.root / "logs" / path.stem, output)
+    earlier = None if baseline is None else read_report(baseline)
+    return Setup(steps, store, budget, store.root / "logs" / path.stem, output, earlier)

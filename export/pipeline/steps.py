@@ -1,39 +1,32 @@
-"""The graph of a pipeline's steps: what each needs, what its key is the digest of, and the task for its process.
-
-    fetch ─▶ package ─┬─▶ plan, for each target ─┬─▶ place
-                      └─▶ self-test ─────────────┘
+"""The steps of a pipeline: what each needs, what its key is the digest of, and the task for its process.
 
 A *package* step opens the checkpoint, plans its precisions, writes a graph per dialect and measures its quality: these
 share the open checkpoint and the float32 twin, which is most of the work, and none is of use without the others.
-Steps that need a result know their key only once it is there. Runs nothing.
+Steps that need a result know their key only once it is there. Which steps there are is ``graph``'s; runs nothing.
 """
 
 from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
-from runtime.adapters.peft import read_adapter
-from runtime.errors import AdapterError
 from runtime.package.manifest import Package, read_manifest
 from runtime.package.plan_sidecar import TRT_GRAPH
 
-from export.checkpoint.precision_policy import ort_providers, plan_from_name
-from export.errors import PipelineError, SourceError
 from export.pipeline.cache import Stored
 from export.pipeline.config import TargetTable
+from export.pipeline.gates import Gate
 from export.pipeline.keys import code_digest, step_key, versions
-from export.pipeline.matrix import PackageWish
-from export.pipeline.perform import PLAIN_NAME, file_digest, library_name, plan_settings
+from export.pipeline.perform import PLAIN_NAME, file_digest, plan_settings
 from export.pipeline.place import missing_parts
 from export.pipeline.tasks import FetchTask, Identity, Names, PackageTask, PlaceTask, PlanTask, SelfTestTask, Task
-from export.plan.store import wanted_key
-from export.plan.targets import Target, parse_targets
+from export.plan.targets import Target
+from export.plan.wanted import wanted_key
 from export.source.fingerprint import stat_fingerprint
 from export.source.recipe import FileSource, FolderSource, HubSource, Recipe, WheelSource
 
@@ -142,7 +135,7 @@ class PackageStep(CachedStep):
             "sampling": _json_digest(recipe.generation),
             "chat template": template,
             "pinned choice": _json_digest(recipe.pinned),
-            "adapter": read_adapter(Path(recipe.adapter)).digest if recipe.adapter else "none",
+            "adapter": _adapter_digest(Path(recipe.adapter)) if recipe.adapter else "none",
             "room for adapters": _json_digest(recipe.lora),
             "libraries": versions("onnx", "onnxruntime", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers"),
             "code": code_digest("export.package.builder"),
@@ -154,6 +147,12 @@ class PackageStep(CachedStep):
         return PackageTask(
             identity=self.identity(done), recipe=plain(self.recipe), source_key=key, available_bytes=available_bytes
         )
+
+
+def _adapter_digest(folder: Path) -> str:
+    from runtime.adapters.peft import read_adapter  # and numpy, which a pipeline without adapters need not import
+
+    return read_adapter(folder).digest
 
 
 def _json_digest(value: object) -> str:
@@ -195,6 +194,12 @@ def package_of(stored: Stored) -> Package:
     return Package(stored.folder, read_manifest(stored.folder))
 
 
+def files_on_cpu(package: Stored) -> str:
+    """Digest of the files that a package's session on the CPU may read."""
+    files = package_of(package).manifest.files
+    return _json_digest({name: info.sha256 for name, info in files.items() if not name.startswith(f"{TRT_GRAPH}/")})
+
+
 @dataclass(frozen=True, slots=True)
 class SelfTestStep(CachedStep):
     """Runs a package on the CPU."""
@@ -203,10 +208,8 @@ class SelfTestStep(CachedStep):
 
     def inputs(self, done: Done) -> dict[str, str]:
         """The files that are run, what runs them, and the code of the test."""
-        manifest = package_of(done[self.needs[0]]).manifest
-        files = {name: info.sha256 for name, info in manifest.files.items() if not name.startswith(f"{TRT_GRAPH}/")}
         return {
-            "files": _json_digest(files),
+            "files": files_on_cpu(done[self.needs[0]]),
             "libraries": versions("onnxruntime", "numpy"),
             "code": code_digest("export.pipeline.self_test"),
         }
@@ -219,7 +222,7 @@ class SelfTestStep(CachedStep):
 
 @dataclass(frozen=True, slots=True)
 class PlaceStep(Step):
-    """Copies a package with its names and plans to where it is served from."""
+    """Copies a package with its names and plans to where it is served from, unless a gate holds it back."""
 
     recipe: Recipe
     base: Path
@@ -227,6 +230,7 @@ class PlaceStep(Step):
     package: str
     fetch: str
     plans: dict[str, str]
+    gates: tuple[Gate, ...] = ()
 
     kind = "place"
 
@@ -256,53 +260,3 @@ class PlaceStep(Step):
             plan_keys={target: done[name].entry.key for target, name in self.plans.items()},
             names=self.names(done),
         )
-
-
-def build_graph(wishes: Sequence[PackageWish], output: Path, *, self_test: bool) -> list[Step]:
-    """Every step, each after those that it needs. Raises PipelineError, and PlanError for an impossible target."""
-    fetches: dict[str, FetchStep] = {}
-    steps: list[Step] = []
-    for wish in wishes:
-        fetch = FetchStep(wish.model, (), wish.recipe, wish.base)
-        _check_there(wish)
-        known = fetches.setdefault(step_key("fetch", fetch.inputs({})), fetch)
-        if known is fetch:
-            steps.append(fetch)
-        steps += _package_steps(wish, known, output / wish.recipe.name, self_test=self_test)
-    return steps
-
-
-def _check_there(wish: PackageWish) -> None:
-    """Raise PipelineError unless the files of this machine that a package is made of are there."""
-    source, template = wish.recipe.source, wish.recipe.chat_template
-    if isinstance(source, FileSource | FolderSource):
-        path = wish.base / source.path
-        if not (path.is_file() if isinstance(source, FileSource) else path.is_dir()):
-            raise PipelineError(f"[[model]] {wish.model!r}: there is no checkpoint at {path}")
-    try:
-        if template:
-            file_digest(Path(template))
-    except SourceError as error:
-        raise PipelineError(f"[[model]] {wish.model!r}, key 'chat_template': {error}") from error
-    try:
-        if wish.recipe.adapter:
-            read_adapter(Path(wish.recipe.adapter))
-    except AdapterError as error:
-        raise PipelineError(f"[[model]] {wish.model!r}, the recipe's adapter: {error}") from error
-
-
-def _package_steps(wish: PackageWish, fetch: FetchStep, root: Path, *, self_test: bool) -> list[Step]:
-    name = wish.recipe.name
-    package = PackageStep(name, (fetch.name,), wish.recipe)
-    after: list[Step] = []
-    plans = {}
-    for table in wish.targets:
-        (target,) = parse_targets(table.name, library_name(table))
-        plan = PlanStep(f"{name} {target.name}", (package.name,), table, target)
-        plans[target.name] = plan.name
-        after.append(plan)
-    if self_test and "cpu" in ort_providers(plan_from_name(wish.recipe.precision, wish.recipe.block)):
-        after.append(SelfTestStep(name, (package.name,)))
-    needs = (fetch.name, package.name, *(step.name for step in after))
-    place = PlaceStep(name, needs, wish.recipe, wish.base, root, package.name, fetch.name, plans)
-    return [package, *after, place]

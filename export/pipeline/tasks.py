@@ -50,6 +50,33 @@ class SelfTestTask(msgspec.Struct, frozen=True, kw_only=True, tag="self-test"):
     package_key: str
 
 
+class EvalTask(msgspec.Struct, frozen=True, kw_only=True, tag="eval"):
+    """Ask the package at ``package_key`` the questions of ``powertrain eval``."""
+
+    identity: Identity
+    package_key: str
+
+
+class BenchTask(msgspec.Struct, frozen=True, kw_only=True, tag="bench"):
+    """Measure how fast the package at ``package_key`` decodes on ``backend``; with a ``plan_key`` that plan of it."""
+
+    identity: Identity
+    package_key: str
+    plan_key: str | None
+    target: str | None
+    backend: str
+
+
+class EngineTestTask(msgspec.Struct, frozen=True, kw_only=True, tag="engine-test"):
+    """Compare what the plan at ``plan_key`` computes on ``backend`` with the golden rows of its package."""
+
+    identity: Identity
+    package_key: str
+    plan_key: str
+    target: str
+    backend: str
+
+
 class PlaceTask(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     """Put the package at ``package_key``, and plans by target, into the folder ``root``, with names."""
 
@@ -70,7 +97,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     recipe_digest: str
 
 
-CachedTask = FetchTask | PackageTask | PlanTask | SelfTestTask
+CachedTask = FetchTask | PackageTask | PlanTask | SelfTestTask | EvalTask | BenchTask | EngineTestTask
 Task = CachedTask | PlaceTask
 
 

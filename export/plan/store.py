@@ -16,10 +16,10 @@ from pathlib import Path
 from runtime.errors import PlanError
 from runtime.package import dtypes
 from runtime.package import plan_sidecar as sidecars
-from runtime.package.graph_profiles import max_prefill_logits, slot_rows
+from runtime.package.graph_profiles import slot_rows
 from runtime.package.manifest import Package, load_package, sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar
-from runtime.session.kv_budget import MIN_SLOT_TOKENS, kv_bytes_per_token
+from runtime.session.kv_budget import kv_bytes_per_token
 
 from export.folder_lock import exclusive
 from export.plan.attention import supported_form
@@ -29,6 +29,7 @@ from export.plan.hardware import check_hardware
 from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.targets import Target
+from export.plan.wanted import wanted_key
 from export.provenance.files import add_plan_provenance, has_plan_provenance
 
 _ALIGNMENT = 4096
@@ -81,40 +82,6 @@ def ensure_plan(
 def _slot_bytes(package: Package, sidecar: PlanSidecar) -> int:
     itemsize = dtypes.BY_NAME[package.manifest.graphs[sidecars.TRT_GRAPH].kv_dtype].itemsize
     return sidecar.capacity * kv_bytes_per_token(package.manifest.shape, itemsize)
-
-
-def wanted_key(package: Package, target: Target, settings: PlanSettings) -> PlanKey:
-    """The key of the plan that these settings ask for."""
-    return PlanKey(
-        library=target.library.name,
-        library_version=target.library.version,
-        target=target.name,
-        compute_capability=target.compute_capability,
-        hardware_compatibility=settings.hardware_compatibility,
-        graph_sha256=sidecars.graph_digests(package),
-        max_slots=settings.max_slots,
-        max_model_len=_max_model_len(package, settings.max_model_len),
-        prefill_tokens=settings.prefill_tokens,
-        max_logits=max_prefill_logits(settings.prefill_tokens),
-        optimization_level=settings.optimization_level,
-        workspace_bytes=settings.workspace_bytes,
-        attention=settings.attention,
-    )
-
-
-def _max_model_len(package: Package, wanted: int | None) -> int:
-    """The plan's slot length in tokens. Raises PlanError unless the package's graph goes as far."""
-    longest = package.manifest.max_model_len
-    if wanted is None:
-        return longest
-    if wanted > longest:
-        raise PlanError(
-            f"--max-model-len {wanted} is more than the {longest} tokens that the package was exported for; "
-            f"{sidecars.longer_export(package, wanted)}"
-        )
-    if wanted < MIN_SLOT_TOKENS:
-        raise PlanError(f"--max-model-len {wanted} is too short; choose {MIN_SLOT_TOKENS} to {longest}")
-    return wanted
 
 
 def rebuild_reasons(root: Path, key: PlanKey) -> list[str]:

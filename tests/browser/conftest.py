@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.scripted_server import TOOL_TEMPLATE, RunningServer, running_server
 
-PLAYWRIGHT = "the playground's tests need Playwright: make test-browser installs it into an environment of its own"
+PLAYWRIGHT = "these tests need Playwright: make test-browser installs it into an environment of its own"
 CHROMIUM = "no browser: install Debian's chromium, or name one with CHROMIUM=/path/to/it"
 
 OpenPage = Callable[..., Any]

@@ -49,7 +49,7 @@ def test_every_image_of_ours_has_this_version_and_no_other_s_floats() -> None:
     ours = {image for image in images if image.startswith("powertrain:")}
     assert {image.removeprefix("powertrain:").split("-")[0] for image in ours} == {VERSION}
     others = {image for image in images if not image.startswith(("powertrain:", "{{"))}
-    assert len(others) == 2
+    assert len(others) == 3
     assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in others)
     chart = read("helm/powertrain/Chart.yaml")
     assert chart["appVersion"] == VERSION

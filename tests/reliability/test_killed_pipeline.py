@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -96,3 +97,28 @@ def test_a_step_ends_with_its_build(tmp_path: Path) -> None:
         build.wait()
         with cache.making("k"):
             pass
+
+
+COMMAND = """
+import sys
+from export.pipeline.command import run_command
+run_command(["build", sys.argv[1]])
+"""
+
+
+def test_a_command_ends_with_its_step(tmp_path: Path) -> None:
+    """The command waits for what nobody writes into a pipe; only its end closes that."""
+    os.mkfifo(tmp_path / "pipe")
+    step = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path / "pipe")], cwd=ROOT)
+    writing = os.open(tmp_path / "pipe", os.O_WRONLY)  # when the command has opened it
+    step.kill()
+    step.wait()
+    with pytest.raises(BrokenPipeError):
+        write_until_nobody_reads(writing)
+    os.close(writing)
+
+
+def write_until_nobody_reads(writing: int) -> None:
+    while True:
+        os.write(writing, b" ")
+        time.sleep(0.05)

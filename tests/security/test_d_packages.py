@@ -204,7 +204,7 @@ def test_text_files_that_are_too_large_are_not_read(tmp_path: Path, name: str) -
     "data",
     [
         b"", b"{}", b"\xff", b'{"key":' + DEEP.encode() + b"}", b'{"schema_version":' + b"9" * 5000 + b"}",
-        b'{"schema_version":3,"key":{"library":"' + b"x" * 5000 + b'"}}',
+        b'{"schema_version":4,"key":{"library":"' + b"x" * 5000 + b'"}}',
     ],
     ids=lambda value: str(value)[:24],
 )  # fmt: skip

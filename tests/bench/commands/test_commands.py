@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -70,6 +71,10 @@ def test_http_writes_every_kind_of_result(tmp_path: Path) -> None:
     assert measurement["distributions"]["ttft"]["min"] >= 4.0
     assert measurement["totals"]["goodput_share"] == 100.0
     assert len((out / "requests.jsonl").read_bytes().splitlines()) == 2 * 2 * 8
+    server = saved["points"][1]["runs"][1]["server"]
+    assert (server["path"], server["problem"]) == ("/v1/metrics", None)
+    assert server["values"]["waiting"] == [0.0] * len(server["at_ms"])
+    assert (saved["points"][0]["isl"], saved["points"][0]["osl"]) == ("128", "5")
     assert str(tmp_path) not in (out / "report.json").read_text()
 
     for name in ("report.json", "report.html", "report.csv", "report.md", "requests.jsonl"):
@@ -84,12 +89,17 @@ def test_http_writes_every_kind_of_result(tmp_path: Path) -> None:
     assert (tmp_path / "page" / "report.html").read_text() == page
 
 
-def test_json_and_markdown_go_to_stdout(tmp_path: Path) -> None:
-    del tmp_path
-    with serving(FAST) as (url, _):
-        as_json = bench("http", url, "--request-count", "2", "--osl", "3", "--json")
+def test_json_and_markdown_go_to_stdout() -> None:
+    with serving(replace(FAST, metrics=False)) as (url, _):
+        words = ("--request-count", "2", "--shared-prefix-tokens", "4", "--json", "--no-server-metrics")
+        as_json = bench("http", url, *words)
         as_markdown = bench("http", url, "--request-count", "2", "--osl", "3", "--markdown")
-    assert msgspec.json.decode(as_json.stdout.encode())["points"][0]["model"] == "mock"
+    (point,) = msgspec.json.decode(as_json.stdout.encode())["points"]
+    assert (point["model"], point["runs"][0]["server"]) == ("mock", None)
+    assert (point["isl"], point["osl"]) == ("128 + 4 shared", "64")
+    assert "server metrics" not in as_json.stderr
+    told = f"no (or not all) server metrics of {url}: GET /v1/metrics was answered with HTTP 404"
+    assert as_markdown.stderr.count(told) == 1
     assert as_markdown.stdout.startswith("**")
     assert "| Time to first token [ms] |" in as_markdown.stdout
 
@@ -104,6 +114,7 @@ def test_compare_interleaves_and_prints_ratios() -> None:
         )
     assert result.exit_code == 0, result.output
     assert "slow / fast" in result.output
+    assert "p99*: 8 gaps, needs >= 100" in " ".join(result.output.split())
     assert "| slow / fast · concurrency 1 |" in as_markdown.stdout
 
 

@@ -282,6 +282,12 @@ def test_a_model_or_synthetic_but_not_both(default_package: Package) -> None:
         assert "name a MODEL to measure, or give --synthetic" in " ".join(result.output.split())
 
 
+def test_a_backend_that_there_is_not_is_refused(default_package: Package) -> None:
+    result = CliRunner().invoke(bench_group, ["engine", str(default_package.root), "--backend", "abacus"])
+    assert result.exit_code == 1
+    assert "backend 'abacus' is unknown; choose one of auto, cpu" in " ".join(result.output.split())
+
+
 def test_a_synthetic_session_lends_the_same_rows_anew_only_where_it_is_told_to() -> None:
     ticks = iter(range(0, 1000, 10))
     restoring = SyntheticSession(3, 40, 64, ticks.__next__, restores=True)

@@ -147,4 +147,5 @@ def test_stalls_by_hand() -> None:
     assert (report.during_max_ms, report.during_p50_ms) == (50.0, 30.0)  # gaps 1110-1120 and 1120-1170 overlap
     assert (report.outside_p50_ms, report.outside_p95_ms) == (10.0, 10.0)
     assert report.p95_ratio == pytest.approx(4.8)  # p95 of {10, 50} is 48
+    assert (report.during_count, report.outside_count) == (2, 3)
     assert stall_report([stream]) is None

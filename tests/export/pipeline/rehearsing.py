@@ -23,6 +23,13 @@ from export.plan.network import NetworkFacts
 from export.progress import SilentReporter
 from runtime.errors import PowertrainError
 
+MODEL = '[[model]]\nmodel = "hf"\nname = "tiny"\nquality = false\n'
+TARGETS = "".join(f'[[target]]\nname = "{sm}"\nmax_slots = 4\nprefill_tokens = 32\n' for sm in ("sm89", "sm120"))
+FULL = 'precisions = ["fp32"]\n' + MODEL + TARGETS
+CPU_ONLY = 'precisions = ["fp32"]\nself_test = false\n' + MODEL
+ALL = ["fetch tiny", "package tiny-fp32", "plan tiny-fp32 sm89", "plan tiny-fp32 sm120", "self-test tiny-fp32",
+       "place tiny-fp32"]  # fmt: skip
+
 
 class InProcess:
     """A step that ran to its end when it was started."""
@@ -78,9 +85,14 @@ class Workshop:
         return prepare(self.folder / "p.toml", self.folder / "home", **changes)
 
     def build(
-        self, text: str, *, fail_fast: bool = False, launch: Callable[[Job], Running] = InProcess
+        self,
+        text: str,
+        *,
+        fail_fast: bool = False,
+        launch: Callable[[Job], Running] = InProcess,
+        baseline: Path | None = None,
     ) -> list[Outcome]:
-        setup, self.started = self.setup(text), []
+        setup, self.started = self.setup(text, baseline=baseline), []
 
         def noted(job: Job, log: Path) -> Running:
             del log

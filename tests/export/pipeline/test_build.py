@@ -23,40 +23,19 @@ from export.pipeline.upkeep import damaged_entries
 from runtime.package import plan_sidecar
 from runtime.package.manifest import BOM_FILE, PROVENANCE_FILE, load_package, read_manifest
 from runtime.session.cpu.ort_session import OrtSession
-from tests.export.pipeline.rehearsing import InProcess, Workshop, job_name, pretend_to_compile
+from tests.export.pipeline.rehearsing import (
+    ALL,
+    CPU_ONLY,
+    FULL,
+    MODEL,
+    InProcess,
+    Workshop,
+    job_name,
+    pretend_to_compile,
+)
 from tests.export.tiny_models import tiny_input_ids, write_tiny_folder
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
-
-MODEL = '[[model]]\nmodel = "hf"\nname = "tiny"\nquality = false\n'
-TARGETS = "".join(f'[[target]]\nname = "{sm}"\nmax_slots = 4\nprefill_tokens = 32\n' for sm in ("sm89", "sm120"))
-FULL = 'precisions = ["fp32"]\n' + MODEL + TARGETS
-CPU_ONLY = 'precisions = ["fp32"]\nself_test = false\n' + MODEL
-ALL = ["fetch tiny", "package tiny-fp32", "plan tiny-fp32 sm89", "plan tiny-fp32 sm120", "self-test tiny-fp32",
-       "place tiny-fp32"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``FULL`` was built."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    write_tiny_folder(folder / "hf", "llama")
-    with pytest.MonkeyPatch.context() as patch:
-        pretend_to_compile(patch)
-        workshop = Workshop(folder)
-        outcomes = workshop.build(FULL)
-    assert {one.state for one in outcomes} == {State.BUILT}
-    assert sorted(workshop.started) == sorted(ALL)
-    return folder
-
-
-@pytest.fixture
-def shop(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """The same, in a copy."""
-    pretend_to_compile(monkeypatch)
-    for name in ("out", "cache"):
-        shutil.copytree(built / name, tmp_path / name)
-    return Workshop(tmp_path, built)
 
 
 def package_files(folder: Path) -> dict[str, int]:

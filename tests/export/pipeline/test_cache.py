@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -162,4 +164,15 @@ def test_what_decides_a_package_is_in_its_code() -> None:
     assert {"export/measure/texts/prose.txt", "export/graph/trt/weights.py", "export/checkpoint/quantize.py"} <= package
     assert not {"export/plan/builder.py", "export/pipeline/perform.py", "export/commands/export.py"} & package
     assert {"export/plan/network.py", "export/graph/trt/slot_length.py"} <= plan
+    evaluation = names("bench.commands.evaluate_run")
+    assert {"bench/evaluation/data/questions.jsonl", "bench/evaluation/scorer.py"} <= evaluation
     assert "export/graph/trt/dialect.py" not in plan  # a plan's key has the graph that it wrote
+
+
+def test_a_build_with_nothing_to_do_imports_nothing_that_builds() -> None:
+    program = (
+        "import sys; from export.pipeline import display, report, runner, setup; "
+        "sys.exit(', '.join({'numpy', 'onnx', 'onnxruntime', 'ml_dtypes', 'rich.progress', 'xml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=CODE, check=False)
+    assert done.stderr == "\n"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from export.pipeline.amounts import seconds_text, size_text
 from export.pipeline.display import shown_build
-from export.pipeline.report import seconds_text, size_text, summary_lines
+from export.pipeline.report import summary_lines
 from export.pipeline.runner import Outcome, State
 from export.pipeline.steps import FetchStep, PlaceStep
 from export.source.recipe import FileSource, Recipe
