@@ -10,6 +10,7 @@ CLIENTS := .venv-clients
 BROWSER := .venv-browser
 SBOM   := .venv-sbom
 RAY    := .venv-ray
+DOCS   := .venv-docs
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 # Bytecode is written as modules are first used, which takes 2 s instead of pip's 14 for all of them; also where the
@@ -41,7 +42,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/export/package/test_builder.py tests/export/plan/test_store.py
 
 .PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-genai test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
-    engine fuzz soak chaos dist clean
+    reference docs test-docs engine fuzz soak chaos dist clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -156,6 +157,24 @@ $(BIN)/promtool: | $(VENV)/.deploy
 	      mv $(VENV)/prometheus/usr/bin/promtool $@; } || echo "promtool is not to be had here"; \
 	    rm -rf $(VENV)/prometheus; fi
 
+# What the code says of itself: settings, commands, routes, messages, the drawing of the rooms. A test compares.
+reference: setup-dev ## Write the pages of docs/ that are made from the code
+	@$(BIN)/python -m tests.docs.write
+
+docs: $(DOCS)/.installed ## Build the documentation as a site, dist/site/index.html; a dead link or anchor ends it
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --quiet --strict
+	@echo "dist/site/index.html"
+
+$(DOCS)/.installed: requirements/docs.txt
+	@echo "Installing what the documentation's site needs into $(DOCS)"
+	@$(PYTHON) -m venv $(DOCS)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(DOCS)/bin/python -m pip --quiet install --require-hashes -r requirements/docs.txt
+	@touch $@
+
+# Not part of CI: some minutes, since it exports, serves and measures.
+test-docs: setup-dev model ## Run the documentation's commands too that take long or start a server
+	@$(BIN)/python -m pytest -m "docs or not docs" tests/docs $(ARGS)
+
 # An environment for each backend, made once; docs/gpu.md tells what it takes. PYTHON on the command line names an
 # interpreter to be used as it is, WHEELS a folder to install from without a network.
 test-gpu: ## On a machine with a GPU: every backend that fits it, in an environment of its own; one table of the checks
@@ -215,5 +234,5 @@ $(SBOM)/.installed: requirements/sbom.txt
 	@touch $@
 
 clean: ## Remove the environment, the built packages and every cache
-	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(GENAI) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) $(SBOM) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
+	rm -rf $(VENV) .venv-gpu .venv-tensorrt .venv-tensorrt-rtx $(OPTIMUM) $(GENAI) $(MUTANT_VENV) $(CLIENTS) $(BROWSER) $(RAY) $(SBOM) $(DOCS) .venv-audit .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results
 	find models -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -58,22 +57,6 @@ def test_each_quoted_message_is_the_code_s() -> None:
 def test_a_message_that_nobody_says_is_noticed() -> None:
     assert not is_said("the engine dies: …")
     assert not is_said("cannot listen on …:…: …; choose another port")
-
-
-@pytest.mark.parametrize("page", ["runbook.md", "upkeep.md", "operations.md", "security.md"])
-def test_links_between_the_operator_s_pages_lead_somewhere(page: str) -> None:
-    text = (ROOT / "docs" / page).read_text("utf-8")
-    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text):
-        path = (ROOT / "docs" / (target or page)).resolve()
-        assert path.exists(), target
-        if anchor:
-            assert anchor in anchors(path), f"{target}#{anchor}"
-
-
-@cache
-def anchors(path: Path) -> set[str]:
-    titles = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_worked_example_is_what_a_start_computes(default_package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
