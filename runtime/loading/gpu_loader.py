@@ -28,7 +28,7 @@ from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
-from runtime.session.gpu.trt.session import open_trt_session
+from runtime.session.gpu.trt.session import NUM_LANES, open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
@@ -80,9 +80,10 @@ def _budget(package: Package, choice: BackendChoice, wishes: KVWishes, share: fl
     if plan is not None:
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
-    parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
+    num_lanes = NUM_LANES if plan is not None and plan.sidecar.selection_bytes else 1
+    parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size, num_lanes)
     if package.manifest.selection is not None if plan is None else plan.sidecar.selection_bytes:
-        parts["selection"] = selection_bytes(slots + 1, shape.vocab_size)
+        parts["selection"] = selection_bytes(num_lanes * slots + 1, shape.vocab_size)
     terms = " - ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())
     return (
         int(max(0, free - sum(parts.values())) * share),
