@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from runtime.package.manifest import ORT_GRAPH
-from runtime.package.plan_sidecar import TRT_GRAPH
+from runtime.package.plan_sidecar import TRT_GRAPH, graph_bytes
 
 from export.errors import ExportError
 from export.pipeline.cache import Stored
@@ -142,7 +142,5 @@ def _placed_bytes(step: PlaceStep, done: Done) -> int | None:
 
 
 def _plan(package: Stored) -> tuple[int, int]:
-    files = package_of(package).manifest.files
-    size = sum(info.size for name, info in files.items() if name.startswith(f"{TRT_GRAPH}/"))
-    costs = estimate_build(size)
+    costs = estimate_build(graph_bytes(package_of(package)))
     return costs.memory_bytes, costs.disk_bytes

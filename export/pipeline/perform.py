@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 from runtime.package.manifest import load_package, sha256_of_file
-from runtime.package.plan_sidecar import graph_digests
+from runtime.package.plan_sidecar import graph_bytes
 
 from export.errors import SourceError
 from export.pipeline.cache import Cache, Stored, new_entry
@@ -142,8 +142,7 @@ def _compile(task: PlanTask, files: Path, source: Stored, reporter: Reporter) ->
     package, settings = load_package(source.folder), plan_settings(task.target)
     (target,) = parse_targets(task.target.name, library_name(task.target))
     key = wanted_key(package, target, settings)
-    size = sum(package.manifest.files[name].size for name in graph_digests(package))
-    check_room(estimate_build(size), files, task.available_bytes)
+    check_room(estimate_build(graph_bytes(package)), files, task.available_bytes)
     title = f"Building {target.name} with {target.library.name} {target.library.version}"
     path = files / f"{target.name}.plan"
     with reporter.stage(title, 1000) as advance:

@@ -67,8 +67,7 @@ def ensure_plan(
         sidecar = sidecars.read_sidecar(root, target.name).sidecar
         return StoredPlan(path, sidecar, _slot_bytes(package, sidecar), ())
     if not force:
-        size = sum(package.manifest.files[name].size for name in key.graph_sha256)
-        check_room(estimate_build(size), root)
+        check_room(estimate_build(sidecars.graph_bytes(package)), root)
     title = f"Building {target.name} with {target.library.name} {target.library.version}"
     lock = root.parent / f".{root.name}.plan.lock"
     with exclusive(lock, f"building plans for {root.name}", "build in a copy of the package"), show(title) as progress:

@@ -140,6 +140,11 @@ def graph_digests(package: Package) -> dict[str, str]:
     return {name: info.sha256 for name, info in package.manifest.files.items() if name.startswith(tuple(paths))}
 
 
+def graph_bytes(package: Package) -> int:
+    """Size of the ``trt`` graph's files, beside which a selection head's counts for nothing."""
+    return sum(info.size for name, info in package.manifest.files.items() if name.startswith(f"{TRT_GRAPH}/"))
+
+
 def sealed(sidecar: PlanSidecar) -> PlanSidecar:
     """The sidecar with its digest filled in."""
     return msgspec.structs.replace(sidecar, digest=_digest(sidecar))
