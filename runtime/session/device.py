@@ -2,7 +2,8 @@
 
 Everything but ``allocate``, ``pinned`` and ``mark`` is queued on one stream and done, in order, by the time
 ``synchronize`` returns, or the ``wait`` of a mark behind it. Addresses are plain integers in the device's address
-space. Every method but ``close`` may raise DeviceLost, after which no other can succeed. Knows neither graphs nor caches.
+space. Every method but ``close`` may raise DeviceLost, after which no other can succeed. Knows neither graphs nor
+caches.
 """
 
 from __future__ import annotations

@@ -262,10 +262,40 @@ def test_a_failure_of_the_work_leaves_the_stream_usable(cuda: HostCuda, device: 
 # Refusals: each function of CUDA's, one after the other.
 
 
+def test_a_mark_waits_for_what_came_before_it_and_for_nothing_else(cuda: HostCuda, device: Any) -> None:
+    address, memory, order = device.allocate(64), device.pinned(64), list[str]()
+    device.synchronize()
+    marks = [device.mark(), device.mark()]
+    for number, mark in enumerate(marks):
+        cuda.push(device.stream, lambda number=number: lambda: order.append(f"step {number}"), (address, 1))
+        mark.set()
+    marks[0].wait()
+    assert order == ["step 0"]
+    marks[0].wait()
+    assert order == ["step 0"]
+    marks[1].wait()
+    assert order == ["step 0", "step 1"]
+    assert len(memory) == 64
+
+
+def test_tokens_become_ids_and_nothing_beside_them(cuda: HostCuda, device: Any) -> None:
+    tokens, ids = device.allocate(4 * 4), device.allocate(8 * 6)
+    device.synchronize()
+    cuda.view(tokens, 16).view(np.int32)[:] = (5, 2**31 - 1, 0, 7)
+    cuda.view(ids, 48).view(np.int64)[:] = (1, 2, 3, 4, 5, 6)
+    device.widen(ids + 8, tokens, 4)
+    device.synchronize()
+    assert cuda.view(ids, 48).view(np.int64).tolist() == [1, 5, 2**31 - 1, 0, 7, 6]
+
+
 def use_all(device: Any) -> None:
     address, memory = device.allocate(64), device.pinned(64)
     device.upload(address, memory)
     device.copy_rows(address + 32, address, 8, 16, 2)
+    device.widen(address + 32, address, 4)
+    mark = device.mark()
+    mark.set()
+    mark.wait()
     recording = device.record(lambda: device.download(memory, address))
     device.synchronize()
     recording.launch()
@@ -274,7 +304,7 @@ def use_all(device: Any) -> None:
 
 
 OPENING = ("cudaGetDeviceCount", "cudaGetDeviceProperties", "cudaSetDevice", "cudaStreamCreateWithFlags")
-CLOSING = ("cudaGraphExecDestroy", "cudaFree", "cudaFreeHost", "cudaStreamDestroy")
+CLOSING = ("cudaGraphExecDestroy", "cudaEventDestroy", "cudaFree", "cudaFreeHost", "cudaStreamDestroy")
 RECORDING = ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphDestroy")
 USING = (
     "cudaMalloc",
@@ -285,6 +315,9 @@ USING = (
     "cudaGraphLaunch",
     "cudaStreamSynchronize",
     "cudaMemGetInfo",
+    "cudaEventCreateWithFlags",
+    "cudaEventRecord",
+    "cudaEventSynchronize",
 )
 
 
