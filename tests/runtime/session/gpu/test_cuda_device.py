@@ -391,12 +391,14 @@ def test_a_refusal_in_closing_is_logged_and_keeps_nothing_else(
     left = cuda.leftovers()
     kept = {
         "cudaGraphExecDestroy": {"executable graphs"},
+        "cudaEventDestroy": {"events"},
         "cudaFree": {"device memory"},
         "cudaFreeHost": {"pinned memory"},
         "cudaStreamDestroy": {"streams"},
     }
     assert set(left) == kept[name]
     cuda.executables.clear()
+    cuda.events.clear()
     cuda.streams.clear()
     cuda.memory.blocks.clear()
 
@@ -407,7 +409,7 @@ def test_closing_again_does_nothing_and_a_lost_device_is_closed_without_a_word_t
     use_all(device)
     cuda.poisoned = 700
     device.close()
-    assert "5 calls failed as the GPU was closed; the first: CUDA failed waiting for the last step" in caplog.text
+    assert "6 calls failed as the GPU was closed; the first: CUDA failed waiting for the last step" in caplog.text
     calls = len(cuda.calls)
     device.close()
     assert len(cuda.calls) == calls
