@@ -44,8 +44,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Served:
     """An engine over a session of a kind, and all that it told."""
 
-    def __init__(self, graphs: dict[str, Path], *, on: bool = True, kind: str = "recorded", **config: Any) -> None:
-        self.parts: Opened = opened(kind, graphs, runs_ahead=True)
+    def __init__(self, graphs: dict[str, Path], *, on: bool = True, has_head: bool = True, **config: Any) -> None:
+        self.parts: Opened = opened("recorded", graphs, has_head=has_head, runs_ahead=True)
         self.engine = Engine(self.parts.session, EngineConfig(run_ahead=on, **config), count(1).__next__)
         self.tokens: dict[str, list[int]] = {}
         self.logprobs: dict[str, list[Any]] = {}
@@ -117,7 +117,7 @@ def several() -> list[Request]:
 def test_texts_are_the_same_and_steps_overlap(graphs: dict[str, Path]) -> None:
     """Seven requests on four slots: they come, stop and make room while calls are on their way."""
     ours = Served(graphs).add(*several()).run()
-    theirs = Served(graphs, kind="compiling", on=False).add(*several()).run()
+    theirs = Served(graphs, has_head=False).add(*several()).run()  # all drawn by the host
     assert ours.tokens == theirs.tokens
     assert {name: end.reason for name, end in ours.ends.items()} == {n: e.reason for n, e in theirs.ends.items()}
     assert {name: end.num_generated for name, end in ours.ends.items()} == {n: len(t) for n, t in ours.tokens.items()}
@@ -125,7 +125,8 @@ def test_texts_are_the_same_and_steps_overlap(graphs: dict[str, Path]) -> None:
         for mine, other in zip(ours.logprobs[name], rows, strict=True):
             assert (mine is None) == (other is None)
             assert mine is None or mine.logprob == pytest.approx(other.logprob, abs=2e-5)
-    assert theirs.num_ahead == 0
+    off = Served(graphs, on=False).add(*several()[:2]).run()
+    assert (theirs.num_ahead, off.num_ahead) == (0, 0)
     assert ours.num_ahead >= 10
     ours.parts.session.close()
 
@@ -218,10 +219,9 @@ def test_who_is_given_up_between_launch_and_wait_leaves_the_others_alone(graphs:
 def test_everybody_is_given_up_while_a_call_is_on_its_way(graphs: dict[str, Path]) -> None:
     served = Served(graphs).add(request("one", PROMPTS[0], max_tokens=20)).step(3)
     served.take(served.engine.abort("one"))
-    assert served.engine.has_work
-    steps = served.engine.stats().num_steps
+    steps, has_work = served.engine.stats().num_steps, [served.engine.has_work]
     assert served.engine.step().events == []
-    assert not served.engine.has_work
+    assert [*has_work, served.engine.has_work] == [True, False]
     assert served.engine.stats().num_steps == steps
     served.parts.session.close()
 
@@ -398,3 +398,14 @@ def test_which_rules_ask_for_tokens() -> None:
     free: list[dict[str, Any]] = [{"bad_words": ((9,),)}, {"min_tokens": 3}, {"logit_bias": ((1, 2.0),)}, {"top_k": 3}]
     found = [LogitRules(request("one", [1], **rules)).asks_for_tokens for rules in (*asking, *free)]
     assert found == [True] * 4 + [False] * 4
+
+
+def test_an_end_is_banned_for_so_many_tokens_and_no_more_however_early_that_is_asked() -> None:
+    rules = LogitRules(request("one", [1], min_tokens=2, stop_token_ids=frozenset({7})))
+    found: list[list[int]] = []
+    for _ in range(3):
+        for ahead_of in (0, 1):
+            edits = rules.edits(32, ahead_of)
+            found.append([] if edits is None else edits.ids.tolist())
+        rules.observe(9)
+    assert found == [[7], [7], [7], [], [], []]

@@ -266,8 +266,12 @@ def test_a_mark_waits_for_what_came_before_it_and_for_nothing_else(cuda: HostCud
     address, memory, order = device.allocate(64), device.pinned(64), list[str]()
     device.synchronize()
     marks = [device.mark(), device.mark()]
+
+    def noting(what: str) -> Callable[[], Callable[[], None]]:
+        return lambda: lambda: order.append(what)
+
     for number, mark in enumerate(marks):
-        cuda.push(device.stream, lambda number=number: lambda: order.append(f"step {number}"), (address, 1))
+        cuda.push(device.stream, noting(f"step {number}"), (address, 1))
         mark.set()
     marks[0].wait()
     assert order == ["step 0"]
