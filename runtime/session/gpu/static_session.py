@@ -90,6 +90,7 @@ class StaticSession:
             for lane in self._lanes
         ]
         self._launched: deque[_Launched] = deque()
+        self._failure: DeviceError | None = None
         self._run_ns = 0
         self._info = SessionInfo(
             backend=backend,
@@ -239,17 +240,28 @@ class StaticSession:
             self._steps[number].queue(size)
             lane.mark.set()
         except BaseException:
-            self._device.synchronize()  # the next call writes the inputs that what was queued may read
+            self._wait_for_all()  # the next call writes the inputs that what was queued may read
             raise
         finally:
             self._run_ns += time.perf_counter_ns() - begin
         self._rows.wrote_each(slots, positions)
         self._launched.append(_Launched(number, slots, is_chosen=selection is not None))
 
+    def _wait_for_all(self) -> None:
+        """Wait for the stream. What fails there belongs to the call that is on its way, if one is: its wait tells."""
+        try:
+            self._device.synchronize()
+        except DeviceError as error:
+            if not self._launched:
+                raise
+            self._failure = error
+
     def wait(self) -> Selected:
         """See ``AheadSession.wait``."""
         begin, launched = time.perf_counter_ns(), self._launched.popleft()
-        lane = self._lanes[launched.number]
+        lane, (failure, self._failure) = self._lanes[launched.number], (self._failure, None)
+        if failure is not None:
+            raise failure
         try:
             lane.mark.wait()
         finally:

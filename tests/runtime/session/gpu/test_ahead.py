@@ -44,8 +44,16 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Served:
     """An engine over a session of a kind, and all that it told."""
 
-    def __init__(self, graphs: dict[str, Path], *, on: bool = True, has_head: bool = True, **config: Any) -> None:
-        self.parts: Opened = opened("recorded", graphs, has_head=has_head, runs_ahead=True)
+    def __init__(
+        self,
+        graphs: dict[str, Path],
+        *,
+        on: bool = True,
+        has_head: bool = True,
+        kind: str = "recorded",
+        **config: Any,
+    ) -> None:
+        self.parts: Opened = opened(kind, graphs, has_head=has_head, runs_ahead=True)
         self.engine = Engine(self.parts.session, EngineConfig(run_ahead=on, **config), count(1).__next__)
         self.tokens: dict[str, list[int]] = {}
         self.logprobs: dict[str, list[Any]] = {}
@@ -131,8 +139,9 @@ def test_texts_are_the_same_and_steps_overlap(graphs: dict[str, Path]) -> None:
     ours.parts.session.close()
 
 
-def test_the_next_call_is_launched_before_this_one_is_waited_for(graphs: dict[str, Path]) -> None:
-    served = Served(graphs).add(request("one", PROMPTS[0], max_tokens=6)).step()
+@pytest.mark.parametrize("kind", ["recorded", "compiling"])
+def test_the_next_call_is_launched_before_this_one_is_waited_for(graphs: dict[str, Path], kind: str) -> None:
+    served = Served(graphs, kind=kind).add(request("one", PROMPTS[0], max_tokens=6)).step()
     served.parts.device.order.clear()
     told: list[int] = []
 
@@ -151,6 +160,7 @@ def test_the_next_call_is_launched_before_this_one_is_waited_for(graphs: dict[st
     assert told == [1, 2, 3, 4, 5]
     assert served.ends["one"].reason is FinishReason.LENGTH
     assert served.engine.stats().num_steps == 6
+    assert served.tokens == Served(graphs, has_head=False).add(request("one", PROMPTS[0], max_tokens=6)).run().tokens
 
 
 def stopping(graphs: dict[str, Path], prompt: list[int], at: int) -> tuple[Request, list[int]]:
@@ -275,6 +285,25 @@ def test_a_launch_that_is_refused_costs_nobody_anything(
     assert served.run().tokens == Served(graphs, on=False).add(*requests).run().tokens
     assert sum(token_id < 0 for token_id in launches) == 1
     assert "no step is launched ahead from now on, which is slower: DeviceError: no room" in caplog.text
+
+
+def test_a_call_that_fails_while_the_next_one_is_refused_is_not_taken_for_done(graphs: dict[str, Path]) -> None:
+    served = Served(graphs).add(request("one", PROMPTS[0], max_tokens=20)).step(3)
+    device = served.parts.device
+    before = list(served.tokens["one"])
+
+    def fail() -> None:
+        device.queue.clear()
+        raise DeviceError("the step broke")
+
+    def refuse(*_: Any) -> None:
+        raise DeviceError("no room")
+
+    device.queue.insert(0, fail)
+    served.parts.session._steps[0].queue = served.parts.session._steps[1].queue = refuse  # type: ignore[method-assign]
+    served.step()
+    assert served.tokens["one"] == before
+    assert served.ends["one"].error == "DeviceError: the step broke"
 
 
 def test_a_row_that_the_device_leaves_to_the_host_voids_the_row_behind_it(
