@@ -300,7 +300,8 @@ def test_a_call_that_fails_while_the_next_one_is_refused_is_not_taken_for_done(g
         raise DeviceError("no room")
 
     device.queue.insert(0, fail)
-    served.parts.session._steps[0].queue = served.parts.session._steps[1].queue = refuse  # type: ignore[method-assign]
+    steps: list[Any] = [*served.parts.session._steps]
+    steps[0].queue = steps[1].queue = refuse
     served.step()
     assert served.tokens["one"] == before
     assert served.ends["one"].error == "DeviceError: the step broke"
