@@ -157,6 +157,7 @@ class Settings:
         "NIM_FORCE_DETERMINISTIC",
     )
     max_draft_tokens: int = _setting(0, "Tokens that prompt lookup may guess ahead of a lone stream; 0: off.")
+    run_ahead: bool = _setting(True, "Queue a GPU's next step while one runs, where tokens are chosen on the GPU.")
     watchdog_s: float = _setting(120.0, "Seconds without progress after which the engine counts as hung.")
 
     chat_template: str | None = _setting(None, "File with a chat template instead of the model's.", "NIM_CHAT_TEMPLATE")

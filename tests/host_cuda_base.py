@@ -9,7 +9,7 @@ from typing import Any
 from runtime.session.device import Bytes
 from tests.host_cuda_memory import Block, HostCudaError, HostMemory
 from tests.host_cuda_names import cudaError_t
-from tests.host_cuda_state import Graph, HostGpu, Issue, Stream, Work
+from tests.host_cuda_state import Event, Graph, HostGpu, Issue, Stream, Work
 
 FIRST_STREAM = 7
 
@@ -22,6 +22,7 @@ class HostCudaBase:
         self.gpus: tuple[HostGpu, ...] = gpus or (HostGpu("00000000-0000-0000-0000-0000000000aa"),)
         self.memory = HostMemory()
         self.streams: dict[int, Stream] = {}
+        self.events: set[Event] = set()
         self.graphs: set[Graph] = set()
         self.executables: set[Graph] = set()
         self.given_up: set[Graph] = set()
@@ -41,6 +42,7 @@ class HostCudaBase:
             "device memory": self.memory.count("device"),
             "pinned memory": self.memory.count("pinned"),
             "streams": len(self.streams),
+            "events": len(self.events),
             "graphs": len(self.graphs),
             "executable graphs": len(self.executables),
         }

@@ -63,4 +63,5 @@ class cudaStreamCaptureMode(IntEnum):
 
 
 cudaStreamNonBlocking = 1
+cudaEventDisableTiming = 2
 cudaHostAllocDefault = 0

@@ -54,6 +54,15 @@ class Stream:
 
 
 @dataclass(eq=False)
+class Event:
+    """``stream`` is where it was last recorded, None before; ``is_passed`` once the stream has come there."""
+
+    ordinal: int
+    stream: Stream | None = None
+    is_passed: bool = True
+
+
+@dataclass(eq=False)
 class Graph:
     """A captured graph, and an instantiated one."""
 

@@ -10,11 +10,11 @@ from tests import host_cuda_names as names
 from tests.host_cuda_base import HostCudaBase
 from tests.host_cuda_memory import HostCudaError
 from tests.host_cuda_names import cudaError_t, cudaStreamCaptureMode
-from tests.host_cuda_state import Graph, Stream, answers
+from tests.host_cuda_state import Event, Graph, Stream, answers
 
 
 class StreamCalls(HostCudaBase):
-    """The functions of ``cuda.bindings.runtime`` about streams and graphs."""
+    """The functions of ``cuda.bindings.runtime`` about streams, events and graphs."""
 
     @answers(1)
     def cudaStreamCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
@@ -52,6 +52,44 @@ class StreamCalls(HostCudaBase):
             if self.poisoned:  # a kernel did it
                 found.queue.clear()
         found.queued_blocks.clear()
+        return self.poisoned or ()
+
+    @answers(1)
+    def cudaEventCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
+        if flags not in {0, names.cudaEventDisableTiming}:
+            return cudaError_t.cudaErrorInvalidValue
+        event = Event(self._current())
+        self.events.add(event)
+        return (event,)
+
+    @answers(0)
+    def cudaEventDestroy(self, event: Any) -> Any:  # noqa: N802
+        if event not in self.events:
+            return cudaError_t.cudaErrorInvalidResourceHandle
+        self.events.remove(event)
+        return ()
+
+    @answers(0)
+    def cudaEventRecord(self, event: Any, stream: Any) -> Any:  # noqa: N802
+        found = self._stream(stream)
+        if found is None or event not in self.events or event.ordinal != found.ordinal:
+            return cudaError_t.cudaErrorInvalidResourceHandle
+        if found.captured is not None:
+            raise HostCudaError("an event recorded in a capture is a node of the graph, and marks nothing")
+        event.stream, event.is_passed = found, False
+        found.queue.append(lambda: setattr(event, "is_passed", True))
+        return ()
+
+    @answers(0)
+    def cudaEventSynchronize(self, event: Any) -> Any:  # noqa: N802
+        if event not in self.events:
+            return cudaError_t.cudaErrorInvalidResourceHandle
+        if event.stream is not None and event.stream.captured is not None:
+            return self._invalidated(event.stream)
+        while event.stream is not None and not event.is_passed and event.stream.queue:
+            event.stream.queue.pop(0)()
+            if self.poisoned:
+                event.stream.queue.clear()
         return self.poisoned or ()
 
     @answers(0)

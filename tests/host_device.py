@@ -42,7 +42,8 @@ class HostDevice:
     """``runtime.session.device.Device`` in host memory, with a stream that runs late.
 
     ``holders`` are contexts and bindings that point into its memory, which must be gone when it closes. It has
-    ``limit_bytes`` of memory, and takes recordings unless it ``refuses_recordings``.
+    ``limit_bytes`` of memory, and takes recordings unless it ``refuses_recordings``. ``order`` is what a host did, in
+    turn: "mark 0" where it set the first of its marks, "wait 0" where it waited for that, "wait" for all.
     """
 
     blocks: dict[int, Bytes] = field(default_factory=dict)
@@ -56,7 +57,9 @@ class HostDevice:
     fresh: dict[Span, set[str]] = field(default_factory=dict)
     holders: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     launches: int = 0
+    order: list[str] = field(default_factory=list)
     ordinal: int = 0
+    num_marks: int = 0
     downloaded_bytes: list[int] = field(default_factory=list)
     closed: bool = False
 
@@ -69,7 +72,7 @@ class HostDevice:
         return 2**33, 2**34
 
     def allocate(self, num_bytes: int) -> int:
-        self._check_usable("memory was asked for")
+        self.check_usable("memory was asked for")
         if num_bytes + sum(map(len, self.blocks.values())) > self.limit_bytes:
             raise DeviceOutOfMemory(f"CUDA failed allocating {num_bytes:,} bytes on the GPU")
         raw = np.zeros(num_bytes + 2 * ALIGNMENT_BYTES, np.uint8)
@@ -79,7 +82,7 @@ class HostDevice:
         return address
 
     def pinned(self, num_bytes: int) -> Bytes:
-        self._check_usable("memory was asked for")
+        self.check_usable("memory was asked for")
         self.pinned_blocks.append(np.full(-(-num_bytes // 8) * 8, POISON, np.uint8)[:num_bytes])
         return self.pinned_blocks[-1]
 
@@ -138,8 +141,24 @@ class HostDevice:
         )
         self.push(lambda: lambda: into.__setitem__(slice(None), out_of))
 
+    def widen(self, target: int, source: int, count: int) -> None:
+        into, out_of = self.view(target, 8 * count).view(np.int64), self.view(source, 4 * count).view(np.int32)
+
+        def work() -> None:
+            if (out_of < 0).any() or (into < 0).any() or (into >= 2**32).any():
+                raise HostError("a number that is widened, or stood there, is negative or has a high half")
+            into[:] = out_of
+            self.note_upload(target, 8 * count)
+
+        self.push(lambda: work)
+
+    def mark(self) -> HostMark:
+        self.check_usable("a mark was made")
+        self.num_marks += 1
+        return HostMark(self, self.num_marks - 1)
+
     def record(self, work: Callable[[], None]) -> HostRecording:
-        self._check_usable("a recording was begun")
+        self.check_usable("a recording was begun")
         recording = self.recording = HostRecording(self)
         try:
             work()
@@ -155,10 +174,16 @@ class HostDevice:
         return recording
 
     def synchronize(self) -> None:
-        self._check_usable("the stream was waited for")
+        self.check_usable("the stream was waited for")
+        self.order.append("wait")
         pending, self.queue = self.queue, []
         for work in pending:
             work()
+
+    def run_until(self, passed: Callable[[], bool]) -> None:
+        """What the stream holds, in order, up to a mark."""
+        while self.queue and not passed():
+            self.queue.pop(0)()
 
     def note_upload(self, address: int, num_bytes: int) -> None:
         """What lies there is new to whoever reads it."""
@@ -174,7 +199,7 @@ class HostDevice:
                 read.add(name)
 
     def close(self) -> None:
-        self._check_usable("the device was closed")
+        self.check_usable("the device was closed")
         if self.queue:
             raise HostError("the device was closed with work in the stream")
         if len(self.holders):
@@ -188,7 +213,7 @@ class HostDevice:
         if threading.get_ident() != self.thread:
             raise HostError("the device was used on another thread than the one that made it")
 
-    def _check_usable(self, what: str) -> None:
+    def check_usable(self, what: str) -> None:
         self.check_open()
         if self.recording is not None:
             raise HostError(f"{what} while a step was recorded, which CUDA refuses")
@@ -202,13 +227,38 @@ class HostDevice:
 
 
 @dataclass(eq=False)
+class HostMark:
+    """A place in the stream; a wait for one that was never set is an error, since CUDA would not wait at all."""
+
+    device: HostDevice
+    number: int
+    num_set: int = 0
+    num_passed: int = 0
+
+    def set(self) -> None:
+        self.device.check_usable("a mark was set")
+        self.num_set += 1
+        number = self.num_set
+        self.device.order.append(f"mark {self.number}")
+        self.device.queue.append(lambda: setattr(self, "num_passed", number))
+
+    def wait(self) -> None:
+        self.device.check_usable("a mark was waited for")
+        if not self.num_set:
+            raise HostError("a mark was waited for that was never set")
+        self.device.order.append(f"wait {self.number}")
+        self.device.run_until(lambda: self.num_passed == self.num_set)
+
+
+@dataclass(eq=False)
 class HostRecording:
     device: HostDevice
     work: list[Issue] = field(default_factory=list)
     closed: bool = False
+    was_launched: bool = False
 
     def close(self) -> None:
-        if self.device.queue and not self.closed:
+        if self.device.queue and self.was_launched and not self.closed:
             raise HostError("a recording was closed with work in the stream")
         self.closed = True
         self.work.clear()
@@ -217,5 +267,6 @@ class HostRecording:
         if self.closed:
             raise HostError("a recording was launched after it was closed")
         self.device.launches += 1
+        self.was_launched = True
         for issue in self.work:
             self.device.push(issue)

@@ -121,6 +121,7 @@ def engine_config(settings: Settings, warm_up: tuple[int, ...] = ()) -> EngineCo
         prefix_cache=settings.prefix_cache,
         deterministic=settings.deterministic,
         max_draft_tokens=settings.max_draft_tokens,
+        run_ahead=settings.run_ahead,
         warm_up_ids=warm_up,
         watchdog_s=settings.watchdog_s,
     )

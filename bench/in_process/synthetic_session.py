@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from runtime.package import selection_io
-from runtime.session.device import Bytes, Recording
+from runtime.session.device import Bytes, Mark, Recording
 from runtime.session.gpu.runner import decode_buckets
 from runtime.session.gpu.selection_staging import SelectionStaging
 from runtime.session.selected import Chosen, Selected, from_logits
@@ -167,6 +167,12 @@ class _NoDevice:
 
     def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
         """Nothing is copied."""
+
+    def widen(self, target: int, source: int, count: int) -> None:
+        """Nothing is copied."""
+
+    def mark(self) -> Mark:
+        raise NotImplementedError
 
     def record(self, work: Callable[[], None]) -> Recording:
         raise NotImplementedError

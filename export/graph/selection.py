@@ -156,7 +156,8 @@ class _Head:
         known = v.op("Min", token, v.number(self.vocab_size))
         logit = v.op("GatherElements", raw, v.index(known), axis=1)
         v.op("Squeeze", v.op("Sub", logit, normaliser), v.ints(1), out=io.LOGPROB)
-        self._output(known, io.DRAWN)
+        # A step that is launched before this one was looked at computes the token, whatever it is: it must be one.
+        self._output(v.op("Min", token, v.number(self.vocab_size - 1)), io.DRAWN)
 
     def _output(self, x: Value, name: str) -> None:
         self.v.op("Cast", self.v.op("Squeeze", x, self.v.ints(1)), out=name, to=_INT32)

@@ -24,6 +24,7 @@ class EngineConfig:
                              bit by bit
     max_draft_tokens         tokens that prompt lookup, or what a constraint forces, may guess ahead while a sequence
                              decodes alone; 0 switches it off, and so does ``deterministic``
+    run_ahead                launch the next decode call before the one that runs was waited for, where the session can
     warm_up_ids              prompt of the generation before READY: a typical one leaves what every prompt begins
                              with in the prefix cache; empty takes a few arbitrary tokens
     watchdog_s               seconds awake without progress, with work at hand, after which the engine counts as hung
@@ -38,6 +39,7 @@ class EngineConfig:
     prefix_cache: bool = True
     deterministic: bool = False
     max_draft_tokens: int = 0
+    run_ahead: bool = True
     warm_up_ids: tuple[int, ...] = ()
     watchdog_s: float = 120.0
 

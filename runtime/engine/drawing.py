@@ -38,13 +38,20 @@ class Draft:
     is_forced: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Rules for a call, None if the session is to choose no token of it; ``states`` of the rows that it chooses."""
+
+    table: SelectionTable | None
+    states: list[SamplerState | None]
+
+
 class Drawing:
     """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none."""
 
     def __init__(self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int]) -> None:
         self._scheduler = scheduler
         self._rules = rules
-        self._asked: list[SamplerState | None] = []
         self._clock = clock
         self.events: list[Event] = []
         self.sample_ns = 0
@@ -91,51 +98,48 @@ class Drawing:
             self._take(sequence, UNUSABLE, begin)
         return scores is not None
 
-    def ask(self, sequences: Rows[Sequence]) -> SelectionTable | None:
+    def ask(self, sequences: Rows[Sequence], unknown: Rows[int] | None = None) -> Asked:
         """What to hand to the call that computes the next tokens of ``sequences``, whose answer ``draw_answer`` takes.
 
-        Rules are written for those whose next token the session can choose; None if it is asked for none. A sequence
-        whose constraint failed is finished afterwards, and has no row in the call.
+        Rules are written for those whose next token the session can choose. A sequence whose constraint failed is
+        finished afterwards, and has no row in the call. ``unknown`` tells how many tokens of each are not known yet.
         """
-        self._asked = []
         if self._rules is None:
-            return None
+            return Asked(None, [None] * len(sequences))
         begin = self._clock()
-        for sequence in sequences:
-            state = self._asked_for(sequence, self._rules)
+        states = []
+        for sequence, ahead in zip(sequences, unknown or [0] * len(sequences), strict=True):
+            state = self._asked_for(sequence, self._rules, ahead)
             if _lives(sequence):
-                self._asked.append(state)
+                states.append(state)
         self.sample_ns += self._clock() - begin
-        return self._rules.table if any(self._asked) else None
+        return Asked(self._rules.table if any(states) else None, states)
 
-    def _asked_for(self, sequence: Sequence, rules: RowRules) -> SamplerState | None:
+    def _asked_for(self, sequence: Sequence, rules: RowRules, ahead: int) -> SamplerState | None:
         """The sampler of a sequence whose rules are written; None where its token is the host's to draw."""
         allowed: Allowed | None = None
         if sequence.request.constraint is not None:
             allowed = self._allowed(sequence, 0.0) if sequence.num_left else None
             if allowed is None:
                 return None
-        return sequence.sampler if rules.write(sequence.slot, sequence.sampler, allowed) else None
+        return sequence.sampler if rules.write(sequence.slot, sequence.sampler, allowed, ahead) else None
 
-    def unanswered(self, sequences: Rows[Sequence]) -> None:
-        """The call that ``ask`` was made for gave no answer: no numbers are used up."""
-        asked, self._asked = self._asked, []
-        for sequence, state in zip(sequences, asked, strict=False):  # nothing may have been asked
-            if state is not None and self._rules is not None:
-                self._rules.put_back(sequence.slot, state)
+    def draw_answer(
+        self,
+        answer: Selected,
+        sequences: Rows[Sequence],
+        asked: Rows[SamplerState | None],
+        wait_s: float = 0.0,
+    ) -> int:
+        """Take or draw one token per row and commit it; returns how many there were. See ``draw``.
 
-    def draw_answer(self, answer: Selected, sequences: Rows[Sequence], wait_s: float = 0.0) -> int:
-        """Take or draw one token per row and commit it; returns how many there were. See ``draw``."""
-        if answer.chosen is None or not any(self._asked):
-            self.unanswered(sequences)
+        ``asked`` are the states that ``ask`` gave for the rows.
+        """
+        if answer.chosen is None or not any(asked):
             return self.draw(answer.logits(range(len(sequences))), sequences, wait_s)
         begin = self._clock()
-        asked, self._asked = self._asked, []  # a later answer in this step must not take these for its own
         tokens = taken(answer.chosen, asked)
         places = [place for place, token in enumerate(tokens) if token is None]
-        for place in places:
-            if (state := asked[place]) is not None and self._rules is not None:
-                self._rules.put_back(sequences[place].slot, state)
         fetched = self._clock()
         logits = answer.logits(places) if places else None
         sampled = self._clock()
@@ -150,16 +154,16 @@ class Drawing:
         drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places], wait_s)
         return len(committed) + drawn
 
-    def first(self, answer: Selected, sequence: Sequence) -> None:
+    def first(self, answer: Selected, sequence: Sequence, asked: SamplerState | None) -> None:
         """Go on from a prompt that was read, given the ``answer`` of its last token: tell its scores, and draw.
 
-        Where nothing is to be drawn the sequence ends.
+        ``asked`` is what ``ask`` gave for it, if it was asked. Where nothing is to be drawn the sequence ends.
         """
         if sequence.is_scored:
             told = PromptEvent(sequence.request.request_id, sequence.index, tuple(sequence.scores))
             self.events.append(told)
         if sequence.num_left:
-            self.draw_answer(answer, [sequence])
+            self.draw_answer(answer, [sequence], [asked])
         else:
             self.end(sequence, FinishReason.LENGTH)
 

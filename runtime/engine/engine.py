@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from runtime.engine.ahead import Ahead
 from runtime.engine.awake_clock import AwakeClock
 from runtime.engine.call_health import CallHealth
 from runtime.engine.config import EngineConfig
@@ -44,6 +45,7 @@ class Engine:
         self._clock = clock
         self._totals = Totals()
         self._health = CallHealth()
+        self._ahead = Ahead(session, self._scheduler, is_on=config.run_ahead)
         self._untold: list[Event] = []
         limit_s = config.max_queue_time_s
         self._queue_limit_ns = None if limit_s is None else int(limit_s * _NS_PER_S)
@@ -51,8 +53,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """True while any choice is unfinished."""
-        return self._scheduler.has_work
+        """True while any choice is unfinished, or a call is on its way."""
+        return self._scheduler.has_work or self._ahead.flight is not None
 
     def stats(self) -> EngineStats:
         """Counts as of now."""
@@ -123,6 +125,7 @@ class Engine:
             self._rules,
             totals=self._totals,
             health=self._health,
+            ahead=self._ahead,
             clock=self._clock,
         )
         self._untold = step.drawing.events

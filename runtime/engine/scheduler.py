@@ -91,6 +91,17 @@ class Scheduler:
         self._moves.together(self._decoding_slots, copies)
         return StepPlan(copies=tuple(copies.planned), decode=self._decoding(), prefills=tuple(prefills))
 
+    def only_decodes(self, num_ending: int) -> bool:
+        """Whether a step now, without a plan, may decode what runs and leave out nothing that a plan would hold.
+
+        So many of those that run are known to end before it.
+        """
+        if any(sequence.phase is not Phase.DECODE or sequence.is_held for sequence in self.running):
+            return False
+        if self._waiting and (num_ending or self.slots.vacant() is not None):
+            return False
+        return not self._moves.is_due(self._decoding_slots())
+
     def copy_failed(self, plan: StepPlan, failed: SlotCopy) -> StepPlan:
         """What is left of a plan after one of its copies failed, so that nobody counts on rows that are not there.
 

@@ -65,6 +65,14 @@ class SlotMoves:
         self._copy_moving(move, copies)
         return low
 
+    def is_due(self, decoding: list[int]) -> bool:
+        """Whether ``together`` would move anything in a step without other copies, which this step is not."""
+        self._steps_too_large += 1
+        if not self._may_move:
+            return False
+        _, holes = self._end_and_holes(decoding)
+        return bool(holes) and self._slots.to_empty() is not None
+
     def together(self, decoding: Callable[[], list[int]], copies: CopyBudget) -> None:
         """Plan what brings the slots that are ``decoding`` closer together, as far as a step may copy."""
         self._steps_too_large += 1

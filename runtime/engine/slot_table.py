@@ -123,11 +123,14 @@ class SlotTable:
         free = (slot for slot in range(stop) if self.owners[slot] is None)
         return min(free, key=lambda slot: (bool(self.rows[slot]), self._last_used[slot], slot), default=None)
 
+    def to_empty(self) -> int | None:
+        """The slot that ``emptied`` empties."""
+        slot = self.vacant()
+        return None if slot is not None and self.rows[slot] and self.owners.count(None) == 1 else slot
+
     def emptied(self) -> int | None:
         """The slot of ``vacant`` without the rows that it retained; None if they are the only ones retained."""
-        slot = self.vacant()
+        slot = self.to_empty()
         if slot is not None and self.rows[slot]:
-            if self.owners.count(None) == 1:
-                return None
             self.offer(slot, NOTHING)
         return slot

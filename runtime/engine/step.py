@@ -1,5 +1,8 @@
 """One step of continuous batching: plan, copy, decode, prefill, and the drawing of tokens. Owns the step's times.
 
+Where the decode call of a step was launched in the step before it, it launches the next one and waits for that
+(``runtime.engine.ahead``), and there is nothing to plan.
+
 A step is transactional per call: a failing decode call ends the sequences that decoded in it, a failing prefill call
 ends its sequence, a failing copy is done without, a row without a usable number ends that row; everything else goes on.
 Only what ``call_health`` takes for the end of the device leaves a step, as DeviceLost. Knows no queue and no text.
@@ -13,14 +16,18 @@ from collections.abc import Callable
 import numpy as np
 
 from runtime.engine.adapter_places import place_adapters
+from runtime.engine.ahead import Ahead
 from runtime.engine.call_health import BACKEND_FAILURES, CallHealth, said
 from runtime.engine.drawing import ALONE_WAIT_S, Draft, Drawing
+from runtime.engine.flight import Flight, NextRow, known
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
 from runtime.engine.step_plan import PrefillChunk, StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
+from runtime.errors import DeviceError
 from runtime.events import TokenEvent
 from runtime.sampling.row_rules import RowRules
+from runtime.sampling.sampler import SamplerState
 from runtime.session.selected import Selected, from_logits
 from runtime.session.session import FloatArray, Int64Array, Session
 
@@ -33,8 +40,8 @@ _LOG = logging.getLogger("powertrain.engine")
 class Step:
     """The next step of a scheduler's sequences, to be run once. It begins when it is made.
 
-    ``clock`` returns nanoseconds. ``totals`` and ``health`` are the engine's, the step adds to them; so are ``rules``,
-    which are None where the session chooses no tokens.
+    ``clock`` returns nanoseconds. ``totals``, ``health`` and ``ahead`` are the engine's, the step adds to them; so are
+    ``rules``, which are None where the session chooses no tokens.
     """
 
     def __init__(
@@ -45,12 +52,14 @@ class Step:
         *,
         totals: Totals,
         health: CallHealth,
+        ahead: Ahead,
         clock: Callable[[], int],
     ) -> None:
         self._session = session
         self._scheduler = scheduler
         self._totals = totals
         self._health = health
+        self._ahead = ahead
         self._clock = clock
         self._run_before_ns = session.run_ns
         self.drawing = Drawing(scheduler, rules, clock)
@@ -58,6 +67,8 @@ class Step:
 
     def run(self) -> StepResult:
         """Plan and do it; with no work left nothing happens. Raises DeviceLost."""
+        if self._ahead.flight is not None:
+            return self._run_ahead(self._ahead.flight)
         self.drawing.draw_held()
         before_ns = self.drawing.spent_ns
         plan = self._scheduler.plan()
@@ -75,9 +86,7 @@ class Step:
             self._totals.num_steps += 1
         else:
             self.drawing.wait_for_mask()
-        num_generated = sum(isinstance(event, TokenEvent) for event in self.drawing.events)
-        if num_tokens := num_cached + num_prefilled + num_generated:
-            self._totals.step_tokens.observe(num_tokens)
+        self._count_tokens(num_cached + num_prefilled)
         run_ns = self._session.run_ns - self._run_before_ns
         times = StepTimes(
             plan_ns=planned - self.begin_ns - before_ns,
@@ -88,6 +97,27 @@ class Step:
             commit_ns=self.drawing.commit_ns,
         )
         return StepResult(self.drawing.events, num_decoded, num_prefilled, times)
+
+    def _run_ahead(self, flight: Flight) -> StepResult:
+        """The step of a call that is on its way. ``run_ns`` is what the host still waited, beside launching."""
+        counts = bool(flight.places())
+        num_decoded = self._land(flight)
+        self._totals.num_steps += counts
+        self._count_tokens(0)
+        run_ns, spent_ns = self._session.run_ns - self._run_before_ns, self.drawing.spent_ns
+        times = StepTimes(
+            bind_ns=self._clock() - self.begin_ns - run_ns - spent_ns,
+            run_ns=run_ns,
+            sample_ns=self.drawing.sample_ns,
+            commit_ns=self.drawing.commit_ns,
+        )
+        return StepResult(self.drawing.events, num_decoded, 0, times)
+
+    def _count_tokens(self, num_read: int) -> None:
+        """Note how many tokens of prompts and answers the step brought."""
+        num_generated = sum(isinstance(event, TokenEvent) for event in self.drawing.events)
+        if num_tokens := num_read + num_generated:
+            self._totals.step_tokens.observe(num_tokens)
 
     def _admitted(self, now_ns: int) -> list[Sequence]:
         """The sequences that the plan admits."""
@@ -128,27 +158,68 @@ class Step:
             draft = self.drawing.draft(sequence)
             if draft.token_ids:
                 return self._verify(sequence, draft)
-        selection = self.drawing.ask(plan.decode)
-        sequences = [sequence for sequence in plan.decode if sequence.phase is not Phase.FINISHED]
-        if not sequences:
+        asked = self.drawing.ask(plan.decode)
+        rows = [known(sequence) for sequence in plan.decode if sequence.phase is not Phase.FINISHED]
+        if not rows:
             return 0
-        rows = zip(*((one.slot, one.token_ids[-1], one.num_computed) for one in sequences), strict=True)
-        slots, token_ids, positions = (np.array(values, np.int64) for values in rows)  # [B] each
+        flight, answer = Flight.of(rows, asked.states), None
         try:
-            answer = self._session.decode_tokens(slots, token_ids, positions, selection)
+            if self._ahead.session is not None:
+                self._ahead.session.launch(*_arrays(rows), asked.table)
+            else:
+                answer = self._session.decode_tokens(*_arrays(rows), asked.table)
         except BACKEND_FAILURES as error:
-            self.drawing.unanswered(sequences)
-            self._fail(error, sequences)
+            self._fail(error, [row.sequence for row in rows])
             return 0
+        return self._land(flight) if answer is None else self._landed(flight, answer)
+
+    def _land(self, flight: Flight) -> int:
+        """Launch what comes behind a flight, wait for the flight, and draw its tokens; returns how many there were."""
+        self._ahead.flight = following = self._follow(flight)
+        try:
+            if self._ahead.session is None:
+                raise DeviceError("a call is on its way in a session that launches none")
+            answer = self._ahead.session.wait()
+        except BACKEND_FAILURES as error:
+            self._fail(error, [flight.rows[place].sequence for place in flight.places()])
+            return 0
+        drawn = self._landed(flight, answer, following)
+        if following is not None:
+            self._ahead.note_void(following.num_void())
+        return drawn
+
+    def _follow(self, flight: Flight) -> Flight | None:
+        """Launch the call behind a flight that was not waited for, if there is to be one."""
+        rows, session = self._ahead.following(flight), self._ahead.session
+        if not rows or session is None:
+            return None
+        asked = self.drawing.ask([row.sequence for row in rows], [row.unknown for row in rows])
+        try:
+            session.launch(*_arrays(rows), asked.table)
+        except BACKEND_FAILURES as error:
+            self._health.failed(error)
+            self._ahead.refused(said(error))
+            return None
+        return Flight.of(rows, asked.states)
+
+    def _landed(self, flight: Flight, answer: Selected, following: Flight | None = None) -> int:
+        """Commit the rows of a flight that count, given its answer; returns how many tokens were drawn."""
         self._health.worked()
+        if following is not None:
+            following.learn(flight, answer.chosen)
+        places = flight.places()
+        if not places:
+            return 0
+        sequences = [flight.rows[place].sequence for place in places]
         for sequence in sequences:
             self._scheduler.commit_decode(sequence)
-        return self._draw(answer, sequences)
+        whole = len(places) == len(flight.rows)
+        return self._draw(answer if whole else answer.at(places), sequences, [flight.states[place] for place in places])
 
-    def _draw(self, answer: Selected, sequences: list[Sequence]) -> int:
+    def _draw(self, answer: Selected, sequences: list[Sequence], asked: list[SamplerState | None]) -> int:
         """Take or draw a token for each row of an answer; returns how many there were."""
         try:
-            return self.drawing.draw_answer(answer, sequences)
+            return self.drawing.draw_answer(answer, sequences, asked)
         except BACKEND_FAILURES as error:  # of logits that had stayed on a device
             self._fail(error, sequences)
             return 0
@@ -191,39 +262,42 @@ class Step:
         sequence = chunk.sequence
         if sequence.phase is Phase.FINISHED:
             return 0
+        asked: SamplerState | None = None
         if sequence.is_scored:
             rows = self._scored(chunk)
             answer = None if rows is None else from_logits(rows)
         else:
-            answer = self._answered(chunk)
+            answer, asked = self._answered(chunk)
         if answer is None:
             return 0
         self._scheduler.commit_prefill(chunk)
         if chunk.is_last:
             try:
-                self.drawing.first(answer, sequence)
+                self.drawing.first(answer, sequence, asked)
             except BACKEND_FAILURES as error:
                 self._fail(error, [sequence])
         return chunk.stop - chunk.start
 
-    def _answered(self, chunk: PrefillChunk) -> Selected | None:
-        """Compute a chunk whose tokens are not scored; None if that failed, which ends the sequence."""
+    def _answered(self, chunk: PrefillChunk) -> tuple[Selected | None, SamplerState | None]:
+        """Compute a chunk whose tokens are not scored; no answer if that failed, which ends the sequence.
+
+        The sampler by whose rules the session chose, if it was asked, comes with it.
+        """
         sequence = chunk.sequence
         token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
         if not chunk.is_last:
             rows = self._appended(sequence, token_ids, chunk.start, 0)
-            return None if rows is None else from_logits(rows)
-        selection = self.drawing.ask([sequence])
+            return (None if rows is None else from_logits(rows)), None
+        asked = self.drawing.ask([sequence])
         if sequence.phase is Phase.FINISHED:
-            return None
+            return None, None
         try:
-            answer = self._session.prefill_token(sequence.slot, token_ids, chunk.start, selection)
+            answer = self._session.prefill_token(sequence.slot, token_ids, chunk.start, asked.table)
         except BACKEND_FAILURES as error:
-            self.drawing.unanswered([sequence])
             self._fail(error, [sequence])
-            return None
+            return None, None
         self._health.worked()
-        return answer
+        return answer, asked.states[0]
 
     def _scored(self, chunk: PrefillChunk) -> FloatArray | None:
         """Compute a chunk in pieces and score each at once; the last token's logits [1, V], None if that failed."""
@@ -245,3 +319,10 @@ class Step:
             return None
         self._health.worked()
         return logits
+
+
+def _arrays(rows: list[NextRow]) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Slots, token ids and positions, [B] each."""
+    columns = zip(*((row.sequence.slot, row.token_id, row.position) for row in rows), strict=True)
+    slots, token_ids, positions = (np.array(values, np.int64) for values in columns)
+    return slots, token_ids, positions

@@ -28,7 +28,7 @@ from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
-from runtime.session.gpu.trt.session import open_trt_session
+from runtime.session.gpu.trt.session import NUM_LANES, open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
@@ -90,9 +90,10 @@ def fixed_gpu_parts(package: Package, choice: BackendChoice, wishes: KVWishes) -
     if plan is not None:
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
-    parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size)
+    num_lanes = NUM_LANES if plan is not None and plan.sidecar.selection_bytes else 1
+    parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size, num_lanes)
     if package.manifest.selection is not None if plan is None else plan.sidecar.selection_bytes:
-        parts["selection"] = selection_bytes(slots + 1, shape.vocab_size)
+        parts["selection"] = selection_bytes(num_lanes * slots + 1, shape.vocab_size)
     return parts
 
 

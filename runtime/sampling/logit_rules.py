@@ -71,6 +71,11 @@ class LogitRules:
         )
 
     @property
+    def asks_for_tokens(self) -> bool:
+        """Whether the next token's rules follow from which tokens came before, and not only from how many."""
+        return self._penalises or self._seen is not self._drawn or bool(self._words_by_head)
+
+    @property
     def banning(self) -> list[str]:
         """The request's fields that ban tokens now, in the order in which they are applied."""
         params = self._params
@@ -102,13 +107,16 @@ class LogitRules:
             penalty = params.frequency_penalty * self._drawn.counts + np.float32(params.presence_penalty)
             logits[self._drawn.ids] -= penalty
 
-    def edits(self, most: int) -> Edits | None:
-        """What ``apply`` does beside ``allowed_token_ids``, now; None if more than ``most`` tokens change."""
+    def edits(self, most: int, ahead: int = 0) -> Edits | None:
+        """What ``apply`` does beside ``allowed_token_ids``; None if more than ``most`` tokens change.
+
+        It does so now, or after ``ahead`` tokens that are not known yet.
+        """
         params = self._params
         repeats, drawn = params.repetition_penalty != 1.0, self._penalises and len(self._drawn) > 0
         if (repeats and len(self._seen) > most) or (drawn and len(self._drawn) > most):
             return None
-        banned = self._banned()
+        banned = self._banned(ahead)
         places: dict[int, int] = {}
         for ids in (banned, self._bias_ids, self._seen.ids if repeats else (), self._drawn.ids if drawn else ()):
             for token_id in ids:
@@ -164,7 +172,7 @@ class LogitRules:
                 found.append(words[-1])
         return found
 
-    def _banned(self) -> list[int]:
-        """Every token that bad_words and min_tokens ban now."""
+    def _banned(self, ahead: int) -> list[int]:
+        """Every token that bad_words and min_tokens ban, after ``ahead`` more tokens."""
         banned = [*self._always_banned.tolist(), *self._completing()] if self._params.bad_words else []
-        return banned + (self._end_ids.tolist() if self._num_generated < self._params.min_tokens else [])
+        return banned + (self._end_ids.tolist() if self._num_generated + ahead < self._params.min_tokens else [])

@@ -32,13 +32,13 @@ class RowRules:
         self._states: list[SamplerState | None] = [None] * num_slots
         self._num_edits = [0] * num_slots
         self._allowed: dict[int, MaskArray] = {}
-        self._numbers = [0.0] * num_slots
         self._uniforms = self.table.columns[io.UNIFORM]
 
-    def write(self, slot: int, state: SamplerState, allowed: Allowed | None) -> bool:
+    def write(self, slot: int, state: SamplerState, allowed: Allowed | None, ahead: int = 0) -> bool:
         """Write the row of the choice's next token; False where only the host can draw it, and the row means nothing.
 
-        Takes the choice's next number if so; where the host draws after all it is given back (``put_back``).
+        ``ahead`` is how many tokens come before it that are not known yet, which only rules that ask for none of them
+        allow (``LogitRules.asks_for_tokens``). The choice's number is used up by whoever draws in the end.
         """
         if self._states[slot] is not state:
             self._begin(slot, state)
@@ -46,7 +46,7 @@ class RowRules:
         if params.logprobs is not None and (params.allowed_token_ids or params.logprobs > io.MAX_TOP_LOGPROBS):
             return False
         if not state.rules.is_neutral:
-            edits = state.rules.edits(io.MAX_EDITS)
+            edits = state.rules.edits(io.MAX_EDITS, ahead)
             if edits is None:
                 return False
             self._write_edits(slot, edits)
@@ -58,12 +58,8 @@ class RowRules:
             self.table.masks[slot] = mask
         elif slot in self.table.masks:
             del self.table.masks[slot]
-        self._uniforms[slot] = self._numbers[slot] = state.uniform()
+        self._uniforms[slot] = state.upcoming(ahead)
         return True
-
-    def put_back(self, slot: int, state: SamplerState) -> None:
-        """Undo what ``write`` did to the choice: no token came of it."""
-        state.put_back(self._numbers[slot])
 
     def _begin(self, slot: int, state: SamplerState) -> None:
         params, columns = state.params, self.table.columns
@@ -90,13 +86,14 @@ class RowRules:
 
 
 def taken(chosen: Chosen, states: Sequence[SamplerState | None]) -> list[Sampled | None]:
-    """The tokens that a session settled for rows [B] with a state, noted in their rules; None is the host's to draw."""
+    """The tokens that a session settled for rows [B] with a state, which notes them; None is the host's to draw."""
     found: list[Sampled | None] = []
     rows = zip(states, chosen.tokens.tolist(), chosen.settled.tolist(), strict=True)
     for place, (state, token_id, settled) in enumerate(rows):
         if state is None or not is_settled(settled, top=state.params.logprobs is not None):
             found.append(None)
             continue
+        state.uniform()  # which the session drew by
         state.rules.observe(token_id)
         told = None if state.params.logprobs is None else _told(chosen, place, state.params.logprobs)
         found.append(Sampled(token_id, told))

@@ -59,17 +59,19 @@ class SamplerState:
         self.run = quiet.run
 
     def uniform(self) -> float:
-        """The next number in [0, 1) of this choice's own stream; 0 for a greedy one."""
+        """Use up the next number in [0, 1) of this choice's own stream; 0 for a greedy one."""
         if self._generator is None:
             return 0.0
-        if not self._uniforms:  # several at a time: a call costs as much as a pass over a row
-            self._uniforms = self._generator.random(_UNIFORMS).tolist()[::-1]
+        self.upcoming(0)
         return self._uniforms.pop()
 
-    def put_back(self, uniform: float) -> None:
-        """Make the number that ``uniform`` gave last the next one again: nothing was drawn by it."""
-        if self._generator is not None:
-            self._uniforms.append(uniform)
+    def upcoming(self, ahead: int) -> float:
+        """The number ``ahead`` >= 0 after the next one, of which none is used up: a token may yet not come of it."""
+        if self._generator is None:
+            return 0.0
+        if len(self._uniforms) <= ahead:  # several at a time: a call costs as much as a pass over a row
+            self._uniforms[:0] = self._generator.random(_UNIFORMS).tolist()[::-1]
+        return self._uniforms[-1 - ahead]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What a session asks of a device: memory by address, ordered copies, and replay of a recorded step.
 
-Everything but ``allocate`` and ``pinned`` is queued on one stream and done, in order, by the time ``synchronize``
-returns. Addresses are plain integers in the device's address space. Every method but ``close`` may raise DeviceLost,
-after which no other can succeed. Knows neither graphs nor caches.
+Everything but ``allocate``, ``pinned`` and ``mark`` is queued on one stream and done, in order, by the time
+``synchronize`` returns, or the ``wait`` of a mark behind it. Addresses are plain integers in the device's address
+space. Every method but ``close`` may raise DeviceLost, after which no other can succeed. Knows neither graphs nor
+caches.
 """
 
 from __future__ import annotations
@@ -31,6 +32,18 @@ class Recording(Protocol):
         ...
 
 
+class Mark(Protocol):
+    """A place in the stream, set anew as often as is wanted."""
+
+    def set(self) -> None:
+        """Mark what is queued by now."""
+        ...
+
+    def wait(self) -> None:
+        """Wait for what was queued when the mark was last set, and for nothing after it. Raises DeviceError."""
+        ...
+
+
 class Device(Protocol):
     """One device and one stream. Not thread-safe; everything allocated lives until ``close``."""
 
@@ -52,15 +65,23 @@ class Device(Protocol):
         ...
 
     def upload(self, target: int, source: Bytes) -> None:
-        """Queue a copy from pinned memory; ``source`` must not change before ``synchronize``."""
+        """Queue a copy from pinned memory; ``source`` must not change before it was waited for."""
         ...
 
     def download(self, target: Bytes, source: int) -> None:
-        """Queue a copy to pinned memory; ``target`` holds it after ``synchronize``."""
+        """Queue a copy to pinned memory; ``target`` holds it once it was waited for."""
         ...
 
     def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
         """Queue a copy of the first ``row_bytes`` of each of ``num_rows`` rows that lie ``pitch_bytes`` apart."""
+        ...
+
+    def widen(self, target: int, source: int, count: int) -> None:
+        """Queue a copy of ``count`` numbers, int32 and none negative, over as many int64 that are none negative."""
+        ...
+
+    def mark(self) -> Mark:
+        """A new mark, which lives until ``close``. Raises DeviceError."""
         ...
 
     def record(self, work: Callable[[], None]) -> Recording:

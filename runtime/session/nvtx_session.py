@@ -1,4 +1,4 @@
-"""Marks each call of a session for NVIDIA's profilers: prefill, decode and copy, in the domain ``powertrain``.
+"""Marks each call of a session for NVIDIA's profilers: prefill, decode, launch, wait, copy; domain ``powertrain``.
 
 A range lasts as long as the call, and its payload is the number of rows (of tokens, for a prefill). Knows the package
 ``nvtx`` and the device seam; changes nothing about a call.
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from runtime.adapter import Adapter
-from runtime.errors import BackendError
+from runtime.errors import BackendError, DeviceError
 from runtime.install import install_line
 from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
-from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.session import AheadSession, FloatArray, Int64Array, Session, SessionInfo, runs_ahead
 from runtime.session.takes_adapters import TakesAdapters
 
 
@@ -51,6 +51,24 @@ class NvtxSession:
         """See ``Session.decode_tokens``."""
         with self._range("decode", len(token_ids)):
             return self._inner.decode_tokens(slots, token_ids, positions, selection)
+
+    def launch(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None
+    ) -> None:
+        """See ``AheadSession.launch``."""
+        with self._range("launch", len(token_ids)):
+            self._ahead.launch(slots, token_ids, positions, selection)
+
+    def wait(self) -> Selected:
+        """See ``AheadSession.wait``."""
+        with self._range("wait", 0):
+            return self._ahead.wait()
+
+    @property
+    def _ahead(self) -> AheadSession:
+        if not runs_ahead(self._inner):
+            raise DeviceError("the session launches nothing ahead")
+        return self._inner
 
     def prefill_token(
         self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None

@@ -52,6 +52,11 @@ class Selected:
     logits: Callable[[Sequence[int]], Logits]
     chosen: Chosen | None = None
 
+    def at(self, places: Sequence[int]) -> Selected:
+        """The answer of some rows alone, ascending, whose places are then 0, 1, 2..."""
+        chosen = None if self.chosen is None else self.chosen.rows(np.array(places, np.int64))
+        return Selected(lambda rows: self.logits([places[row] for row in rows]), chosen)
+
 
 def from_logits(rows: Logits) -> Selected:
     """The answer of a session that chooses nothing and has its logits [B, V] in host memory."""

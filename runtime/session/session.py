@@ -14,7 +14,7 @@ of two or more tokens. A session whose backend cannot keep that says so in ``Ses
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from runtime.session.selection_table import SelectionTable
 
 Int64Array = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
+
+FROM_DEVICE = -1
+"""In the place of a token that nobody but the session knows yet (``AheadSession``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class SessionInfo:
     from the lowest row to the highest, or, with ``any_slots``, the rows alone.
     ``prefill_tokens`` is how many tokens of prompts a step should compute while others decode, ``idle_prefill_tokens``
     while nobody does: as many as keep the backend busy without keeping running streams waiting for long. So is
-    ``copy_bytes``, of cache rows that a step may copy while others decode.
+    ``copy_bytes``, of cache rows that a step may copy while others decode. ``runs_ahead``: it is an ``AheadSession``.
     """
 
     backend: str
@@ -51,6 +54,7 @@ class SessionInfo:
     prefill_tokens: int = 128
     idle_prefill_tokens: int = 256
     copy_bytes: int = 32 * 2**20
+    runs_ahead: bool = False
 
 
 class Session(Protocol):
@@ -110,3 +114,32 @@ class Session(Protocol):
     def close(self) -> None:
         """Release the backend and the cache."""
         ...
+
+
+class AheadSession(Session, Protocol):
+    """A session that can be given a decode call while the one before it runs.
+
+    At most two calls are launched and not waited for. While one is, nothing else is asked of the session.
+    """
+
+    def launch(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None
+    ) -> None:
+        """Begin ``decode_tokens`` and return; ``wait`` gives its answer.
+
+        FROM_DEVICE in ``token_ids`` is the token that the call launched before chooses for the slot, settled or not.
+        Without ``selection`` nothing is chosen. When it raises, nothing was launched, and calls before it are not lost.
+        """
+        ...
+
+    def wait(self) -> Selected:
+        """The answer of the call launched first of those that were not waited for; valid until the next wait.
+
+        Its logits stay where they are until the second launch from now on. When it raises, the call is over.
+        """
+        ...
+
+
+def runs_ahead(session: Session) -> TypeGuard[AheadSession]:
+    """Whether decode calls of the session can be launched ahead."""
+    return session.info.runs_ahead

@@ -39,6 +39,21 @@ class CudaRecording:
             checked(cudart.cudaGraphExecDestroy(self.executable), "dropping a recorded step")
 
 
+class CudaMark:
+    """An event of CUDA's on a device's stream."""
+
+    def __init__(self, event: Any, stream: Any) -> None:  # noqa: ANN401 - handles are opaque
+        self._event, self._stream = event, stream
+
+    def set(self) -> None:
+        """See ``Mark.set``."""
+        checked(cudart.cudaEventRecord(self._event, self._stream), "marking a step")
+
+    def wait(self) -> None:
+        """See ``Mark.wait``. What a step failed at is told here."""
+        checked(cudart.cudaEventSynchronize(self._event), "running a step")
+
+
 class CudaDevice:
     """The GPU with the given UUID, made current for the calling thread; use it on that thread only.
 
@@ -51,6 +66,7 @@ class CudaDevice:
         self._addresses: list[int] = []
         self._pinned: list[int] = []
         self._recordings: list[CudaRecording] = []
+        self._events: list[Any] = []
         self._closed = False
         flags = cudart.cudaStreamNonBlocking
         self._stream = checked(cudart.cudaStreamCreateWithFlags(flags), "making a stream")
@@ -103,6 +119,18 @@ class CudaDevice:
         )
         checked(done, "copying cache rows")
 
+    def widen(self, target: int, source: int, count: int) -> None:
+        """See ``Device.widen``: the low halves are written, the high ones of numbers that are none negative are 0."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        done = cudart.cudaMemcpy2DAsync(target, 8, source, 4, 4, count, kind, self._stream)
+        checked(done, "copying tokens")
+
+    def mark(self) -> CudaMark:
+        """See ``Device.mark``."""
+        event = checked(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming), "making an event")
+        self._events.append(event)
+        return CudaMark(event, self._stream)
+
     def record(self, work: Callable[[], None]) -> CudaRecording:
         """See ``Device.record``. Captures the stream into a CUDA graph."""
         try:
@@ -151,6 +179,7 @@ class CudaDevice:
         steps: list[tuple[Callable[[Any], tuple[Any, ...]], Any, str]] = [
             (cudart.cudaStreamSynchronize, self._stream, "waiting for the last step"),
             *((cudart.cudaGraphExecDestroy, one.executable, "dropping a recorded step") for one in self._recordings),
+            *((cudart.cudaEventDestroy, event, "dropping an event") for event in self._events),
             *((cudart.cudaFree, address, "freeing memory") for address in self._addresses),
             *((cudart.cudaFreeHost, address, "freeing pinned memory") for address in self._pinned),
             (cudart.cudaStreamDestroy, self._stream, "closing the stream"),
@@ -164,4 +193,5 @@ class CudaDevice:
         if refusals:
             _LOG.warning("%d calls failed as the GPU was closed; the first: %s", len(refusals), refusals[0])
         self._recordings.clear()
+        self._events.clear()
         self._addresses, self._pinned = [], []

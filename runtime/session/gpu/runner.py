@@ -26,7 +26,8 @@ class Limits:
 
     ``position_input`` names the graph's input that places a row in its cache: ``write_indices`` or ``seqlens_k``.
     ``prefill_buckets`` are the token counts that prefill calls must have, ascending and from 1 on, and
-    ``logits_buckets`` their N; empty where every count up to the most is as good.
+    ``logits_buckets`` their N; empty where every count up to the most is as good. ``num_lanes`` is how many
+    decode calls can be on their way at once: 1 where ``enqueue`` returns when a run is over.
     """
 
     num_slots: int
@@ -37,6 +38,7 @@ class Limits:
     position_input: str = graph_io.WRITE_INDICES
     prefill_buckets: tuple[int, ...] = ()
     logits_buckets: tuple[int, ...] = ()
+    num_lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class Runner(Protocol):
         ...
 
     def prepare(self, call: Call, arena: DeviceArena) -> Run:
-        """Make a call ready. The session keeps one run for each bucket of decode calls."""
+        """Make a call ready. The session keeps one run for each bucket of decode calls of each lane, whose logits lie
+        in a place of their own."""
         ...
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ class Selector(Protocol):
     def prepare(self, num_rows: int, addresses: dict[str, int]) -> Run:
         """Make a run ready for rows ``[0, num_rows)`` of logits, inputs and outputs at ``addresses`` in device memory.
 
-        The session keeps one for each bucket of decode calls, and one of a single row.
+        The session keeps one for each bucket of decode calls of each lane, and one of a single row.
         """
         ...
 

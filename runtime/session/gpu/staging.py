@@ -18,16 +18,27 @@ from runtime.session.session import FloatArray, Int64Array
 _FLOAT32_BYTES = 4
 
 
-def logits_bytes(num_slots: int, max_logits: int, vocab_size: int) -> int:
-    """Device memory that the logits of a decode and of a prefill call take."""
-    return (num_slots + max_logits) * vocab_size * _FLOAT32_BYTES
+def logits_bytes(num_slots: int, max_logits: int, vocab_size: int, num_lanes: int = 1) -> int:
+    """Device memory that the logits of a prefill call and of the decode calls that are on their way at once take."""
+    return (num_lanes * num_slots + max_logits) * vocab_size * _FLOAT32_BYTES
 
 
 class Staging:
-    """Three integer inputs side by side, in pinned and in device memory, and a logits buffer in both."""
+    """Integer inputs side by side, in pinned and in device memory, and a logits buffer in both.
+
+    With ``ids_address`` the ids lie there, and somebody else brings them.
+    """
 
     def __init__(
-        self, device: Device, position_input: str, *, num_tokens: int, num_rows: int, num_logits: int, vocab_size: int
+        self,
+        device: Device,
+        position_input: str,
+        *,
+        num_tokens: int,
+        num_rows: int,
+        num_logits: int,
+        vocab_size: int,
+        ids_address: int | None = None,
     ) -> None:
         self._device = device
         self._position_input = position_input
@@ -36,6 +47,8 @@ class Staging:
             position_input: (num_rows, POSITION_DTYPES[position_input]),
             graph_io.LOGITS_INDICES: (num_logits, np.dtype(np.int64)),
         }
+        if ids_address is not None:
+            del sizes[graph_io.INPUT_IDS]
         offsets, end = {}, 0
         for name, (count, dtype) in sizes.items():
             offsets[name] = end
@@ -52,6 +65,8 @@ class Staging:
         self._logits_base = device.allocate(self._logits_bytes.nbytes)
         self.addresses = {name: base + offset for name, offset in offsets.items()}
         self.addresses[graph_io.LOGITS] = self._logits_base
+        if ids_address is not None:
+            self.addresses[graph_io.INPUT_IDS] = ids_address
 
     def set_positions(self, positions: Int64Array, num_tokens: int) -> None:
         """Place ``num_tokens`` per row from cache rows ``positions``, int64 [B], on."""

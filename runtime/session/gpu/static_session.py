@@ -4,15 +4,19 @@ Turns prefill and decode into calls with addresses and shapes and hands them to 
 lie, to a ``Selector``. Knows no TensorRT, no ONNX Runtime and no CUDA. Axes are those of ``runtime.package.graph_io``.
 Inputs are written to pinned memory and uploaded in one piece. A decode call covers the slots from the first one on, in
 one of a few sizes, so that there are a few recordings, whoever decodes: each holds the upload, the graph, the head and
-the download of a few bytes per row. Logits come down where they are asked for; without a head, all of them.
+the download of a few bytes per row. Input ids are apart: they come from a host, or stay from the call before. Logits
+come down where they are asked for; without a head, all of them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +24,7 @@ from runtime.errors import DeviceError
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
+from runtime.session.gpu.decode_lane import DecodeLane, TokenIds
 from runtime.session.gpu.decode_steps import DecodeStep, DecodeSteps
 from runtime.session.gpu.device_arena import DeviceArena
 from runtime.session.gpu.prefill_pieces import Piece, prefill_pieces
@@ -29,7 +34,7 @@ from runtime.session.gpu.staging import Staging
 from runtime.session.kv_budget import kv_bytes_per_token
 from runtime.session.selected import Chosen, Selected, from_logits
 from runtime.session.selection_table import SelectionTable
-from runtime.session.session import FloatArray, Int64Array, SessionInfo
+from runtime.session.session import FROM_DEVICE, FloatArray, Int64Array, SessionInfo
 from runtime.session.slot_rows import SlotRows
 
 _LOG = logging.getLogger("powertrain.backend")
@@ -43,7 +48,7 @@ class StaticSession:
     """``runtime.session.session.Session`` over a ``Runner``. Closes runner, selector and device.
 
     ``max_model_len`` tokens of a slot may be used, None for all. Without a ``selector`` all tokens are the host's to
-    draw.
+    draw. With one, and a runner of two lanes, it is an ``AheadSession``.
     """
 
     def __init__(
@@ -63,9 +68,11 @@ class StaticSession:
         self._runner, self._device, self._limits = runner, device, limits
         self._arena = DeviceArena(device, shape, num_slots, limits.capacity, limits.kv_itemsize)
         name, vocab_size = limits.position_input, shape.vocab_size
-        self._decode_staging = Staging(
-            device, name, num_tokens=num_slots, num_rows=num_slots, num_logits=num_slots, vocab_size=vocab_size
-        )
+        num_lanes, ids = 1 if selector is None else limits.num_lanes, TokenIds(device, num_slots)
+        self._lanes = [
+            DecodeLane(device, ids, name, num_slots, vocab_size, has_head=selector is not None)
+            for _ in range(num_lanes)
+        ]
         self._prefill_staging = Staging(
             device,
             name,
@@ -75,13 +82,15 @@ class StaticSession:
             vocab_size=vocab_size,
         )
         self._selector = selector
-        self._decode_selection = None if selector is None else SelectionStaging(device, num_slots, vocab_size)
         self._prefill_selection = None if selector is None else SelectionStaging(device, 1, vocab_size)
         self._prefill_selection_run: Run | None = None
-        self._decode_staging.inputs[graph_io.LOGITS_INDICES][:] = np.arange(num_slots)
-        self._decode_staging.inputs[graph_io.INPUT_IDS][:] = 0  # what no call asks for may hold any token
         self._rows = SlotRows(num_slots, limits.capacity)
-        self._steps = DecodeSteps(device, backend, self._prepared, self._queue_step)
+        self._steps = [
+            DecodeSteps(device, backend, partial(self._prepared, lane), partial(self._queue_step, lane))
+            for lane in self._lanes
+        ]
+        self._launched: deque[_Launched] = deque()
+        self._failure: DeviceError | None = None
         self._run_ns = 0
         self._info = SessionInfo(
             backend=backend,
@@ -95,6 +104,7 @@ class StaticSession:
             prefill_tokens=limits.prefill_tokens,  # one full call, or several prompts that make up as much
             idle_prefill_tokens=limits.prefill_tokens,
             copy_bytes=_COPY_BYTES,
+            runs_ahead=num_lanes > 1,
         )
 
     @property
@@ -122,8 +132,16 @@ class StaticSession:
             self.prefill_token(0, np.zeros(1, np.int64), 0, table)
         for size in info.decode_buckets:
             for _ in range(2):  # the first run settles, the second one records
-                self.decode_tokens(np.arange(size), np.zeros(size, np.int64), np.zeros(size, np.int64), table)
+                self._warm_up_step(np.arange(size), table)
         _LOG.info("backend %s: warmed up in %.1f s", info.backend, time.perf_counter() - begin)
+
+    def _warm_up_step(self, slots: Int64Array, table: SelectionTable) -> None:
+        """One call on every lane, each launched ahead of the one before it."""
+        zeros = np.zeros(len(slots), np.int64)
+        for number in range(len(self._lanes)):
+            self.launch(slots, np.full_like(zeros, FROM_DEVICE) if number else zeros, zeros, table)
+        while self._launched:
+            self.wait()
 
     def prefill_token(
         self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
@@ -198,26 +216,72 @@ class StaticSession:
         self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
     ) -> Selected:
         """See ``Session.decode_tokens``. Where possible, a size's second call is recorded and later ones replay it."""
-        size, selecting = self._bucket_of(int(slots[-1])), self._decode_selection
-        if selection is not None and selecting is not None:
-            selecting.load(selection, slice(0, size), slots.tolist())
-        self._decode_bucket(size, slots, token_ids, positions)
+        if self._launched:
+            raise DeviceError("a decode call was launched and not waited for")
+        self.launch(slots, token_ids, positions, selection)
+        return self.wait()
+
+    def launch(
+        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None
+    ) -> None:
+        """See ``AheadSession.launch``. Work of one stream is done in order, so a call that is queued before another
+        one was waited for reads what that one wrote: cache rows, and ids."""
+        begin = time.perf_counter_ns()
+        number = 1 - self._launched[-1].number if self._launched else 0
+        lane, size = self._lanes[number], self._bucket_of(int(slots[-1]))
+        self._check_room(max(positions.tolist()) + 1)
+        places = self._rows.free_rows(0, size)
+        places[slots] = positions
+        try:
+            if selection is not None and lane.selection is not None:
+                lane.selection.load(selection, slice(0, size), slots.tolist())
+            lane.staging.set_positions(places, 1)
+            lane.upload_ids(slots, token_ids, size)
+            self._steps[number].queue(size)
+            lane.mark.set()
+        except BaseException:
+            self._wait_for_all()  # the next call writes the inputs that what was queued may read
+            raise
+        finally:
+            self._run_ns += time.perf_counter_ns() - begin
+        self._rows.wrote_each(slots, positions)
+        self._launched.append(_Launched(number, slots, is_chosen=selection is not None))
+
+    def _wait_for_all(self) -> None:
+        """Wait for the stream. What fails there belongs to the call that is on its way, if one is: its wait tells."""
+        try:
+            self._device.synchronize()
+        except DeviceError as error:
+            if not self._launched:
+                raise
+            self._failure = error
+
+    def wait(self) -> Selected:
+        """See ``AheadSession.wait``."""
+        begin, launched = time.perf_counter_ns(), self._launched.popleft()
+        lane, (failure, self._failure) = self._lanes[launched.number], (self._failure, None)
+        if failure is not None:
+            raise failure
+        try:
+            lane.mark.wait()
+        finally:
+            self._run_ns += time.perf_counter_ns() - begin
         chosen: Chosen | None = None
-        if selecting is not None and selection is not None:
-            chosen = selecting.chosen(slots)
-        rows = slots.tolist()
-        return Selected(lambda places: self._decoded_rows([rows[place] for place in places]), chosen)
+        if lane.selection is not None and launched.is_chosen:
+            chosen = lane.selection.chosen(launched.slots)
+        rows = launched.slots.tolist()
+        return Selected(lambda places: self._decoded_rows(lane, [rows[place] for place in places]), chosen)
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         """See ``Session.decode``."""
         slots = np.arange(first_slot, first_slot + len(token_ids))
         return self.decode_tokens(slots, token_ids, positions).logits(range(len(slots)))
 
-    def _decoded_rows(self, rows: list[int]) -> FloatArray:
-        """Logits of the last decode call's rows; with a head they come down only now."""
+    def _decoded_rows(self, lane: DecodeLane, rows: list[int]) -> FloatArray:
+        """Logits of a lane's last call's rows; with a head they come down only now."""
         if self._selector is not None:
-            return self._fetched(self._decode_staging, rows)
-        return _rows_of(self._decode_staging.logits, rows)
+            return self._fetched(lane.staging, rows)
+        return _rows_of(lane.staging.logits, rows)
 
     def _fetched(self, staging: Staging, rows: Sequence[int]) -> FloatArray:
         """Rows of logits that lie on the device."""
@@ -229,18 +293,7 @@ class StaticSession:
     def _bucket_of(self, last_slot: int) -> int:
         return next(size for size in self._info.decode_buckets if size > last_slot)
 
-    def _decode_bucket(self, size: int, slots: Int64Array, token_ids: Int64Array, positions: Int64Array) -> None:
-        """Run a decode call of ``size`` rows: those of ``slots``, and others that write where nothing valid is."""
-        self._check_room(max(positions.tolist()) + 1)
-        staging, places = self._decode_staging, self._rows.free_rows(0, size)
-        places[slots] = positions
-        self._rows.wrote_each(slots, positions)
-        staging.inputs[graph_io.INPUT_IDS][slots] = token_ids
-        staging.set_positions(places, 1)
-        with self._run():
-            self._steps.queue(size)
-
-    def _call(self, size: int) -> Call:
+    def _call(self, lane: DecodeLane, size: int) -> Call:
         return Call(
             is_decode=True,
             first_slot=0,
@@ -248,7 +301,7 @@ class StaticSession:
             num_tokens=1,
             num_logits=size,
             total_tokens=self._limits.capacity,
-            addresses=self._decode_staging.addresses,
+            addresses=lane.staging.addresses,
         )
 
     def _check_room(self, num_tokens: int) -> None:
@@ -266,20 +319,21 @@ class StaticSession:
             self._device.synchronize()
             self._run_ns += time.perf_counter_ns() - begin
 
-    def _prepared(self, size: int) -> DecodeStep:
-        call, selection = self._call(size), None
-        if self._selector is not None and self._decode_selection is not None:
-            addresses = {**self._decode_selection.addresses, graph_io.LOGITS: call.addresses[graph_io.LOGITS]}
+    def _prepared(self, lane: DecodeLane, size: int) -> DecodeStep:
+        call, selection = self._call(lane, size), None
+        if self._selector is not None and lane.selection is not None:
+            addresses = {**lane.selection.addresses, graph_io.LOGITS: call.addresses[graph_io.LOGITS]}
             selection = self._selector.prepare(size, addresses)
         return DecodeStep(self._runner.prepare(call, self._arena), selection)
 
-    def _queue_step(self, size: int, kept: DecodeStep) -> None:
-        """All of a decode step: what goes up, the graph, and what comes down."""
+    def _queue_step(self, lane: DecodeLane, size: int, kept: DecodeStep) -> None:
+        """All of a decode step but its ids: what goes up, the graph, what the next step needs, and what comes down."""
         if kept.selection is None:
-            self._queue(kept.run, self._decode_staging, size)
+            self._queue(kept.run, lane.staging, size)
         else:
-            self._queue(kept.run, self._decode_staging, 0)
-            self._queue_selection(kept.selection, self._decode_selection)
+            self._queue(kept.run, lane.staging, 0)
+            self._queue_selection(kept.selection, lane.selection)
+            lane.take_tokens()
 
     @staticmethod
     def _queue(run: Run, staging: Staging, num_logits: int) -> None:
@@ -310,7 +364,20 @@ class StaticSession:
             if self._prefill_selection_run is not None:
                 stack.callback(self._prefill_selection_run.close)
                 self._prefill_selection_run = None
-            stack.callback(self._steps.close)
+            for steps in self._steps:
+                stack.callback(steps.close)
+            if self._launched:
+                with suppress(DeviceError):  # which nobody waits for any more
+                    self._device.synchronize()
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A call that nobody has waited for yet: its lane's number and its rows' slots [B]."""
+
+    number: int
+    slots: Int64Array
+    is_chosen: bool
 
 
 def _rows_of(logits: FloatArray, rows: Sequence[int]) -> FloatArray:

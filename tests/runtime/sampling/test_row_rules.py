@@ -109,20 +109,20 @@ def test_as_many_edits_as_there_are_places_fit() -> None:
     assert RowRules(1, V).write(0, state_of(repetition_penalty=1.1, prompt=tuple(range(32))), None)
 
 
-def test_each_token_has_its_number_whoever_draws_it() -> None:
+def test_each_token_has_its_number_whoever_draws_it_and_however_early_it_is_written() -> None:
     one = state_of()
-    expected = [one.uniform() for _ in range(4)]
-    kept, state, numbers = RowRules(1, V), state_of(), []
-    for step in range(4):
+    expected = [one.uniform() for _ in range(70)]  # more than are drawn at a time
+    kept, state, numbers, early = RowRules(1, V), state_of(), [], []
+    for step in range(69):
         assert kept.write(0, state, None)
         numbers.append(float(kept.table.columns[io.UNIFORM][0]))
-        if step in {1, 2}:  # the host draws these
-            kept.put_back(0, state)
-            assert state.uniform() == expected[step]
-    assert numbers == [np.float32(value) for value in expected]
+        assert kept.write(0, state, None, ahead=1)
+        early.append(float(kept.table.columns[io.UNIFORM][0]))
+        assert state.uniform() == expected[step]  # the host draws, or notes that the session did
+    assert numbers == [np.float32(value) for value in expected[:69]]
+    assert early == [np.float32(value) for value in expected[1:]]
     greedy = state_of(temperature=0.0)
-    assert kept.write(0, greedy, None)
-    kept.put_back(0, greedy)
+    assert kept.write(0, greedy, None, ahead=1)
     assert greedy.uniform() == 0.0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from runtime.engine.config import EngineConfig
@@ -14,6 +16,8 @@ from runtime.engine.engine import Engine
 from runtime.errors import BackendError, DeviceError
 from runtime.events import TokenEvent
 from runtime.session.nvtx_session import marking
+from runtime.session.selected import Selected
+from runtime.session.session import SessionInfo
 from tests.fakes import Call, ScriptedSession, adding
 from tests.runtime.engine_driver import adding_reply, request
 
@@ -58,6 +62,29 @@ def test_every_call_is_a_range_with_its_rows(domain: HostDomain) -> None:
     engine.session.close()
     assert inner.closed
     assert (engine.session.info, engine.session.run_ns) == (inner.info, inner.run_ns)
+
+
+def test_a_call_that_is_launched_ahead_is_two_ranges(domain: HostDomain) -> None:
+    class Ahead(ScriptedSession):
+        @property
+        def info(self) -> SessionInfo:
+            return replace(super().info, runs_ahead=True)
+
+        def launch(self, *call: Any) -> None:
+            self.answer = self.decode_tokens(*call)
+
+        def wait(self) -> Selected:
+            return self.answer
+
+    inner = Ahead(adding)
+    inner.rows[:2] = [[5], [7]]
+    session: Any = marking(lambda: inner)()
+    session.launch(np.array([0, 1]), np.array([1, 2]), np.array([1, 1]), None)
+    assert [int(row.argmax()) for row in session.wait().logits([0, 1])] == [6, 9]
+    assert domain.ranges == [("launch", 2), ("wait", 0)]
+    plain: Any = marking(lambda: ScriptedSession(adding))()
+    with pytest.raises(DeviceError, match="launches nothing ahead"):
+        plain.wait()
 
 
 def _copied(call: Call) -> int:

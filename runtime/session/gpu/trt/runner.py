@@ -29,16 +29,16 @@ class TrtRunner:
 
     A step that the device records belongs to a context whose shapes and addresses stay as they were ("modifying the
     context from which the graph was captured will result in undefined behavior", NVIDIA), so every size of decode calls
-    has a context to itself. Where the library captures, one context serves them all.
+    has contexts to itself, one for each of ``num_lanes``. Where the library captures, one context serves them all.
     """
 
-    def __init__(self, plan: OpenPlan, device: Device, shape: ModelShape) -> None:
+    def __init__(self, plan: OpenPlan, device: Device, shape: ModelShape, *, num_lanes: int = 1) -> None:
         self._plan, self._device = plan, device
-        self._limits = limits_of_plan(plan.engine, shape)
+        self._limits = replace(limits_of_plan(plan.engine, shape), num_lanes=num_lanes)
         self._cache_names = graph_io.cache_names(shape.num_layers)
         self._head_shape = (shape.num_kv_heads, self._limits.capacity, shape.head_dim)
         self._contexts = Contexts(plan, device)
-        num_decode = 1 if plan.compiles_per_shape else len(decode_buckets(self._limits.num_slots))
+        num_decode = 1 if plan.compiles_per_shape else num_lanes * len(decode_buckets(self._limits.num_slots))
         (self._prefill,) = self._contexts.made(PREFILL_PROFILE)
         self._decode = self._contexts.made(DECODE_PROFILE, num_decode)
         if plan.compiles_per_shape:

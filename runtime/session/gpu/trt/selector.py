@@ -20,13 +20,14 @@ class TrtSelector:
     """``runtime.session.gpu.runner.Selector`` over a plan, which it closes.
 
     As with the decoder's, a context belongs to one run where the device records, and serves them all elsewhere.
+    ``num_lanes`` is the decoder's.
     """
 
-    def __init__(self, plan: OpenPlan, device: Device, vocab_size: int) -> None:
+    def __init__(self, plan: OpenPlan, device: Device, vocab_size: int, *, num_lanes: int = 1) -> None:
         self._plan, self._device, self._vocab_size = plan, device, vocab_size
         most = _max_rows(plan.engine, vocab_size)
         self._contexts = Contexts(plan, device)
-        count = 1 if plan.compiles_per_shape else len(decode_buckets(most)) + 1
+        count = 1 if plan.compiles_per_shape else num_lanes * len(decode_buckets(most)) + 1
         self._idle = self._contexts.made(_PROFILE, count)
 
     def prepare(self, num_rows: int, addresses: dict[str, int]) -> TrtRun:

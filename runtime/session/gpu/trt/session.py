@@ -26,6 +26,9 @@ from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.tensorrt")
 
+NUM_LANES = 2
+"""Decode calls that are on their way at once where a head chooses tokens: one runs, one waits behind it."""
+
 
 def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPlan) -> Session:
     """A session that owns ``device`` and closes it, also on failure; every shape has run once.
@@ -48,9 +51,10 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPl
         needs = _needs(plan, shape, kv, scratch_bytes)
         _LOG.info("GPU memory: %s", needs)
         try:
-            runner = TrtRunner(loaded, device, shape)
+            num_lanes = 1 if head is None else NUM_LANES
+            runner = TrtRunner(loaded, device, shape, num_lanes=num_lanes)
             on_failure.callback(runner.close)
-            selector = None if head is None else TrtSelector(head, device, shape.vocab_size)
+            selector = None if head is None else TrtSelector(head, device, shape.vocab_size, num_lanes=num_lanes)
             if selector is not None:
                 on_failure.callback(selector.close)
             session = StaticSession(
@@ -73,11 +77,16 @@ def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPl
 
 def _needs(plan: PlanFile, shape: ModelShape, kv: KVPlan, scratch_bytes: int) -> str:
     """The arithmetic of a session's memory."""
+    num_lanes = NUM_LANES if plan.sidecar.selection_bytes else 1
     parts = {
         "plan": plan.sidecar.plan_bytes,
         "scratch": scratch_bytes,
-        "logits": logits_bytes(kv.num_slots, plan.sidecar.key.max_logits, shape.vocab_size),
-        **({"selection": selection_bytes(kv.num_slots + 1, shape.vocab_size)} if plan.sidecar.selection_bytes else {}),
+        "logits": logits_bytes(kv.num_slots, plan.sidecar.key.max_logits, shape.vocab_size, num_lanes),
+        **(
+            {"selection": selection_bytes(num_lanes * kv.num_slots + 1, shape.vocab_size)}
+            if plan.sidecar.selection_bytes
+            else {}
+        ),
         f"cache ({kv.num_slots} slots of {kv.rows} tokens)": kv.total_bytes,
     }
     terms = " + ".join(f"{size / 2**30:.2f} {name}" for name, size in parts.items())

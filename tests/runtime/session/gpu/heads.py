@@ -34,25 +34,32 @@ class Opened:
     heads: list[Any]
 
 
-def opened(kind: str, graphs: dict[str, Path], *, has_head: bool = True, num_slots: int = SLOTS) -> Opened:
+def opened(
+    kind: str, graphs: dict[str, Path], *, has_head: bool = True, num_slots: int = SLOTS, runs_ahead: bool = False
+) -> Opened:
     """``graphs`` are the decoder as ``ort`` and ``trt`` and the head as ``selection``."""
     device = HostDevice()
-    make = _captured if kind == "captured" else _trt
-    return make(kind, graphs, device, has_head=has_head, num_slots=num_slots)
+    if kind == "captured":
+        return _captured(graphs, device, has_head=has_head, num_slots=num_slots)
+    compiles = kind == "compiling"
+    return _trt(graphs, device, compiles=compiles, has_head=has_head, num_slots=num_slots, runs_ahead=runs_ahead)
 
 
-def _trt(kind: str, graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int) -> Opened:
-    compiles, heads, selector = kind == "compiling", list[Any](), None
+def _trt(
+    graphs: dict[str, Path], device: HostDevice, *, compiles: bool, has_head: bool, num_slots: int, runs_ahead: bool
+) -> Opened:
+    heads, selector = list[Any](), None
     engine = HostCudaEngine(graphs["trt"], num_slots=num_slots)
-    runner = TrtRunner(HostPlan(engine, device, compiles_per_shape=compiles), device, SHAPE)
+    lanes = 2 if has_head and runs_ahead else 1
+    runner = TrtRunner(HostPlan(engine, device, compiles_per_shape=compiles), device, SHAPE, num_lanes=lanes)
     if has_head:
         heads.append(HostSelectionEngine(graphs["selection"], num_slots))
-        selector = TrtSelector(HostPlan(heads[0], device, compiles_per_shape=compiles), device, SHAPE.vocab_size)
+        plan = HostPlan(heads[0], device, compiles_per_shape=compiles)
+        selector = TrtSelector(plan, device, SHAPE.vocab_size, num_lanes=lanes)
     return Opened(StaticSession("tensorrt", runner, device, SHAPE, num_slots, selector=selector), device, heads)
 
 
-def _captured(kind: str, graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int) -> Opened:
-    del kind
+def _captured(graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int) -> Opened:
     made = list[HostCudaSession]()
 
     def make(path: Path, options: ort.SessionOptions) -> Any:

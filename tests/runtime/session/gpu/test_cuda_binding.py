@@ -50,6 +50,7 @@ def test_numbers_are_the_real_ones(real: Any, kind: type[IntEnum]) -> None:
 def test_constants_and_properties_are_the_real_ones(real: Any) -> None:
     assert names.cudaStreamNonBlocking == int(real.cudaStreamNonBlocking)
     assert names.cudaHostAllocDefault == int(real.cudaHostAllocDefault)
+    assert names.cudaEventDisableTiming == int(real.cudaEventDisableTiming)
     properties = real.cudaDeviceProp()
     assert len(properties.uuid.bytes) == 16
     for name in ("name", "major", "minor", "totalGlobalMem", "integrated"):

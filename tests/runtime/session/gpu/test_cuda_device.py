@@ -262,10 +262,44 @@ def test_a_failure_of_the_work_leaves_the_stream_usable(cuda: HostCuda, device: 
 # Refusals: each function of CUDA's, one after the other.
 
 
+def test_a_mark_waits_for_what_came_before_it_and_for_nothing_else(cuda: HostCuda, device: Any) -> None:
+    address, memory, order = device.allocate(64), device.pinned(64), list[str]()
+    device.synchronize()
+    marks = [device.mark(), device.mark()]
+
+    def noting(what: str) -> Callable[[], Callable[[], None]]:
+        return lambda: lambda: order.append(what)
+
+    for number, mark in enumerate(marks):
+        cuda.push(device.stream, noting(f"step {number}"), (address, 1))
+        mark.set()
+    marks[0].wait()
+    assert order == ["step 0"]
+    marks[0].wait()
+    assert order == ["step 0"]
+    marks[1].wait()
+    assert order == ["step 0", "step 1"]
+    assert len(memory) == 64
+
+
+def test_tokens_become_ids_and_nothing_beside_them(cuda: HostCuda, device: Any) -> None:
+    tokens, ids = device.allocate(4 * 4), device.allocate(8 * 6)
+    device.synchronize()
+    cuda.view(tokens, 16).view(np.int32)[:] = (5, 2**31 - 1, 0, 7)
+    cuda.view(ids, 48).view(np.int64)[:] = (1, 2, 3, 4, 5, 6)
+    device.widen(ids + 8, tokens, 4)
+    device.synchronize()
+    assert cuda.view(ids, 48).view(np.int64).tolist() == [1, 5, 2**31 - 1, 0, 7, 6]
+
+
 def use_all(device: Any) -> None:
     address, memory = device.allocate(64), device.pinned(64)
     device.upload(address, memory)
     device.copy_rows(address + 32, address, 8, 16, 2)
+    device.widen(address + 32, address, 4)
+    mark = device.mark()
+    mark.set()
+    mark.wait()
     recording = device.record(lambda: device.download(memory, address))
     device.synchronize()
     recording.launch()
@@ -274,7 +308,7 @@ def use_all(device: Any) -> None:
 
 
 OPENING = ("cudaGetDeviceCount", "cudaGetDeviceProperties", "cudaSetDevice", "cudaStreamCreateWithFlags")
-CLOSING = ("cudaGraphExecDestroy", "cudaFree", "cudaFreeHost", "cudaStreamDestroy")
+CLOSING = ("cudaGraphExecDestroy", "cudaEventDestroy", "cudaFree", "cudaFreeHost", "cudaStreamDestroy")
 RECORDING = ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphDestroy")
 USING = (
     "cudaMalloc",
@@ -285,6 +319,9 @@ USING = (
     "cudaGraphLaunch",
     "cudaStreamSynchronize",
     "cudaMemGetInfo",
+    "cudaEventCreateWithFlags",
+    "cudaEventRecord",
+    "cudaEventSynchronize",
 )
 
 
@@ -358,12 +395,14 @@ def test_a_refusal_in_closing_is_logged_and_keeps_nothing_else(
     left = cuda.leftovers()
     kept = {
         "cudaGraphExecDestroy": {"executable graphs"},
+        "cudaEventDestroy": {"events"},
         "cudaFree": {"device memory"},
         "cudaFreeHost": {"pinned memory"},
         "cudaStreamDestroy": {"streams"},
     }
     assert set(left) == kept[name]
     cuda.executables.clear()
+    cuda.events.clear()
     cuda.streams.clear()
     cuda.memory.blocks.clear()
 
@@ -374,7 +413,7 @@ def test_closing_again_does_nothing_and_a_lost_device_is_closed_without_a_word_t
     use_all(device)
     cuda.poisoned = 700
     device.close()
-    assert "5 calls failed as the GPU was closed; the first: CUDA failed waiting for the last step" in caplog.text
+    assert "6 calls failed as the GPU was closed; the first: CUDA failed waiting for the last step" in caplog.text
     calls = len(cuda.calls)
     device.close()
     assert len(cuda.calls) == calls

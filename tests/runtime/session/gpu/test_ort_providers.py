@@ -161,10 +161,10 @@ def test_the_double_refuses_what_a_captured_graph_would_not_see(parts: Parts) ->
         binding.bind_input("input_ids", "cuda", 0, np.int64, (2, 1), host.ctypes.data)
     decode(parts.session, 0, 0)
     with pytest.raises(HostError, match="read again without an upload"):
-        parts.session._steps.by_size[1].run.enqueue()
-    moved: Any = parts.session._steps.by_size[1].run
-    shape, address = moved.binding.inputs["input_ids"]
-    moved.binding.inputs["input_ids"] = (shape, address + 8)
+        parts.session._steps[0].by_size[1].run.enqueue()
+    moved: Any = parts.session._steps[0].by_size[1].run
+    shape, address = moved.binding.inputs["logits_indices"]
+    moved.binding.inputs["logits_indices"] = (shape, address + 8)
     with pytest.raises(HostError, match="graph 1 was captured with other addresses"):
         decode(parts.session, 0, 1)
     moved.binding.outputs["present.1.value"] = moved.binding.outputs["present.1.key"]

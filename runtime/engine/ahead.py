@@ -1,0 +1,83 @@
+"""One step ahead: when the next decode call may be launched before the one that runs was waited for, and with whom.
+
+It may when the next step would do nothing but decode, and when every row's next token is one that the device takes from
+itself. So not where
+
+* the host must know a token first: a constraint makes its mask from it, penalties and banned words count it, and a
+  draft begins with it. Such a row holds the others up for the host's time, a millisecond or so; sitting out every other
+  call would halve its speed.
+* a prompt is read, rows are copied, or a sequence waits and has, or is about to get, a slot. Nobody gets a slot while a
+  call is on its way, so no call writes into a slot that was given away after its launch.
+* the session could not choose some token: the row behind it is void, and so may the next ones be. For a few steps
+  nothing is launched ahead then.
+
+Knows no session's call and draws nothing: the step does.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from runtime.engine.flight import Flight, NextRow, known, unknown
+from runtime.engine.scheduler import Scheduler
+from runtime.engine.sequence import Sequence
+from runtime.session.session import AheadSession, Session, runs_ahead
+
+PAUSE_STEPS = 16
+"""Steps as they were before, after a row that was void: where more than one call in so many has one, waiting for void
+rows and for the logits behind a running call costs more than the host's time does."""
+
+_LOG = logging.getLogger("powertrain.engine")
+
+
+class Ahead:
+    """One for an engine's life. ``flight`` is the call that was launched and not waited for, if there is one."""
+
+    def __init__(self, session: Session, scheduler: Scheduler, *, is_on: bool) -> None:
+        self.session: AheadSession | None = session if is_on and session.info.selects and runs_ahead(session) else None
+        self.flight: Flight | None = None
+        self._scheduler = scheduler
+        self._pause = 0
+        self._is_refused = False
+
+    def following(self, flight: Flight) -> list[NextRow]:
+        """The rows of the call to launch behind ``flight``; empty if there is to be none. Asked once per flight."""
+        if self._pause:
+            self._pause -= 1
+            return []
+        if self._is_refused or not all(flight.states):
+            return []
+        flying = {id(flight.rows[place].sequence) for place in flight.places()}
+        rows, num_ending = [], 0
+        for sequence in self._scheduler.running:
+            if _needs_its_token(sequence):
+                return []
+            if id(sequence) not in flying:
+                rows.append(known(sequence))
+            elif sequence.num_left > 1:
+                rows.append(unknown(sequence))
+            else:
+                num_ending += 1
+        if not rows or (len(rows) == 1 and rows[0].sequence.draft is not None):
+            return []
+        if not self._scheduler.only_decodes(num_ending):
+            return []
+        return sorted(rows, key=_slot)
+
+    def note_void(self, num_rows: int) -> None:
+        """So many rows of the call that is on its way give nobody a token."""
+        if num_rows:
+            self._pause = PAUSE_STEPS
+
+    def refused(self, why: str) -> None:
+        """A call behind another one was refused, which costs nobody anything; none is launched so again."""
+        self._is_refused = True
+        _LOG.warning("no step is launched ahead from now on, which is slower: %s", why)
+
+
+def _needs_its_token(sequence: Sequence) -> bool:
+    return sequence.request.constraint is not None or sequence.sampler.rules.asks_for_tokens
+
+
+def _slot(row: NextRow) -> int:
+    return row.sequence.slot
