@@ -130,6 +130,7 @@ def refusal(server: RunningServer, body: Mapping[str, object]) -> str:
         ({"lora_path": "."}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "a\0b"}, "lora_path: this is no path"),
         ({"lora_path": "nowhere"}, "new: there is no such folder"),
+        ({"lora_path": "n" * 300}, "new: there is no such folder"),
         ({"lora_path": "notes"}, "new: adapter_config.json is missing"),
         ({"lora_path": "group/large"}, "new: rank 3 is above the 2"),
         ({"lora_path": "math", "lora_name": NAMES[1]}, "the name 'alias-name' is the model's own"),
