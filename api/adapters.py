@@ -110,7 +110,7 @@ def adapter_folder(source: str | None, path: str) -> Path:
     home = Path(source).expanduser().resolve()
     try:
         folder = (home / path).resolve()
-    except (OSError, ValueError) as error:  # a loop of links, or a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a zero byte
         raise RequestError("lora_path: this is no path", "lora_path") from error
     if folder == home or not folder.is_relative_to(home):
         raise RequestError("lora_path: it does not lie below the folder that this server loads from", "lora_path")

@@ -42,6 +42,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(root / "beside", pairs(2))
     write_adapter(root / "source/group/large", pairs(3, rank=3))
     (root / "source/notes").mkdir()
+    (root / "source/loop").symlink_to("loop")
     return root / "source"
 
 
@@ -128,6 +129,7 @@ def refusal(server: RunningServer, body: Mapping[str, object]) -> str:
         ({"lora_path": "../beside"}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "/etc"}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "."}, "lora_path: it does not lie below the folder"),
+        ({"lora_path": "loop"}, "lora_path: this is no path"),
         ({"lora_path": "a\0b"}, "lora_path: this is no path"),
         ({"lora_path": "nowhere"}, "new: there is no such folder"),
         ({"lora_path": "n" * 300}, "new: there is no such folder"),
