@@ -38,12 +38,16 @@ _ROLES = {
 }
 _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>[\w.]*?layers\.(?P<layer>\d{1,4})\.(?P<name>\w+\.\w+))"
-    r"\.lora_(?P<side>[AB])(?:\.default)?\.weight"
+    r"\.lora_(?P<side>[AB])(?:\.default)?\.weight",
+    re.ASCII,
 )
 
 
-def read_adapter(folder: Path, name: str | None = None) -> PeftAdapter:
-    """Read a folder's adapter, called ``name`` or as the folder. Raises AdapterError; no text holds a path."""
+def read_adapter(folder: Path, name: str | None = None, max_bytes: int | None = None) -> PeftAdapter:
+    """Read a folder's adapter, called ``name`` or as the folder; of at most ``max_bytes`` of weights, if given.
+
+    Raises AdapterError; no text holds a path.
+    """
     name = name or folder.resolve().name
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         raise AdapterError(f"{name}: there is no such folder of an adapter")
@@ -51,6 +55,8 @@ def read_adapter(folder: Path, name: str | None = None) -> PeftAdapter:
     try:
         if config_path.stat().st_size > _CONFIG_MAX_BYTES:
             raise AdapterError(f"{name}: {CONFIG_FILE} is larger than {_CONFIG_MAX_BYTES} bytes")
+        if max_bytes is not None and (size := weights_path.stat().st_size) > max_bytes:
+            raise AdapterError(f"{name}: {WEIGHTS_FILE} has {size:,} bytes, the model's adapters at most {max_bytes:,}")
         data = config_path.read_bytes()
         config = read_config(data, name)
         digest = hashlib.sha256(f"{hashlib.sha256(data).hexdigest()} {sha256_of_file(weights_path)}\n".encode())

@@ -20,6 +20,7 @@ from runtime.errors import PackageError
 from runtime.package.adapter_room import AdapterRoom
 from runtime.package.limits import (
     MAX_TEXT_BYTES,
+    FolderName,
     Layers,
     Name,
     Seconds,
@@ -154,7 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     schema_version: int
-    name: Name
+    name: FolderName
     served_names: tuple[Name, ...]
     source: SourceInfo
     architecture: Name

@@ -42,6 +42,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(root / "beside", pairs(2))
     write_adapter(root / "source/group/large", pairs(3, rank=3))
     (root / "source/notes").mkdir()
+    with (write_adapter(root / "source/group/vast", pairs(4)) / "adapter_model.safetensors").open("r+b") as file:
+        file.truncate(2**40)  # a hole: it takes no room on the disk
     (root / "source/loop").symlink_to("loop")
     return root / "source"
 
@@ -129,6 +131,7 @@ def refusal(server: RunningServer, body: Mapping[str, object]) -> str:
         ({"lora_path": "../beside"}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "/etc"}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "."}, "lora_path: it does not lie below the folder"),
+        ({"lora_path": "group/vast"}, "new: adapter_model.safetensors has 1,099,511,627,776 bytes"),
         ({"lora_path": "loop"}, "lora_path: this is no path"),
         ({"lora_path": "a\0b"}, "lora_path: this is no path"),
         ({"lora_path": "nowhere"}, "new: there is no such folder"),

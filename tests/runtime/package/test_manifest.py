@@ -139,6 +139,16 @@ def test_names_that_leave_the_package_are_refused(tmp_path: Path, name: str) -> 
         load_package(root)
 
 
+@pytest.mark.parametrize("name", ["../up", "/etc", "a/b", ".hidden", "..", "a\n", 'a"b', "\u0661", "a" * 256])
+def test_a_packages_own_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """``convert`` makes a folder of it, and a line of another program's configuration."""
+    root = make_package(tmp_path / "tiny")
+    path = root / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": name}))
+    with pytest.raises(PackageError, match=r"manifest.json is not readable .*\$.name"):
+        load_package(root)
+
+
 def test_a_graph_that_is_not_listed_is_refused(tmp_path: Path) -> None:
     graphs = {"ort": GraphInfo("ort/other.onnx", "float32", ("cpu",), {}, 1, 1)}
     with pytest.raises(PackageError, match=r"graph 'ort' points to 'ort/other.onnx'"):
