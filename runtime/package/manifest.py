@@ -24,6 +24,7 @@ from runtime.package.limits import (
     Layers,
     Name,
     Seconds,
+    ServedName,
     Sha256,
     Size,
     Text,
@@ -156,7 +157,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     schema_version: int
     name: FolderName
-    served_names: tuple[Name, ...]
+    served_names: tuple[ServedName, ...]
     source: SourceInfo
     architecture: Name
     spec: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -147,6 +148,16 @@ def test_a_packages_own_name_leads_nowhere(tmp_path: Path, name: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "name": name}))
     with pytest.raises(PackageError, match=r"manifest.json is not readable .*\$.name"):
         load_package(root)
+
+
+@pytest.mark.parametrize("name", ["", "a\n", "a\r\nlevel=error", "\x1b]0;title\x07", "\u202egpj"])
+def test_names_for_clients_stay_on_one_line(tmp_path: Path, name: str) -> None:
+    root = make_package(tmp_path / "tiny")
+    path = root / "manifest.json"
+    for served, is_refused in ((["team/a:b 1", "modèle [x]"], False), ([name], True)):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "served_names": served}))
+        with pytest.raises(PackageError, match=r"\$.served_names") if is_refused else contextlib.nullcontext():
+            load_package(root)
 
 
 def test_a_graph_that_is_not_listed_is_refused(tmp_path: Path) -> None:
