@@ -25,6 +25,8 @@ from api.errors import ForbiddenError, NotFoundError, SettingsError
 from api.server_settings import Settings
 
 _MAX_NAME_CHARS = 256
+_FILE_PER_ROOM, _HEADER_BYTES = 8, 16 * 2**20
+"""A file may be larger than what the room takes: in float64, or of a rank that is too large, which is told as such."""
 _LOG = logging.getLogger("powertrain.adapters")
 
 
@@ -70,7 +72,8 @@ class Adapters:
                 raise AdapterError(
                     "the package has no room for adapters: export it with --lora-rank, or with --adapter to merge one"
                 )
-            adapter = fitted(read_adapter(folder, name), self._room, self._factors)
+            most = _FILE_PER_ROOM * self._room.adapter_bytes + _HEADER_BYTES
+            adapter = fitted(read_adapter(folder, name, most), self._room, self._factors)
             self._loaded[name] = LoadedAdapter(adapter, int(time.time()))
         _LOG.info("adapter %s loaded: sha256 %s", name, adapter.digest[:12])
 
@@ -110,7 +113,7 @@ def adapter_folder(source: str | None, path: str) -> Path:
     home = Path(source).expanduser().resolve()
     try:
         folder = (home / path).resolve()
-    except (OSError, ValueError) as error:  # a loop of links, or a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a zero byte
         raise RequestError("lora_path: this is no path", "lora_path") from error
     if folder == home or not folder.is_relative_to(home):
         raise RequestError("lora_path: it does not lie below the folder that this server loads from", "lora_path")

@@ -55,6 +55,6 @@ def settings_of_models(settings: Settings, models: Sequence[Collection[str]]) ->
 
 
 def _checked(settings: Settings, own: dict[str, Any]) -> Settings:
-    if own:
-        settings.check()
+    if own:  # when models are loaded is the server's to say, and was checked with the server's settings
+        dataclasses.replace(settings, load_models="start").check()
     return settings

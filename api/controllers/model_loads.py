@@ -55,8 +55,10 @@ class ModelLoads:
         """Begin to load a model, for which idle ones make room. Only at rest.
 
         Raises NoRoomError when models that are serving hold the memory, KVBudgetError when all of it would not be
-        enough; nothing has changed then.
+        enough, EngineUnavailable once the server ends, whose engines nobody would end then; nothing has changed then.
         """
+        if self.is_draining:
+            raise EngineUnavailable("the server is shutting down")
         leaving = self._leavers(model)
         for other in leaving:
             other.num_evictions += 1

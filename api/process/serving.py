@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from runtime.commands.surroundings import Surroundings
 from runtime.errors import PackageError
 from runtime.package.home import only_package
@@ -54,7 +55,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         scheme = "http" if settings.tls_cert is None else "https"
         shown = f"[{host}]" if ":" in host else host
         docs = "" if settings.docs == "off" else " (docs at /docs)"
-        names = ", ".join(one.model.base_name for one in models.services)
+        names = escape(", ".join(one.model.base_name for one in models.services))
         Console(stderr=True, highlight=False).print(
             f"Serving [bold]{names}[/bold] at {scheme}://{shown}:{port}/v1{docs}", soft_wrap=True
         )

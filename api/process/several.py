@@ -199,7 +199,8 @@ def _known_one(candidate: _Candidate, shared: Service, read: Callable[[Path], Pa
     package, options = _ready(candidate)
     model, settings = replace(candidate.model, guest_worker=shared.model.guest_worker), candidate.settings
     config = engine_config(settings, warm_up_ids(model))
-    opening = _Opening(package, options, read, partial(try_out, config=config), nvtx=settings.nvtx)
+    is_first = candidate.model.base_name == shared.model.base_name  # the server begins with it
+    opening = _Opening(package, options, read, partial(try_out, config=config), nvtx=settings.nvtx, is_fresh=is_first)
 
     def new_engine() -> AsyncEngine:
         return AsyncEngine(opening, config)
@@ -227,7 +228,8 @@ def _never() -> Session:
 class _Opening:
     """Opens a package's session, on the engine's thread, as often as the model is loaded.
 
-    From the second time on the package is verified again, and must be what the server knows: its text side stays.
+    The package is verified again, since it may have lain there for long, and must be what the server knows: its text
+    side stays. Only where it ``is_fresh``, and opened right after it was verified, the first time goes without.
     """
 
     def __init__(
@@ -238,15 +240,16 @@ class _Opening:
         trial: Callable[[Session], None],
         *,
         nvtx: bool,
+        is_fresh: bool,
     ) -> None:
         self._package, self._options, self._read, self._trial, self._nvtx = package, options, read, trial, nvtx
-        self._was_opened = False
+        self._is_fresh = is_fresh
 
     def __call__(self) -> Session:
         """The session. Raises PowertrainError when the package has changed or does not load."""
         name = self._package.manifest.name
-        if self._was_opened and self._read(self._package.root).manifest != self._package.manifest:
+        if not self._is_fresh and self._read(self._package.root).manifest != self._package.manifest:
             raise PackageError(f"the package {name} has changed since the server began; restart the server")
-        self._was_opened = True
+        self._is_fresh = False
         loading = FirstThatLoads(self._package, self._options, iter((self._options.backend,)))
         return loading.factory(self._trial, nvtx=self._nvtx)()

@@ -118,9 +118,14 @@ def _data_files(model: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that may name a file."""
+    sparse = [*model.graph.sparse_initializer]
     yield from model.graph.initializer
-    for node in model.graph.node:
-        yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+    for attribute in (attribute for node in model.graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
 
 
 def _rename(graph: onnx.GraphProto, mapping: dict[str, str]) -> None:

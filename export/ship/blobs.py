@@ -59,9 +59,11 @@ class BlobFolder:
         return copied
 
     def missing_bytes(self, files: Files) -> int:
-        """Bytes that have yet to come."""
+        """Bytes that the disk has yet to take: those that have to come, and a copy for each further file of the same
+        bytes, of which a small artifact may name thousands."""
         sizes = {layer.digest: layer.size for layer in files.values()}
-        return sum(max(0, size - self._length(digest)) for digest, size in sizes.items())
+        copies = sum(layer.size for layer in files.values()) - sum(sizes.values())
+        return copies + sum(max(0, size - self._length(digest)) for digest, size in sizes.items())
 
     def fetch(self, files: Files, advance: Advance) -> int:
         """Bring every blob that is not whole; returns how many bytes came. Raises TransferError."""

@@ -1,7 +1,8 @@
 """A registry that speaks the OCI distribution protocol (version 1.1), as a place where artifacts lie.
 
 Over ``httpx``, because the kept library for Python (``oras``) cannot go on with a broken download. Plain HTTP is spoken
-inside this machine, elsewhere where it is asked for. A login goes to the registry alone, never where it redirects to.
+inside this machine, elsewhere where it is asked for, whoever redirects. A login goes to the registry alone, never where
+it redirects to.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ class Registry:
         api = _HUB_API if reference.place == _HUB_HOST else reference.place
         self._base = f"{'http' if plain_http or is_loopback(reference.place) else 'https'}://{api}/v2/{self._name}/"
         self._login = ""
-        self._client = httpx.Client(timeout=_TIMEOUT, verify=_certificates(), max_redirects=_MAX_REDIRECTS)
+        self._client = httpx.Client(
+            timeout=_TIMEOUT,
+            verify=_certificates(),
+            max_redirects=_MAX_REDIRECTS,
+            event_hooks={"request": [self._check_way]},
+        )
 
     def __enter__(self) -> Registry:
         """Itself."""
@@ -143,6 +149,12 @@ class Registry:
             plain_http=self._plain_http,
         )
 
+    def _check_way(self, request: httpx.Request) -> None:
+        """Raise TransferError for plain HTTP that nobody asked for, be it by a redirect or the place of an upload."""
+        is_local = is_loopback(self._host) and is_loopback(request.url.netloc.decode("ascii"))
+        if request.url.scheme != "https" and not self._plain_http and not is_local:
+            raise TransferError(f"{self._host} leads to {request.url.host[:200]!r} without TLS, where nothing is sent")
+
     def _is_ours(self, url: httpx.URL) -> bool:
         base = httpx.URL(self._base)
         return (url.scheme, url.host, url.port) == (base.scheme, base.host, base.port)
@@ -171,12 +183,12 @@ class Registry:
         return f" ({said})" if said and said.isprintable() else ""
 
     def _body(self, response: httpx.Response, most: int) -> bytes:
-        data = b""
+        data = bytearray()
         for block in response.iter_bytes():
             data += block
             if len(data) > most:
                 raise TransferError(f"{self._host} gave more than {most} bytes for a manifest")
-        return data
+        return bytes(data)
 
 
 @cache

@@ -46,11 +46,15 @@ def answer_challenge(
     fields = {"service": values.get("service", ""), "scope": values.get("scope") or scope}
     if known is not None and known.identity_token:
         form = {**fields, "grant_type": "refresh_token", "refresh_token": known.identity_token, "client_id": _CLIENT}
-        response = client.post(realm, data=form)
+        request = client.build_request("POST", realm, data=form)
     else:
         headers = {} if known is None else {"Authorization": known.basic}
-        response = client.get(realm, params=fields, headers=headers)
-    return f"Bearer {_token(response, host, has_login=known is not None)}"
+        request = client.build_request("GET", realm, params=fields, headers=headers)
+    response = client.send(request, stream=True)
+    try:
+        return f"Bearer {_token(response, host, has_login=known is not None)}"
+    finally:
+        response.close()
 
 
 def _checked_realm(realm: str, host: str, *, plain_http: bool) -> str:
@@ -66,12 +70,22 @@ def _token(response: httpx.Response, host: str, *, has_login: bool) -> str:
         what = "does not accept the login that docker keeps for it" if has_login else "wants a login"
         raise TransferError(f"{host} {what}; run 'docker login {host}'")
     try:
-        if response.status_code != httpx.codes.OK or len(response.content) > _MAX_TOKEN_BYTES:
+        if response.status_code != httpx.codes.OK:
             raise ValueError
-        answer = msgspec.json.decode(response.content, type=_TokenAnswer)
+        answer = msgspec.json.decode(_short_body(response), type=_TokenAnswer)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise TransferError(f"{host} gave no token (status {response.status_code})") from None
     token = answer.token or answer.access_token
     if not _TOKEN.fullmatch(token):
         raise TransferError(f"{host} gave no token that can be used")
     return token
+
+
+def _short_body(response: httpx.Response) -> bytes:
+    """The body, of which no more is read than a token can have. Raises ValueError for a longer one."""
+    data = bytearray()
+    for block in response.iter_bytes():
+        data += block
+        if len(data) > _MAX_TOKEN_BYTES:
+            raise ValueError
+    return bytes(data)

@@ -14,6 +14,7 @@ from typing import Literal
 from api.observe.logs import configure_logging
 from api.settings import ResolvedSettings
 from rich.console import Console
+from rich.markup import escape
 from runtime.commands.surroundings import Surroundings
 from runtime.errors import PowertrainError
 from runtime.package.home import only_package
@@ -39,7 +40,7 @@ def serve_fleet(resolved: ResolvedSettings, around: Surroundings) -> None:
     wanted = _signals()
     with running_cluster(spec) as port:
         deploy(spec)
-        names = ", ".join(package.names[0] for package in spec.packages)
+        names = escape(", ".join(package.names[0] for package in spec.packages))
         scheme = "http" if settings.tls_cert is None else "https"
         Console(stderr=True, highlight=False).print(
             f"Serving [bold]{names}[/bold] at {scheme}://{settings.host}:{port}/v1 from {spec.min_replicas} replicas",

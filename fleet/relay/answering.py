@@ -14,7 +14,7 @@ from typing import Any
 from api.clients.client import Client
 from api.clients.visit import Visit
 from api.edge.access import API_KEY_KEY, VISIT_KEY
-from api.edge.api_key import ApiKey
+from api.edge.api_key import ApiKey, Role
 from litestar.types import ASGIApp
 
 from fleet.relay.wire import Forwarded, Piece, Reserve
@@ -122,7 +122,7 @@ def _receiver(body: bytes, gone: asyncio.Event) -> Callable[[], Any]:
 def _scope(request: Forwarded, mailbox: _Mailbox) -> MutableMapping[str, Any]:
     state: dict[str, Any] = {}
     if request.key_name is not None:
-        state[API_KEY_KEY] = ApiKey(request.key_name, b"")
+        state[API_KEY_KEY] = ApiKey(request.key_name, b"", Role(request.key_role or Role.CLIENT))
         state[VISIT_KEY] = _RelayedVisit(request.key_name, mailbox)
     return {
         "type": "http",

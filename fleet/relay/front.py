@@ -164,6 +164,7 @@ class Front:
             client=None if client is None else (client[0], client[1]),
             body=body,
             key_name=None if key is None else key.name,
+            key_role=None if key is None else key.role.value,
             package=self._packages.base_name(asked.model),
             marks=asked.marks,
         )

@@ -12,8 +12,9 @@ Headers = tuple[tuple[bytes, bytes], ...]
 class Forwarded:
     """A request on its way to a replica: its body whole, its key already checked.
 
-    ``key_name`` is the key's name, None where none is asked for: cached prefixes are kept apart by it. ``package`` is
-    the name under which the replicas know the model; ``marks`` are for whoever chooses the replica.
+    ``key_name`` is the key's name, None where none is asked for: cached prefixes are kept apart by it. ``key_role`` is
+    what it opens, which the replica's routes ask of it. ``package`` is the name under which the replicas know the
+    model; ``marks`` are for whoever chooses the replica.
     """
 
     method: str
@@ -24,6 +25,7 @@ class Forwarded:
     client: tuple[str, int] | None
     body: bytes
     key_name: str | None
+    key_role: str | None = None
     package: str
     marks: tuple[bytes, ...] = ()
 

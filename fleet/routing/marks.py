@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 MOST_MARKS = 256
 """Marks of one request, the last ones: what is older leads to the same replica anyway."""
 BLOCK_BYTES = 1024
 """A prompt without messages is marked after every so many bytes."""
+_MOST_PARTS = 4096
+"""Messages that the API takes at most; a body with more has no marks, for which the front's others would wait."""
 _MARK_BYTES = 16
 _NOTHING = msgspec.Raw(b"null")
 
@@ -37,7 +41,7 @@ class _Message(msgspec.Struct):
 
 
 _BODY = msgspec.json.Decoder(_Body)
-_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_LIST = msgspec.json.Decoder(Annotated[list[msgspec.Raw], Meta(max_length=_MOST_PARTS)])
 _MESSAGE = msgspec.json.Decoder(_Message)
 _OPENING_ROLES = frozenset({b'"system"', b'"developer"'})
 

@@ -7,6 +7,7 @@ Nothing else in the folder is opened, and no link out of it is followed: no pick
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,19 +38,25 @@ _ROLES = {
 }
 _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>[\w.]*?layers\.(?P<layer>\d{1,4})\.(?P<name>\w+\.\w+))"
-    r"\.lora_(?P<side>[AB])(?:\.default)?\.weight"
+    r"\.lora_(?P<side>[AB])(?:\.default)?\.weight",
+    re.ASCII,
 )
 
 
-def read_adapter(folder: Path, name: str | None = None) -> PeftAdapter:
-    """Read a folder's adapter, called ``name`` or as the folder. Raises AdapterError; no text holds a path."""
+def read_adapter(folder: Path, name: str | None = None, max_bytes: int | None = None) -> PeftAdapter:
+    """Read a folder's adapter, called ``name`` or as the folder; of at most ``max_bytes`` of weights, if given.
+
+    Raises AdapterError; no text holds a path.
+    """
     name = name or folder.resolve().name
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         raise AdapterError(f"{name}: there is no such folder of an adapter")
     config_path, weights_path = _plain(folder, CONFIG_FILE, name), _plain(folder, WEIGHTS_FILE, name)
     try:
         if config_path.stat().st_size > _CONFIG_MAX_BYTES:
             raise AdapterError(f"{name}: {CONFIG_FILE} is larger than {_CONFIG_MAX_BYTES} bytes")
+        if max_bytes is not None and (size := weights_path.stat().st_size) > max_bytes:
+            raise AdapterError(f"{name}: {WEIGHTS_FILE} has {size:,} bytes, the model's adapters at most {max_bytes:,}")
         data = config_path.read_bytes()
         config = read_config(data, name)
         digest = hashlib.sha256(f"{hashlib.sha256(data).hexdigest()} {sha256_of_file(weights_path)}\n".encode())
@@ -95,19 +102,37 @@ def _read_sides(path: Path, config: PeftConfig, name: str) -> dict[_Module, dict
             matrix = np.ascontiguousarray(file.get_tensor(key), np.float32)
             if not np.isfinite(matrix).all():
                 raise AdapterError(f"{name}: tensor {key[:120]!r} holds NaN or infinite values")
-            sides.setdefault((match["module"], int(match["layer"]), roles), {})[match["side"]] = matrix
+            both = sides.setdefault((match["module"], int(match["layer"]), roles), {})
+            if match["side"] in both:
+                raise AdapterError(f"{name}: tensor {key[:120]!r} is there under another spelling as well")
+            both[match["side"]] = matrix
     return sides
+
+
+def _scaled(matrix: Matrix, scale: float, what: str) -> Matrix:
+    """``matrix`` times ``scale``. Raises AdapterError, which begins with ``what``, for a product that is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = matrix * np.float32(scale)
+    if not np.isfinite(scaled).all():
+        raise AdapterError(f"{what} times lora_alpha's scale holds NaN or infinite values")
+    return scaled
 
 
 def _paired(
     sides: Mapping[_Module, Mapping[str, Matrix]], config: PeftConfig, name: str
 ) -> dict[tuple[int, tuple[str, ...]], LowRank]:
-    changes = {}
+    changes: dict[tuple[int, tuple[str, ...]], LowRank] = {}
+    changed: set[tuple[int, str]] = set()
     for (module, layer, roles), both in sides.items():
         if len(both) != 2:
             missing = "B" if "A" in both else "A"
             raise AdapterError(f"{name}: {module} has no lora_{missing}; the file is incomplete")
-        changes[layer, roles] = LowRank(both["A"], both["B"] * np.float32(config.scale_of(module)))
+        if again := [role for role in roles if (layer, role) in changed]:
+            raise AdapterError(f"{name}: {module[:120]!r} changes {again[0]} of layer {layer} a second time")
+        changed.update((layer, role) for role in roles)
+        changes[layer, roles] = LowRank(
+            both["A"], _scaled(both["B"], config.scale_of(module), f"{name}: {module[:120]!r}")
+        )
     ends = {module.rpartition(".")[2] for module, _, _ in sides} | {module for module, _, _ in sides}
     for target in config.targets:
         if target not in ends and not any(module.endswith("." + target) for module, _, _ in sides):

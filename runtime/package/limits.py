@@ -17,6 +17,10 @@ MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_TEXT_BYTES = 4 * 2**20
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
+FolderName = Annotated[str, Meta(max_length=255, pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.-]+\Z")]
+"""A package's own name, by which folders and files are called that are made of it."""
+ServedName = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]+\Z")]
+"""What clients call a model: anything that stays on one line of a terminal as it is written."""
 Text = Annotated[str, Meta(max_length=4096)]
 Size = Annotated[int, Meta(ge=0, le=2**50)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -20,9 +20,11 @@ from runtime.errors import PackageError
 from runtime.package.adapter_room import AdapterRoom
 from runtime.package.limits import (
     MAX_TEXT_BYTES,
+    FolderName,
     Layers,
     Name,
     Seconds,
+    ServedName,
     Sha256,
     Size,
     Text,
@@ -154,8 +156,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     schema_version: int
-    name: Name
-    served_names: tuple[Name, ...]
+    name: FolderName
+    served_names: tuple[ServedName, ...]
     source: SourceInfo
     architecture: Name
     spec: dict[str, Any]

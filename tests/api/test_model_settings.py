@@ -22,6 +22,8 @@ def test_a_model_has_its_own_value_and_the_others_the_servers() -> None:
     one, other = own("b:7b:num_slots=4", "b:prefix_cache=off", "models/a:default_temperature=0.5", "a:max_model_len=64")
     assert (one.num_slots, one.prefix_cache, one.default_temperature, one.max_model_len) == (None, True, 0.5, 64)
     assert (other.num_slots, other.prefix_cache, other.default_temperature, other.max_queue) == (4, False, None, 9)
+    servers = Settings(model="a", more_models=("b",), model_setting=("b:num_slots=4",), load_models="demand")
+    assert [one.load_models for one in settings_of_models(servers, MODELS)] == ["demand", "demand"]
     assert own("b:chat_template=/x:y=z")[1].chat_template == "/x:y=z"
 
 

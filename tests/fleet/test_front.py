@@ -21,7 +21,7 @@ from api.clients.visit import Visit
 from api.controllers.intake import _enter
 from api.controllers.service import Service
 from api.edge.access import API_KEY_KEY, VISIT_KEY
-from api.edge.api_key import ApiKey
+from api.edge.api_key import ApiKey, Role
 from api.server_settings import Settings
 from fleet.errors import ReplicaLostError
 from fleet.relay.answering import answer_pieces
@@ -159,12 +159,25 @@ def test_a_key_never_reaches_a_replica_but_its_name_does(keys: Settings) -> None
     assert post(replicas, {}, settings=keys).status_code == 401
     assert not replicas.seen
     assert post(replicas, {}, settings=keys, headers=ALPHA).status_code == 200
-    assert replicas.seen[0].key_name == "alpha"
+    assert (replicas.seen[0].key_name, replicas.seen[0].key_role) == ("alpha", "client")
     assert not [name for name, _ in replicas.seen[0].headers if name in {b"authorization", b"x-api-key"}]
     body = {"messages": [{"role": "user", "content": "a"}]}
     post(replicas, body, settings=keys, headers=ALPHA)
     post(replicas, body, settings=replace(keys, share_prefix_cache=True), headers=ALPHA)
     assert replicas.seen[1].marks != replicas.seen[2].marks  # what no other key's cache holds is not looked for there
+
+
+def test_a_replica_is_told_what_a_key_opens_so_a_clients_key_is_no_admins(keys: Settings) -> None:
+    roles: list[Role] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        roles.append(scope["state"][API_KEY_KEY].role)
+        await whole(b"{}")(scope, receive, send)
+
+    settings = replace(keys, api_key=("boss=secret-of-the-boss",))
+    for headers in (ALPHA, {"authorization": "Bearer secret-of-the-boss"}):
+        post(Replicas(app), {}, "/v1/load_lora_adapter", settings, headers)
+    assert roles == [Role.CLIENT, Role.ADMIN]
 
 
 def test_limits_are_counted_once_for_all_replicas(keys: Settings) -> None:

@@ -56,6 +56,11 @@ def test_a_session_is_the_only_mark() -> None:
     assert len(marks(user("a"), user("b"), session="1")) == 1
 
 
+def test_more_messages_than_the_api_takes_are_not_marked() -> None:
+    assert len(marks(*[user("a")] * 4096)) == MOST_MARKS
+    assert marks(*[user("a")] * 4097) == ()
+
+
 def test_prompts_without_messages() -> None:
     text = "x" * (2 * BLOCK_BYTES)
     one = asked_of(json.dumps({"prompt": text + "abc"}).encode(), "")

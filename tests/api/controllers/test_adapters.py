@@ -42,6 +42,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(root / "beside", pairs(2))
     write_adapter(root / "source/group/large", pairs(3, rank=3))
     (root / "source/notes").mkdir()
+    with (write_adapter(root / "source/group/vast", pairs(4)) / "adapter_model.safetensors").open("r+b") as file:
+        file.truncate(2**40)  # a hole: it takes no room on the disk
+    (root / "source/loop").symlink_to("loop")
     return root / "source"
 
 
@@ -128,8 +131,11 @@ def refusal(server: RunningServer, body: Mapping[str, object]) -> str:
         ({"lora_path": "../beside"}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "/etc"}, "lora_path: it does not lie below the folder"),
         ({"lora_path": "."}, "lora_path: it does not lie below the folder"),
+        ({"lora_path": "group/vast"}, "new: adapter_model.safetensors has 1,099,511,627,776 bytes"),
+        ({"lora_path": "loop"}, "lora_path: this is no path"),
         ({"lora_path": "a\0b"}, "lora_path: this is no path"),
         ({"lora_path": "nowhere"}, "new: there is no such folder"),
+        ({"lora_path": "n" * 300}, "new: there is no such folder"),
         ({"lora_path": "notes"}, "new: adapter_config.json is missing"),
         ({"lora_path": "group/large"}, "new: rank 3 is above the 2"),
         ({"lora_path": "math", "lora_name": NAMES[1]}, "the name 'alias-name' is the model's own"),

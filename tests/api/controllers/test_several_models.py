@@ -272,6 +272,9 @@ def test_models_left_to_their_operator_are_loaded_by_no_request_and_a_drain_is_f
             server.running.server.handle_exit(15, None)
             server.running.wait_for(lambda: server.running.get("/v1/health/ready").status_code == 503)
             assert [server.ask(name).status_code for name in ("a", "b")] == [503, 503]
+            server.registry.models[1].stage = ModelState.UNLOADED
+            assert server.admin("b").status_code == 503  # an engine that begins now is ended by nobody
+            server.registry.models[1].stage = ModelState.READY
             engines = [model.service.engine for model in server.registry.models]
             assert [engine.state for engine in engines] == [EngineState.DRAINING] * 2
             for model in server.models.values():

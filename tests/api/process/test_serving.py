@@ -14,10 +14,10 @@ from runtime.commands.surroundings import Surroundings
 from runtime.errors import PackageError
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, **engine: Any) -> list[str]:
+def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, name: str = "m", **engine: Any) -> list[str]:
     """What was built, served and how the process was left, in order."""
     done: list[str] = []
-    known = SimpleNamespace(base_name="m", names=("m",))
+    known = SimpleNamespace(base_name=name, names=(name,))
     service = SimpleNamespace(
         model=known, engine=SimpleNamespace(start=lambda: done.append("run"), has_ended=False, **engine)
     )
@@ -39,6 +39,11 @@ def serve(monkeypatch: pytest.MonkeyPatch, *, model: str | None, **engine: Any) 
 def test_a_server_that_ends_while_the_model_loads_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python's own end would abort in the loading library's threads."""
     assert serve(monkeypatch, model="x", is_loading=True, failure=None) == ["build x", "load built", "run", "left 0"]
+
+
+def test_a_name_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(monkeypatch, model="x", name="a [red]b[/x]", is_loading=False, failure=None)
+    assert "Serving a [red]b[/x] at http://" in capsys.readouterr().err
 
 
 def test_a_server_that_ends_otherwise_returns(monkeypatch: pytest.MonkeyPatch) -> None:

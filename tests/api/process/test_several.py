@@ -145,6 +145,9 @@ def test_a_package_that_has_changed_is_not_loaded_again(
     opening = openings[1]  # the first belongs to no model
     for _ in range(2):
         opening().close()
+    rename(tmp_path / "b", "another")
+    with pytest.raises(PackageError, match="the package b has changed since the server began"):
+        openings[2]()  # which a request or the operator may ask for days later, for the first time
     rename(tmp_path / "a", "other")
     with pytest.raises(PackageError, match="the package a has changed since the server began"):
         opening()

@@ -257,6 +257,20 @@ def escaping(graph: onnx.GraphProto) -> None:
     external.external_data[0].value = "../secret"
 
 
+def escaping_sparse(graph: onnx.GraphProto) -> None:
+    escaping(graph)
+    external = next(tensor for tensor in graph.initializer if tensor.external_data)
+    graph.sparse_initializer.add().values.CopyFrom(external)
+    external.external_data[0].value = "model.onnx.data"
+
+
+def escaping_attribute(graph: onnx.GraphProto) -> None:
+    escaping(graph)
+    external = next(tensor for tensor in graph.initializer if tensor.external_data)
+    graph.node[0].attribute.add(name="some", type=onnx.AttributeProto.TENSORS).tensors.append(external)
+    external.external_data[0].value = "model.onnx.data"
+
+
 def absent(graph: onnx.GraphProto) -> None:
     external = next(tensor for tensor in graph.initializer if tensor.external_data)
     external.external_data[0].value = "elsewhere"
@@ -275,6 +289,8 @@ def absent(graph: onnx.GraphProto) -> None:
         (open_vocabulary, "neither the graph nor its configuration says its vocab_size"),
         (headless, r"it lacks present\.1\.value"),
         (escaping, "not a plain file name"),
+        (escaping_sparse, "'../secret' is not a plain file name"),
+        (escaping_attribute, "'../secret' is not a plain file name"),
         (absent, "elsewhere is missing"),
     ],
 )

@@ -13,7 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
 import powertrain
@@ -22,6 +24,7 @@ from export.ship.artifact import ARTIFACT_TYPE, artifact_of
 from export.ship.credentials import Credentials
 from export.ship.pull import find_pulled
 from export.ship.reference import parse_reference
+from export.ship.registry_login import answer_challenge
 from runtime.errors import PackageError
 from runtime.package.manifest import load_package
 from tests.export.ship.packages import contents, pull, push, some_package
@@ -190,6 +193,7 @@ def test_an_artifact_whose_files_are_no_package_is_refused(registry: StrictRegis
     title = "org.opencontainers.image.title"
     for name in ("../outside", "/etc/x", "a\\b", ""):
         refused("does not stay inside a package", "layer", annotations={title: name})
+    refused("does not stay inside a package", "layer", annotations={title: "a/" * 500_000 + "b"})
     refused("twice", "layer", annotations={title: "manifest.json"})
     refused("below a file", "layer", annotations={title: "manifest.json/x"})
     refused("does not name 'stranger'|is missing", "layer", annotations={title: "stranger"})
@@ -290,6 +294,56 @@ def test_no_login_goes_to_a_place_that_is_not_safe(
     registry.password, registry.realm = "geheim-7", realm
     with pytest.raises(TransferError, match="asks for a login at a place that is not safe"):
         push(root, where(registry), login(tmp_path, registry, "geheim-7"))
+
+
+@pytest.mark.parametrize("status", [307, 202])
+def test_nothing_is_asked_or_sent_without_tls_where_a_registry_leads(
+    root: Path, home: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    asked: list[str] = []
+
+    def answer(_transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.scheme}://{request.url.host}")
+        found = 404 if request.method == "HEAD" else status
+        return httpx.Response(found, headers={"Location": "http://other.example/x"}, request=request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+    with pytest.raises(TransferError, match=r"leads to 'other\.example' without TLS"):
+        pull("oci://registry.example/x", home) if status == 307 else push(root, "oci://registry.example/x")
+    assert asked[-1] == ("GET" if status == 307 else "POST") + " https://registry.example"
+    for place in ("127.0.0.1:5000", "localhost"):  # nor is what answers inside this machine asked for a stranger
+        local = httpx.Response(307, headers={"Location": f"http://{place}/x"})
+        monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_, local=local: local)
+        with pytest.raises(TransferError, match="without TLS"):
+            pull("oci://registry.example/x", home)
+
+
+def test_a_token_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def blocks() -> Iterator[bytes]:
+        for number in range(100):
+            read.append(number)
+            yield b"[" * 2**16
+
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=blocks())))
+    with pytest.raises(TransferError, match="gave no token"):
+        answer_challenge(client, "r.example", 'Bearer realm="https://r.example/t"', "s", lambda: None, plain_http=False)
+    assert len(read) == 5  # 256 KiB, and the block that is too much
+
+
+def test_copies_of_one_blob_are_counted_before_they_fill_the_disk(
+    registry: StrictRegistry, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(root, where(registry))
+    manifest = json.loads(registry.manifests["1"])
+    title = "org.opencontainers.image.title"
+    graph = next(layer for layer in manifest["layers"] if layer["annotations"][title] == "ort/model.onnx")
+    manifest["layers"] += [{**graph, "annotations": {title: f"copy-{number}"}} for number in range(1000)]
+    registry.manifests["1"] = json.dumps(manifest).encode()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    with pytest.raises(TransferError, match="2 MiB are needed in"):
+        pull(where(registry), home)
 
 
 def test_a_credential_helper_is_asked(

@@ -59,6 +59,7 @@ def test_half_precision_and_the_adapters_name_in_keys(tmp_path: Path) -> None:
         ({"r": 0}, "rank 0 is not between 1 and 512"),
         ({"r": 3}, r"shape \[2, 3\], adapter_config.json says rank 3"),
         ({"lora_alpha": "x"}, "adapter_config.json is not readable"),
+        ({"lora_alpha": 1e39}, "q_proj' times lora_alpha's scale holds NaN or infinite values"),
         ({"alpha_pattern": {".*q_proj": 2}}, r"the pattern '\.\*q_proj' is an expression"),
         ({"target_modules": ["q_proj", "k_proj"]}, "target_modules names 'k_proj', of which"),
     ],
@@ -76,6 +77,14 @@ def test_what_is_not_plain_lora_is_refused_by_its_key(config: dict[str, Any], sa
         ({"base_model.model.model.layers.0.self_attn.rotary_emb.lora_A.weight": (2, 3)}, "is not applied here"),
         ({f"base_model.model.{Q}.lora_A.weight": (2, 3)}, "q_proj has no lora_B"),
         ({f"base_model.model.{Q}.lora_A.weight": (2,)}, "is no matrix"),
+        (
+            {f"{way}{Q}.lora_{side}.weight": (2, 2) for way in ("", "base_model.model.") for side in "AB"},
+            "another spelling",
+        ),
+        (
+            {f"{way}{Q}.lora_{side}.weight": (2, 2) for way in ("", "other.") for side in "AB"},
+            "q of layer 0 a second time",
+        ),
         ({}, "holds no tensor"),
     ],
 )

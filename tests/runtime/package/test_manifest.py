@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -137,6 +138,26 @@ def test_names_that_leave_the_package_are_refused(tmp_path: Path, name: str) -> 
     root = make_package(tmp_path / "tiny", files={name: FileInfo(0, "0" * 64)})
     with pytest.raises(PackageError, match="does not stay inside the package"):
         load_package(root)
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc", "a/b", ".", "..", "a\n", 'a"b', "\u0661", "a" * 256])
+def test_a_packages_own_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """``convert`` makes a folder of it, and a line of another program's configuration."""
+    root = make_package(tmp_path / "tiny")
+    path = root / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": name}))
+    with pytest.raises(PackageError, match=r"manifest.json is not readable .*\$.name"):
+        load_package(root)
+
+
+@pytest.mark.parametrize("name", ["", "a\n", "a\r\nlevel=error", "\x1b]0;title\x07", "\u202egpj"])
+def test_names_for_clients_stay_on_one_line(tmp_path: Path, name: str) -> None:
+    root = make_package(tmp_path / "tiny")
+    path = root / "manifest.json"
+    for served, is_refused in ((["team/a:b 1", "modèle [x]"], False), ([name], True)):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "served_names": served}))
+        with pytest.raises(PackageError, match=r"\$.served_names") if is_refused else contextlib.nullcontext():
+            load_package(root)
 
 
 def test_a_graph_that_is_not_listed_is_refused(tmp_path: Path) -> None:
