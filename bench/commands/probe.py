@@ -59,6 +59,7 @@ def health_status(server: ServerAddress, path: str, timeout_s: float) -> int:
         connection.request("GET", path)
         return connection.getresponse().status
     except (OSError, HTTPException) as error:
-        raise BenchError(f"no answer from {near}:{port}: {str(error) or type(error).__name__}") from error
+        why = str(error) or type(error).__name__
+        raise BenchError(f"no answer from {near}:{port}: {why}; at another port? name it with --port") from error
     finally:
         connection.close()
