@@ -126,7 +126,7 @@ def test_what_cannot_be_built_is_told_with_what_was_meant(home: Path, monkeypatc
         powertrain._build("smollm2-135m-instrct")
     with pytest.raises(PackageError, match=r"did you mean .*/tiny-base"):
         powertrain._build("tiny-bse")
-    with pytest.raises(PackageError, match="neither a package, a recipe .*; the recipes here: smollm2-135m-instruct"):
+    with pytest.raises(PackageError, match=r"neither a package, a recipe .*; the recipes here: smollm2-135m-instruct"):
         powertrain._build("models/nothing")  # not asked of the hub
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(PackageError, match=r"broken\.gguf could not be built"):
