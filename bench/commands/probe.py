@@ -60,6 +60,7 @@ def health_status(server: ServerAddress, path: str, timeout_s: float) -> int:
         return connection.getresponse().status
     except (OSError, HTTPException) as error:
         why = str(error) or type(error).__name__
-        raise BenchError(f"no answer from {near}:{port}: {why}; at another port? name it with --port") from error
+        where = "that is where 'serve' with this environment and --config listens, --port names another port"
+        raise BenchError(f"no answer from {near}:{port}: {why}; {where}") from error
     finally:
         connection.close()

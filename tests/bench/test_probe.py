@@ -63,7 +63,7 @@ def test_nobody_listens() -> None:
     assert done.exit_code == 1
     said = " ".join(done.output.replace("│", " ").split())
     assert f"no answer from 127.0.0.1:{port}" in said
-    assert "name it with --port" in said
+    assert "--port names another port" in said
 
 
 def test_a_port_that_only_the_server_knows() -> None:
