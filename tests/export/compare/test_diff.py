@@ -200,6 +200,8 @@ def test_the_command_ends_as_diff_does(packages: tuple[Path, Path]) -> None:
     differ = CliRunner().invoke(diff_command, words)
     assert differ.exit_code == 3
     assert "max_model_len: 64 -> 32" in differ.output
+    headings = [line for line in differ.output.splitlines()[1:] if not line.startswith(" ")]
+    assert len(headings) == len(set(headings))
     as_json = json.loads(CliRunner().invoke(diff_command, [*words, "--json"]).output)
     assert as_json["differences"] == [{"section": "package", "what": "max_model_len", "a": "64", "b": "32"}]
     (packages[1] / "ort" / "model.onnx").write_bytes(b"")
