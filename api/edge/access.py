@@ -124,8 +124,9 @@ class Edge:
         if wait_s:
             message = f"Too many requests without a valid API key from this address: wait {wait_s} s."
             return ErrorAnswer(429, message, headers={"retry-after": str(wait_s), "x-should-retry": "false"})
-        kind = "admin" if keys is self._admin_keys else "API"
-        message = f"A valid {kind} key is required: send 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'."
+        message = "A valid API key is required: send 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'."
+        if keys is self._admin_keys:
+            message = message.replace("API key", "admin key")
         return ErrorAnswer(401, message, headers={"www-authenticate": "Bearer"})
 
     def _is_keyless(self, scope: HTTPScope) -> bool:
