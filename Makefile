@@ -45,7 +45,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     reference docs test-docs engine fuzz soak chaos dist clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.cpu ## Make .venv with everything that serving needs
 

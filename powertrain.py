@@ -88,7 +88,9 @@ def _build(model: str) -> Path:
         recipe, base = recipe_from_argument(model, home)
     except RecipeError as error:
         near = nearest_package(model, home)
-        raise PackageError(f"{error}; did you mean {near}?" if near else str(error)) from error
+        # A package is named like its recipe, so one hint is enough for both.
+        is_new = near is not None and f"did you mean {near.name} " not in str(error)
+        raise PackageError(f"{error}; did you mean {near}?" if is_new else str(error)) from error
     folder = base / recipe.name
     _run_export(model, folder)
     return folder

@@ -125,7 +125,10 @@ def _wanted(settings: Settings) -> Iterator[tuple[str, Path]]:
         name, sign, path = module.partition("=")
         if not sign or not name or not path:
             raise SettingsError(f"lora_modules: {module!r} is not NAME=FOLDER")
-        yield name, Path(path).expanduser()
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise SettingsError(f"lora_modules: there is no folder {path} for {name}")
+        yield name, folder
     if settings.lora_source is not None:
         source = Path(settings.lora_source).expanduser()
         if not source.is_dir():

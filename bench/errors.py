@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from runtime.errors import PowertrainError
 
 
@@ -15,3 +17,9 @@ class StreamError(PowertrainError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def unreadable(path: Path, error: OSError) -> BenchError:
+    """A result's file cannot be read: why, and for a folder, which commands take as ``--output``, what to name."""
+    hint = ", a folder; name the file in it that the run wrote" if isinstance(error, IsADirectoryError) else ""
+    return BenchError(f"cannot read {path.name}{hint or f': {error.strerror}'}")

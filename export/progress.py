@@ -48,7 +48,7 @@ class TerminalReporter:
     def stage(self, title: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
         """One bar, left standing when it is full."""
         if not self._console.is_terminal:
-            self._console.print(title, highlight=False)
+            self._console.print(title, highlight=False, soft_wrap=True)
             yield lambda _count: None
             return
         from rich.progress import (
@@ -74,4 +74,4 @@ class TerminalReporter:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)

@@ -126,11 +126,20 @@ def test_what_cannot_be_built_is_told_with_what_was_meant(home: Path, monkeypatc
         powertrain._build("smollm2-135m-instrct")
     with pytest.raises(PackageError, match=r"did you mean .*/tiny-base"):
         powertrain._build("tiny-bse")
-    with pytest.raises(PackageError, match="neither a package, a recipe"):
+    with pytest.raises(PackageError, match=r"neither a package, a recipe .*; the recipes here: smollm2-135m-instruct"):
         powertrain._build("models/nothing")  # not asked of the hub
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(PackageError, match=r"broken\.gguf could not be built"):
         powertrain._build(str(home / "broken.gguf"))
+
+
+def test_a_recipe_and_its_package_are_meant_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POWERTRAIN_HOME", str(tmp_path))
+    (tmp_path / "smollm2-135m-instruct").mkdir()
+    (tmp_path / "smollm2-135m-instruct" / "manifest.json").write_text("{}")
+    with pytest.raises(PackageError) as told:
+        powertrain._build("smollm2-135m-instrct")
+    assert str(told.value).count("did you mean") == 1
 
 
 def test_a_recipe_s_name_is_enough(home: Path) -> None:

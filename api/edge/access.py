@@ -125,6 +125,8 @@ class Edge:
             message = f"Too many requests without a valid API key from this address: wait {wait_s} s."
             return ErrorAnswer(429, message, headers={"retry-after": str(wait_s), "x-should-retry": "false"})
         message = "A valid API key is required: send 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'."
+        if keys is self._admin_keys:
+            message = message.replace("API key", "admin key")
         return ErrorAnswer(401, message, headers={"www-authenticate": "Bearer"})
 
     def _is_keyless(self, scope: HTTPScope) -> bool:

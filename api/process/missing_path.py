@@ -14,10 +14,11 @@ _ELSEWHERE = (
     "/v1/realtime", "/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score", "/pooling", "/classify",
     "/v1/ranking", "/v1/infer", "/generate", "/generate_stream", "/completion", "/infill", "/api/chat",
     "/api/generate", "/api/tags", "/api/embed", "/v2/models", "/v2/health", "/v2/repository", "/invocations",
-    "/v1/load_lora_adapter", "/apply-template", "/props", "/slots", "/load", "/server_info", "/get_server_info",
+    "/apply-template", "/props", "/slots", "/load", "/server_info", "/get_server_info",
     "/get_model_info", "/model_info", "/flush_cache", "/health_generate",
 )  # fmt: skip
 """What OpenAI, Anthropic, vLLM, NIM, SGLang, TGI, llama.cpp, Ollama and KServe have; longer paths begin with them."""
+_ADAPTERS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
 def explain_missing(path: str, routes: Collection[str]) -> str:
@@ -27,6 +28,9 @@ def explain_missing(path: str, routes: Collection[str]) -> str:
         if meant != plain and meant in routes:
             option = " The option --unversioned-paths serves such paths too." if meant == f"/v1{plain}" else ""
             return f"The requested path does not exist; did you mean {meant}?{option}"
+    if plain in _ADAPTERS:
+        needs = "--allow-runtime-lora-updating and --lora-source"
+        return f"This server loads no adapters while it runs: {plain} is there when it is started with {needs}."
     where = "/docs lists" if "/docs" in routes else "its documentation lists"
     wanted = plain if plain.startswith(_ELSEWHERE) else f"/v1{plain}"
     if wanted.startswith(_ELSEWHERE):

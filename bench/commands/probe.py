@@ -59,6 +59,8 @@ def health_status(server: ServerAddress, path: str, timeout_s: float) -> int:
         connection.request("GET", path)
         return connection.getresponse().status
     except (OSError, HTTPException) as error:
-        raise BenchError(f"no answer from {near}:{port}: {str(error) or type(error).__name__}") from error
+        why = str(error) or type(error).__name__
+        where = "that is where 'serve' with this environment and --config listens, --port names another port"
+        raise BenchError(f"no answer from {near}:{port}: {why}; {where}") from error
     finally:
         connection.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.errors import BenchError
+from bench.errors import BenchError, unreadable
 from bench.evaluation.evaluate import SCHEMA, SCHEMA_VERSION, Evaluation, PairedChange
 from bench.evaluation.task import TASK_NAME
 from bench.report.tables import Table
@@ -38,7 +38,7 @@ def load_evaluation(path: Path) -> Evaluation:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Evaluation)
     except OSError as error:
-        raise BenchError(f"cannot read {path.name}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     except msgspec.MsgspecError as error:
         raise BenchError(f"{path.name} is no result of 'powertrain eval --json': {error}") from error
     if (found.schema, found.schema_version, found.task) != (SCHEMA, SCHEMA_VERSION, TASK_NAME):

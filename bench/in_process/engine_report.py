@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bench.errors import BenchError
+from bench.errors import BenchError, unreadable
 from bench.in_process.schema_report import SchemaCost
 from bench.metrics.stats import Interval, bootstrap_median_ratio
 from bench.report.tables import Table, number
@@ -151,7 +151,7 @@ def load_engine_report(path: Path) -> EngineReport:
     try:
         report = msgspec.json.decode(path.read_bytes(), type=EngineReport)
     except OSError as error:
-        raise BenchError(f"cannot read {path.name}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BenchError(f"{path.name} is not a result of 'powertrain bench engine': {error}") from error
     if (report.schema, report.schema_version) != (SCHEMA, SCHEMA_VERSION):

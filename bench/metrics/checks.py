@@ -67,7 +67,7 @@ def littles_law(result: Measurement, concurrency: int | None) -> Check:
     if residual > LITTLE_LIMIT and held >= 0.99 * concurrency:
         detail += "; the load was held, so latencies changed within the run: add requests"
     elif residual > LITTLE_LIMIT:
-        detail += f"; the mean concurrency was {held:.2f}: add requests or --cooldown-request-count {concurrency}"
+        detail += f"; the mean concurrency was {held:.2f}: add requests, or cool-down ones (--cooldown-request-count)"
     return Check("littles_law", title, residual <= LITTLE_LIMIT, residual, LITTLE_LIMIT, "", detail)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from bench.errors import BenchError
+from bench.errors import BenchError, unreadable
 from bench.metrics.catalog import FORMULA_VERSION, METRICS, Metric
 from bench.metrics.checks import Check
 from bench.metrics.metrics import Measurement
@@ -147,7 +147,7 @@ def load_report(path: Path) -> Report:
         data = path.read_bytes()
         head = msgspec.json.decode(data, type=_Head)
     except OSError as error:
-        raise BenchError(f"cannot read {path.name}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BenchError(f"{path.name} is not a result of 'powertrain bench http': {error}") from error
     if (head.schema, head.schema_version) != (SCHEMA, SCHEMA_VERSION):

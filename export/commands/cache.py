@@ -36,7 +36,8 @@ def list_command(context: click.Context, folder: Path | None, *, as_json: bool) 
     from rich.console import Console
     from rich.table import Table
 
-    entries = list(_cache(context, folder).entries())
+    cache = _cache(context, folder)
+    entries = list(cache.entries())
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([stored.entry for stored in entries])).decode())
         return
@@ -50,7 +51,8 @@ def list_command(context: click.Context, folder: Path | None, *, as_json: bool) 
     console = Console()
     console.print(table)
     total = sum(stored.entry.size_bytes for stored in entries)
-    console.print(f"{len(entries)} entries, {total / _MIB:,.1f} MiB", highlight=False)
+    said = f"{len(entries)} entries, {total / _MIB:,.1f} MiB in {cache.root}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 @cache_group.command("verify", epilog=examples("powertrain cache verify", "powertrain cache verify --remove"))

@@ -53,12 +53,10 @@ def _show(found: PackageDifference, a: Path, b: Path) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text(f"from {a} to {b}"))
-    section = ""
-    for one in found.differences:
-        if one.section != section:
-            console.print(Text(one.section, "bold"))
-            section = one.section
-        console.print(Text(f"  {one.what}: {one.a or _NOTHING} -> {one.b or _NOTHING}"))
+    for section in dict.fromkeys(one.section for one in found.differences):
+        console.print(Text(section, "bold"))
+        for one in (each for each in found.differences if each.section == section):
+            console.print(Text(f"  {one.what}: {one.a or _NOTHING} -> {one.b or _NOTHING}"))
     for graph in dict.fromkeys(one.graph for one in found.weights):
         console.print(Text(f"weights of graph {graph}", "bold"))
         for line in _weight_lines([one for one in found.weights if one.graph == graph]):

@@ -40,6 +40,8 @@ def inspect_command(model: Path, as_json: bool) -> None:
         sections["plans"] = plans
     for title, rows in sections.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table.add_column()
+        table.add_column(overflow="fold")  # digests are words longer than a narrow terminal, and of use only whole
         for key, value in rows.items():
             table.add_row(key, value)
         console.print(table, "", sep="\n")

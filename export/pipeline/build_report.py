@@ -82,7 +82,7 @@ def report_json(report: BuildReport) -> bytes:
 
 def read_report(path: Path) -> BuildReport:
     """The report of an earlier build. Raises PipelineError naming the file."""
-    way = "give the JSON that 'powertrain build --report FILE.json' wrote"
+    way = "give the JSON that 'powertrain build --report FILE.json' wrote, or no --baseline in a first build"
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise PipelineError(f"{path}: larger than {_MAX_BYTES} bytes; {way}")

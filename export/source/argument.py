@@ -46,10 +46,12 @@ def recipes_folder() -> Path:
 
 
 def _nearest(path: Path, home: Path) -> str:
-    """The recipe whose name is nearest to what was typed, as the end of a sentence; empty when none is near."""
+    """The recipe whose name is nearest to what was typed, else all of them, as the end of a sentence."""
     recipes = {file.stem: file for folder in (recipes_folder(), home) for file in folder.glob("*.toml")}
     near = nearest(path.name.removesuffix(".toml"), recipes)
-    return f"; did you mean {near} ({as_typed(recipes[near])})?" if near else ""
+    if near:
+        return f"; did you mean {near} ({as_typed(recipes[near])})?"
+    return f"; the recipes here: {', '.join(sorted(recipes))}" if recipes else ""
 
 
 def _folder_name(text: str) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from runtime.commands.surroundings import Surroundings
 from runtime.errors import PowertrainError
+from runtime.install import install_line
 from runtime.package.home import only_package
 
 from fleet.errors import FleetError
@@ -33,7 +34,7 @@ def serve_fleet(resolved: ResolvedSettings, around: Surroundings) -> None:
     try:
         from fleet.on_ray.cluster import deploy, running_cluster
     except ImportError as error:
-        raise FleetError("several replicas need Ray Serve: install powertrain[ray]") from error
+        raise FleetError(f"several replicas need Ray Serve: {install_line('ray', 'powertrain[ray]')}") from error
     first = only_package(around.home()) if settings.model is None else around.build(settings.model)
     folders = [first, *(around.build(model) for model in settings.more_models)]
     spec = dataclasses.replace(fleet_spec(settings, folders), on_loopback=True)

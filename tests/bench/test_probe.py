@@ -61,7 +61,9 @@ def test_nobody_listens() -> None:
         port = sock.getsockname()[1]
         done = CliRunner().invoke(powertrain.main, ["probe", "--port", str(port)])
     assert done.exit_code == 1
-    assert f"no answer from 127.0.0.1:{port}" in " ".join(done.output.split())
+    said = " ".join(done.output.replace("│", " ").split())
+    assert f"no answer from 127.0.0.1:{port}" in said
+    assert "--port names another port" in said
 
 
 def test_a_port_that_only_the_server_knows() -> None:

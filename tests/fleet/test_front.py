@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,12 +24,15 @@ from api.controllers.service import Service
 from api.edge.access import API_KEY_KEY, VISIT_KEY
 from api.edge.api_key import ApiKey, Role
 from api.server_settings import Settings
-from fleet.errors import ReplicaLostError
+from api.settings import ResolvedSettings
+from fleet.errors import FleetError, ReplicaLostError
+from fleet.process.serving import serve_fleet
 from fleet.relay.answering import answer_pieces
 from fleet.relay.application import front_application, without_request_id
 from fleet.relay.metric_pages import merged_pages
 from fleet.relay.packages import FleetPackage, Packages
 from fleet.relay.wire import Forwarded, Piece
+from runtime.commands.surroundings import Surroundings
 from runtime.errors import EngineUnavailable
 
 PACKAGES = Packages(
@@ -344,6 +348,12 @@ def test_an_id_that_a_proxy_tells_is_not_told_twice() -> None:
             return await client.post(CHAT, content=b"{}")
 
     assert "x-request-id" not in asyncio.run(run()).headers
+
+
+def test_without_ray_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fleet.on_ray.cluster", None)
+    with pytest.raises(FleetError, match=r"need Ray Serve: .*pip install 'ray\[serve\]"):
+        serve_fleet(ResolvedSettings(Settings(), {}), Surroundings())
 
 
 def request() -> Forwarded:

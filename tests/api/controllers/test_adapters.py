@@ -186,6 +186,8 @@ def test_a_start_with_what_cannot_be_served_ends_with_one_line(source: Path) -> 
         adapters_from_settings(Settings(lora_source=str(source)), None, NAMES)
     with pytest.raises(SettingsError, match="'math' is not NAME=FOLDER"):
         adapters_from_settings(Settings(lora_modules=("math",)), ROOM, NAMES)
+    with pytest.raises(SettingsError, match="there is no folder nowhere for math"):
+        adapters_from_settings(Settings(lora_modules=("math=nowhere",)), ROOM, NAMES)
     with pytest.raises(SettingsError, match="there is no folder /nowhere"):
         adapters_from_settings(Settings(lora_source="/nowhere"), ROOM, NAMES)
     with pytest.raises(SettingsError, match="lora_source names no folder to load from"):

@@ -51,6 +51,7 @@ def test_case_001_seed_request(server: RunningServer) -> None:
         ("/embeddings", "This server has no /v1/embeddings"),
         ("/v1/audio/speech", "This server has no /v1/audio"),
         ("/api/chat", "This server has no /api/chat"),
+        ("/v1/load_lora_adapter", "is there when it is started with --allow-runtime-lora-updating and --lora-source"),
         ("/apply-template", "This server has no /apply-template"),
         ("/get_model_info", "This server has no /get_model_info"),
         ("/nope" * 1000, "The requested path does not exist; /docs lists those that do."),

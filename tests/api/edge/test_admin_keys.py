@@ -81,6 +81,8 @@ def test_with_one_the_description_has_its_paths_behind_it() -> None:
 def test_a_server_of_one_model_shows_it_and_keeps_it() -> None:
     with running_server(admin_key=("the-admins-key",)) as server:
         key = {"x-api-key": "the-admins-key"}
+        refused = server.http.get("/v1/admin/models")
+        assert (refused.status_code, "A valid admin key is required" in refused.text) == (401, True)
         (model,) = server.get("/v1/admin/models", headers=key).json()["data"]
         assert (model["id"], model["aliases"], model["state"]) == (NAMES[0], [NAMES[1]], "ready")
         refused = server.http.post(f"/v1/admin/models/{NAMES[0]}/unload", headers=key)

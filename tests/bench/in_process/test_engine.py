@@ -182,6 +182,8 @@ def test_files_that_are_no_baseline(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     with pytest.raises(BenchError, match=r"cannot read base\.json"):
         load_engine_report(path)
+    with pytest.raises(BenchError, match="a folder; name the file in it"):
+        load_engine_report(tmp_path)
     path.write_bytes(b"{}")
     with pytest.raises(BenchError, match="not a result of 'powertrain bench engine'"):
         load_engine_report(path)

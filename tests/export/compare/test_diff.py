@@ -194,6 +194,16 @@ def test_templates_and_tokenizers_are_told_line_by_line_and_token_by_token(packa
     ]
 
 
+def test_each_section_is_shown_once(packages: tuple[Path, Path]) -> None:
+    """Also the package's own, whose fields stand before and after the quality in the manifest."""
+    quality = Quality("t", 9, 0.25, 0.5, 0.75, 20.0, 19.5, 0.02)
+    rewrite(packages[1], served_names=("a",), quality=quality, recipe_digest="1" * 64)
+    said = CliRunner().invoke(diff_command, list(map(str, packages))).output
+    headings = [line for line in said.splitlines()[1:-1] if not line.startswith(" ")]
+    assert headings == ["package", "quality"]
+    assert "recipe_digest" in said
+
+
 def test_the_command_ends_as_diff_does(packages: tuple[Path, Path]) -> None:
     rewrite(packages[1], max_model_len=32)
     words = list(map(str, packages))

@@ -262,6 +262,9 @@ def test_the_command_line_merges_and_makes_room(folder: Path, tmp_path: Path) ->
     assert room is not None
     assert (room.rank, room.roles) == (4, ("q", "down"))
     assert not isinstance(package.manifest.source.adapter, msgspec.UnsetType)
+    narrow = "".join(CliRunner().invoke(inspect_command, [str(tmp_path / "p")], env={"COLUMNS": "60"}).output.split())
+    assert package.manifest.files["tokenizer.json"].sha256[:50] in narrow  # folded, not cut
+    assert "…" not in narrow
     shown = CliRunner().invoke(inspect_command, [str(tmp_path / "p")], env={"COLUMNS": "200"}).output
     assert "one (sha256 " in shown
     assert "rank up to 4 on q, down, 0.0 MB each" in shown

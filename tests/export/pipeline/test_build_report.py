@@ -71,7 +71,7 @@ def test_the_json_is_the_baseline_of_the_next_build(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (None, "cannot be read"),
+        (None, "cannot be read .*or no --baseline in a first build"),
         (b"{}", "is no report of a build .*'powertrain build --report FILE.json'"),
         (b"\xff", "is no report"),
         (report_json(msgspec.structs.replace(REPORT, schema_version=9)), "has schema powertrain-build 9"),

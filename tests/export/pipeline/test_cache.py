@@ -102,7 +102,7 @@ def test_the_commands_list_verify_and_prune(cache: Cache) -> None:
     status, text = run(cache, "list")
     assert status == 0
     assert text.index("of aa") < text.index("of bb")
-    assert "2 entries, 0.0 MiB" in text
+    assert f"2 entries, 0.0 MiB in {cache.root}" in text
     status, text = run(cache, "verify")
     assert (status, text.splitlines()) == (
         1,
