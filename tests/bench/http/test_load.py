@@ -180,7 +180,7 @@ def test_checks_on_a_steady_run_and_on_one_with_a_tail() -> None:
     # 26 requests take 6 rounds of 200 ms: measured 26 * 11 / 1.2 s, predicted 5 * 11 / 0.2 s.
     checks = {c.key: c for c in run_checks(tail.records, tail.measurement, 5, np.array(empty))}
     assert checks["littles_law"].value == pytest.approx((275 - 238.3333) / 238.3333, rel=1e-4)
-    assert "--cooldown-request-count 5" in checks["littles_law"].detail
+    assert "--cooldown-request-count" in checks["littles_law"].detail
 
 
 def test_cool_down_keeps_throughput_and_littles_law_exact_where_a_tail_would_not() -> None:
