@@ -86,7 +86,7 @@ def _report(times: StepTimes, flags: SimulateFlags, load: MeasuredLoad | None) -
         policies = policies[:1]
     outcomes = [_outcome(times, flags, load, count, policy) for count in counts for policy in policies]
     settings = {
-        name: value for name, value in msgspec.to_builtins(flags).items() if isinstance(value, (int, float, str))
+        name: value for name, value in msgspec.structs.asdict(flags).items() if isinstance(value, (int, float, str))
     }
     return SimulationReport(step_times=times.name, settings=settings, outcomes=outcomes)
 

@@ -38,9 +38,11 @@ def serve_fleet(resolved: ResolvedSettings, around: Surroundings) -> None:
     first = only_package(around.home()) if settings.model is None else around.build(settings.model)
     folders = [first, *(around.build(model) for model in settings.more_models)]
     spec = dataclasses.replace(fleet_spec(settings, folders), on_loopback=True)
-    wanted = _signals()
+    wanted: queue.SimpleQueue[Literal["again", "end"]] = queue.SimpleQueue()  # may be put into from a handler
+    _listen(wanted)
     with running_cluster(spec) as port:
         deploy(spec)
+        _listen(wanted)  # Ray has put handlers of its own in their place, which abort the process
         names = escape(", ".join(package.names[0] for package in spec.packages))
         scheme = "http" if settings.tls_cert is None else "https"
         Console(stderr=True, highlight=False).print(
@@ -52,13 +54,11 @@ def serve_fleet(resolved: ResolvedSettings, around: Surroundings) -> None:
         _LOG.info("shutting down: running requests have up to %g s to end", settings.drain_timeout_s)
 
 
-def _signals() -> queue.SimpleQueue[Literal["again", "end"]]:
-    """What signals ask for, in order."""
-    wanted: queue.SimpleQueue[Literal["again", "end"]] = queue.SimpleQueue()  # may be put into from a handler
+def _listen(wanted: queue.SimpleQueue[Literal["again", "end"]]) -> None:
+    """Put what signals ask for into ``wanted``, in order."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: wanted.put("end"))
     signal.signal(signal.SIGHUP, lambda *_: wanted.put("again"))
-    return wanted
 
 
 def _replace(resolved: ResolvedSettings, folders: Sequence[Path], generation: int) -> None:

@@ -91,9 +91,10 @@ def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(90)
+            status = process.wait(90)
         finally:
             process.kill()
+    assert status == 0, "SIGTERM lets a fleet end by itself"
 
 
 def plain_environment() -> dict[str, str]:

@@ -16,6 +16,7 @@ import powertrain
 from bench.errors import BenchError
 from bench.in_process.engine_report import EngineReport, SpeedTest
 from bench.metrics.metrics import Measurement
+from bench.report.exports import report_json
 from bench.report.results import Point, Report, RequestTable, RunResult
 from bench.simulate.against import MeasuredLoad, agreement, measured_load
 from bench.simulate.conversations import ConversationKind, Conversations, Spread
@@ -291,6 +292,9 @@ def test_the_command_prints_json_and_names_mistakes(tmp_path: Path) -> None:
     body = json.loads(done.stdout)
     assert body["simulated"] is True
     assert [one["replicas"] for one in body["outcomes"]] == [1, 2]
+    (measured := tmp_path / "report.json").write_bytes(report_json(http_result()))
+    beside = run("--replicas", "1", "--seconds", "30", "--against", str(measured))
+    assert (beside.exit_code, "Measured and simulated" in beside.stdout) == (3, True), beside.output
     table = run("--replicas", "2", "--policy", "affinity", "--seconds", "60", "--markdown").output
     assert "Simulated, not measured" in table
     assert "'afinity' is none of affinity" in run("--policy", "afinity").output
