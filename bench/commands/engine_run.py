@@ -5,14 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import msgspec
 import rich_click as click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from runtime.errors import PowertrainError
 from runtime.loading.backend import Backend, backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
@@ -21,6 +19,7 @@ from runtime.package.manifest import ORT_GRAPH, Package, load_package
 from runtime.session.session import Session
 from runtime.token_mask import Constraint
 
+from bench.commands.progress import progress
 from bench.commands.synthetic_run import DEFAULT_BATCHES, DEFAULT_STEPS, SyntheticFlags, run_synthetic
 from bench.commands.written import say_written
 from bench.environment import environment
@@ -141,7 +140,7 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
     begin = time.perf_counter()
     session = loader.build()
     load_s = time.perf_counter() - begin
-    with _progress() as show, closing(session), schema_constraint(package) if flags.schema else nullcontext() as bound:
+    with progress() as show, closing(session), schema_constraint(package) if flags.schema else nullcontext() as bound:
         speeds = measure_speed(session, plan, graph.weight_bytes, bandwidth, show, adapters=adapters)
         if not is_on_cpu:  # a GPU reads its own memory, whose speed is not measured
             speeds = [msgspec.structs.replace(speed, bandwidth_share=None) for speed in speeds]
@@ -170,15 +169,6 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
 
 def _loader(package: Package, options: ModelOptions, flags: EngineFlags) -> FirstThatLoads:
     return FirstThatLoads(package, options, backend_choices(package, flags.backend))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What shows a test's name on the terminal while it runs."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting")
-        yield lambda name: progress.update(task, description=name)
 
 
 def _breakdowns(

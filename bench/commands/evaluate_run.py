@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import rich_click as click
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from runtime.errors import PowertrainError
 from runtime.loading.backend import backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
@@ -21,6 +20,7 @@ from runtime.package.manifest import MANIFEST_FILE, Package, load_package, sha25
 from runtime.session.session import Session
 from runtime.text.tokenizer import Tokenizer
 
+from bench.commands.progress import progress
 from bench.commands.written import say_written
 from bench.environment import environment
 from bench.errors import BenchError
@@ -76,7 +76,7 @@ def _run_own(path: Path, flags: EvalFlags) -> list[str]:
             raise click.UsageError(f"--{name.replace('_', '-')} is for --lm-eval: name its tasks")
     baseline = load_evaluation(flags.baseline) if flags.baseline else None
     package = load_package(path)
-    with _opened(package, flags, _MODEL_LEN) as (session, scorer, _), _progress() as show:
+    with _opened(package, flags, _MODEL_LEN) as (session, scorer, _), progress() as show:
         result = evaluate(
             scorer,
             questions(),
@@ -207,12 +207,3 @@ def _opened(package: Package, flags: EvalFlags, model_len: int) -> Iterator[tupl
         yield session, Scorer(session, encode, package.manifest.stop_token_ids[0]), tokenizer
     finally:
         session.close()
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What shows on the terminal what is being scored."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting")
-        yield lambda name: progress.update(task, description=name)
