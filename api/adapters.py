@@ -7,7 +7,6 @@ no engine and no request.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from runtime.adapter import Adapter
 from runtime.adapters.config import CONFIG_FILE
 from runtime.adapters.factors import Factors
 from runtime.adapters.fitted import fitted
-from runtime.adapters.peft import read_adapter
+from runtime.adapters.peft import AdapterCheck, read_adapter
 from runtime.errors import AdapterError, RequestError
 from runtime.package.adapter_room import AdapterRoom
 
@@ -39,7 +38,11 @@ class LoadedAdapter:
 
 
 class Adapters:
-    """By name. ``room`` and ``factors`` are the package's, None for none; ``taken`` are names of the model itself."""
+    """By name, of one model.
+
+    ``room`` and ``factors`` are the package's, None for none; ``taken`` are names of the model itself. ``check`` says
+    whether an adapter may be served, None: all may.
+    """
 
     def __init__(
         self,
@@ -47,10 +50,11 @@ class Adapters:
         taken: Collection[str] = (),
         most: int = 0,
         factors: Factors | None = None,
+        check: AdapterCheck | None = None,
     ) -> None:
         self._room, self._taken, self._most, self._factors = room, frozenset(taken), most, factors
+        self._trial = check
         self._loaded: dict[str, LoadedAdapter] = {}
-        self._lock = threading.Lock()
 
     @property
     def loaded(self) -> dict[str, LoadedAdapter]:
@@ -65,23 +69,24 @@ class Adapters:
         return found.adapter
 
     def add(self, name: str, folder: Path) -> None:
-        """Read a folder's adapter; takes as long as its file is large, so not on an event loop. Raises AdapterError."""
-        with self._lock:  # one at a time: what is read is held twice for a moment
-            self._check(name)
-            if self._room is None:
-                raise AdapterError(
-                    "the package has no room for adapters: export it with --lora-rank, or with --adapter to merge one"
-                )
-            most = _FILE_PER_ROOM * self._room.adapter_bytes + _HEADER_BYTES
-            adapter = fitted(read_adapter(folder, name, most), self._room, self._factors)
-            self._loaded[name] = LoadedAdapter(adapter, int(time.time()))
+        """Read a folder's adapter; takes as long as its file is large, so not on an event loop, and one at a time.
+
+        Raises AdapterError, and TrustError for one that may not be served.
+        """
+        self._check(name)
+        if self._room is None:
+            raise AdapterError(
+                "the package has no room for adapters: export it with --lora-rank, or with --adapter to merge one"
+            )
+        most = _FILE_PER_ROOM * self._room.adapter_bytes + _HEADER_BYTES
+        adapter = fitted(read_adapter(folder, name, most, self._trial), self._room, self._factors)
+        self._loaded[name] = LoadedAdapter(adapter, int(time.time()))
         _LOG.info("adapter %s loaded: sha256 %s", name, adapter.digest[:12])
 
     def unload(self, name: str) -> None:
         """Take an adapter out; requests that have it keep it. Raises NotFoundError for a name that is not there."""
-        with self._lock:
-            if self._loaded.pop(name, None) is None:
-                raise NotFoundError(f"The lora adapter '{name[:_MAX_NAME_CHARS]}' cannot be found.", "lora_name")
+        if self._loaded.pop(name, None) is None:
+            raise NotFoundError(f"The lora adapter '{name[:_MAX_NAME_CHARS]}' cannot be found.", "lora_name")
         _LOG.info("adapter %s taken out", name)
 
     def _check(self, name: str) -> None:
@@ -96,10 +101,14 @@ class Adapters:
 
 
 def adapters_from_settings(
-    settings: Settings, room: AdapterRoom | None, taken: Collection[str], factors: Factors | None = None
+    settings: Settings,
+    room: AdapterRoom | None,
+    taken: Collection[str],
+    factors: Factors | None = None,
+    check: AdapterCheck | None = None,
 ) -> Adapters:
-    """What ``lora_modules`` and ``lora_source`` name, loaded. Raises AdapterError or SettingsError."""
-    adapters = Adapters(room, taken, settings.max_loras, factors)
+    """What ``lora_modules`` and ``lora_source`` name, loaded. Raises AdapterError, TrustError or SettingsError."""
+    adapters = Adapters(room, taken, settings.max_loras, factors, check)
     for name, folder in _wanted(settings):
         adapters.add(name, folder)
     return adapters

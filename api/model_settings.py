@@ -51,10 +51,16 @@ def settings_of_models(settings: Settings, models: Sequence[Collection[str]]) ->
         before = own[meant[0]].get(name, ())
         own[meant[0]][name] = (*before, *value) if isinstance(value, tuple) else value
     plain = dataclasses.replace(settings, more_models=(), model_setting=(), memory_bytes=None)
-    return [_checked(dataclasses.replace(plain, **values), values) for values in own]
+    found = [_checked(dataclasses.replace(plain, **values), values) for values in own]
+    if settings.allow_runtime_lora_updating and not any(one.lora_source for one in found):
+        raise SettingsError(
+            "allow_runtime_lora_updating is on but no model has a lora_source to load from; say --model-setting "
+            "MODEL:lora_source=FOLDER"
+        )
+    return found
 
 
 def _checked(settings: Settings, own: dict[str, Any]) -> Settings:
-    if own:  # when models are loaded is the server's to say, and was checked with the server's settings
-        dataclasses.replace(settings, load_models="start").check()
+    if own:  # what is the server's to say was checked with the server's settings
+        dataclasses.replace(settings, load_models="start", allow_runtime_lora_updating=False).check()
     return settings

@@ -255,7 +255,7 @@ class Settings:
                 raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
         if self.gpu is not None and self.backend == "cpu":
             raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
-        if self.allow_runtime_lora_updating and self.lora_source is None:
+        if self.allow_runtime_lora_updating and self.lora_source is None and not self.more_models:
             raise SettingsError("allow_runtime_lora_updating is on but lora_source names no folder to load from")
         if self.otel_endpoint is not None and not self.otel:
             raise SettingsError("otel_endpoint is set but otel is off; add --otel")

@@ -21,7 +21,7 @@ EDGES = {
     "export.source": "export export.checkpoint export.source.gguf export.source.hf runtime runtime.adapters"
     " runtime.package",
     "export.source.gguf": "export export.checkpoint",
-    "export.source.hf": "export export.checkpoint",
+    "export.source.hf": "export export.checkpoint runtime.package",
     "export.graph": "export export.checkpoint runtime.package",
     "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
@@ -37,7 +37,7 @@ EDGES = {
     "export.pipeline": "export export.checkpoint export.measure export.package export.plan export.provenance"
     " export.source export.source.gguf export.source.hf runtime runtime.adapters runtime.loading runtime.package"
     " runtime.session",
-    "export.provenance": "runtime.package runtime.trust",
+    "export.provenance": "runtime.adapters runtime.package runtime.trust",
     "export.ship": "export export.package runtime runtime.package",
     "export.commands": "export export.checkpoint export.compare export.interop export.package export.pipeline"
     " export.plan export.provenance export.ship export.source runtime runtime.commands runtime.package runtime.trust",

@@ -6,7 +6,6 @@ the operator named. Knows no adapter's content.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import msgspec
@@ -14,9 +13,9 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from msgspec import Meta
-from runtime.errors import AdapterError, RequestError
+from runtime.errors import RequestError
 
-from api.adapters import adapter_folder
+from api.controllers.adapter_loads import AdapterLoads
 from api.controllers.intake import AnyRequest, key_of, receive_body
 from api.controllers.service import Service
 from api.edge.api_key import Role
@@ -30,17 +29,22 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class LoadRequest(msgspec.Struct, kw_only=True):
-    """An adapter to load: its name among the models, and its folder, absolute or below ``lora_source``."""
+    """An adapter to load: its name among the models, and its folder, absolute or below ``lora_source``.
+
+    ``base_model_name``, as vLLM calls it where adapters are listed at the start, is the model that it is for.
+    """
 
     lora_name: Name
+    base_model_name: Name | None = None
     lora_path: Annotated[str, Meta(min_length=1, max_length=4096)]
     load_inplace: bool | None = None
 
 
 class UnloadRequest(msgspec.Struct, kw_only=True):
-    """An adapter to take out."""
+    """An adapter to take out; ``base_model_name`` may say of which model."""
 
     lora_name: Name
+    base_model_name: Name | None = None
 
 
 class AdaptersController(Controller):
@@ -49,23 +53,23 @@ class AdaptersController(Controller):
     path = "/v1"
 
     @post("/load_lora_adapter", status_code=200)
-    async def load(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def load(
+        self, request: AnyRequest, service: NamedDependency[Service], adapter_loads: NamedDependency[AdapterLoads]
+    ) -> ASGIApp:
         """Load an adapter under a name."""
         asked = convert(parse_object(await _allowed_body(request, service), service.reception.limits), LoadRequest)
         if asked.load_inplace:
             raise RequestError("load_inplace: unload the adapter first, then load it", "load_inplace")
-        folder = adapter_folder(service.settings.lora_source, asked.lora_path)
-        try:
-            await asyncio.to_thread(service.adapters.add, asked.lora_name, folder)
-        except AdapterError as error:
-            raise RequestError(str(error), "lora_path") from error
+        await adapter_loads.load(asked.lora_name, asked.lora_path, asked.base_model_name)
         return _said(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     @post("/unload_lora_adapter", status_code=200)
-    async def unload(self, request: AnyRequest, service: NamedDependency[Service]) -> ASGIApp:
+    async def unload(
+        self, request: AnyRequest, service: NamedDependency[Service], adapter_loads: NamedDependency[AdapterLoads]
+    ) -> ASGIApp:
         """Take an adapter out; requests that have it are answered with it."""
         asked = convert(parse_object(await _allowed_body(request, service), service.reception.limits), UnloadRequest)
-        service.adapters.unload(asked.lora_name)
+        adapter_loads.unload(asked.lora_name, asked.base_model_name)
         return _said(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
 

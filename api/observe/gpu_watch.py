@@ -87,17 +87,22 @@ class NvmlReader:
 
 
 class GpuWatch:
-    """Reads the GPU with ``uuid`` every PERIOD_S from ``start`` to ``close``. ``clock`` returns seconds."""
+    """Reads the GPU with ``uuid`` every PERIOD_S from ``start`` to ``close``, for as long as it ``is_used``.
+
+    ``clock`` returns seconds. A server that went on without the GPU says nothing of it: what others do there is theirs.
+    """
 
     def __init__(
         self,
         uuid: str,
         open_reader: Callable[[str], Reader | None] = open_nvml,
         clock: Callable[[], float] = time.monotonic,
+        is_used: Callable[[], bool] = lambda: True,
     ) -> None:
         self.uuid = uuid
         self._open_reader = open_reader
         self._clock = clock
+        self._is_used = is_used
         self._ended = threading.Event()
         self._last: tuple[float, GpuReading] | None = None
         self._thread = threading.Thread(target=self._main, name="powertrain-gpu-watch", daemon=True)
@@ -111,15 +116,16 @@ class GpuWatch:
         self._ended.set()
 
     def latest(self) -> GpuReading:
-        """The last reading, and an empty one if there is none that is recent."""
+        """The last reading, and an empty one if there is none that is recent, or the GPU is not used."""
         last = self._last
-        return GpuReading() if last is None or self._clock() - last[0] > MAX_AGE_S else last[1]
+        is_told = last is not None and self._clock() - last[0] <= MAX_AGE_S and self._is_used()
+        return last[1] if last is not None and is_told else GpuReading()
 
     def _main(self) -> None:
         reader = self._open_reader(self.uuid)
         if reader is None:
             return
-        while not self._ended.is_set():
+        while not self._ended.is_set() and self._is_used():
             self._last = (self._clock(), reader.read())
             self._ended.wait(PERIOD_S)
         reader.close()

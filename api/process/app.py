@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from runtime.errors import Overloaded
 
+from api.controllers.adapter_loads import AdapterLoads
 from api.controllers.adapters import AdaptersController
 from api.controllers.admin import AdminController
 from api.controllers.chat import ChatController
@@ -69,6 +70,7 @@ def routed_app(service: Service, models: ModelRegistry | None = None) -> Litesta
     """Every route, without the layers around them. The lifespan starts the first engine and ends all; loading blocks
     nothing."""
     registry = models or ModelRegistry.alone(service)
+    adapter_loads = AdapterLoads(registry)
 
     @asynccontextmanager
     async def engine_lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -103,6 +105,7 @@ def routed_app(service: Service, models: ModelRegistry | None = None) -> Litesta
         dependencies={
             "service": Provide(lambda: registry.front, sync_to_thread=False),
             "models": Provide(lambda: registry, sync_to_thread=False),
+            "adapter_loads": Provide(lambda: adapter_loads, sync_to_thread=False),
         },
         # HTTPException is named beside Exception: Litestar's own failures, malformed requests and unknown paths
         # among them, are subclasses of it.

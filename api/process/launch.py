@@ -26,6 +26,7 @@ from api.errors import SettingsError
 from api.observe.gpu_watch import GpuWatch
 from api.observe.metrics import ServerMetrics
 from api.observe.tracing import tracer_from_settings
+from api.process.trusted import adapter_check
 from api.request.reception import new_reception
 from api.served_model import ServedModel, served_model_from_package
 from api.server_settings import Settings
@@ -55,7 +56,9 @@ def build_service(settings: Settings, package: Package) -> Service:
     config = engine_config(settings, warm_up_ids(model))
     engine = AsyncEngine(loading.factory(partial(try_out, config=config), nvtx=settings.nvtx), config)
     metrics = ServerMetrics(model.base_name, engine.stats, vllm_names=settings.vllm_metrics)
-    gpu = None if loading.backend.gpu is None else GpuWatch(loading.backend.gpu.uuid)
+    gpu = None
+    if loading.backend.gpu is not None:
+        gpu = GpuWatch(loading.backend.gpu.uuid, is_used=lambda: loading.backend.gpu is not None)
     if gpu is not None:
         metrics.watch_gpu(gpu)
     return Service(
@@ -80,13 +83,13 @@ def served_model(settings: Settings, package: Package, max_model_len: int) -> Se
 
 
 def served_adapters(settings: Settings, package: Package, names: Sequence[str], num_slots: int | None) -> Adapters:
-    """What the settings name of adapters of a package, loaded. Raises AdapterError or SettingsError.
+    """What the settings name of adapters of a package, loaded. Raises AdapterError, TrustError or SettingsError.
 
     ``names`` are the model's own. ``num_slots`` is for the log, which says what adapters take beside the cache.
     """
     room = adapter_room(package)
     factors = None if room is None else read_factors(package, room)
-    adapters = adapters_from_settings(settings, room, names, factors)
+    adapters = adapters_from_settings(settings, room, names, factors, adapter_check(settings))
     if room is not None and num_slots is not None:
         gib = num_slots * room.adapter_bytes / 2**30
         _LOG.info("adapters: %d loaded; slots in use with one take up to %.2f GiB more", len(adapters.loaded), gib)

@@ -248,8 +248,11 @@ class _Opening:
     def __call__(self) -> Session:
         """The session. Raises PowertrainError when the package has changed or does not load."""
         name = self._package.manifest.name
-        if not self._is_fresh and self._read(self._package.root).manifest != self._package.manifest:
-            raise PackageError(f"the package {name} has changed since the server began; restart the server")
+        if not self._is_fresh:
+            again = self._read(self._package.root)
+            if again.manifest != self._package.manifest:
+                raise PackageError(f"the package {name} has changed since the server began; restart the server")
+            self._package = again
         self._is_fresh = False
         loading = FirstThatLoads(self._package, self._options, iter((self._options.backend,)))
         return loading.factory(self._trial, nvtx=self._nvtx)()

@@ -1,4 +1,4 @@
-"""The package that a server which requires signatures may serve, or why it may not. Knows no key's arithmetic."""
+"""The package and adapters that a server which requires signatures may serve, or why not. Knows no key's arithmetic."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from runtime.adapters.peft import AdapterCheck
 from runtime.errors import TrustError
 from runtime.package.manifest import Package, load_package
+from runtime.trust.adapter_signature import verify_adapter
 from runtime.trust.trust_file import TrustedKey, read_trust_file
 from runtime.trust.verify import verify_package
 
@@ -23,6 +25,19 @@ def package_reader(settings: Settings) -> Callable[[Path], Package]:
     if not settings.require_signature or settings.trust_file is None:
         return load_package
     return partial(trusted_package, trusted=read_trust_file(Path(settings.trust_file)))
+
+
+def adapter_check(settings: Settings) -> AdapterCheck | None:
+    """What looks at an adapter before it is used, as the settings want it; None: nothing. Raises TrustError for the
+    trust file, as the check does for an adapter that no key of the file signed as it is."""
+    if not settings.require_signature or settings.trust_file is None:
+        return None
+    return partial(_check_adapter, trusted=read_trust_file(Path(settings.trust_file)))
+
+
+def _check_adapter(folder: Path, found: Mapping[str, str], trusted: Mapping[str, TrustedKey]) -> None:
+    signers = verify_adapter(folder, found, trusted, datetime.datetime.now(datetime.UTC).date())
+    _LOG.info("the adapter in %s is signed by %s", folder.name, ", ".join(signers))
 
 
 def trusted_package(folder: Path, trusted: Mapping[str, TrustedKey]) -> Package:

@@ -16,7 +16,8 @@ from runtime.errors import PowertrainError
 from runtime.loading.backend import backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.model_loader import ModelOptions
-from runtime.package.manifest import MANIFEST_FILE, Package, load_package, sha256_of_file
+from runtime.package.manifest import MANIFEST_FILE, Package, load_package
+from runtime.package.package_file import sha256_of_file
 from runtime.session.session import Session
 from runtime.text.tokenizer import Tokenizer
 

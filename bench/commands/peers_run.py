@@ -12,7 +12,8 @@ from rich.console import Console
 from runtime.defaults import DEFAULT_SLOTS
 from runtime.errors import PowertrainError
 from runtime.loading.model_loader import default_threads
-from runtime.package.manifest import read_manifest, sha256_of_file
+from runtime.package.manifest import read_manifest
+from runtime.package.package_file import sha256_of_file
 
 from bench.commands.http import compare_command
 from bench.errors import BenchError

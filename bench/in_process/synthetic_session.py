@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from runtime.package import selection_io
-from runtime.session.device import Bytes, Mark, Recording
+from runtime.session.device import Bytes
 from runtime.session.gpu.runner import decode_buckets
 from runtime.session.gpu.selection_staging import SelectionStaging
 from runtime.session.selected import Chosen, Selected, from_logits
@@ -144,12 +144,7 @@ class ChoosingSession(SyntheticSession):
 
 
 class _NoDevice:
-    """``runtime.session.device.Device`` whose copies go nowhere."""
-
-    stream = 0
-
-    def memory_bytes(self) -> tuple[int, int]:
-        return 0, 0
+    """``runtime.session.device.DeviceMemory`` whose copies go nowhere."""
 
     def allocate(self, num_bytes: int) -> int:
         del num_bytes
@@ -164,21 +159,3 @@ class _NoDevice:
 
     def download(self, target: Bytes, source: int) -> None:
         """Nothing is copied."""
-
-    def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:
-        """Nothing is copied."""
-
-    def widen(self, target: int, source: int, count: int) -> None:
-        """Nothing is copied."""
-
-    def mark(self) -> Mark:
-        raise NotImplementedError
-
-    def record(self, work: Callable[[], None]) -> Recording:
-        raise NotImplementedError
-
-    def synchronize(self) -> None:
-        """Nothing is queued."""
-
-    def close(self) -> None:
-        """Nothing is held."""

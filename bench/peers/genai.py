@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime.package.manifest import sha256_of_file
+from runtime.package.package_file import sha256_of_file
 
 from bench.errors import BenchError
 from bench.peers import genai_checkpoint

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.package.manifest import sha256_of_file
+from runtime.package.package_file import sha256_of_file
 
 from bench.errors import BenchError
 from bench.peers.making import is_made, mark_made, run, unmark

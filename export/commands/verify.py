@@ -1,4 +1,4 @@
-"""``powertrain verify``: is every byte of a package what a trusted key signed?"""
+"""``powertrain verify``: is every byte of a package, or of an adapter, what a trusted key signed?"""
 
 from __future__ import annotations
 
@@ -10,20 +10,40 @@ from runtime.commands.model_argument import MODEL
 from runtime.errors import PowertrainError
 
 
-@click.command(epilog=examples("powertrain verify smollm2-135m-instruct --trust trust.toml"))
-@click.argument("model", type=MODEL)
+@click.command(
+    epilog=examples(
+        "powertrain verify smollm2-135m-instruct --trust trust.toml",
+        "powertrain verify --adapter adapters/math --trust trust.toml",
+    )
+)
+@click.argument("model", type=MODEL, required=False)
+@click.option("--adapter", type=click.Path(path_type=Path), help="Folder of an adapter to check instead of a package.")
 @click.option("--trust", type=click.Path(path_type=Path), required=True, help="TOML file of the keys that count.")
-def verify_command(model: Path, trust: Path) -> None:
-    """Check that a trusted key signed the package MODEL as it is now: every file, TensorRT plans included."""
+def verify_command(model: Path | None, adapter: Path | None, trust: Path) -> None:
+    """Check that a trusted key signed the package MODEL as it is now: every file, TensorRT plans included. Or an
+    adapter."""
+    if (model is None) == (adapter is None):
+        raise click.UsageError("Give MODEL or --adapter FOLDER.")
+    try:
+        signers, kernels = _verified(model, adapter, trust)
+    except PowertrainError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{model or adapter} is whole, and signed by {', '.join(signers)}")
+    for path in kernels:
+        click.echo(f"not covered: {path.name}, compiled on this machine; a server that requires signatures removes it")
+
+
+def _verified(model: Path | None, adapter: Path | None, trust: Path) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """Who signed one of the two, and what nobody signs."""
     import datetime
 
+    from runtime.adapters.peft import adapter_digests
+    from runtime.trust.adapter_signature import verify_adapter
     from runtime.trust.trust_file import read_trust_file
     from runtime.trust.verify import verify_package
 
-    try:
-        verified = verify_package(model, read_trust_file(trust), datetime.datetime.now(datetime.UTC).date())
-    except PowertrainError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"{model} is whole, and signed by {', '.join(verified.signers)}")
-    for path in verified.kernels:
-        click.echo(f"not covered: {path.name}, compiled on this machine; a server that requires signatures removes it")
+    trusted, today = read_trust_file(trust), datetime.datetime.now(datetime.UTC).date()
+    if adapter is not None:
+        return verify_adapter(adapter, adapter_digests(adapter), trusted, today), ()
+    verified = verify_package(Path(model or ""), trusted, today)
+    return verified.signers, verified.kernels

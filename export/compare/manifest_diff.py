@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from runtime.package.manifest import PROVENANCE_FILES, FileInfo, Manifest
+from runtime.package.manifest import PROVENANCE_FILES, Manifest
+from runtime.package.package_file import FileInfo
 
 from export.compare.difference import Difference
 

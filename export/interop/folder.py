@@ -10,7 +10,7 @@ from runtime.package.manifest import Package
 from export.errors import ExportError
 from export.interop.genai import write_genai_folder
 from export.interop.triton import write_triton_repository
-from export.package.builder import workspace
+from export.package.workspace import workspace
 
 _WRITERS: dict[str, Callable[[Package, Path], None]] = {
     "genai": write_genai_folder,

@@ -20,17 +20,11 @@ from export.graph.writer import GRAPH_FILE
 from export.interop.foreign_graph import ForeignGraph, read_foreign_graph
 from export.interop.self_check import check_cache
 from export.interop.source_folder import SUBFOLDER, SourceFolder, read_source_folder
-from export.package.builder import (
-    DEFAULT_MAX_MODEL_LEN,
-    BuildResult,
-    recorded_files,
-    up_to_date,
-    workspace,
-    write_text_files,
-)
+from export.package.builder import DEFAULT_MAX_MODEL_LEN, BuildResult, up_to_date
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
+from export.package.workspace import recorded_files, workspace, write_text_files
 from export.progress import Reporter
 from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint

@@ -6,11 +6,9 @@ What a killed build leaves is never taken for a package and is removed by the ne
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +17,6 @@ import msgspec
 from runtime.errors import PackageError
 from runtime.package import manifest as package
 from runtime.package.adapter_room import AdapterRoom
-from runtime.package.generation_config import SamplingDefaults
 from runtime.package.plan_sidecar import TRT_GRAPH
 from runtime.session.kv_budget import available_memory_bytes
 
@@ -39,12 +36,9 @@ from export.checkpoint.precision_policy import (
 from export.checkpoint.quantized_tensor import stored_formats
 from export.checkpoint.spec import DecoderSpec
 from export.errors import ExportError
-from export.folder_lock import exclusive_folder
 from export.graph.adapter_room import adapter_room
 from export.graph.kv_scales import KvScales
-from export.graph.ort.dialect import OPSET
 from export.graph.ort.graph import write_ort_graph
-from export.graph.selection import write_selection_graph
 from export.graph.trt.graph import write_trt_graph
 from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
@@ -54,6 +48,7 @@ from export.measure.golden import GoldenMaker
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
+from export.package.workspace import check_space, recorded_files, workspace, write_head, write_text_files
 from export.progress import Reporter
 from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint
@@ -63,7 +58,6 @@ from export.source.recipe import Recipe
 DEFAULT_MAX_MODEL_LEN = 8192
 
 _LIBRARIES = ("powertrain", "onnx", "numpy", "ml-dtypes", "gguf", "safetensors", "tokenizers")
-SELECTION_FOLDER = "selection"
 _SCRATCH_FOLDER = "scratch"
 
 
@@ -179,7 +173,7 @@ def _fill(
         scratch_bytes = way.scratch_bytes
     maker = _golden_maker(recipe, checkpoint.spec, max_model_len, text.tokenizer_json, available_bytes)
     golden_bytes = maker.way.scratch_bytes if maker else 0
-    _check_space(
+    check_space(
         partial, _needed_bytes(recipe, checkpoint.spec, plan, max_model_len, scratch=scratch_bytes, golden=golden_bytes)
     )
     write_text_files(partial, text, recipe.generation)
@@ -224,14 +218,6 @@ def _ort_graph(
     return _with_notes(graph, choice)
 
 
-def write_head(partial: Path, vocab_size: int) -> package.SelectionInfo:
-    """Write a selection head that every runtime of a GPU takes into a package folder."""
-    path = write_selection_graph(partial / SELECTION_FOLDER, vocab_size, OPSET, has_mask=True)
-    if not (weights := path.with_name(path.name + ".data")).stat().st_size:
-        weights.unlink()  # a head has constants of a few bytes only, which lie in the graph
-    return package.SelectionInfo(path.relative_to(partial).as_posix())
-
-
 def _with_notes(graph: package.GraphInfo, choice: Choice) -> package.GraphInfo:
     """What the manifest says of a graph, with what was chosen for it."""
     return msgspec.structs.replace(graph, precision=graph.precision | choice.notes)
@@ -258,35 +244,6 @@ def _needed_bytes(
     trt = trt_graph_bytes(spec, plan, max_model_len) if TRT_GRAPH in recipe.dialects else 0
     ort = estimate(spec, plan, max_model_len).graph_bytes if package.ORT_GRAPH in recipe.dialects else 0
     return ort + max(scratch, trt + golden)
-
-
-def _check_space(folder: Path, wanted: int) -> None:
-    """Raise ExportError unless ``wanted`` bytes are free in ``folder``."""
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise ExportError(
-            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
-            "free some space or choose another folder with -o"
-        )
-
-
-def recorded_files(partial: Path) -> dict[str, package.FileInfo]:
-    """Size and digest of every file below ``partial``, for the manifest."""
-    paths = sorted(path for path in partial.rglob("*") if path.is_file())
-    return {path.relative_to(partial).as_posix(): package.file_info(path) for path in paths}
-
-
-def write_text_files(partial: Path, text: TextFiles, generation: SamplingDefaults | None = None) -> None:
-    """tokenizer.json, generation_config.json and, if the model has one, chat_template.jinja.
-
-    Values of ``generation`` go before the checkpoint's own.
-    """
-    (partial / package.TOKENIZER_FILE).write_text(text.tokenizer_json, encoding="utf-8")
-    if text.chat_template is not None:
-        (partial / package.CHAT_TEMPLATE_FILE).write_text(text.chat_template, encoding="utf-8")
-    chosen = {} if generation is None else generation.given()
-    values = {**text.generation, **chosen, "eos_token_id": list(text.stop_token_ids)}
-    (partial / package.GENERATION_CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _manifest(
@@ -325,15 +282,3 @@ def _tools() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-@contextmanager
-def workspace(root: Path) -> Iterator[Path]:
-    """A fresh folder ``.NAME.partial`` beside ``root``, this build's alone, gone afterwards unless renamed."""
-    with exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial:
-        try:
-            yield partial
-        except OSError as error:
-            raise ExportError(
-                f"cannot write {root.name}: {error.strerror}; free some space or choose another folder"
-            ) from error

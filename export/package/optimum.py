@@ -21,17 +21,11 @@ from runtime.package import manifest as package
 from export.checkpoint.checkpoint import TextFiles
 from export.errors import ExportError, SourceError, UnsupportedError
 from export.graph.writer import GRAPH_FILE
-from export.package.builder import (
-    DEFAULT_MAX_MODEL_LEN,
-    BuildResult,
-    recorded_files,
-    up_to_date,
-    workspace,
-    write_text_files,
-)
+from export.package.builder import DEFAULT_MAX_MODEL_LEN, BuildResult, up_to_date
 from export.package.chat_template import with_chosen_template
 from export.package.replace import put_in_place
 from export.package.text_check import check_text_files
+from export.package.workspace import recorded_files, workspace, write_text_files
 from export.progress import Reporter
 from export.provenance.files import add_provenance
 from export.source.fingerprint import stat_fingerprint

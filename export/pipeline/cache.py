@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from runtime.package.manifest import FileInfo, file_info
+from runtime.package.package_file import FileInfo, file_info
 
 from export.errors import CacheError, ExportError
 from export.folder_lock import exclusive, shared

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from runtime.package.manifest import load_package, sha256_of_file
+from runtime.package.manifest import load_package
+from runtime.package.package_file import sha256_of_file
 from runtime.package.plan_sidecar import graph_bytes
 
 from export.errors import SourceError

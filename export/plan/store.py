@@ -17,7 +17,8 @@ from runtime.errors import PlanError
 from runtime.package import dtypes
 from runtime.package import plan_sidecar as sidecars
 from runtime.package.graph_profiles import slot_rows
-from runtime.package.manifest import Package, load_package, sha256_of_file
+from runtime.package.manifest import Package, load_package
+from runtime.package.package_file import sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar
 from runtime.session.kv_budget import kv_bytes_per_token
 

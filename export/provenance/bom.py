@@ -18,7 +18,8 @@ from cyclonedx.model.component import Component, ComponentType, Pedigree
 from cyclonedx.model.license import License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
-from runtime.package.manifest import AdapterInfo, FileInfo, Manifest, Quality
+from runtime.package.manifest import AdapterInfo, Manifest, Quality
+from runtime.package.package_file import FileInfo
 from runtime.package.plan_sidecar import PlanSidecar
 
 from export.provenance.statement import document

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 from runtime.package import plan_sidecar as sidecars
-from runtime.package.manifest import BOM_FILE, PROVENANCE_FILE, PROVENANCE_FILES, FileInfo, Manifest, file_info_of
+from runtime.package.manifest import BOM_FILE, PROVENANCE_FILE, PROVENANCE_FILES, Manifest
+from runtime.package.package_file import FileInfo, file_info_of
 from runtime.package.plan_sidecar import PlanSidecar
 
 from export.provenance.bom import package_bom, plan_bom

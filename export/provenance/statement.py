@@ -71,10 +71,11 @@ def plan_statement(manifest: Manifest, sidecar: PlanSidecar) -> bytes:
     return statement({name: sidecar.plan_sha256}, dict(MessageToDict(predicate)))
 
 
-def statement(subjects: Mapping[str, str], predicate: dict[str, Any]) -> bytes:
-    """An in-toto statement as JSON: ``subjects`` (name -> sha256) have this SLSA provenance."""
+def statement(subjects: Mapping[str, str], predicate: dict[str, Any], kind: str = PREDICATE_TYPE) -> bytes:
+    """An in-toto statement as JSON: ``subjects`` (name -> sha256) have this predicate, which is SLSA provenance or of
+    another ``kind``."""
     described = [ResourceDescriptor(name=name, digest={"sha256": subjects[name]}).pb for name in sorted(subjects)]
-    made = Statement(described, PREDICATE_TYPE, predicate)
+    made = Statement(described, kind, predicate)
     made.validate()
     return document(_with_whole_numbers(MessageToDict(made.pb)))
 

@@ -14,14 +14,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 from runtime.package.limits import Size, decode_document
-from runtime.package.manifest import (
-    MANIFEST_FILE,
-    PLAN_FILE_SUFFIXES,
-    SIGNATURE_FILE,
-    Package,
-    file_info,
-    stays_inside,
-)
+from runtime.package.manifest import MANIFEST_FILE, PLAN_FILE_SUFFIXES, SIGNATURE_FILE, Package
+from runtime.package.package_file import file_info, stays_inside
 from runtime.package.plan_sidecar import PLAN_FOLDER
 
 from export.errors import TransferError

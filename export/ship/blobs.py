@@ -12,7 +12,8 @@ from pathlib import Path
 
 from runtime.errors import PackageError
 from runtime.package.home import is_package
-from runtime.package.manifest import read_manifest, sha256_of_file
+from runtime.package.manifest import read_manifest
+from runtime.package.package_file import sha256_of_file
 
 from export.errors import TransferError
 from export.progress import Advance

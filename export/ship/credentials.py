@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from runtime.package.package_file import read_at_most
 
 from export.errors import TransferError
 
@@ -60,9 +61,9 @@ def find_credentials(config: Path | None, host: str) -> Credentials | None:
     if config is None or not config.is_file():
         return None
     try:
-        if config.stat().st_size > _CONFIG_MAX_BYTES:
+        if (data := read_at_most(config, _CONFIG_MAX_BYTES)) is None:
             raise TransferError(f"{config.name} is larger than {_CONFIG_MAX_BYTES} bytes; it is not docker's")
-        found = msgspec.json.decode(config.read_bytes(), type=_DockerConfig)
+        found = msgspec.json.decode(data, type=_DockerConfig)
     except OSError as error:
         raise TransferError(f"docker's {config.name} cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError):

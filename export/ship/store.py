@@ -25,6 +25,7 @@ _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LOCAL = "file"
+_MAX_INDEX_BYTES = 16 * 2**20  # some 60,000 tags
 
 
 class _Entry(Descriptor, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -60,9 +61,7 @@ class Store:
         """See ``Depot``."""
         digest = wanted if wanted.startswith("sha256:") else self._digest_of(wanted)
         with self._failing(f"{self._url} has no manifest {digest[:19]}"):
-            if self._fs.size(self._blob(digest)) > MAX_MANIFEST_BYTES:
-                raise TransferError(f"{self._url}: a manifest is larger than {MAX_MANIFEST_BYTES} bytes")
-            return bytes(self._fs.cat_file(self._blob(digest)))
+            return self._read(self._blob(digest), MAX_MANIFEST_BYTES, "a manifest")
 
     @contextmanager
     def read_blob(self, digest: str, start: int) -> Iterator[BlobStream]:
@@ -98,19 +97,33 @@ class Store:
             artifact_type=ARTIFACT_TYPE,
             annotations={} if tag is None else {_REF_NAME: tag},
         )
+        index = msgspec.json.encode(_Index(manifests=(*kept, entry)))
+        if len(index) > _MAX_INDEX_BYTES:
+            raise TransferError(
+                f"{self._url} has no place for another tag: its index.json would be larger than {_MAX_INDEX_BYTES} "
+                "bytes; remove tags from it, or push to another store"
+            )
         self._write(f"{self._root}/oci-layout", iter([_LAYOUT]))
-        self._write(f"{self._root}/index.json", iter([msgspec.json.encode(_Index(manifests=(*kept, entry)))]))
+        self._write(f"{self._root}/index.json", iter([index]))
 
     def _index(self) -> _Index:
         with self._failing(""):
             try:
-                data = self._fs.cat_file(f"{self._root}/index.json")
+                data = self._read(f"{self._root}/index.json", _MAX_INDEX_BYTES, "index.json")
             except FileNotFoundError:
                 return _Index()
         try:
             return decode_document(data, _Index)
         except ValueError as error:
             raise TransferError(f"{self._url}: index.json is not readable ({error})") from error
+
+    def _read(self, path: str, most: int, what: str) -> bytes:
+        """A file's bytes, of which no more than ``most`` are taken, whatever size the store says that it has."""
+        with self._fs.open(path, "rb") as file:
+            data = bytes(file.read(most + 1))
+        if len(data) > most:
+            raise TransferError(f"{self._url}: {what} is larger than {most} bytes")
+        return data
 
     def _digest_of(self, tag: str) -> str:
         entries = {entry.annotations.get(_REF_NAME): entry.digest for entry in self._index().manifests}

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec import UnsetType
 from runtime.adapters.peft import read_adapter
-from runtime.package.manifest import AdapterInfo, SourceInfo, sha256_of_file
+from runtime.package.manifest import AdapterInfo, SourceInfo
+from runtime.package.package_file import sha256_of_file
 
 from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.merged import MergedCheckpoint

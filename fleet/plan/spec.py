@@ -111,6 +111,7 @@ def _check(settings: Settings, num_packages: int) -> None:
         "model_setting": "all packages of a fleet have the same settings",
         "memory_bytes": "say with resident_models how many packages a replica holds",
         "lora_modules": "a fleet's list of models has no adapters; merge them with 'powertrain export --adapter'",
+        "allow_runtime_lora_updating": "a fleet has no adapters; merge them with 'powertrain export --adapter'",
         "lora_source": "a fleet's list of models has no adapters; merge them with 'powertrain export --adapter'",
     }.items():
         if getattr(settings, name):

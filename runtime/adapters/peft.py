@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from runtime.adapter import Matrix
 from runtime.adapters.config import CONFIG_FILE, WEIGHTS_FILE, PeftConfig, read_config
 from runtime.adapters.low_rank import LowRank, PeftAdapter
 from runtime.errors import AdapterError
-from runtime.package.manifest import sha256_of_file
+from runtime.package.package_file import hashed, holds, read_at_most
 
 _CONFIG_MAX_BYTES = 2**20
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -43,28 +43,50 @@ _KEY = re.compile(
 )
 
 
-def read_adapter(folder: Path, name: str | None = None, max_bytes: int | None = None) -> PeftAdapter:
+AdapterCheck = Callable[[Path, Mapping[str, str]], None]
+"""Is given an adapter's folder and its files' sha256 by name, before they are used. Raises PowertrainError."""
+
+
+def read_adapter(
+    folder: Path, name: str | None = None, max_bytes: int | None = None, check: AdapterCheck | None = None
+) -> PeftAdapter:
     """Read a folder's adapter, called ``name`` or as the folder; of at most ``max_bytes`` of weights, if given.
 
-    Raises AdapterError; no text holds a path.
+    Raises AdapterError, and what ``check`` raises; no text holds a path.
     """
     name = name or folder.resolve().name
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         raise AdapterError(f"{name}: there is no such folder of an adapter")
     config_path, weights_path = _plain(folder, CONFIG_FILE, name), _plain(folder, WEIGHTS_FILE, name)
     try:
-        if config_path.stat().st_size > _CONFIG_MAX_BYTES:
+        if (data := read_at_most(config_path, _CONFIG_MAX_BYTES)) is None:
             raise AdapterError(f"{name}: {CONFIG_FILE} is larger than {_CONFIG_MAX_BYTES} bytes")
         if max_bytes is not None and (size := weights_path.stat().st_size) > max_bytes:
             raise AdapterError(f"{name}: {WEIGHTS_FILE} has {size:,} bytes, the model's adapters at most {max_bytes:,}")
-        data = config_path.read_bytes()
+        found = {CONFIG_FILE: hashlib.sha256(data).hexdigest()}
+        found[WEIGHTS_FILE], seal = hashed(weights_path)
+        if check is not None:
+            check(folder, found)
         config = read_config(data, name)
-        digest = hashlib.sha256(f"{hashlib.sha256(data).hexdigest()} {sha256_of_file(weights_path)}\n".encode())
         sides = _read_sides(weights_path, config, name)
+        if not holds(weights_path, seal):
+            raise AdapterError(f"{name}: {WEIGHTS_FILE} changed while it was read; try again")
     except (OSError, SafetensorError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)[:200]
         raise AdapterError(f"{name}: {WEIGHTS_FILE} or {CONFIG_FILE} is not usable ({reason})") from error
-    return PeftAdapter(name, digest.hexdigest(), _paired(sides, config, name))
+    digest = hashlib.sha256(f"{found[CONFIG_FILE]} {found[WEIGHTS_FILE]}\n".encode()).hexdigest()
+    return PeftAdapter(name, digest, _paired(sides, config, name))
+
+
+def adapter_digests(folder: Path) -> dict[str, str]:
+    """The sha256 of both files of a folder that ``read_adapter`` reads, by name. Raises AdapterError."""
+    found: dict[str, str] = {}
+
+    def keep(_folder: Path, digests: Mapping[str, str]) -> None:
+        found.update(digests)
+
+    read_adapter(folder, check=keep)
+    return found
 
 
 def _plain(folder: Path, name: str, adapter: str) -> Path:

@@ -37,7 +37,7 @@ class FirstThatLoads:
 
     @property
     def backend(self) -> BackendChoice:
-        """The one that ``kv`` is planned for."""
+        """The one that runs, or that is tried next. Every one with a GPU has the same."""
         return self._options.backend
 
     def factory(self, trial: Callable[[Session], None], *, nvtx: bool = False) -> Callable[[], Session]:
@@ -54,14 +54,15 @@ class FirstThatLoads:
         ``trial`` uses a GPU's session before it is taken: what it raises leads to the next backend as well. Raises what
         the one backend that there was raised, or BackendError with the reason of each.
         """
-        options, kv = self._options, self.kv
+        kv = self.kv
         while True:
+            options = self._options
             try:
                 return self._tried(options, kv, trial)
             except Exception as error:  # noqa: BLE001 - every library raises types of its own; all mean the same here
                 _LOG.debug("backend %s does not load", options.backend.backend, exc_info=True)
                 self._failures.append((options.backend, _as_expected(error, options.backend)))
-            options, kv = self._next_planned(replace(options, max_model_len=self.kv.slot_tokens))
+            self._options, kv = self._next_planned(replace(options, max_model_len=self.kv.slot_tokens))
 
     def _tried(self, options: ModelOptions, kv: KVPlan, trial: Callable[[Session], None]) -> Session:
         session = session_factory(self._package, kv, options)()

@@ -19,6 +19,7 @@ from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
 from runtime.package import dtypes
 from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
+from runtime.package.plan_sidecar import sidecar_path
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan, KVWishes, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
@@ -83,9 +84,29 @@ def plan_model(package: Package, options: ModelOptions) -> KVPlan:
 
 
 def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
-    """A function that builds the session; call it on the engine thread, it takes as long as loading takes."""
-    if options.backend.gpu is not None:
-        return gpu_session_factory(package, options.backend, kv, self_test=options.self_test)
+    """A function that builds the session; call it on the engine thread, it takes as long as loading takes.
+
+    It raises PackageError where files of the package changed after they were verified: libraries open them by path.
+    """
+    gpu, plan = options.backend.gpu, options.backend.plan
+    if gpu is None:
+        make = _cpu_factory(package, kv, options)
+    else:
+        make = gpu_session_factory(package, options.backend, kv, self_test=options.self_test)
+
+    def build() -> Session:
+        session = make()
+        try:
+            package.check_unchanged([] if plan is None else [plan.path, sidecar_path(plan.path)])
+        except PackageError:
+            session.close()
+            raise
+        return session
+
+    return build
+
+
+def _cpu_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
     threads = options.threads or default_threads()
     graph = _ort_graph(package)
     defaults = OrtOptions(intra_op_threads=threads)

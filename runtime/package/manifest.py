@@ -7,10 +7,10 @@ the export room shares with the runtime; it knows neither graphs nor tokens.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -35,6 +35,7 @@ from runtime.package.limits import (
     decode_document,
     schema_version_of,
 )
+from runtime.package.package_file import FileInfo, FileSeal, check_file, holds, read_at_most
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -58,16 +59,6 @@ PLAN_FILE_SUFFIXES = (".plan", ".plan.json", ".plan.intoto.json", ".plan.cdx.jso
 """What lies in ``trt/`` beside the graph and is made after the package."""
 
 _MANIFEST_MAX_BYTES = 2 * 2**20
-_MAX_COMPONENT_BYTES = 255
-"""What Linux's filesystems take as one name."""
-_HASH_BLOCK_BYTES = 2**20
-
-
-class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size in bytes and lowercase sha256 of one file of the package."""
-
-    size: Size
-    sha256: Sha256
 
 
 class AdapterInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -180,10 +171,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A verified package on disk."""
+    """A verified package on disk.
+
+    ``seals`` are the states of its files as they were verified, by their paths in it. Where the manifest is among them
+    a signature was verified too: then what they do not name was signed by nobody.
+    """
 
     root: Path
     manifest: Manifest
+    seals: Mapping[str, FileSeal] = field(default_factory=dict, repr=False, compare=False)
 
     def path(self, name: str) -> Path:
         """Absolute path of a file that the manifest names; PackageError for any other."""
@@ -192,11 +188,15 @@ class Package:
         return self.root / name
 
     def read_bytes(self, name: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
-        """A whole file that the manifest names; PackageError above ``max_bytes``."""
+        """A whole file that the manifest names; PackageError above ``max_bytes``, and where it has changed since."""
         path, size = self.path(name), self.manifest.files[name].size
         if size > max_bytes:
             raise PackageError(f"{self.manifest.name}: {name} has {size} bytes, more than the {max_bytes} it may have")
-        return path.read_bytes()
+        data = read_at_most(path, size)
+        self._check_seal(name)
+        if data is None:
+            raise PackageError(f"{self.manifest.name}: {name} has more than the {size} bytes that the manifest says")
+        return data
 
     def read_text(self, name: str) -> str:
         """UTF-8 text of a file that the manifest names."""
@@ -205,24 +205,23 @@ class Package:
         except UnicodeDecodeError as error:
             raise PackageError(f"{self.manifest.name}: {name} is not UTF-8 text ({error.reason})") from error
 
+    def check_unchanged(self, opened: Collection[Path] = ()) -> None:
+        """Raise PackageError if a file is not as it was verified. For who has opened files by their paths meanwhile.
 
-def sha256_of_file(path: Path) -> str:
-    """Lowercase hex sha256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        ``opened`` are files that came to the package later; a signature must have named them where there is one.
+        """
+        for name in self.seals:
+            self._check_seal(name)
+        for path in opened if MANIFEST_FILE in self.seals else ():
+            if path.resolve() not in {self.root / name for name in self.seals}:
+                raise PackageError(
+                    f"{self.manifest.name}: {path.name} came after the signature was verified; try again"
+                )
 
-
-def file_info(path: Path) -> FileInfo:
-    """Size and digest of a file as the manifest records them."""
-    return FileInfo(size=path.stat().st_size, sha256=sha256_of_file(path))
-
-
-def file_info_of(data: bytes) -> FileInfo:
-    """The same of bytes that will be a file."""
-    return FileInfo(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    def _check_seal(self, name: str) -> None:
+        seal = self.seals.get(name)
+        if seal is not None and not holds(self.root / name, seal):
+            raise PackageError(f"{self.manifest.name}: {name} has changed since it was verified; try again")
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -243,8 +242,7 @@ def load_package(root: Path, *, verify_digests: bool = True) -> Package:
     ``verify_digests`` is off, the recorded sha256. Raises PackageError naming the first difference.
     """
     manifest = read_manifest(root)
-    for name, info in manifest.files.items():
-        _check_file(root, name, info, verify_digests)
+    seals = {name: check_file(root, name, info, verify_digest=verify_digests) for name, info in manifest.files.items()}
     _check_no_strangers(root, manifest)
     for key, graph in manifest.graphs.items():
         if graph.path not in manifest.files:
@@ -256,7 +254,7 @@ def load_package(root: Path, *, verify_digests: bool = True) -> Package:
     if outside:
         size = manifest.shape.vocab_size
         raise PackageError(f"{root.name}: stop_token_ids holds {outside[0]}, the vocabulary has {size} tokens")
-    return Package(root=root.resolve(), manifest=manifest)
+    return Package(root=root.resolve(), manifest=manifest, seals=seals)
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -269,11 +267,11 @@ def read_manifest(root: Path) -> Manifest:
         )
     if path.is_symlink() or path.stat().st_nlink > 1:
         raise PackageError(f"{root.name}: {MANIFEST_FILE} is a link; packages hold plain files only")
-    if path.stat().st_size > _MANIFEST_MAX_BYTES:
+    data = read_at_most(path, _MANIFEST_MAX_BYTES)
+    if data is None:
         raise PackageError(
             f"{root.name}: {MANIFEST_FILE} is larger than {_MANIFEST_MAX_BYTES} bytes; it is not a manifest"
         )
-    data = path.read_bytes()
     _check_schema_version(root, data)
     try:
         return decode_document(data, Manifest)
@@ -291,37 +289,6 @@ def _check_schema_version(root: Path, data: bytes) -> None:
             f"{root.name}: the package has schema version {version}, this powertrain reads {SCHEMA_VERSION}; "
             "rebuild it with 'powertrain export'"
         )
-
-
-def _check_file(root: Path, name: str, info: FileInfo, verify_digests: bool) -> None:
-    if not stays_inside(name):
-        raise PackageError(f"{root.name}: the manifest names {name!r}, which does not stay inside the package")
-    path = root
-    for part in PurePosixPath(name).parts:
-        path = path / part
-        if path.is_symlink():
-            raise PackageError(f"{root.name}: {name!r} goes through a link; packages hold plain files only")
-    if not path.is_file():
-        raise PackageError(f"{root.name}: {name!r} is missing; rebuild the package with 'powertrain export'")
-    status = path.stat()
-    if status.st_nlink > 1:
-        raise PackageError(f"{root.name}: {name!r} is hard-linked elsewhere; packages hold plain files only")
-    if status.st_size != info.size:
-        raise PackageError(
-            f"{root.name}: {name!r} has {status.st_size} bytes, the manifest says {info.size}; rebuild it"
-        )
-    if verify_digests and (digest := sha256_of_file(path)) != info.sha256:
-        raise PackageError(
-            f"{root.name}: {name!r} has sha256 {digest}, the manifest says {info.sha256}; rebuild the package"
-        )
-
-
-def stays_inside(name: str) -> bool:
-    """Whether a relative path as a manifest writes it leads to a place below the folder that it counts from."""
-    pure = PurePosixPath(name)
-    is_plain = name.isprintable() and "\\" not in name and str(pure) == name
-    fits = all(len(part.encode()) <= _MAX_COMPONENT_BYTES for part in pure.parts)
-    return is_plain and fits and not pure.is_absolute() and ".." not in pure.parts
 
 
 def _check_no_strangers(root: Path, manifest: Manifest) -> None:

@@ -18,7 +18,8 @@ import msgspec
 from runtime.errors import PlanError
 from runtime.package.attention_form import DEFAULT_ATTENTION, AttentionForm
 from runtime.package.limits import Name, Seconds, Sha256, Size, Text, Tokens, Width, decode_document, schema_version_of
-from runtime.package.manifest import Package, sha256_of_file
+from runtime.package.manifest import Package
+from runtime.package.package_file import read_at_most, sha256_of_file
 
 SCHEMA_VERSION = 4
 TRT_GRAPH = "trt"
@@ -166,9 +167,10 @@ def read_sidecar(root: Path, target: str) -> PlanFile:
     sidecar, help_line = sidecar_path(path), f"build it with '{rebuild_command(root, target)}'"
     if not path.is_file() or path.is_symlink():
         raise PlanError(f"{root.name} holds no plan for {target}; {help_line}")
-    if not sidecar.is_file() or sidecar.is_symlink() or sidecar.stat().st_size > _SIDECAR_MAX_BYTES:
+    is_plain = sidecar.is_file() and not sidecar.is_symlink()
+    data = read_at_most(sidecar, _SIDECAR_MAX_BYTES) if is_plain else None
+    if data is None:
         raise PlanError(f"plan {path.name} has no usable {sidecar.name}; {help_line}")
-    data = sidecar.read_bytes()
     try:
         version = schema_version_of(data)
         if version != SCHEMA_VERSION:  # before fields that another version has or lacks

@@ -44,17 +44,8 @@ class Mark(Protocol):
         ...
 
 
-class Device(Protocol):
-    """One device and one stream. Not thread-safe; everything allocated lives until ``close``."""
-
-    @property
-    def stream(self) -> int:
-        """Handle of the stream that runtimes must queue their work on."""
-        ...
-
-    def memory_bytes(self) -> tuple[int, int]:
-        """(free, total) bytes of the device's memory now. Raises DeviceError."""
-        ...
+class DeviceMemory(Protocol):
+    """Memory of a device, pinned memory beside it, and copies between the two: what a call's small inputs lie in."""
 
     def allocate(self, num_bytes: int) -> int:
         """Address of fresh device memory, zeroed. Raises DeviceOutOfMemory with the size when there is not enough."""
@@ -70,6 +61,19 @@ class Device(Protocol):
 
     def download(self, target: Bytes, source: int) -> None:
         """Queue a copy to pinned memory; ``target`` holds it once it was waited for."""
+        ...
+
+
+class Device(DeviceMemory, Protocol):
+    """One device and one stream. Not thread-safe; everything allocated lives until ``close``."""
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream that runtimes must queue their work on."""
+        ...
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """(free, total) bytes of the device's memory now. Raises DeviceError."""
         ...
 
     def copy_rows(self, target: int, source: int, row_bytes: int, pitch_bytes: int, num_rows: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import TrustError
 from runtime.install import install_line
+from runtime.package.package_file import read_at_most
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -83,9 +84,10 @@ def read_key(path: Path) -> SigningKey:
         status = path.stat()
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise TrustError(f"{path} can be read or written by others than its owner; run: chmod 600 {path}")
-        if status.st_size > _KEY_FILE_MAX_BYTES:
-            raise TrustError(f"{path} has {status.st_size:,} bytes; it is not a key")
-        private = load_pem_private_key(path.read_bytes(), password=None)
+        data = read_at_most(path, _KEY_FILE_MAX_BYTES)
+        if data is None:
+            raise TrustError(f"{path} has more than {_KEY_FILE_MAX_BYTES:,} bytes; it is not a key")
+        private = load_pem_private_key(data, password=None)
     except OSError as error:
         raise TrustError(
             f"{path} cannot be read ({error.strerror}); 'powertrain sign --new-key' makes a key"

@@ -1,7 +1,7 @@
-"""The file of signatures beside a manifest: a DSSE envelope a line, each over an in-toto statement.
+"""A file of signatures: a DSSE envelope a line, each over an in-toto statement.
 
 ``securesystemslib`` owns the envelope. Reading gives statements with the ids of keys whose signatures hold; what a
-statement must say is ``verify``'s.
+statement must say is ``signers``' to judge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from runtime.errors import TrustError
 from runtime.package.limits import Name, Sha256, decode_document
-from runtime.package.manifest import SIGNATURE_FILE
+from runtime.package.package_file import read_at_most
 from runtime.trust.keys import SigningKey, check_installed
 from runtime.trust.trust_file import TrustedKey
 
@@ -48,6 +48,7 @@ class Statement(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate
     type: str
     predicate_type: str
     subject: Annotated[tuple[_Subject, ...], Meta(min_length=1, max_length=1000)]
+    predicate: dict[str, Any] = {}
 
     @property
     def digests(self) -> dict[str, str]:
@@ -86,9 +87,8 @@ def sign_statement(payload: bytes, key: SigningKey) -> bytes:
     return msgspec.json.encode(envelope.to_dict()) + b"\n"
 
 
-def add_signature(root: Path, line: bytes, key: SigningKey) -> None:
-    """Put a line into the package's file of signatures, in place of what that key signed before. Raises TrustError."""
-    path = root / SIGNATURE_FILE
+def add_signature(path: Path, line: bytes, key: SigningKey) -> None:
+    """Put a line into a file of signatures, in place of what that key signed before. Raises TrustError."""
     lines = [old for old in _lines(path) if key.key_id not in {one.keyid for one in _parsed(old, path).signatures}]
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -98,14 +98,13 @@ def add_signature(root: Path, line: bytes, key: SigningKey) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise TrustError(f"{root.name}: the signature cannot be written ({error.strerror})") from error
+        raise TrustError(f"{path.parent.name}: the signature cannot be written ({error.strerror})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def read_signatures(root: Path, trusted: Mapping[str, TrustedKey]) -> list[SignedStatement]:
-    """Every statement signed for the package, none if it is unsigned. Raises TrustError for a file that is no such."""
-    path = root / SIGNATURE_FILE
+def read_signatures(path: Path, trusted: Mapping[str, TrustedKey]) -> list[SignedStatement]:
+    """Every signed statement in a file, none if it is missing. Raises TrustError for a file that is no such."""
     return [_checked(line, path, trusted) for line in _lines(path)]
 
 
@@ -113,13 +112,14 @@ def _lines(path: Path) -> list[bytes]:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise TrustError(f"{path.parent.name}: {path.name} is a link or no file")
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise TrustError(f"{path.parent.name}: {path.name} is larger than {_MAX_FILE_BYTES} bytes")
-        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        data = read_at_most(path, _MAX_FILE_BYTES)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise TrustError(f"{path.parent.name}: {path.name} cannot be read ({error.strerror})") from error
+    if data is None:
+        raise TrustError(f"{path.parent.name}: {path.name} is larger than {_MAX_FILE_BYTES} bytes")
+    lines = [line for line in data.split(b"\n") if line.strip()]
     if len(lines) > _MAX_ENVELOPES:
         raise TrustError(f"{path.parent.name}: {path.name} holds more than {_MAX_ENVELOPES} signatures")
     return lines

@@ -1,11 +1,11 @@
-"""The trust file: whose signatures count, until when, and for packages of which names. TOML, read strictly.
+"""The trust file: whose signatures count, until when, for packages and adapters of which names. TOML, read strictly.
 
 [[key]]
 name = "release"
 id = "5f3c..."                       # sha256 of the public key, as signatures name it
 public_key = "base64 of 32 bytes"
 expires = 2027-12-31                 # optional: from this day on (UTC) the key signs nothing
-packages = ["smollm2-*"]             # optional: names that it may sign, * and ? stand for others
+packages = ["smollm2-*"]             # optional: names of packages and adapters that it may sign, with * and ?
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from runtime.errors import TrustError
 from runtime.package.limits import Name, Sha256
+from runtime.package.package_file import read_at_most
 from runtime.trust.keys import check_installed, key_id, public_from_text, public_text
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def read_trust_file(path: Path) -> dict[str, TrustedKey]:
     try:
         if path.stat().st_mode & 0o002:
             raise TrustError(f"the trust file {path} may be written by everybody; run: chmod o-w {path}")
-        if path.stat().st_size > _TRUST_FILE_MAX_BYTES:
+        data = read_at_most(path, _TRUST_FILE_MAX_BYTES)
+        if data is None:
             raise TrustError(f"the trust file {path} is larger than {_TRUST_FILE_MAX_BYTES} bytes")
-        table = msgspec.toml.decode(path.read_bytes(), type=_TrustTable)
+        table = msgspec.toml.decode(data, type=_TrustTable)
     except OSError as error:
         raise TrustError(f"the trust file {path} cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

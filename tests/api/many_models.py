@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from api.adapters import Adapters
 from api.clients.client import Clients
 from api.controllers.known_model import KnownModel
 from api.controllers.registry import ModelRegistry
@@ -44,6 +45,7 @@ class ScriptedModel:
     """One of the models. ``gate`` holds its engine, and so its load; ``load_error`` makes its next loads fail."""
 
     name: str
+    session_type: type[ScriptedSession] = ScriptedSession
     gate: Gate = dataclasses.field(default_factory=Gate)
     sessions: list[ScriptedSession] = dataclasses.field(default_factory=list)
     load_error: str | None = None
@@ -53,7 +55,7 @@ class ScriptedModel:
         if self.load_error is not None:
             raise RuntimeError(self.load_error)
         sizes: dict[str, Any] = {"num_slots": NUM_SLOTS, "max_model_len": MAX_MODEL_LEN, "vocab_size": VOCAB_SIZE}
-        self.sessions.append(ScriptedSession(model_script, before_call=self.gate, **sizes))
+        self.sessions.append(self.session_type(model_script, before_call=self.gate, **sizes))
         return self.sessions[-1]
 
     @property
@@ -100,13 +102,15 @@ def running_models(
     broken: Mapping[str, str] | None = None,
     wait: bool = True,
     clients: Clients | None = None,
+    adapters: Mapping[str, Adapters] | None = None,
+    session_type: type[ScriptedSession] = ScriptedSession,
     **settings: Any,
 ) -> Iterator[ManyServer]:
     """Serve models of ``sizes`` bytes until the block ends. ``broken`` are those whose package cannot be served."""
     plain = {"port": 0, "num_slots": NUM_SLOTS, "admin_key": ("the-admins-key",), "more_models": ("b",), "model": "a"}
     chosen = Settings(**{**plain, **settings})
     chosen.check()
-    models = {name: ScriptedModel(name, load_error=(load_errors or {}).get(name)) for name in sizes}
+    models = {name: ScriptedModel(name, session_type, load_error=(load_errors or {}).get(name)) for name in sizes}
     for model in models.values():
         model.gate.open.set()
     first = next(name for name in sizes if name not in (broken or {}))
@@ -133,6 +137,7 @@ def running_models(
                 metrics=metrics.beside(name, read_stats),
                 reception=reception,
                 clients=clients,
+                adapters=(adapters or {}).get(name) or Adapters(),
             ),
             need=need,
             new_engine=new_engine,

@@ -9,7 +9,7 @@ from export.checkpoint.precision_policy import trt_plan
 from export.checkpoint.spec import DecoderSpec
 from export.graph.trt.graph import write_trt_graph
 from export.measure.golden import GoldenMaker
-from export.package.builder import write_head
+from export.package.workspace import write_head
 from export.progress import SilentReporter
 from runtime.package.manifest import (
     SCHEMA_VERSION,
@@ -17,10 +17,10 @@ from runtime.package.manifest import (
     Manifest,
     Package,
     SourceInfo,
-    file_info,
     load_package,
     write_manifest,
 )
+from runtime.package.package_file import file_info
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, RandomCheckpoint, model_shape, plan, write_ort
 from tests.export.tiny_models import tiny_tokenizer_json
 

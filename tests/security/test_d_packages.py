@@ -18,7 +18,8 @@ from api.served_model import served_model_from_package
 from api.server_settings import Settings
 from runtime.errors import PackageError, PlanError
 from runtime.package.limits import MAX_TOKENIZER_BYTES
-from runtime.package.manifest import file_info, load_package
+from runtime.package.manifest import load_package
+from runtime.package.package_file import file_info
 from runtime.package.plan_sidecar import read_sidecar, sidecar_path
 from tests.api.scripted_server import tokenizer_json
 from tests.runtime.package.test_manifest import make_package

@@ -17,7 +17,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from runtime.errors import PackageError
-from runtime.package.manifest import FileInfo, ModelShape, file_info, load_package, read_manifest, write_manifest
+from runtime.package.manifest import ModelShape, load_package, read_manifest, write_manifest
+from runtime.package.package_file import FileInfo, file_info
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVWishes, plan_kv_cache
 from tests.runtime.package.test_manifest import make_package

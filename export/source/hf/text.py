@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from runtime.package.limits import MAX_TOKENIZER_BYTES
 from tokenizers import Tokenizer
 
 from export.checkpoint.checkpoint import TextFiles
@@ -64,6 +65,8 @@ def _tokenizer(folder: Path, vocab_size: int) -> tuple[str, Tokenizer]:
             "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     try:
+        if path.stat().st_size > MAX_TOKENIZER_BYTES:
+            raise SourceError(f"tokenizer.json is larger than {MAX_TOKENIZER_BYTES} bytes, which no package may hold")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"tokenizer.json cannot be read ({error})") from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.package import selection_io as io
-from runtime.session.device import ALIGNMENT_BYTES, Device
+from runtime.session.device import ALIGNMENT_BYTES, DeviceMemory
 from runtime.session.selected import Chosen
 from runtime.session.selection_table import SelectionTable
 
@@ -23,7 +23,7 @@ _EVERY_TOKEN = 0xFF
 class SelectionStaging:
     """Memory for a head's inputs and outputs of up to ``num_rows`` rows."""
 
-    def __init__(self, device: Device, num_rows: int, vocab_size: int) -> None:
+    def __init__(self, device: DeviceMemory, num_rows: int, vocab_size: int) -> None:
         self._device = device
         self._mask_bytes = io.mask_bytes(vocab_size)
         self._host, self._base, self.inputs, inputs = _placed(device, io.RULES, num_rows)
@@ -72,7 +72,7 @@ class SelectionStaging:
 
 
 def _placed(
-    device: Device, columns: dict[str, tuple[np.dtype[Any], int]], num_rows: int
+    device: DeviceMemory, columns: dict[str, tuple[np.dtype[Any], int]], num_rows: int
 ) -> tuple[NDArray[np.uint8], int, dict[str, NDArray[Any]], dict[str, int]]:
     """Pinned memory and its place on the device, a view of it for each column, and where that lies on the device."""
     offsets, end = {}, 0

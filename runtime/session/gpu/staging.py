@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.package import graph_io
-from runtime.session.device import ALIGNMENT_BYTES, Device
+from runtime.session.device import ALIGNMENT_BYTES, DeviceMemory
 from runtime.session.gpu.runner import POSITION_DTYPES
 from runtime.session.session import FloatArray, Int64Array
 
@@ -31,7 +31,7 @@ class Staging:
 
     def __init__(
         self,
-        device: Device,
+        device: DeviceMemory,
         position_input: str,
         *,
         num_tokens: int,

@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,10 +26,9 @@ from runtime.session.device import Device
 from runtime.session.gpu.decode_lane import DecodeLane, TokenIds
 from runtime.session.gpu.decode_steps import DecodeStep, DecodeSteps
 from runtime.session.gpu.device_arena import DeviceArena
-from runtime.session.gpu.prefill_pieces import Piece, prefill_pieces
-from runtime.session.gpu.runner import Call, Run, Runner, Selector, decode_buckets
-from runtime.session.gpu.selection_staging import SelectionStaging
-from runtime.session.gpu.staging import Staging
+from runtime.session.gpu.prompt_calls import PromptCalls
+from runtime.session.gpu.runner import Call, Runner, Selector, decode_buckets
+from runtime.session.gpu.stream_work import StreamWork, queue_graph, queue_selection, rows_of
 from runtime.session.kv_budget import kv_bytes_per_token
 from runtime.session.selected import Chosen, Selected, from_logits
 from runtime.session.selection_table import SelectionTable
@@ -73,17 +71,9 @@ class StaticSession:
             DecodeLane(device, ids, name, num_slots, vocab_size, has_head=selector is not None)
             for _ in range(num_lanes)
         ]
-        self._prefill_staging = Staging(
-            device,
-            name,
-            num_tokens=limits.prefill_tokens,
-            num_rows=1,
-            num_logits=limits.max_logits,
-            vocab_size=vocab_size,
-        )
+        self._work = StreamWork(device)
+        self._prompts = PromptCalls(runner, device, self._arena, self._work, vocab_size, selector=selector)
         self._selector = selector
-        self._prefill_selection = None if selector is None else SelectionStaging(device, 1, vocab_size)
-        self._prefill_selection_run: Run | None = None
         self._rows = SlotRows(num_slots, limits.capacity)
         self._steps = [
             DecodeSteps(device, backend, partial(self._prepared, lane), partial(self._queue_step, lane))
@@ -91,7 +81,6 @@ class StaticSession:
         ]
         self._launched: deque[_Launched] = deque()
         self._failure: DeviceError | None = None
-        self._run_ns = 0
         self._info = SessionInfo(
             backend=backend,
             num_slots=num_slots,
@@ -115,21 +104,16 @@ class StaticSession:
     @property
     def run_ns(self) -> int:
         """Nanoseconds from queueing a step to its logits in host memory."""
-        return self._run_ns
+        return self._work.run_ns
 
     def warm_up(self) -> None:
         """Run every shape once that a request can bring, so that no request waits for a compiler or a recording.
 
         What the slots hold is void afterwards.
         """
-        begin, limits, info = time.perf_counter(), self._limits, self._info
-        for num_tokens in limits.prefill_buckets or (limits.prefill_tokens,):
-            for num_logits in limits.logits_buckets or (limits.max_logits,):
-                piece = Piece(0, num_tokens, num_tokens, min(num_tokens, num_logits), num_logits)
-                self._prefill_piece(0, np.zeros(num_tokens, np.int64), 0, piece)
+        begin, info = time.perf_counter(), self._info
+        self._prompts.warm_up()
         table = SelectionTable(info.num_slots, info.vocab_size)
-        if self._selector is not None:
-            self.prefill_token(0, np.zeros(1, np.int64), 0, table)
         for size in info.decode_buckets:
             for _ in range(2):  # the first run settles, the second one records
                 self._warm_up_step(np.arange(size), table)
@@ -146,71 +130,20 @@ class StaticSession:
     def prefill_token(
         self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
     ) -> Selected:
-        """See ``Session.prefill_token``. Only the last piece wants logits, and they stay where they are."""
-        staging, selecting = self._prefill_staging, self._prefill_selection
-        if selection is None or selecting is None:
-            return from_logits(self.prefill(slot, token_ids, start, 1))
+        """See ``Session.prefill_token``."""
         self._check_room(start + len(token_ids))
-        for piece in prefill_pieces(self._limits, len(token_ids), start, 1):
-            run = None
-            if piece.num_logits:
-                run = self._prepared_selection(selecting)
-                selecting.load(selection, slice(slot, slot + 1), (0,))
-            self._prefill_piece(slot, token_ids[piece.begin : piece.end], start + piece.begin, piece, run)
+        selected = None if selection is None else self._prompts.token(slot, token_ids, start, selection)
+        if selected is None:
+            return from_logits(self.prefill(slot, token_ids, start, 1))
         self._rows.wrote(slot, start + len(token_ids))
-        return Selected(lambda places: self._fetched(staging, places), selecting.chosen(slice(0, 1)))
+        return selected
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         """See ``Session.prefill``. What a call of the graph does not take is run in pieces."""
         self._check_room(start + len(token_ids))
-        pieces = prefill_pieces(self._limits, len(token_ids), start, num_logits)
-        answer, filled = np.empty((num_logits, self._info.vocab_size), np.float32), 0
-        rows = answer
-        for piece in pieces:
-            rows = self._prefill_piece(slot, token_ids[piece.begin : piece.end], start + piece.begin, piece)
-            if len(rows) < num_logits:
-                answer[filled : filled + len(rows)] = rows
-                filled += len(rows)
+        logits = self._prompts.logits(slot, token_ids, start, num_logits)
         self._rows.wrote(slot, start + len(token_ids))
-        return answer if filled else rows  # nearly always the last piece has them all
-
-    def _prepared_selection(self, selecting: SelectionStaging) -> Run:
-        """The run that chooses a prompt's next token, from the first row of a prefill's logits."""
-        if self._prefill_selection_run is None and self._selector is not None:
-            addresses = {**selecting.addresses, graph_io.LOGITS: self._prefill_staging.addresses[graph_io.LOGITS]}
-            self._prefill_selection_run = self._selector.prepare(1, addresses)
-        if self._prefill_selection_run is None:
-            raise DeviceError("the session has no selection head")
-        return self._prefill_selection_run
-
-    def _prefill_piece(
-        self, slot: int, token_ids: Int64Array, start: int, piece: Piece, selection: Run | None = None
-    ) -> FloatArray:
-        """Run one piece; the rows of logits that it was to give, [num_logits, V], which ``selection`` leaves there."""
-        staging, count = self._prefill_staging, len(token_ids)
-        ids, indices = staging.inputs[graph_io.INPUT_IDS], staging.inputs[graph_io.LOGITS_INDICES]
-        ids[:count] = token_ids
-        ids[count : piece.num_tokens] = 0
-        staging.set_positions(np.array([start]), piece.num_tokens)
-        indices[: piece.num_logits] = np.arange(count - piece.num_logits, count)
-        indices[piece.num_logits : piece.padded_logits] = count - 1
-        call = Call(
-            is_decode=False,
-            first_slot=slot,
-            num_rows=1,
-            num_tokens=piece.num_tokens,
-            num_logits=piece.padded_logits,
-            total_tokens=start + piece.num_tokens,
-            addresses=staging.addresses,
-        )
-        run = self._runner.prepare(call, self._arena)
-        with self._run():
-            if selection is None:
-                self._queue(run, staging, piece.num_logits)
-            else:
-                self._queue(run, staging, 0)
-                self._queue_selection(selection, self._prefill_selection)
-        return staging.logits[: piece.num_logits]
+        return logits
 
     def decode_tokens(
         self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
@@ -226,24 +159,22 @@ class StaticSession:
     ) -> None:
         """See ``AheadSession.launch``. Work of one stream is done in order, so a call that is queued before another
         one was waited for reads what that one wrote: cache rows, and ids."""
-        begin = time.perf_counter_ns()
         number = 1 - self._launched[-1].number if self._launched else 0
         lane, size = self._lanes[number], self._bucket_of(int(slots[-1]))
         self._check_room(max(positions.tolist()) + 1)
         places = self._rows.free_rows(0, size)
         places[slots] = positions
-        try:
-            if selection is not None and lane.selection is not None:
-                lane.selection.load(selection, slice(0, size), slots.tolist())
-            lane.staging.set_positions(places, 1)
-            lane.upload_ids(slots, token_ids, size)
-            self._steps[number].queue(size)
-            lane.mark.set()
-        except BaseException:
-            self._wait_for_all()  # the next call writes the inputs that what was queued may read
-            raise
-        finally:
-            self._run_ns += time.perf_counter_ns() - begin
+        with self._work.timed():
+            try:
+                if selection is not None and lane.selection is not None:
+                    lane.selection.load(selection, slice(0, size), slots.tolist())
+                lane.staging.set_positions(places, 1)
+                lane.upload_ids(slots, token_ids, size)
+                self._steps[number].queue(size)
+                lane.mark.set()
+            except BaseException:
+                self._wait_for_all()  # the next call writes the inputs that what was queued may read
+                raise
         self._rows.wrote_each(slots, positions)
         self._launched.append(_Launched(number, slots, is_chosen=selection is not None))
 
@@ -258,14 +189,12 @@ class StaticSession:
 
     def wait(self) -> Selected:
         """See ``AheadSession.wait``."""
-        begin, launched = time.perf_counter_ns(), self._launched.popleft()
+        launched = self._launched.popleft()
         lane, (failure, self._failure) = self._lanes[launched.number], (self._failure, None)
         if failure is not None:
             raise failure
-        try:
+        with self._work.timed():
             lane.mark.wait()
-        finally:
-            self._run_ns += time.perf_counter_ns() - begin
         chosen: Chosen | None = None
         if lane.selection is not None and launched.is_chosen:
             chosen = lane.selection.chosen(launched.slots)
@@ -280,15 +209,8 @@ class StaticSession:
     def _decoded_rows(self, lane: DecodeLane, rows: list[int]) -> FloatArray:
         """Logits of a lane's last call's rows; with a head they come down only now."""
         if self._selector is not None:
-            return self._fetched(lane.staging, rows)
-        return _rows_of(lane.staging.logits, rows)
-
-    def _fetched(self, staging: Staging, rows: Sequence[int]) -> FloatArray:
-        """Rows of logits that lie on the device."""
-        with self._run():
-            for row in rows:
-                staging.download(1, row)
-        return _rows_of(staging.logits, rows)
+            return self._work.fetched(lane.staging, rows)
+        return rows_of(lane.staging.logits, rows)
 
     def _bucket_of(self, last_slot: int) -> int:
         return next(size for size in self._info.decode_buckets if size > last_slot)
@@ -309,16 +231,6 @@ class StaticSession:
         if num_tokens > self._limits.capacity:
             raise DeviceError(f"a slot holds {self._limits.capacity} tokens, row {num_tokens} was to be written")
 
-    @contextmanager
-    def _run(self) -> Iterator[None]:
-        """Wait for what is queued inside, also after a failure: the next call writes the inputs that it may read."""
-        begin = time.perf_counter_ns()
-        try:
-            yield
-        finally:
-            self._device.synchronize()
-            self._run_ns += time.perf_counter_ns() - begin
-
     def _prepared(self, lane: DecodeLane, size: int) -> DecodeStep:
         call, selection = self._call(lane, size), None
         if self._selector is not None and lane.selection is not None:
@@ -328,26 +240,12 @@ class StaticSession:
 
     def _queue_step(self, lane: DecodeLane, size: int, kept: DecodeStep) -> None:
         """All of a decode step but its ids: what goes up, the graph, what the next step needs, and what comes down."""
-        if kept.selection is None:
-            self._queue(kept.run, lane.staging, size)
+        if kept.selection is None or lane.selection is None:
+            queue_graph(kept.run, lane.staging, size)
         else:
-            self._queue(kept.run, lane.staging, 0)
-            self._queue_selection(kept.selection, lane.selection)
+            queue_graph(kept.run, lane.staging, 0)
+            queue_selection(kept.selection, lane.selection)
             lane.take_tokens()
-
-    @staticmethod
-    def _queue(run: Run, staging: Staging, num_logits: int) -> None:
-        staging.upload()
-        run.enqueue()
-        if num_logits:
-            staging.download(num_logits)
-
-    @staticmethod
-    def _queue_selection(run: Run, staging: SelectionStaging | None) -> None:
-        if staging is not None:
-            staging.upload()
-            run.enqueue()
-            staging.download()
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
@@ -361,9 +259,7 @@ class StaticSession:
             stack.callback(self._runner.close)
             if self._selector is not None:
                 stack.callback(self._selector.close)
-            if self._prefill_selection_run is not None:
-                stack.callback(self._prefill_selection_run.close)
-                self._prefill_selection_run = None
+            stack.callback(self._prompts.close)
             for steps in self._steps:
                 stack.callback(steps.close)
             if self._launched:
@@ -378,10 +274,3 @@ class _Launched:
     number: int
     slots: Int64Array
     is_chosen: bool
-
-
-def _rows_of(logits: FloatArray, rows: Sequence[int]) -> FloatArray:
-    """Some rows [len(rows), V]; a view where they lie side by side."""
-    if rows and rows[-1] - rows[0] == len(rows) - 1:
-        return logits[rows[0] : rows[-1] + 1]
-    return logits[list(rows)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,11 +16,17 @@ import pytest
 
 from api.adapters import Adapters, adapters_from_settings
 from api.errors import NotFoundError, SettingsError
+from api.model_settings import settings_of_models
+from api.process.trusted import adapter_check
 from api.server_settings import Settings
-from runtime.errors import AdapterError
+from export.provenance.signing import sign_adapter
+from runtime.errors import AdapterError, TrustError
 from runtime.package.adapter_room import AdapterPart, AdapterProjection, AdapterRoom
+from runtime.trust.keys import new_key
+from runtime.trust.trust_file import trust_entry
 from tests.adapter_folders import Pair, write_adapter
 from tests.adapting_session import AdaptingSession
+from tests.api.many_models import ManyServer, running_models
 from tests.api.scripted_server import NAMES, RunningServer, running_server, user
 
 ROOM = AdapterRoom(
@@ -179,6 +187,106 @@ def test_a_request_keeps_the_adapter_that_is_taken_out_and_one_that_came_too_lat
             assert text == "ABC" * 20
         with pytest.raises(NotFoundError, match="`math` does not exist"):
             server.service.adapter_of("math")
+
+
+@pytest.fixture(scope="module")
+def several(source: Path) -> Iterator[ManyServer]:
+    """``one`` and ``two`` take adapters from a folder; ``plain`` has none, ``gone`` cannot be served."""
+    own = {name: {"lora_source": str(source)} for name in ("one", "two")}
+    names = {name: (name, f"{name}/alias") for name in ("one", "two", "plain")}
+    adapters = {name: Adapters(ROOM, names[name], 3) for name in own}
+    sizes = {"one": 1, "two": 1, "plain": 1, "gone": 1}
+    with running_models(
+        sizes, budget=9, own=own, broken={"gone": "digest"}, adapters=adapters, session_type=AdaptingSession,
+        load_models="demand", allow_runtime_lora_updating=True,
+    ) as server:  # fmt: skip
+        yield server
+
+
+def load(server: ManyServer, name: str, **fields: object) -> tuple[int, str]:
+    answer = server.running.post({"lora_name": name, "lora_path": "math", **fields}, "/v1/load_lora_adapter")
+    return answer.status_code, answer.text if answer.status_code == 200 else answer.json()["error"]["message"]
+
+
+def test_of_several_models_a_request_says_which_an_adapter_is_for(several: ManyServer) -> None:
+    assert load(several, "math") == (400, "base_model_name: several models take adapters, say which: one, two")
+    assert load(several, "math", base_model_name="two/alias")[0] == 200
+    cards = {card["id"]: card["parent"] for card in several.running.get("/v1/models").json()["data"]}
+    assert cards["math"] == "two"
+    for name, said in (("math", "HELLO"), ("two", "hello"), ("one", "hello")):
+        assert several.ask(name, "hello").json()["choices"][0]["message"]["content"] == said
+    unload, body = "/v1/unload_lora_adapter", {"lora_name": "math"}
+    assert several.running.post({**body, "base_model_name": "one"}, unload).status_code == 404
+    assert several.running.post(body, unload).status_code == 200
+    assert several.running.post(body, unload).status_code == 404
+    assert several.ask("math").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "status", "message"),
+    [
+        ("plain", "one", 400, "lora_name: 'plain' is the name of a model of this server"),
+        ("two/alias", "one", 400, "lora_name: 'two/alias' is the name of a model"),
+        ("gone", "one", 400, "lora_name: 'gone' is the name of a model"),
+        ("held", "one", 400, "lora_name: 'held' is an adapter of `two`; give this one another name"),
+        ("held", "two", 400, "The lora adapter 'held' has already been loaded."),
+        ("new", "held", 404, "base_model_name: there is no model `held` that an adapter can be for; there are one, tw"),
+        ("new", "plain", 403, "This server loads adapters from no folder"),
+        ("new", "gone", 503, "The model `gone` is not available"),
+    ],
+)
+def test_a_name_or_a_base_that_cannot_be_is_refused(
+    several: ManyServer, name: str, base: str, status: int, message: str
+) -> None:
+    load(several, "held", base_model_name="two")
+    found = load(several, name, base_model_name=base)
+    assert (found[0], found[1][: len(message)]) == (status, message)
+    assert [list(one.adapters.loaded) for one in several.registry.services] == [[], ["held"], []]
+
+
+def test_two_loads_at_once_give_a_name_to_one_of_them(several: ManyServer) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(load, several, "both", base_model_name=base) for base in ("one", "two") * 4]
+        assert sorted(one.result()[0] for one in asked) == [200] + [400] * 7
+    assert several.running.post({"lora_name": "both"}, "/v1/unload_lora_adapter").status_code == 200
+
+
+def test_one_model_with_a_folder_needs_no_name(source: Path) -> None:
+    settings = Settings(model="a", more_models=("b",), allow_runtime_lora_updating=True)
+    settings.check()
+    with pytest.raises(SettingsError, match=r"no model has a lora_source to load from; say --model-setting MODEL:lora"):
+        settings_of_models(settings, [{"a"}, {"b"}])
+    given = dataclasses.replace(settings, model_setting=(f"b:lora_source={source}", "a:num_slots=2"))
+    assert [one.lora_source for one in settings_of_models(given, [{"a"}, {"b"}])] == [None, str(source)]
+    own = {"b": {"lora_source": str(source)}}
+    with running_models(
+        {"a": 1, "b": 1}, budget=9, own=own, adapters={"b": Adapters(ROOM, ("b",), 1)}, load_models="demand",
+        allow_runtime_lora_updating=True,
+    ) as server:  # fmt: skip
+        assert load(server, "math")[0] == 200
+        assert list(server.registry.named("b").service.adapters.loaded) == ["math"]
+
+
+def test_where_signatures_are_required_an_adapter_needs_one(source: Path, tmp_path: Path) -> None:
+    key = new_key(tmp_path / "key.pem")
+    (tmp_path / "trust.toml").write_text(trust_entry("release", key.public))
+    signed = write_adapter(tmp_path / "source/signed", pairs(1))
+    sign_adapter(signed, key)
+    settings = Settings(require_signature=True, trust_file=str(tmp_path / "trust.toml"), max_loras=9)
+    assert adapter_check(Settings()) is None
+    at_start = dataclasses.replace(settings, lora_modules=(f"x={signed}",))
+    adapters = adapters_from_settings(at_start, ROOM, NAMES, None, adapter_check(settings))
+    assert list(adapters.loaded) == ["x"]
+    with pytest.raises(TrustError, match="math is not signed; sign it with 'powertrain sign --adapter FOLDER"):
+        adapters_from_settings(Settings(lora_source=str(source)), ROOM, NAMES, None, adapter_check(settings))
+    write_adapter(tmp_path / "source/bare", pairs(2))
+    values = {"lora_source": str(tmp_path / "source"), "allow_runtime_lora_updating": True}
+    with running_server(adapters=adapters, session_type=AdaptingSession, **values) as server:
+        assert "bare is not signed" in refusal(server, {"lora_name": "y", "lora_path": "bare"})
+        assert server.post({"lora_name": "y", "lora_path": "signed"}, "/v1/load_lora_adapter").status_code == 200
+        write_adapter(signed, pairs(3))  # other weights below the same signature
+        said = refusal(server, {"lora_name": "z", "lora_path": "signed"})
+        assert "adapter_model.safetensors is not the one that 'release' signed" in said
 
 
 def test_a_start_with_what_cannot_be_served_ends_with_one_line(source: Path) -> None:

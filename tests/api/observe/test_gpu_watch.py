@@ -186,6 +186,20 @@ def test_a_figure_of_zero_is_told_and_none_is_not() -> None:
     reader.release.set()
 
 
+def test_a_gpu_that_the_server_went_on_without_is_on_no_page_and_is_read_no_more() -> None:
+    used = [True]
+    reader = StepReader(GpuReading(utilization=0.5))
+    watch = GpuWatch(UUID, lambda _uuid: reader, is_used=lambda: used[0])
+    watch.start()
+    assert reader.hanging.wait(60)
+    assert list(page(watch)) == ["nv_gpu_utilization"]
+    used[0] = False
+    assert page(watch) == {}
+    reader.release.set()
+    assert reader.closed.wait(60)
+    assert reader.count == 2
+
+
 def test_a_gpu_that_cannot_be_read_is_no_gpu_on_the_page() -> None:
     watch = GpuWatch(UUID, lambda _uuid: None)
     watch.start()

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,9 +102,14 @@ def test_a_gpu_that_answers_nothing_leaves_the_model_to_the_next_backend(
 
     monkeypatch.setattr(launch, "AsyncEngine", note)
     chosen(BackendChoice(Backend.CUDA, ("asked for",), ADA), ON_CPU)
-    launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
+    service = launch.build_service(Settings(kv_cache_bytes=2**24, num_slots=1), package)
+    assert service.gpu is not None
+    watched = GpuWatch("GPU-aaaa", is_used=service.gpu._is_used)
+    watched._last = (time.monotonic(), GpuReading(utilization=0.5))
+    assert watched.latest().utilization == 0.5
     session = built[0]()
     assert (session.info.backend, broken.closed) == ("cpu", True)
+    assert watched.latest() == GpuReading()  # the GPU is others' now
     session.close()
 
 

@@ -17,7 +17,8 @@ from bench.errors import BenchError
 from bench.peers import genai, genai_checkpoint, llama_cpp, making
 from bench.peers.llama_cpp import SDIST, LlamaCpp, build
 from bench.peers.making import environment, is_made, mark_made, run
-from runtime.package.manifest import Manifest, ModelShape, SourceInfo, sha256_of_file, write_manifest
+from runtime.package.manifest import Manifest, ModelShape, SourceInfo, write_manifest
+from runtime.package.package_file import sha256_of_file
 
 BUILDER = """#!/bin/sh
 if [ "$1" = -m ]; then

@@ -24,7 +24,8 @@ from export.compare.manifest_diff import manifest_differences
 from export.compare.packages import compare
 from export.compare.stored_weights import StoredWeight, stored_weights
 from export.graph.trt.weights import quantize_for, stored_values
-from runtime.package.manifest import Quality, file_info, load_package, write_manifest
+from runtime.package.manifest import Quality, load_package, write_manifest
+from runtime.package.package_file import file_info
 from tests.export.random_checkpoint import RandomCheckpoint, plan, write_ort, write_trt
 from tests.export.tiny_package import SPEC, write_package
 

@@ -29,7 +29,8 @@ from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
 from runtime.errors import AdapterError, PackageError
 from runtime.loading.model_loader import ModelOptions, adapter_room, plan_model, session_factory
-from runtime.package.manifest import Package, file_info, load_package
+from runtime.package.manifest import Package, load_package
+from runtime.package.package_file import file_info
 from runtime.session.cpu import ort_session
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan

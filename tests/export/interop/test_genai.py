@@ -16,7 +16,7 @@ from export.errors import ExportError, UnsupportedError
 from export.interop.folder import convert
 from export.interop.genai import genai_config
 from export.interop.masked_graph import masked_graph
-from export.package.builder import recorded_files
+from export.package.workspace import recorded_files
 from runtime.package import graph_io
 from runtime.package.manifest import Package, load_package, write_manifest
 from tests.export.graph_runs import GraphRun

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fsspec.core import url_to_fs
 
 from export.errors import TransferError
+from export.ship import store as store_module
 from export.ship.artifact import artifact_of
 from export.ship.reference import is_reference, parse_reference
 from runtime.package.manifest import SIGNATURE_FILE, load_package, read_manifest, write_manifest
@@ -58,6 +60,32 @@ def test_a_folder_is_an_image_layout_and_holds_no_half_files(tmp_path: Path) -> 
     assert [one["annotations"]["org.opencontainers.image.ref.name"] for one in entries] == ["1", "2"]
     graph.write_bytes(bytes(len(whole)))
     with pytest.raises(TransferError, match="has another digest"):
+        pull(f"file://{shelf}:1", tmp_path / "home")
+
+
+def test_an_index_is_read_and_written_within_a_limit(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(some_package(tmp_path / "tiny"), f"{store}:1")
+    files, shelf = url_to_fs(store)
+    index = files.cat_file(f"{shelf}/index.json")
+    monkeypatch.setattr(store_module, "_MAX_INDEX_BYTES", len(index))
+    assert pull(f"{store}:1", tmp_path / "home").received_bytes
+    with pytest.raises(TransferError, match="has no place for another tag"):
+        push(tmp_path / "tiny", f"{store}:2")
+    assert files.cat_file(f"{shelf}/index.json") == index
+    monkeypatch.setattr(store_module, "_MAX_INDEX_BYTES", len(index) - 1)
+    for act in (lambda: pull(f"{store}:1", tmp_path / "other"), lambda: push(tmp_path / "tiny", f"{store}:2")):
+        with pytest.raises(TransferError, match=rf"index\.json is larger than {len(index) - 1} bytes"):
+            act()
+
+
+def test_a_manifest_is_read_within_a_limit_whatever_size_the_store_says(tmp_path: Path) -> None:
+    root, shelf = some_package(tmp_path / "tiny"), tmp_path / "shelf"
+    push(root, f"file://{shelf}:1")
+    manifest = shelf / "blobs/sha256" / artifact_of(load_package(root)).digest.removeprefix("sha256:")
+    manifest.write_bytes(manifest.read_bytes() + b" " * 2**22)
+    with pytest.raises(TransferError, match="a manifest is larger than 4194304 bytes"):
         pull(f"file://{shelf}:1", tmp_path / "home")
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from bench.peers.llama_cpp import PACKAGE, SDIST, SDIST_SHA256, VERSION
-from runtime.package.manifest import sha256_of_file
+from runtime.package.package_file import sha256_of_file
 
 _FOLDER = f"{SDIST}/vendor/llama.cpp/models/templates/"
 _DOWNLOAD_S = 90

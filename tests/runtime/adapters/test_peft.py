@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from runtime.adapters.fitted import fitted
-from runtime.adapters.peft import read_adapter
-from runtime.errors import AdapterError
+from runtime.adapters.peft import adapter_digests, read_adapter
+from runtime.errors import AdapterError, TrustError
 from runtime.package.adapter_room import AdapterPart, AdapterProjection, AdapterRoom
 from tests.adapter_folders import Pair, write_adapter
 
@@ -94,6 +96,29 @@ def test_strange_tensors_are_refused_by_name(tensors: dict[str, tuple[int, ...]]
     save_file(filled, folder / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match=said):
         read_adapter(folder)
+
+
+def test_what_is_checked_is_what_is_used(tmp_path: Path) -> None:
+    folder, seen = write_adapter(tmp_path / "a", {Q: pair(2)}), list[dict[str, str]]()
+    weights = folder / "adapter_model.safetensors"
+
+    def refuse(_folder: Path, found: Mapping[str, str]) -> None:
+        seen.append(dict(found))
+        raise TrustError("not signed")
+
+    with pytest.raises(TrustError, match="not signed"):
+        read_adapter(folder, check=refuse)
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    assert seen == [{name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}]
+    assert adapter_digests(folder) == seen[0]
+
+    def touch(_folder: Path, _found: Mapping[str, str]) -> None:
+        before = weights.stat().st_ctime_ns
+        while weights.stat().st_ctime_ns == before:
+            weights.touch()
+
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors changed while it was read; try again"):
+        read_adapter(folder, check=touch)
 
 
 def test_damage_and_links_are_one_error_without_a_path(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from runtime.loading.backend_probe import ProbeResult, probe
 from runtime.loading.gpu import Gpu, GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.adapter_room import AdapterRoom
-from runtime.package.manifest import Package, sha256_of_file
+from runtime.package.manifest import Package
+from runtime.package.package_file import sha256_of_file
 from runtime.package.plan_sidecar import SCHEMA_VERSION, PlanKey, PlanSidecar, graph_digests, write_sidecar
 from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package

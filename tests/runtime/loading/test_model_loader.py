@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import KVBudgetError
+from runtime.errors import KVBudgetError, PackageError
 from runtime.loading import model_loader
-from runtime.loading.model_loader import ModelOptions, plan_model
+from runtime.loading.backend import Backend, BackendChoice
+from runtime.loading.gpu import Gpu
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import GraphInfo, load_package
+from tests.fakes import ScriptedSession, adding
 from tests.runtime.package.test_manifest import make_package
 
 # 2 x 1 layer x 1 head x 8 x 4 bytes = 64 bytes a token, 2,048 a slot of 32 tokens.
@@ -51,3 +54,23 @@ def test_granted(package: Any, options: dict[str, Any], num_slots: int, slot_tok
 def test_refused(package: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(KVBudgetError, match=words):
         plan_model(package, ModelOptions(**options))
+
+
+@pytest.mark.parametrize("gpu", [Gpu(0, "GPU-a", "x", "8.9", 1, 1, "1"), None])
+def test_a_package_that_changes_while_it_is_loaded_gives_no_session(
+    package: Any, gpu: Gpu | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries open files by their paths, after these were verified."""
+    session = ScriptedSession(adding)
+
+    def load() -> ScriptedSession:
+        (package.root / "ort/model.onnx").write_bytes(b"other graph")
+        return session
+
+    maker = "_cpu_factory" if gpu is None else "gpu_session_factory"
+    monkeypatch.setattr(model_loader, maker, lambda *_, **__: load)
+    options = ModelOptions(kv_cache_bytes=2**20, backend=BackendChoice(Backend.CUDA, (), gpu))
+    kv = plan_model(package, ModelOptions())
+    with pytest.raises(PackageError, match=r"ort/model\.onnx has changed since it was verified"):
+        session_factory(package, kv, options)()
+    assert session.closed

@@ -20,7 +20,8 @@ from runtime.package.golden import (
     golden_info,
     read_golden,
 )
-from runtime.package.manifest import Package, file_info, load_package
+from runtime.package.manifest import Package, load_package
+from runtime.package.package_file import file_info
 from tests.runtime.package.test_manifest import make_package
 
 GOLDEN = GoldenRows(

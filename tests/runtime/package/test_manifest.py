@@ -12,16 +12,8 @@ from typing import Any
 import pytest
 
 from runtime.errors import PackageError
-from runtime.package.manifest import (
-    FileInfo,
-    GraphInfo,
-    Manifest,
-    ModelShape,
-    SourceInfo,
-    file_info,
-    load_package,
-    write_manifest,
-)
+from runtime.package.manifest import GraphInfo, Manifest, ModelShape, SourceInfo, load_package, write_manifest
+from runtime.package.package_file import FileInfo, file_info
 
 
 def make_package(root: Path, **changes: Any) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,17 +23,23 @@ from api.process import serving
 from api.process.trusted import package_reader
 from api.server_settings import Settings
 from api.settings import resolve_settings
-from export.provenance.signing import sign_package
+from export.provenance.signing import sign_adapter, sign_package
+from export.provenance.statement import statement as statement_of
+from runtime.adapters.peft import adapter_digests
 from runtime.commands.surroundings import Surroundings
 from runtime.errors import PackageError, PowertrainError, TrustError
 from runtime.package.manifest import SIGNATURE_FILE, read_manifest, write_manifest
+from runtime.package.package_file import sha256_of_file
+from runtime.trust.adapter_signature import ADAPTER_PREDICATE_TYPE, ADAPTER_SIGNATURE_FILE, verify_adapter
 from runtime.trust.keys import SigningKey, new_key, read_key
 from runtime.trust.signatures import sign_statement
 from runtime.trust.trust_file import read_trust_file, trust_entry
-from runtime.trust.verify import VerifiedPackage, verify_package
+from runtime.trust.verify import VerifiedPackage, signed_files, verify_package
+from tests.adapter_folders import write_adapter
 from tests.runtime.package.test_manifest import make_package
 
 TODAY = datetime.date(2027, 3, 1)
+PAIRS = {"model.layers.0.self_attn.q_proj": (np.ones((2, 3), np.float32), np.ones((4, 2), np.float32))}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,8 @@ def test_a_signed_package_is_trusted(root: Path, keys: dict[str, SigningKey]) ->
     found = verified(root, entry(keys))
     assert (found.signers, found.package.manifest.name) == (("release",), "tiny")
     assert [path.name for path in found.kernels] == ["sm89.plan.kernels"]
+    assert set(found.package.seals) == {*names, *found.package.manifest.files}
+    found.package.check_unchanged([root / "trt/sm89.plan", root / "trt/sm89.plan.json"])
 
 
 def byte(name: str) -> Callable[[Path], None]:
@@ -123,7 +132,7 @@ def claim_more(values: dict[str, Any]) -> None:
         (byte("trt/sm89.plan.json"), "trt/sm89.plan.json is not the one that"),
         (byte("trt/sm89.plan.intoto.json"), "trt/sm89.plan.intoto.json is not the one that"),
         (byte("trt/sm89.plan.cdx.json"), "trt/sm89.plan.cdx.json is not the one that"),
-        (another_plan, "trt/sm90.plan was added after 'release' signed; sign the package again"),
+        (another_plan, "trt/sm90.plan was added after 'release' signed; sign it again"),
         (no_signature, "tiny is not signed; sign it with 'powertrain sign"),
         (edit(claim_more), "the signature by 'release' does not fit what it signs"),
         (edit(lambda v: v.update(payloadType="text/plain")), "signs 'text/plain'"),
@@ -263,6 +272,38 @@ def test_serve_asks_for_the_signature_before_it_makes_a_service(
         serving.serve(resolve_settings(flags, environ={}), Surroundings(build=lambda _word: root))
 
 
+def test_a_signature_of_one_kind_is_none_of_the_other(root: Path, tmp_path: Path, keys: dict[str, SigningKey]) -> None:
+    adapter = write_adapter(tmp_path / "math", PAIRS)
+    found = adapter_digests(adapter)
+
+    def check(*entries: str) -> tuple[str, ...]:
+        return verify_adapter(adapter, found, read_trust_file(trust(tmp_path, *entries)), TODAY)
+
+    with pytest.raises(TrustError, match="math is not signed"):
+        check(entry(keys))
+    sign_adapter(adapter, keys["release"])
+    assert check(entry(keys)) == ("release",)
+    assert check(entry(keys, more='packages = ["ma*"]\n')) == ("release",)
+    with pytest.raises(TrustError, match=r"the key 'release' may sign x\*, not 'math'"):
+        check(entry(keys, more='packages = ["x*"]\n'))
+    with pytest.raises(TrustError, match="the trust file holds no key"):
+        check(entry(keys, "other"))
+    file = adapter / ADAPTER_SIGNATURE_FILE
+    for statement in (
+        statement_of(found, {"name": "math"}),  # as a package's
+        statement_of(found, {"other": "math"}, ADAPTER_PREDICATE_TYPE),
+        statement_of(dict(list(found.items())[:1]), {"name": "math"}, ADAPTER_PREDICATE_TYPE),
+    ):
+        file.write_bytes(sign_statement(statement, keys["release"]))
+        with pytest.raises(TrustError, match=r"no statement of an adapter|does not say the adapter's name|was added"):
+            check(entry(keys))
+    digests = {name: sha256_of_file(root / name) for name in signed_files(root)}
+    wrong = statement_of(digests, {"name": "tiny"}, ADAPTER_PREDICATE_TYPE)
+    (root / SIGNATURE_FILE).write_bytes(sign_statement(wrong, keys["release"]))
+    with pytest.raises(TrustError, match="no statement of provenance"):
+        verified(root, entry(keys))
+
+
 def test_what_is_required_needs_a_file_and_a_file_is_there_to_be_used(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="require_signature is set but trust_file is not"):
         resolve_settings({"require_signature": True}, environ={})
@@ -283,7 +324,17 @@ def test_from_a_new_key_to_a_verified_package_by_commands(root: Path, tmp_path: 
     assert run.invoke(powertrain.main, ["sign", str(root), "--key", str(key)]).exit_code == 0
     done = run.invoke(powertrain.main, ["verify", str(root), "--trust", str(trust_path)])
     assert (done.exit_code, "is whole, and signed by team a" in done.output) == (0, True)
-    for words in (["sign"], ["sign", str(root)], ["sign", "--key", str(key), "--new-key", "x"]):
+    adapter = write_adapter(tmp_path / "math", PAIRS)
+    unsigned = run.invoke(powertrain.main, ["verify", "--adapter", str(adapter), "--trust", str(trust_path)])
+    assert (unsigned.exit_code, "math is not signed" in unsigned.output) == (1, True)
+    done = run.invoke(powertrain.main, ["sign", "--adapter", str(adapter), "--key", str(key)])
+    assert (done.exit_code, "adapter_config.json, adapter_model.safetensors" in done.output) == (0, True)
+    done = run.invoke(powertrain.main, ["verify", "--adapter", str(adapter), "--trust", str(trust_path)])
+    assert (done.exit_code, "math is whole, and signed by team a" in done.output) == (0, True)
+    with_trust, with_key = ["--trust", str(trust_path)], ["--key", str(key)]
+    for words in (["sign"], ["sign", str(root)], ["sign", *with_key, "--new-key", "x"], ["verify", *with_trust],
+                  ["verify", str(root), "--adapter", str(adapter), *with_trust],
+                  ["sign", str(root), "--adapter", str(adapter), *with_key]):  # fmt: skip
         assert run.invoke(powertrain.main, words).exit_code == 2
 
 

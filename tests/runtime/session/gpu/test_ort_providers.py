@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-from export.package.builder import write_head
+from export.package.workspace import write_head
 from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu

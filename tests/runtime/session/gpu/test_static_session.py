@@ -426,7 +426,7 @@ class TestTheDoubleIsStrict:
         self, parts: tuple[StaticSession, HostCudaEngine, HostDevice]
     ) -> None:
         session, _, device = parts
-        runner, staging = session._runner, session._prefill_staging
+        runner, staging = session._runner, session._prompts._staging
         call = Call(
             is_decode=False,
             first_slot=0,
