@@ -21,7 +21,7 @@ from bench.http.workload import GeneratedWorkload
 from bench.metrics.metrics import Measurement, measure
 from bench.metrics.records import RequestRecord
 from bench.proof.mock_server import MOCK_MODEL, MockBehaviour, MockServer
-from bench.proof.virtual_time import START_NS, MemoryNetwork, VirtualTimeLoop
+from bench.proof.virtual_time import MemoryNetwork, VirtualTimeLoop
 from bench.report.tables import Table, number
 
 
@@ -35,12 +35,6 @@ class PublishedRow:
     ttft_ms: float
     itl_ms: float
     output_tps: float
-
-    @property
-    def expected_tps(self) -> float:
-        """C * n / (TTFT + ITL * (n - 1)): what the row's own latencies imply, tokens per second."""
-        latency_ms = self.ttft_ms + self.itl_ms * (self.output_tokens - 1)
-        return self.concurrency * self.output_tokens / latency_ms * 1e3
 
 
 _8B = "8B NIM 1.8.0"
@@ -63,7 +57,6 @@ class Simulation:
 
     measurement: Measurement
     records: list[RequestRecord]
-    simulated_s: float
 
 
 def simulate(
@@ -86,7 +79,7 @@ def simulate(
         runner = LoadRunner(client, ChatOptions(model=MOCK_MODEL), plan, workload, lambda _: None)
         records = loop.run(runner.run())
         loop.run(client.close())
-        return Simulation(measure(records), records, (virtual.now_ns() - START_NS) / 1e9)
+        return Simulation(measure(records), records)
 
 
 def reproduce(row: PublishedRow, rounds: int = 1) -> Measurement:

@@ -20,10 +20,7 @@ _MEANINGS = (
     ("Current row has", "it has too many alternatives in one place"),
     ("schema too large", "the schema is too large once its parts are merged"),
     ("grammar size", f"it needs more than the {limits.MAX_GRAMMAR_SIZE:,} symbols allowed"),
-    *(
-        (words, f"its patterns need more than the {limits.INITIAL_LEXER_FUEL:,} steps allowed")
-        for words in OUT_OF_STEPS
-    ),
+    *((words, _TOO_MANY_STEPS) for words in OUT_OF_STEPS),
     ("too many expressions", f"its patterns need more than the {limits.STEP_LEXER_FUEL:,} steps allowed for one token"),
     ("too many states", f"its patterns have more than the {limits.MAX_LEXER_STATES:,} states allowed"),
 )

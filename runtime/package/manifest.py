@@ -272,23 +272,16 @@ def read_manifest(root: Path) -> Manifest:
         raise PackageError(
             f"{root.name}: {MANIFEST_FILE} is larger than {_MANIFEST_MAX_BYTES} bytes; it is not a manifest"
         )
-    _check_schema_version(root, data)
     try:
-        return decode_document(data, Manifest)
+        version = schema_version_of(data)  # before fields that another version has or lacks
+        if version == SCHEMA_VERSION:
+            return decode_document(data, Manifest)
     except ValueError as error:
         raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
-
-
-def _check_schema_version(root: Path, data: bytes) -> None:
-    try:
-        version = schema_version_of(data)
-    except ValueError as error:
-        raise PackageError(f"{root.name}: {MANIFEST_FILE} is not readable ({error}); rebuild the package") from error
-    if version != SCHEMA_VERSION:
-        raise PackageError(
-            f"{root.name}: the package has schema version {version}, this powertrain reads {SCHEMA_VERSION}; "
-            "rebuild it with 'powertrain export'"
-        )
+    raise PackageError(
+        f"{root.name}: the package has schema version {version}, this powertrain reads {SCHEMA_VERSION}; "
+        "rebuild it with 'powertrain export'"
+    )
 
 
 def _check_no_strangers(root: Path, manifest: Manifest) -> None:

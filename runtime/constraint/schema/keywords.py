@@ -137,10 +137,6 @@ def _is_names(value: JsonValue) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _is_schemas(value: JsonValue) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
-
-
 def _is_schema_map(value: JsonValue) -> bool:
     return _all(value, _is_schema)
 
