@@ -37,13 +37,13 @@ def _verified(model: Path | None, adapter: Path | None, trust: Path) -> tuple[tu
     """Who signed one of the two, and what nobody signs."""
     import datetime
 
-    from runtime.adapters.peft import adapter_digests
-    from runtime.trust.adapter_signature import verify_adapter
     from runtime.trust.trust_file import read_trust_file
     from runtime.trust.verify import verify_package
 
+    from export.provenance.signing import adapter_signers
+
     trusted, today = read_trust_file(trust), datetime.datetime.now(datetime.UTC).date()
     if adapter is not None:
-        return verify_adapter(adapter, adapter_digests(adapter), trusted, today), ()
+        return adapter_signers(adapter, trusted, today), ()
     verified = verify_package(Path(model or ""), trusted, today)
     return verified.signers, verified.kernels
