@@ -13,7 +13,7 @@ import pytest
 from bench.metrics.server_metrics import ServerSeries
 from bench.report.html_report import report_html
 from bench.report.results import Point
-from tests.bench.report.test_reports import point, report
+from tests.bench.report.made_reports import point, report
 from tests.browser.test_looks import findings, keep
 
 pytestmark = pytest.mark.browser

@@ -31,7 +31,7 @@ from export.source.hf.checkpoint import HfCheckpoint
 from export.source.recipe import FolderSource, QualityLimits, Recipe
 from runtime.package.manifest import load_package
 from tests.export.graph_runs import GraphRun
-from tests.export.package.test_builder import build
+from tests.export.package.tiny_builds import build
 from tests.export.random_checkpoint import lazy_from_array
 from tests.export.reference import reference_logits
 from tests.export.tiny_models import ARCHITECTURES, tiny_input_ids, write_tiny_folder

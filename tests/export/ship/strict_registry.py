@@ -213,3 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
     @staticmethod
     def _problem(code: str, message: str) -> bytes:
         return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+
+def where(registry: StrictRegistry, rest: str = ":1") -> str:
+    """A reference to the one package there; ``rest`` is its tag or digest."""
+    return f"oci://{registry.address}/team/tiny{rest}"
