@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -19,21 +18,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.edge.connection_table import ConnectionTable
-from api.edge.limits import PROBE_PATHS, ConnectionLimits
-from api.edge.paths import PathRule
+from api.edge.limits import ConnectionLimits
+from api.edge.refusals import (
+    RefusedRequest,
+    check_head,
+    is_probe,
+    malformed,
+    not_a_probe,
+    raw_answer,
+    too_large_head,
+)
 from api.error_answer import ErrorAnswer
 
 _LOG = logging.getLogger("powertrain.requests")
-_RETRY_S = "1"
-
-
-class _RefusedError(Exception):
-    """Ends the parsing of a request; raised inside the parser's callbacks, which hand it back as the cause."""
-
-    def __init__(self, answer: ErrorAnswer, reason: str) -> None:
-        super().__init__(reason)
-        self.answer = answer
-        self.reason = reason
 
 
 class Connection(HttpToolsProtocol):
@@ -99,12 +96,12 @@ class Connection(HttpToolsProtocol):
             with contextlib.suppress(httptools.HttpParserUpgrade):  # no other protocol is spoken here
                 self.parser.feed_data(data)
             if self._idle_bytes > self._limits.max_header_bytes and not self._received:
-                raise self._too_large_head()
-        except _RefusedError as refused:
+                raise too_large_head(self.url, self.headers, self._limits)
+        except RefusedRequest as refused:
             self._refuse(refused)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause if isinstance(cause, _RefusedError) else _malformed())
+            self._refuse(cause if isinstance(cause, RefusedRequest) else malformed())
         else:
             if self._received and self._is_answering():
                 self._stop_watching()
@@ -121,44 +118,19 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The whole head is here: an answer can begin."""
         self._in_body = True
-        self._check_head()
+        version = self.parser.get_http_version()
+        check_head(self.url, self.headers, version, self._limits, num_bytes=self._idle_bytes)
         self._idle_bytes = 0
         self._stop_watching()
         if not self._is_answering():
             self._table.waits(self)
         elif len(self.pipeline) >= self._limits.max_pipelined:
-            raise _RefusedError(ErrorAnswer(429, "Too many requests wait on one connection"), "pipeline")
-        if self._probes_only and not _is_probe(self.url, self._limits.paths):
-            raise _not_a_probe(is_management=self._limits.max_connections == 0)
+            raise RefusedRequest(ErrorAnswer(429, "Too many requests wait on one connection"), "pipeline")
+        if self._probes_only and not is_probe(self.url, self._limits.paths):
+            raise not_a_probe(is_management=self._limits.max_connections == 0)
         super().on_headers_complete()
         if self._probes_only:
             self.cycle.keep_alive = False
-
-    def _check_head(self) -> None:
-        """Refuse what two readers could understand in two ways, and what this server does not speak."""
-        limits = self._limits
-        if len(self.url) > limits.max_target_bytes or len(self.headers) > limits.max_headers:
-            raise self._too_large_head()
-        # Counted only when the blocks received could hold so much.
-        if self._idle_bytes > limits.max_header_bytes < _size(self.url, self.headers):
-            raise self._too_large_head()
-        if not self.url.startswith(b"/"):
-            raise _RefusedError(ErrorAnswer(400, "The request's target must be a path, such as /v1/models"), "target")
-        version = self.parser.get_http_version()
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if (version != "1.1" and (codings or version != "1.0")) or (codings and codings != [b"chunked"]):
-            raise _malformed()
-
-    def _too_large_head(self) -> _RefusedError:
-        limits = self._limits
-        if len(self.url) > limits.max_target_bytes:
-            message = f"The request's target is longer than the limit of {limits.max_target_bytes} bytes"
-            return _RefusedError(ErrorAnswer(414, message), "target_too_long")
-        if len(self.headers) > limits.max_headers:
-            message = f"The request has more than the limit of {limits.max_headers} headers"
-            return _RefusedError(ErrorAnswer(431, message), "too_many_headers")
-        message = f"The request's line and headers are larger than the limit of {limits.max_header_bytes} bytes"
-        return _RefusedError(ErrorAnswer(431, message), "head_too_large")
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -209,7 +181,7 @@ class Connection(HttpToolsProtocol):
             return
         part, limit_s = ("body", self._limits.body_timeout_s) if in_body else ("head", self._limits.header_timeout_s)
         answer = ErrorAnswer(408, f"The request's {part} did not arrive within {limit_s:g} s")
-        self._refuse(_RefusedError(answer, f"{part}_timeout"))
+        self._refuse(RefusedRequest(answer, f"{part}_timeout"))
 
     def pause_writing(self) -> None:
         """The client reads more slowly than answers are written."""
@@ -251,7 +223,7 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self._last_cycle is not None and not self._last_cycle.response_complete
 
-    def _refuse(self, refused: _RefusedError) -> None:
+    def _refuse(self, refused: RefusedRequest) -> None:
         """Answer a request that the application never sees whole, and close.
 
         Nothing is written where an answer has begun, or where an earlier request is still to be answered: the client
@@ -275,38 +247,3 @@ class Connection(HttpToolsProtocol):
     def _log(self, status: int, reason: str) -> None:
         client = self.client[0] if self.client else None
         _LOG.warning("connection", extra={"fields": {"client": client, "status": status, "reason": reason}})
-
-
-def raw_answer(answer: ErrorAnswer, request_id: str) -> bytes:
-    """A whole HTTP response, where there is no request to answer in the ordinary way. Says that it closes."""
-    body = answer.body()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        "x-request-id": request_id,
-        **answer.headers,
-    }
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
-
-
-def _is_probe(target: bytes, paths: PathRule) -> bool:
-    path = paths.meant(target.partition(b"?")[0].decode("latin-1"))
-    return path in PROBE_PATHS or path.removesuffix("/") in PROBE_PATHS
-
-
-def _not_a_probe(*, is_management: bool) -> _RefusedError:
-    if is_management:
-        return _RefusedError(ErrorAnswer(404, "This port serves health and metrics only."), "not_here")
-    message = "All connections are taken; only health and metrics are served on this one."
-    return _RefusedError(ErrorAnswer(503, message, headers={"retry-after": _RETRY_S}), "all_taken")
-
-
-def _malformed() -> _RefusedError:
-    return _RefusedError(ErrorAnswer(400, "The request is not valid HTTP/1.1"), "malformed")
-
-
-def _size(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)  # colon, space, line end
