@@ -6,7 +6,10 @@ a test compares them with the schemas of the installed library. Knows no decoder
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from export.graph.dialect import Value
+from export.graph.writer import Attribute, GraphWriter
 
 DOMAIN = "com.microsoft"
 
@@ -46,3 +49,10 @@ def ordered_inputs(op: str, inputs: Mapping[str, str]) -> list[str]:
     for name, value in inputs.items():
         ordered[place[name]] = value
     return ordered
+
+
+def contributed(
+    writer: GraphWriter, op: str, inputs: Mapping[str, str], outputs: str | Sequence[str], **attributes: Attribute
+) -> Value:
+    """A node of ONNX Runtime's own, its inputs by name."""
+    return writer.node(op, ordered_inputs(op, inputs), outputs, DOMAIN, **attributes)
