@@ -53,7 +53,7 @@ class Adapters:
         check: AdapterCheck | None = None,
     ) -> None:
         self._room, self._taken, self._most, self._factors = room, frozenset(taken), most, factors
-        self._trial = check
+        self._check_files = check
         self._loaded: dict[str, LoadedAdapter] = {}
 
     @property
@@ -79,7 +79,7 @@ class Adapters:
                 "the package has no room for adapters: export it with --lora-rank, or with --adapter to merge one"
             )
         most = _FILE_PER_ROOM * self._room.adapter_bytes + _HEADER_BYTES
-        adapter = fitted(read_adapter(folder, name, most, self._trial), self._room, self._factors)
+        adapter = fitted(read_adapter(folder, name, most, self._check_files), self._room, self._factors)
         self._loaded[name] = LoadedAdapter(adapter, int(time.time()))
         _LOG.info("adapter %s loaded: sha256 %s", name, adapter.digest[:12])
 
