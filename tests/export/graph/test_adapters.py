@@ -24,6 +24,7 @@ from export.pipeline.steps import FetchStep, PackageStep
 from export.progress import Reporter, SilentReporter
 from export.source.opener import open_source
 from export.source.recipe import FolderSource, LoraRoom, QualityLimits, Recipe, check_recipe
+from runtime.adapter import Adapter
 from runtime.adapters.factors import FACTORS_FILE, read_factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
@@ -193,6 +194,28 @@ def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chun
     alone = session.decode(0, tokens[:1], positions[:1]).copy()
     assert np.array_equal(session.decode(0, tokens, positions)[0], alone[0])
     assert session.prefill(0, IDS[:5], 0, 0).shape == (0, 96)
+
+
+def test_what_is_bound_once_for_all_rows_or_not_at_all_changes_no_bit(folder: Path) -> None:
+    package = package_of(folder, "room")
+    session, room = session_of(package), adapter_room(package)
+    assert room is not None
+    one, two = (fitted(read_adapter(folder / name), room) for name in ("one", "two"))
+    few = Adapter("few", "few", {name: matrix for name, matrix in two.matrices.items() if ".o." in name})
+    tokens, positions = np.full(5, 7), np.full(5, len(IDS))
+
+    def decoded(*adapters: Adapter | None) -> FloatArray:
+        for slot, adapter in enumerate(adapters):
+            session.set_adapter(slot, adapter)
+            session.prefill(slot, IDS, 0, 1)
+        return session.decode(0, tokens[: len(adapters)], positions[: len(adapters)]).copy()
+
+    mixed = decoded(one, two, few, None, one)
+    alone = [decoded(adapter)[0] for adapter in (one, two, few, None)]
+    assert np.array_equal(mixed, [*alone, alone[0]])
+    assert len({row.tobytes() for row in alone}) == 4
+    for rows in ((one,) * 5, (two,) * 5, (few,) * 5, (few, None, few, None, None), (one,) * 5):  # in bindings kept
+        assert np.array_equal(decoded(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
 
 
 def test_the_manifest_tells_of_room_and_of_what_was_merged(folder: Path) -> None:
