@@ -32,6 +32,7 @@ from runtime.errors import AdapterError, PackageError
 from runtime.loading.model_loader import ModelOptions, adapter_room, plan_model, session_factory
 from runtime.package.manifest import Package, file_info, load_package
 from runtime.session.cpu import ort_session
+from runtime.session.cpu.adapter_arena import AdapterArena
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray
@@ -216,6 +217,39 @@ def test_what_is_bound_once_for_all_rows_or_not_at_all_changes_no_bit(folder: Pa
     assert len({row.tobytes() for row in alone}) == 4
     for rows in ((one,) * 5, (two,) * 5, (few,) * 5, (few, None, few, None, None), (one,) * 5):  # in bindings kept
         assert np.array_equal(decoded(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
+
+
+class Shapes:
+    """A binding that remembers the shapes of its inputs."""
+
+    def __init__(self) -> None:
+        self.bound: dict[str, tuple[int, ...]] = {}
+
+    def bind_input(self, name: str, _device: str, _id: int, _dtype: object, shape: tuple[int, ...], _at: int) -> None:
+        self.bound[name] = shape
+
+
+def test_a_call_reads_no_more_than_its_rows_adapters_change(folder: Path) -> None:
+    room = adapter_room(package_of(folder, "room"))
+    assert room is not None
+    arena, one = AdapterArena(room, 4), fitted(read_adapter(folder / "one"), room)
+    few = Adapter("few", "few", {name: matrix for name, matrix in one.matrices.items() if "qkv" in name})
+
+    def rows_and_blocks(adapter: Adapter | None, num_rows: int) -> dict[str, tuple[int, int]]:
+        for slot in range(num_rows):
+            arena.set(slot, adapter)
+        shapes = Shapes()
+        arena.bind(shapes, 0, num_rows, arena.ready(0, num_rows))
+        assert len(shapes.bound) == 2 * 2 * 4  # layers, matrices, projections
+        return {name.removeprefix("lora."): (shape[0], shape[1]) for name, shape in shapes.bound.items() if shape[1]}
+
+    assert rows_and_blocks(None, 3) == {}
+    assert rows_and_blocks(few, 3) == {"0.qkv.a": (1, 2), "0.qkv.b": (1, 2), "1.qkv.a": (3, 2), "1.qkv.b": (3, 2)}
+    whole = rows_and_blocks(one, 4)
+    assert {name: rows for name, rows in whole.items() if name.endswith("a")} == {
+        "0.qkv.a": (1, 2), "0.o.a": (4, 1), "0.gate_up.a": (1, 2), "0.down.a": (4, 1),
+        "1.qkv.a": (4, 2), "1.o.a": (4, 1), "1.gate_up.a": (4, 2), "1.down.a": (4, 1),
+    }  # fmt: skip
 
 
 def test_the_manifest_tells_of_room_and_of_what_was_merged(folder: Path) -> None:

@@ -240,7 +240,9 @@ def measure(folder: Path, memory_mib: int, *, quick: bool) -> None:
     least = max(chain, work)
     print(f"one step at a time: {alone.seconds:.1f} s, {alone.cpu_seconds:.1f} s of CPU time")
     print(f"least: {least:.1f} s (longest chain {chain:.1f} s, CPU time on {cpus} CPUs {work:.1f} s)")
-    print(f"together: {together.seconds:.1f} s, {together.cpu_seconds:.1f} s of CPU time; {together.seconds / least:.3f}")
+    print(
+        f"together: {together.seconds:.1f} s, {together.cpu_seconds:.1f} s of CPU time; {together.seconds / least:.3f}"
+    )
     for name, one in (("one step at a time", alone), ("together", together)):
         print(f"{name}: peak memory {one.seen.peak_bytes / 2**20:,.0f} MiB of {memory_mib:,}; "
               f"others had {one.lost_seconds:.1f} s of CPU time meanwhile")  # fmt: skip
