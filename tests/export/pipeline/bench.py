@@ -2,12 +2,11 @@
 
 Two models (the default one's weights, and random weights of a Qwen2 in a Hugging Face folder) in three precisions for
 three targets (the CPU and two GPUs, which TensorRT for RTX compiles for without one): 24 graphs and plans. Built once
-step by step, which gives each step's own time and CPU time; once with as many steps at a time as there are CPUs; and
-then several times with nothing to do. Every build is ``powertrain build`` in a process of its own, which finds no step
-of another.
+with as many steps at a time as there are CPUs; then several times with nothing to do; and once more into another
+cache, step by step, which gives each step's own time and CPU time. Every build is ``powertrain build`` as a user calls it.
 
 No schedule of the same steps is shorter than the longest chain of steps that wait for each other, nor than the CPU
-time of all of them on all CPUs. What the second build took is compared with the larger of the two.
+time of all of them on all CPUs. What the first build took is compared with the larger of the two.
 """
 
 from __future__ import annotations
@@ -28,10 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.pipeline.costs import open_headers
 from export.pipeline.schedule import Load, ways_to_the_end
 from export.pipeline.setup import prepare
-from export.source.recipe import WheelSource, load_recipe
+from export.progress import SilentReporter
+from export.source.opener import open_source
+from export.source.recipe import load_recipe
 from tests.export.tiny_models import tiny_config, tiny_tensors, write_tiny_folder
 from tests.paths import MODELS, ROOT
 
@@ -103,13 +103,9 @@ class Built:
 
 
 def make_pipeline(folder: Path, *, quick: bool) -> Path:
-    """The pipeline's file and the random model in ``folder``; the default one's weights must have been fetched."""
-    source = load_recipe(_RECIPE).source
-    if not isinstance(source, WheelSource):
-        raise TypeError(f"{_RECIPE.name} names no wheel")
-    weights = MODELS / ".cache" / f"{source.member_sha256}.gguf"
-    tokenizer = open_headers(weights).text_files().tokenizer_json
-    vocab_size = open_headers(weights).spec.vocab_size
+    """The pipeline's file and the random model in ``folder``; fetches the default model's weights if they are missing."""
+    checkpoint = open_source(load_recipe(_RECIPE), MODELS, SilentReporter()).checkpoint
+    tokenizer, vocab_size = checkpoint.text_files().tokenizer_json, checkpoint.spec.vocab_size
     changes = {**_SECOND_MODEL, "vocab_size": vocab_size}
     tensors = tiny_tensors(tiny_config("qwen2") | changes)
     tensors |= {name: value * _SMALLER for name, value in tensors.items() if value.ndim == 2}
@@ -202,16 +198,22 @@ def least_seconds(needs: Mapping[str, Sequence[str]], built: Built, cpus: int) -
     return max(ways_to_the_end(loads).values()), sum(built.seen.cpu_seconds.values()) / cpus
 
 
+def _summary(name: str, built: Built, memory_mib: int) -> str:
+    return (
+        f"{name}: {built.seconds:.1f} s, {built.cpu_seconds:.1f} s of CPU time; peak memory "
+        f"{built.seen.peak_bytes / 2**20:,.0f} MiB of {memory_mib:,}; others had {built.lost_seconds:.1f} s of CPU time"
+    )
+
+
 def _table(alone: Built, together: Built) -> list[str]:
-    cpu = list(alone.seen.cpu_seconds.values())
     lines = ["| step | alone, s | CPU, s | beside others, s |", "| --- | ---: | ---: | ---: |"]
-    for (name, seconds), spent in zip(alone.steps.items(), cpu, strict=True):
+    for (name, seconds), spent in zip(alone.steps.items(), alone.seen.cpu_seconds.values(), strict=True):
         lines.append(f"| {name} | {seconds:.1f} | {spent:.1f} | {together.steps[name]:.1f} |")
     return lines
 
 
 def main() -> None:
-    """Measure and print; the figures as JSON too, with --json."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory-mib", type=int, default=6000, help="the builds' budget (6000)")
     parser.add_argument("--quick", action="store_true", help="the random model alone")
@@ -227,27 +229,26 @@ def main() -> None:
 
 
 def measure(folder: Path, memory_mib: int, *, quick: bool) -> None:
-    """All builds in ``folder``, with a budget of ``memory_mib``."""
+    """All builds in ``folder``, with a budget of ``memory_mib``; each is told of when it is over."""
     pipeline, cpus = make_pipeline(folder, quick=quick), len(os.sched_getaffinity(0))
     budget = ("--memory-mib", str(memory_mib))
-    alone = build(pipeline, folder / "alone", "--jobs", "1", *budget)
     together = build(pipeline, folder / "together", "--jobs", str(cpus), *budget)
+    _tell(_summary(f"{cpus} steps at a time", together, memory_mib))
     idle = sorted(nothing_to_do(pipeline, folder / "together") for _ in range(_NO_OPS))
     artifacts = _PER_PACKAGE * len(_PRECISIONS) * (1 if quick else 2)
+    _tell(f"nothing to do, {artifacts} graphs and plans: {statistics.median(idle):.2f} s "
+          f"({idle[0]:.2f} to {idle[-1]:.2f}, {len(idle)} runs)")  # fmt: skip
+    alone = build(pipeline, folder / "alone", "--jobs", "1", *budget)
+    _tell(_summary("one step at a time", alone, memory_mib))
     needs = {step.name: step.needs for step in prepare(folder / "together.toml", folder).steps}
     chain, work = least_seconds(needs, alone, cpus)
-    print("\n".join(_table(alone, together)), end="\n\n")
-    least = max(chain, work)
-    print(f"one step at a time: {alone.seconds:.1f} s, {alone.cpu_seconds:.1f} s of CPU time")
-    print(f"least: {least:.1f} s (longest chain {chain:.1f} s, CPU time on {cpus} CPUs {work:.1f} s)")
-    print(
-        f"together: {together.seconds:.1f} s, {together.cpu_seconds:.1f} s of CPU time; {together.seconds / least:.3f}"
-    )
-    for name, one in (("one step at a time", alone), ("together", together)):
-        print(f"{name}: peak memory {one.seen.peak_bytes / 2**20:,.0f} MiB of {memory_mib:,}; "
-              f"others had {one.lost_seconds:.1f} s of CPU time meanwhile")  # fmt: skip
-    print(f"nothing to do, {artifacts} graphs and plans: {statistics.median(idle):.2f} s "
-          f"({idle[0]:.2f} to {idle[-1]:.2f}, {len(idle)} runs)")  # fmt: skip
+    _tell(f"at least: {max(chain, work):.1f} s (longest chain {chain:.1f} s, CPU time on {cpus} CPUs {work:.1f} s); "
+          f"took {together.seconds / max(chain, work):.3f} times that")  # fmt: skip
+    _tell("\n".join(["", *_table(alone, together)]))
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
