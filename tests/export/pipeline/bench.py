@@ -3,7 +3,7 @@
 Two models (the default one's weights, and random weights of a Qwen2 in a Hugging Face folder) in three precisions for
 three targets (the CPU and two GPUs, which TensorRT for RTX compiles for without one): 24 graphs and plans. Built once
 with as many steps at a time as there are CPUs; then several times with nothing to do; and once more into another
-cache, step by step, which gives each step's own time and CPU time. Every build is ``powertrain build`` as a user calls it.
+cache, step by step, which gives each step's own time and CPU time. Every build is a process of ``powertrain build``.
 
 No schedule of the same steps is shorter than the longest chain of steps that wait for each other, nor than the CPU
 time of all of them on all CPUs. What the first build took is compared with the larger of the two.
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.commands.build import NOTHING_TO_DO
 from export.pipeline.schedule import Load, ways_to_the_end
 from export.pipeline.setup import prepare
 from export.progress import SilentReporter
@@ -103,7 +104,7 @@ class Built:
 
 
 def make_pipeline(folder: Path, *, quick: bool) -> Path:
-    """The pipeline's file and the random model in ``folder``; fetches the default model's weights if they are missing."""
+    """The pipeline's file and the random model in ``folder``. Fetches the default model's weights if need be."""
     checkpoint = open_source(load_recipe(_RECIPE), MODELS, SilentReporter()).checkpoint
     tokenizer, vocab_size = checkpoint.text_files().tokenizer_json, checkpoint.spec.vocab_size
     changes = {**_SECOND_MODEL, "vocab_size": vocab_size}
@@ -149,11 +150,16 @@ def _busy_seconds() -> float:
 
 
 def nothing_to_do(pipeline: Path, place: Path) -> float:
-    """Seconds of ``powertrain build`` where all is there, nothing watching it."""
+    """Seconds of ``powertrain build`` where all is there, nothing watching it. Raises CalledProcessError otherwise."""
     command = [sys.executable, "-m", "powertrain", "build", str(pipeline.with_name(f"{place.name}.toml"))]
     started = time.perf_counter()
-    subprocess.run([*command, "--detailed-exit-code"], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
-    return time.perf_counter() - started
+    status = subprocess.run(
+        [*command, "--detailed-exit-code"], cwd=ROOT, stderr=subprocess.DEVNULL, check=False
+    ).returncode
+    seconds = time.perf_counter() - started
+    if status != NOTHING_TO_DO:
+        raise subprocess.CalledProcessError(status, command)
+    return seconds
 
 
 def _watch(pid: int, seen: Seen, over: threading.Event) -> None:
