@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from tests.export.tiny_models import tiny_config, tiny_tensors, write_tiny_folde
 from tests.paths import MODELS, ROOT
 
 _RECIPE = MODELS / "smollm2-135m-instruct.toml"
-_SAMPLE_SECONDS = 0.2
+_SAMPLE_SECONDS = 0.5
 _NO_OPS = 5
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -164,18 +165,21 @@ def nothing_to_do(pipeline: Path, place: Path) -> float:
 
 def _watch(pid: int, seen: Seen, over: threading.Event) -> None:
     while not over.wait(_SAMPLE_SECONDS):
-        parents = _parents()
-        family, steps = {pid}, {child for child, parent in parents.items() if parent == pid}
-        while more := {child for child, parent in parents.items() if parent in family} - family:
-            family |= more
+        steps = _children(pid)
+        family = [pid, *steps]
+        for one in steps:
+            family += _children(one)
         seen.peak_bytes = max(seen.peak_bytes, sum(_proportional_bytes(one) for one in family))
-        for step in sorted(steps):
+        for step in steps:
             seen.cpu_seconds[step] = max(_cpu_seconds(step), seen.cpu_seconds.get(step, 0.0))
 
 
-def _parents() -> dict[int, int]:
-    stats = {int(path.name): _stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()}
-    return {pid: int(fields[1]) for pid, fields in stats.items() if fields}
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):  # it, or one of its threads, has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(word) for word in (task / "children").read_text(encoding="ascii").split()]
+    return sorted(found)
 
 
 def _stat(pid: int) -> list[str]:
