@@ -80,7 +80,8 @@ _PER_PACKAGE = 2 + 2
 
 @dataclass(slots=True)
 class Seen:
-    """What a build's processes were seen to take. ``cpu_seconds`` are those of each step's process, in starting order.
+    """What a build's processes were seen to take, looked at twice a second. ``cpu_seconds`` are those of each step's
+    process, in starting order.
 
     ``peak_bytes`` is the sum of all processes' proportional set sizes (PSS), at its highest: pages that several
     share, code for the most part, count once.
@@ -205,7 +206,7 @@ def _proportional_bytes(pid: int) -> int:
 def least_seconds(needs: Mapping[str, Sequence[str]], built: Built, cpus: int) -> tuple[float, float]:
     """(The longest chain of steps, the CPU time of all on ``cpus``) of a build of one step at a time."""
     loads = [Load(name, tuple(needs[name]), built.steps[name], None) for name in needs]
-    return max(ways_to_the_end(loads).values()), sum(built.seen.cpu_seconds.values()) / cpus
+    return max(ways_to_the_end(loads).values()), built.cpu_seconds / cpus
 
 
 def _summary(name: str, built: Built, memory_mib: int) -> str:
