@@ -41,7 +41,7 @@ CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_
     tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_unfinished_builds.py tests/export/plan/test_store.py
 
-.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-genai test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas \
+.PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-genai test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas bench-build \
     reference docs test-docs engine fuzz soak chaos dist clean
 
 help: ## List the targets
@@ -209,6 +209,10 @@ bench: model ## Measure MODEL in process and over HTTP; results in bench/results
 
 bench-schemas: setup-dev model ## Hold JSONSchemaBench's schemas to their masks (a checkout's folder in ARGS, else fetched)
 	@$(BIN)/python -m tests.runtime.constraint.schema.bench $(ARGS)
+
+# Not part of CI: some minutes, with nothing else on the machine.
+bench-build: setup-dev setup-tensorrt ## Measure builds of a matrix of packages and plans (flags in ARGS)
+	@$(BIN)/python -m tests.export.pipeline.bench $(ARGS)
 
 engine: setup-tensorrt ## Build TensorRT plans of MODEL for TARGET, without a GPU
 	@$(BIN)/powertrain export models/$(MODEL).toml --precision int8 --dialect ort,trt --output models/$(MODEL)-trt

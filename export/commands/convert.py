@@ -27,12 +27,20 @@ def convert_command(model: Path, form: str, output: Path) -> None:
     Weights are copied, not converted, so answers are those of the package.
     """
     from runtime.package.manifest import load_package
+    from runtime.package.plan_sidecar import plan_targets
 
     from export.interop.folder import convert
 
     try:
-        convert(load_package(model), form, output)
+        package = load_package(model)
+        convert(package, form, output)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     size_mib = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 2**20
     click.echo(f"{output}: {size_mib:.0f} MiB")
+    if targets := plan_targets(package.root):
+        click.echo(
+            f"Left out: the TensorRT plans for {', '.join(targets)}, which write into their caches in place, as "
+            "nothing but powertrain serve has them; docs/interoperability.md says more",
+            err=True,
+        )

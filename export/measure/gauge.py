@@ -34,13 +34,13 @@ from export.measure.quality import (
     F32,
     I64,
     WINDOW_TOKENS,
-    GraphRunner,
     check_quality,
     compare_logits,
     measure_quality,
     text_windows,
 )
 from export.measure.sensitivity import SensitivityProbe, choose_units, plan_with_units, unit_notes
+from export.measure.sessions import BulkRunner
 from export.measure.smoothing import SmoothedCheckpoint, fit_projections
 from export.measure.twin import Twin, WholeTwin
 from export.measure.unadapted import unadapted_logits
@@ -111,7 +111,7 @@ class Gauge:
 
     def _compared_ahead(self, reference: Iterator[F32], graph: Path, reporter: Reporter) -> Quality:
         """The same report, with the next window's logits made while the last one's are compared."""
-        runner = GraphRunner(graph, self._shape)
+        runner = BulkRunner(graph, self._shape)
         pairs = ((next(reference), runner.logits(window)) for window in self._windows)  # zip would keep its last pair
         expected, found = halves(one_ahead(pairs))
         return compare_logits(expected, found, windows=self._windows, max_mean_kl=self._limit, reporter=reporter)

@@ -28,7 +28,8 @@ from export.graph.trt.stored import StoredCheckpoint
 from export.graph.writer import GRAPH_FILE
 from export.measure.layerwise import LayerwiseTwin
 from export.measure.memory import TextSize, golden_way
-from export.measure.quality import F32, I64, open_session, text_windows
+from export.measure.quality import F32, I64, text_windows
+from export.measure.sessions import open_in_bulk
 from export.progress import Reporter, SilentReporter
 
 LONG_TOKENS = 3072
@@ -135,7 +136,7 @@ def _whole_logits(
 ) -> Iterator[F32]:
     """Logits float32 [rows of the text, V], text by text."""
     write_ort_graph(stored, EXACT, max_model_len, folder, SilentReporter())
-    session, spec = open_session(folder / GRAPH_FILE), stored.spec
+    session, spec = open_in_bulk(folder / GRAPH_FILE), stored.spec
     for text, rows in zip(texts, places, strict=True):
         length = len(text)
         empty = np.zeros((1, spec.num_kv_heads, length, spec.head_dim), np.float32)

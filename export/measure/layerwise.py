@@ -18,7 +18,8 @@ from runtime.package import graph_io
 from export.checkpoint.checkpoint import Checkpoint
 from export.graph.ort.graph import LAYER_INPUT, write_layer_graph
 from export.graph.writer import GRAPH_FILE
-from export.measure.quality import F32, I64, open_session
+from export.measure.quality import F32, I64
+from export.measure.sessions import open_in_bulk
 from export.measure.twin import instrumented
 from export.progress import Reporter
 
@@ -86,7 +87,7 @@ class LayerwiseTwin:
         for layer in range(self._spec.num_layers):
             output = write_layer_graph(self._checkpoint, layer, self._max_model_len, self._folder)
             graph, watched = watch(layer, self._folder / GRAPH_FILE)
-            session = open_session(graph)
+            session = open_in_bulk(graph)
             made = {label: name for label, name in watched.items() if name != LAYER_INPUT}
             for index, stream in enumerate(streams):
                 streams[index], *values = session.run([output, *made.values()], self._feeds(layer, stream))

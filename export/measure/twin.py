@@ -22,7 +22,8 @@ from export.checkpoint.checkpoint import Checkpoint
 from export.checkpoint.precision import EXACT
 from export.graph.ort.graph import write_ort_graph
 from export.graph.writer import GRAPH_FILE
-from export.measure.quality import F32, I64, GraphRunner, open_session
+from export.measure.quality import F32, I64
+from export.measure.sessions import BulkRunner, open_in_bulk
 from export.progress import SilentReporter
 
 _INSTRUMENTED_FILE = "instrumented.onnx"
@@ -77,7 +78,7 @@ class WholeTwin:
         self._run_layers(windows)
         self._ahead = self._layers = None
         head, head_input = head_graph(self._graph())
-        session, hidden = open_session(head), [self._hidden[window.tobytes()] for window in windows]
+        session, hidden = open_in_bulk(head), [self._hidden[window.tobytes()] for window in windows]
         return (np.asarray(session.run([graph_io.LOGITS], {head_input: rows})[0], np.float32) for rows in hidden)
 
     def caches(self, windows: Sequence[I64]) -> Iterator[tuple[int, F32, F32]]:
@@ -115,7 +116,7 @@ class WholeTwin:
         return self._folder / GRAPH_FILE
 
 
-class _PathRunner(GraphRunner):
+class _PathRunner(BulkRunner):
     """Computes what is asked for and nothing beside it: not the head, which is a fifth of a small model."""
 
     def values(self, names: Sequence[str], window: I64) -> list[F32]:

@@ -10,7 +10,8 @@ import numpy as np
 from runtime.package import graph_io
 from runtime.package.manifest import ModelShape
 
-from export.measure.quality import F32, I64, GraphRunner
+from export.measure.quality import F32, I64
+from export.measure.sessions import BulkRunner
 
 
 def unadapted_logits(graph: Path, shape: ModelShape, windows: Sequence[I64]) -> Iterator[F32]:
@@ -19,7 +20,7 @@ def unadapted_logits(graph: Path, shape: ModelShape, windows: Sequence[I64]) -> 
     return (runner.logits(window) for window in windows)
 
 
-class _UnadaptedRunner(GraphRunner):
+class _UnadaptedRunner(BulkRunner):
     """A GraphRunner that feeds matrices of no columns."""
 
     def _feeds(self, window: I64) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Reads the headers of checkpoints, no weights. What cannot be known before a down
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,6 +24,7 @@ from export.source.recipe import Recipe, WheelSource
 
 if TYPE_CHECKING:
     from export.checkpoint.checkpoint import Checkpoint
+    from export.measure.memory import TextSize
 
 _MIB = 2**20
 _PROCESS_BYTES = 200 * _MIB
@@ -51,6 +52,7 @@ class CostBook:
     def __init__(self, entries: Iterable[Stored], budget_bytes: int) -> None:
         self._entries = [stored.entry for stored in entries]
         self._budget_bytes = budget_bytes
+        self._headers: dict[str, Headers] = {}
 
     def cost(self, step: Step, done: Done) -> Cost:
         """What ``step`` will take, as far as is known when its needs in ``done`` are there."""
@@ -88,8 +90,10 @@ class CostBook:
     def _package(self, recipe: Recipe, source: Stored) -> tuple[int | None, int | None]:
         """The build is told how much memory it may use, and measures layer by layer in as little as it can."""
         try:
-            checkpoint = open_headers(source.folder / source.entry.facts["checkpoint"])
-            return _package_sizes(recipe, checkpoint, self._budget_bytes)
+            key = source.entry.key
+            if key not in self._headers:  # which takes half a second, and a build asks several times for each package
+                self._headers[key] = Headers(open_headers(source.folder / source.entry.facts["checkpoint"]))
+            return _package_sizes(recipe, self._headers[key], self._budget_bytes)
         except ExportError:
             return None, None  # its own process says what is wrong with it
 
@@ -102,20 +106,50 @@ def open_headers(path: Path) -> Checkpoint:
     return HfCheckpoint(path) if path.is_dir() else GgufCheckpoint(path)
 
 
-def _package_sizes(recipe: Recipe, checkpoint: Checkpoint, budget_bytes: int) -> tuple[int, int]:
+class Headers:
+    """What a package's size follows from, of a checkpoint that is closed again. Raises ExportError."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from export.checkpoint.quantized_tensor import stored_formats
+
+        self.spec, self.kept = checkpoint.spec, stored_formats(checkpoint)
+        self._tokenizer = checkpoint.text_files().tokenizer_json
+        self._sizes: dict[tuple[str, int], TextSize] = {}
+
+    def quality_text(self, max_model_len: int) -> TextSize:
+        """Of the texts that a quality report is of."""
+        from export.measure.quality import text_windows
+
+        return self._size("quality", max_model_len, lambda: text_windows(self._tokenizer, min(_WINDOW, max_model_len)))
+
+    def golden_text(self, max_model_len: int) -> TextSize:
+        """Of the texts that golden rows are of."""
+        from export.measure.golden import golden_texts
+
+        return self._size(
+            "golden", max_model_len, lambda: golden_texts(self._tokenizer, self.spec.vocab_size, max_model_len)
+        )
+
+    def _size(self, name: str, max_model_len: int, texts: Callable[[], Iterable[Sized]]) -> TextSize:
+        from export.measure.memory import TextSize
+
+        if (name, max_model_len) not in self._sizes:
+            lengths = [len(text) for text in texts()]
+            self._sizes[name, max_model_len] = TextSize(sum(lengths), max(lengths))
+        return self._sizes[name, max_model_len]
+
+
+def _package_sizes(recipe: Recipe, headers: Headers, budget_bytes: int) -> tuple[int, int]:
     """Memory and disk of a build: of writing, or of measuring in one graph or layer by layer, whichever fits."""
     # Imported here, since a build with nothing to do asks for no cost.
     from export.checkpoint.explain import estimate, trt_graph_bytes
     from export.checkpoint.precision_policy import is_measured, plan_keeping
-    from export.checkpoint.quantized_tensor import stored_formats
-    from export.measure.golden import golden_texts
-    from export.measure.memory import TextSize, golden_way, layerwise_way, whole_way
-    from export.measure.quality import text_windows
+    from export.measure.memory import golden_way, layerwise_way, whole_way
     from export.package.builder import chosen_max_model_len, is_for_gpus
 
-    spec, length = checkpoint.spec, chosen_max_model_len(recipe, checkpoint.spec)
-    plan = plan_keeping(recipe.precision, recipe.block, stored_formats(checkpoint))
-    costs, tokenizer = estimate(spec, plan, length), checkpoint.text_files().tokenizer_json
+    spec, length = headers.spec, chosen_max_model_len(recipe, headers.spec)
+    plan = plan_keeping(recipe.precision, recipe.block, headers.kept)
+    costs = estimate(spec, plan, length)
     memory, disk = costs.build_bytes, costs.graph_bytes
     if is_measured(
         recipe.precision,
@@ -124,14 +158,11 @@ def _package_sizes(recipe: Recipe, checkpoint: Checkpoint, budget_bytes: int) ->
         int8_cache=recipe.kv_cache == "int8",
         emulated=ORT_GRAPH not in recipe.dialects,
     ):
-        lengths = [len(window) for window in text_windows(tokenizer, min(_WINDOW, length))]
-        text = TextSize(sum(lengths), max(lengths))
+        text = headers.quality_text(length)
         whole, layers = (way(spec, plan, length, text).memory_bytes for way in (whole_way, layerwise_way))
         memory = max(memory, whole if whole <= budget_bytes else layers)
     if is_for_gpus(recipe):
-        lengths = [len(text) for text in golden_texts(tokenizer, spec.vocab_size, length)]
-        way = golden_way(spec, length, TextSize(sum(lengths), max(lengths)), budget_bytes)
-        memory = max(memory, way.memory_bytes)
+        memory = max(memory, golden_way(spec, length, headers.golden_text(length), budget_bytes).memory_bytes)
     if TRT_GRAPH in recipe.dialects:
         disk += trt_graph_bytes(spec, plan, length)
     return memory, disk

@@ -1,7 +1,8 @@
 """Which step runs next: pure rules on names, seconds and bytes.
 
-Of the steps that may start, the one with the longest way to the end goes first, as far as jobs and memory allow. A
-smaller one may pass a larger one that does not fit yet. A step that alone needs more than the budget runs alone.
+Of the steps that may start, the one with the longest way to the end goes first, as far as jobs and memory allow; of
+several, as where nothing is known of the times, the one that takes most memory, which is a larger model's. A smaller
+one may pass a larger one that does not fit yet. A step that alone needs more than the budget runs alone.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def next_steps(
     """Which of ``ready`` to start now, beside what is ``running``."""
     taken, free = len(running), budget.memory_bytes - sum(budget.share(load) for load in running)
     chosen = []
-    for load in sorted(ready, key=lambda one: (-ways[one.name], one.name)):
+    for load in sorted(ready, key=lambda one: (-ways[one.name], -budget.share(one), one.name)):
         if taken < budget.jobs and budget.share(load) <= free:
             chosen.append(load)
             taken, free = taken + 1, free - budget.share(load)

@@ -21,7 +21,7 @@ from runtime.defaults import IDLE_PREFILL_CHUNK_TOKENS
 from runtime.package import graph_io
 from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import ModelShape
-from runtime.session.cpu.adapter_arena import AdapterArena
+from runtime.session.cpu.adapter_arena import AdapterArena, Layout
 from runtime.session.cpu.huge_pages import huge_pages_for_new_memory
 from runtime.session.cpu.kv_arena import KVArena
 from runtime.session.kv_budget import KVPlan
@@ -111,7 +111,8 @@ class _Call:
         self.binding = session.io_binding()
         self.first_slot = first_slot
         self.num_rows = num_rows
-        self.adapts: bool | None = None
+        self.adapters_version = -1
+        self.adapters_layout: Layout | None = None
         self._buffer = buffer
         self.seqlens_k = np.zeros(num_rows, np.int32)  # [B]
         self.total_sequence_length = np.zeros((), np.int32)
@@ -138,17 +139,13 @@ class _Call:
             self._bind_input(graph_io.LOGITS_INDICES, self.logits_indices)
 
     def set_adapters(self, adapters: AdapterArena) -> None:
-        """Bind the rows' adapters, or nothing where none has one, if that is not yet so."""
-        adapts = not adapters.is_empty(self.first_slot, self.num_rows)
-        if adapts:
-            adapters.write(self.first_slot, self.num_rows)
-        if adapts is self.adapts:
-            return
-        self.adapts = adapts
-        if adapts:
-            adapters.bind(self.binding, self.first_slot, self.num_rows)
-        else:
-            adapters.bind_nothing(self.binding, self.num_rows)
+        """Bind the rows' adapters, if any slot may have got another one since."""
+        if self.adapters_version != adapters.version:
+            self.adapters_version = adapters.version
+            layout = adapters.ready(self.first_slot, self.num_rows)
+            if layout != self.adapters_layout:
+                self.adapters_layout = layout
+                adapters.bind(self.binding, self.first_slot, self.num_rows, layout)
 
     def _bind_input(self, name: str, array: NDArray[np.generic]) -> None:
         self.binding.bind_input(name, _DEVICE, 0, array.dtype, array.shape, array.ctypes.data)

@@ -24,6 +24,7 @@ from export.pipeline.steps import FetchStep, PackageStep
 from export.progress import Reporter, SilentReporter
 from export.source.opener import open_source
 from export.source.recipe import FolderSource, LoraRoom, QualityLimits, Recipe, check_recipe
+from runtime.adapter import Adapter
 from runtime.adapters.factors import FACTORS_FILE, read_factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
@@ -32,6 +33,7 @@ from runtime.loading.model_loader import ModelOptions, adapter_room, plan_model,
 from runtime.package.manifest import Package, load_package
 from runtime.package.package_file import file_info
 from runtime.session.cpu import ort_session
+from runtime.session.cpu.adapter_arena import AdapterArena
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray
@@ -194,6 +196,61 @@ def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chun
     alone = session.decode(0, tokens[:1], positions[:1]).copy()
     assert np.array_equal(session.decode(0, tokens, positions)[0], alone[0])
     assert session.prefill(0, IDS[:5], 0, 0).shape == (0, 96)
+
+
+def test_what_is_bound_once_for_all_rows_or_not_at_all_changes_no_bit(folder: Path) -> None:
+    package = package_of(folder, "room")
+    session, room = session_of(package), adapter_room(package)
+    assert room is not None
+    one, two = (fitted(read_adapter(folder / name), room) for name in ("one", "two"))
+    few = Adapter("few", "few", {name: matrix for name, matrix in two.matrices.items() if ".o." in name})
+    tokens, positions = np.full(5, 7), np.full(5, len(IDS))
+
+    def decoded(*adapters: Adapter | None) -> FloatArray:
+        for slot, adapter in enumerate(adapters):
+            session.set_adapter(slot, adapter)
+            session.prefill(slot, IDS, 0, 1)
+        return session.decode(0, tokens[: len(adapters)], positions[: len(adapters)]).copy()
+
+    mixed = decoded(one, two, few, None, one)
+    alone = [decoded(adapter)[0] for adapter in (one, two, few, None)]
+    assert np.array_equal(mixed, [*alone, alone[0]])
+    assert len({row.tobytes() for row in alone}) == 4
+    for rows in ((one,) * 5, (two,) * 5, (few,) * 5, (few, None, few, None, None), (one,) * 5):  # in bindings kept
+        assert np.array_equal(decoded(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
+
+
+class Shapes:
+    """A binding that remembers the shapes of its inputs."""
+
+    def __init__(self) -> None:
+        self.bound: dict[str, tuple[int, ...]] = {}
+
+    def bind_input(self, name: str, _device: str, _id: int, _dtype: object, shape: tuple[int, ...], _at: int) -> None:
+        self.bound[name] = shape
+
+
+def test_a_call_reads_no_more_than_its_rows_adapters_change(folder: Path) -> None:
+    room = adapter_room(package_of(folder, "room"))
+    assert room is not None
+    arena, one = AdapterArena(room, 4), fitted(read_adapter(folder / "one"), room)
+    few = Adapter("few", "few", {name: matrix for name, matrix in one.matrices.items() if "qkv" in name})
+
+    def rows_and_blocks(adapter: Adapter | None, num_rows: int) -> dict[str, tuple[int, int]]:
+        for slot in range(num_rows):
+            arena.set(slot, adapter)
+        shapes = Shapes()
+        arena.bind(shapes, 0, num_rows, arena.ready(0, num_rows))
+        assert len(shapes.bound) == 2 * 2 * 4  # layers, matrices, projections
+        return {name.removeprefix("lora."): (shape[0], shape[1]) for name, shape in shapes.bound.items() if shape[1]}
+
+    assert rows_and_blocks(None, 3) == {}
+    assert rows_and_blocks(few, 3) == {"0.qkv.a": (1, 2), "0.qkv.b": (1, 2), "1.qkv.a": (3, 2), "1.qkv.b": (3, 2)}
+    whole = rows_and_blocks(one, 4)
+    assert {name: rows for name, rows in whole.items() if name.endswith("a")} == {
+        "0.qkv.a": (1, 2), "0.o.a": (4, 1), "0.gate_up.a": (1, 2), "0.down.a": (4, 1),
+        "1.qkv.a": (4, 2), "1.o.a": (4, 1), "1.gate_up.a": (4, 2), "1.down.a": (4, 1),
+    }  # fmt: skip
 
 
 def test_the_manifest_tells_of_room_and_of_what_was_merged(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_the_command_writes_a_whole_folder_once(package: Package, tmp_path: Path
     again = CliRunner().invoke(powertrain.main, words)
     assert again.exit_code == 1
     assert "is there already; choose another folder" in " ".join(again.output.replace("│", " ").split())
+
+
+def test_the_command_says_that_it_leaves_plans_out(package: Package, tmp_path: Path) -> None:
+    root = shutil.copytree(package.root, tmp_path / "planned")
+    words = ["convert", str(root), "--to", "triton", "-o", str(tmp_path / "out")]
+    (root / "trt").mkdir()
+    for target in ("sm89", "sm120"):
+        (root / f"trt/{target}.plan").write_bytes(b"plan")
+    result = CliRunner().invoke(powertrain.main, words)
+    assert result.exit_code == 0, result.output
+    assert "Left out: the TensorRT plans for sm120, sm89, which write into their caches in place" in result.stderr
+    assert not list((tmp_path / "out").rglob("*.plan"))
 
 
 def test_what_genai_cannot_take_is_named(package: Package, tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_the_longest_way_goes_first_and_a_small_step_may_pass() -> None:
     assert next_steps(ready, [Load("running", (), 1, 4)], Budget(2, 4), ways) == []
 
 
+def test_of_equal_ways_the_larger_step_goes_first() -> None:
+    loads = [Load("a", (), 60, 1), Load("b", (), 60, 3), Load("c", (), 60, 3), Load("d", (), 60, None)]
+    ways = ways_to_the_end(loads)
+    assert [one.name for one in next_steps(loads[:3], [], Budget(3, 9), ways)] == ["b", "c", "a"]
+    assert [one.name for one in next_steps(loads, [], Budget(3, 9), ways)] == ["d"]
+
+
 def test_a_step_of_unknown_or_too_much_memory_runs_alone() -> None:
     for memory in (None, 99):
         loads = [Load("huge", (), 1, memory), Load("small", (), 1, 1)]
