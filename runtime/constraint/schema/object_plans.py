@@ -28,6 +28,8 @@ _ANY_OVERLAPS = 4
 def object_plans(context: Context, one: Objects, place: str) -> list[ObjectPlan]:
     """Every way to write objects of a set. Raises SchemaRefused."""
     fields, absent = _fields(context, one)
+    if not set(absent).isdisjoint(one.required):
+        return []
     patterns, rest = _further(context, one, place)
     if rest is None and not patterns:
         absent = []

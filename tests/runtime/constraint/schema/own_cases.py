@@ -95,6 +95,20 @@ OWN_CASES: dict[str, list[Any]] = {
             {"type": "number", "oneOf": [{"not": {"multipleOf": 2, "minimum": 0}}, {"minimum": 1, "maximum": 5}]},
             [(-4, True), (2, True), (4, True), (1, False), (2.5, False), (6, False)],
         ),
+        (
+            "a name with no other values",
+            {
+                "anyOf": [
+                    {
+                        "type": "object",
+                        "properties": {"n": {"type": "number", "minimum": 0, "not": {"type": "integer", "minimum": 0}}},
+                        "required": ["n"],
+                    },
+                    {"type": "null"},
+                ]
+            },
+            [(None, True), ({}, False), ({"n": 1}, False), ({"m": 1}, False)],
+        ),
     ],
     "if, then, else in a chain": [
         (
