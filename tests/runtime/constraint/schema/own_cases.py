@@ -96,6 +96,16 @@ OWN_CASES: dict[str, list[Any]] = {
             [(-4, True), (2, True), (4, True), (1, False), (2.5, False), (6, False)],
         ),
         (
+            "what fails any of many",
+            {
+                "oneOf": [
+                    {"type": "number", "anyOf": [{"not": {"type": "integer", "minimum": low}} for low in range(10)]},
+                    {"enum": [100.5, 100]},
+                ]
+            },
+            [(8, True), (100, True), (100.5, False), (9, False)],
+        ),
+        (
             "a name with no other values",
             {
                 "anyOf": [
@@ -241,6 +251,13 @@ OWN_CASES: dict[str, list[Any]] = {
             "by pattern and length",
             {"type": "object", "propertyNames": {"pattern": "^[a-z]+$", "maxLength": 3}},
             [({"abc": 1}, True), ({"abcd": 1}, False), ({"A": 1}, False)],
+        )
+    ],
+    "names of a format": [
+        (
+            "of an address",
+            {"type": "object", "propertyNames": {"format": "uri"}, "minProperties": 1},
+            [({"a:b": 1}, True), ({"b": 1}, False), ({}, False)],
         )
     ],
     "contains and uniqueItems": [
