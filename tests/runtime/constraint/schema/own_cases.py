@@ -258,7 +258,17 @@ OWN_CASES: dict[str, list[Any]] = {
             "of an address",
             {"type": "object", "propertyNames": {"format": "uri"}, "minProperties": 1},
             [({"a:b": 1}, True), ({"b": 1}, False), ({}, False)],
-        )
+        ),
+        (
+            "of an address that is not written, in another branch",
+            {
+                "oneOf": [
+                    {"type": "object", "propertyNames": {"format": "uri"}, "minProperties": 1},
+                    {"const": {"http://[::1]/": 1}},
+                ]
+            },
+            [({"a:b": 1}, True), ({"http://[::1]/": 1}, False)],
+        ),
     ],
     "contains and uniqueItems": [
         (
