@@ -91,6 +91,10 @@ class SchemaRefused(RequestError):
         self.place = place
 
 
+class ConstraintUntried(RequestError):
+    """What a constraint needs was not found out, since whoever tried it was kept waiting: another time it may be."""
+
+
 class ConstraintFailed(PowertrainError):
     """A compiled constraint cannot go on: its budget is spent, no token is left, or its library failed."""
 

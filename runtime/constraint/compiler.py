@@ -22,7 +22,7 @@ from runtime.constraint.token_table import TokenTable
 from runtime.constraint.trial import checked_mask, compiled
 from runtime.constraint.trial_process import TrialProcess
 from runtime.constraint.vocabulary import Vocabulary
-from runtime.errors import ConstraintFailed, EngineUnavailable, Overloaded, RequestError
+from runtime.errors import ConstraintFailed, ConstraintUntried, EngineUnavailable, Overloaded, RequestError
 
 
 class ConstraintCompiler:
@@ -69,9 +69,11 @@ class ConstraintCompiler:
     def _finished(self, part: Part, future: Future[CompiledConstraint]) -> None:
         """A refusal is remembered like a constraint; whatever else went wrong may go well the next time."""
         self._places.release()
-        if future.cancelled() or not isinstance(future.exception(), RequestError | None):
+        error = None if future.cancelled() else future.exception()
+        by_chance = future.cancelled() or isinstance(error, ConstraintUntried)
+        if by_chance or not isinstance(error, RequestError | None):
             self._cache.discard(part, future)
-        elif future.exception() is None:
+        elif error is None:
             self._cache.resize(part, future, future.result().num_bytes)
 
     def prepare(self) -> None:

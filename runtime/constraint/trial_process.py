@@ -13,7 +13,7 @@ from runtime.constraint.spec import Part
 from runtime.constraint.trial import Trial
 from runtime.constraint.trial_worker import Setup
 from runtime.constraint.vocabulary import Vocabulary
-from runtime.errors import RequestError
+from runtime.errors import ConstraintUntried, RequestError
 from runtime.sealed.process import SealedProcess
 
 
@@ -37,20 +37,17 @@ class TrialProcess:
     def run(self, part: Part) -> tuple[Grammar, int]:
         """The part's grammar, and the bytes of heap that its matcher takes.
 
-        Raises RequestError, without a field, that says which limit was exceeded and by how much.
+        Raises RequestError, without a field, that says which limit was exceeded and by how much; ConstraintUntried
+        where that may be the machine's fault.
         """
         try:
             job = msgspec.msgpack.encode(part)
-            answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
-            trial = msgspec.msgpack.decode(answer, type=Trial)
         except UnicodeEncodeError as error:
             raise RequestError("the constraint holds half of a surrogate pair, which no UTF-8 text can") from error
-        except TimeoutError as error:
-            allowed = f"{limits.TRIAL_CPU_S:g} s of computing, or {limits.TRIAL_DEADLINE_S:g} s by the clock,"
-            raise self._refusal(allowed) from error
-        except (OSError, EOFError, msgspec.MsgspecError) as error:
+        trial = self._tried(job) or self._tried(job)  # a process may be ended from outside; two are not
+        if trial is None:
             memory_mib, stack_mib = limits.TRIAL_MEMORY_BYTES // 2**20, limits.TRIAL_STACK_BYTES // 2**20
-            raise self._refusal(f"{memory_mib} MiB of memory and {stack_mib} of stack") from error
+            raise RequestError(self._given_up(f"{memory_mib} MiB of memory and {stack_mib} of stack"))
         if trial.grammar is None:
             raise RequestError(trial.refusal)
         if trial.heap_bytes > limits.MAX_COMPILED_BYTES:
@@ -58,14 +55,26 @@ class TrialProcess:
             raise RequestError(f"the constraint takes {needed:.0f} MiB once compiled; at most {most:.0f} are allowed")
         return trial.grammar, trial.heap_bytes
 
-    def _refusal(self, allowed: str) -> RequestError:
+    def _tried(self, job: bytes) -> Trial | None:
+        """One trial; None where its process ended. Raises RequestError where it was given up."""
+        try:
+            answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
+            return msgspec.msgpack.decode(answer, type=Trial)
+        except TimeoutError as error:
+            allowed = f"{limits.TRIAL_CPU_S:g} s of computing, or {limits.TRIAL_DEADLINE_S:g} s by the clock,"
+            was_slow = self._process.last_cost.cpu_s >= limits.TRIAL_CPU_S
+            raise (RequestError if was_slow else ConstraintUntried)(self._given_up(allowed)) from error
+        except (OSError, EOFError, msgspec.MsgspecError):
+            return None
+
+    def _given_up(self, allowed: str) -> str:
         """What a trial that was given up may have taken, and what it had taken."""
         cost = self._process.last_cost
         taken = f"{cost.cpu_s:.2f} s of computing"
         if cost.memory_bytes:  # nothing was seen of a process that ended at once
             taken += f", last seen with {cost.memory_bytes / 2**20:.0f} MiB"
         limit = f"the constraint needs more than the {allowed} that compiling may take"
-        return RequestError(f"{limit}; it was given up after {taken}")
+        return f"{limit}; it was given up after {taken}"
 
     def close(self) -> None:
         """End the process."""

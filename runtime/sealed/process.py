@@ -5,6 +5,7 @@ Owns the process and every way in which it can fail. Knows no kind of work, no q
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -65,11 +66,14 @@ class SealedProcess:
             raise
 
     def start(self) -> None:
-        """Start the process if there is none; does not wait until it is ready."""
+        """Start the process if there is none, and do not wait for it. Raises RuntimeError where none can be started."""
         if self._children and not self._children[0].is_alive:
             self.end()  # killed between two jobs, by a person or for want of memory
         if not self._children:
-            self._children.append(_Child(self._module, self._setup, self._work))
+            try:
+                self._children.append(_Child(self._module, self._setup, self._work))
+            except OSError as error:
+                raise RuntimeError(f"the process for {self._work} did not start") from error
 
     def end(self) -> None:
         """Kill the process, if there is one."""
@@ -97,7 +101,8 @@ class _Child:
         self._channel, theirs = socket.socketpair()
         self._setup, self._work = setup, work
         command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, module, str(os.getpid())]
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(self._channel.close)
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own code
                 [*command, str(_ROOT), *filter(None, sys.path)],
                 stdin=theirs.fileno(),
@@ -106,6 +111,7 @@ class _Child:
                 env=_NO_ENVIRONMENT,
                 start_new_session=True,  # a terminal's Ctrl-C asks the server to drain; this process has work to do
             )
+            undo.pop_all()
         self.pid = self._process.pid
         self._is_started = False
 

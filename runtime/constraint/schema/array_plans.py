@@ -48,11 +48,11 @@ def _cut(context: Context, plan: ArrayPlan) -> ArrayPlan | None:
     """The plan up to the first position where no item can be; None where one has to be there."""
     most, prefix = plan.most, plan.prefix
     for i, state in enumerate(prefix):
-        if context.impossible(state):
+        if context.unwritable(state):
             most, prefix = min(i, i if most is None else most), prefix[:i]
             break
     rest = plan.rest
-    if rest is not None and (context.impossible(rest) or len(prefix) < len(plan.prefix)):
+    if rest is not None and (context.unwritable(rest) or len(prefix) < len(plan.prefix)):
         rest, most = None, min(len(prefix), len(prefix) if most is None else most)
     if most is not None and most <= len(prefix):
         prefix, rest = prefix[:most], None
@@ -95,7 +95,7 @@ def _placed(plan: ArrayPlan, places: tuple[int, ...], wanted: State, unwanted: S
 def _unique(context: Context, plan: ArrayPlan, place: str) -> list[ArrayPlan]:
     if plan.most is not None and plan.most <= 1:
         return [plan]
-    if plan.rest is None and all(context.impossible(both(a, b)) for a, b in combinations(plan.prefix, 2)):
+    if plan.rest is None and all(context.unwritable(both(a, b)) for a, b in combinations(plan.prefix, 2)):
         return [plan]
     values = _values(context, plan.rest) if plan.rest is not None and not plan.prefix else None
     if values is None:
@@ -119,6 +119,8 @@ def _values(context: Context, state: State) -> list[JsonValue] | None:
     values: list[JsonValue] = []
     for sets in context.cover(state).values():
         for one in sets:
+            if one.lost and one.lost.spare:
+                continue
             if isinstance(one, Null):
                 values.append(None)
             elif isinstance(one, Booleans):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.constraint.schema.lost import Lost
+from runtime.constraint.schema.lost import Lost, either
 from runtime.constraint.schema.state import ANYTHING, NOTHING, State, both
 
 
@@ -69,7 +69,7 @@ def joined(one: Arrays, other: Arrays) -> Arrays | None:
         most,
         tuple(dict.fromkeys(one.contains + other.contains)),
         one.unique if one.unique is not None else other.unique,
-        one.lost or other.lost,
+        either(one.lost, other.lost),
     )
     if most is not None and most < arrays.least:
         return None

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from runtime.constraint.schema import arrays, numbers, objects, strings
 from runtime.constraint.schema.arrays import Arrays
-from runtime.constraint.schema.cover import Booleans, Cover, Null, Simple, sifted
+from runtime.constraint.schema.cover import Booleans, Cover, Null, Simple, sifted, spare
 from runtime.constraint.schema.document import JsonValue
 from runtime.constraint.schema.keywords import KINDS
+from runtime.constraint.schema.lost import either
 from runtime.constraint.schema.numbers import Numbers
 from runtime.constraint.schema.objects import Objects
 from runtime.constraint.schema.references import Located, References, Scope, within
@@ -26,6 +27,8 @@ MAX_PAIRS = 40_000
 """Intersections of two simple sets in one rewriting."""
 MAX_ALTERNATIVES = 2_000
 """Simple sets of one kind at one place."""
+_MAX_SPARE = 8
+"""Spare sets of one kind at one place, before the whole kind stands for all of them."""
 
 
 class Unfinished(Exception):
@@ -112,7 +115,7 @@ class Context:
                 continue
             self._spend(len(left) * len(right))
             pairs = (self._pair(a, b) for a in left for b in right)
-            found = tuple(dict.fromkeys(pair for pair in pairs if pair is not None))
+            found = self._few_spare(kind, tuple(dict.fromkeys(pair for pair in pairs if pair is not None)))
             if len(found) > MAX_ALTERNATIVES:
                 problem = f"has {len(found):,} alternatives at one place, at most {MAX_ALTERNATIVES:,} are allowed"
                 raise SchemaRefused("schema", "", problem)
@@ -134,6 +137,20 @@ class Context:
         finally:
             self._asked.discard(state)
         return self._impossible[state]
+
+    def unwritable(self, state: State) -> bool:
+        """Whether nothing that a state admits is written, be it that nothing can be or that all of it is spare."""
+        if self.impossible(state):
+            return True
+        sets = [one for sets in self.cover(state).values() for one in sets] if state else []
+        return bool(sets) and all(one.lost is not None and one.lost.spare for one in sets)
+
+    def _few_spare(self, kind: str, sets: tuple[Simple, ...]) -> tuple[Simple, ...]:
+        lost = [one.lost for one in sets if one.lost and one.lost.spare]
+        if len(lost) <= _MAX_SPARE:
+            return sets
+        kept = (one for one in sets if one.lost is None or not one.lost.spare)
+        return (*kept, spare(self._full[kind][0], lost[0].keyword, lost[0].place))
 
     def _spend(self, pairs: int) -> None:
         self._pairs += pairs
@@ -166,7 +183,7 @@ class Context:
 
     def _possible(self, cover: Cover) -> Cover:
         kept = {kind: tuple(one for one in sets if self._can_be(one)) for kind, sets in cover.items()}
-        return {kind: sets for kind, sets in kept.items() if sets}
+        return {kind: self._few_spare(kind, sets) for kind, sets in kept.items() if sets}
 
     def _can_be(self, one: Simple) -> bool:
         if isinstance(one, Objects):
@@ -190,5 +207,5 @@ class Context:
             return together if together in {None, one, other} or self._can_be(together) else None
         if isinstance(one, Booleans) and isinstance(other, Booleans):
             values = one.values & other.values
-            return Booleans(values, one.lost or other.lost) if values else None
-        return Null(one.lost or other.lost)
+            return Booleans(values, either(one.lost, other.lost)) if values else None
+        return Null(either(one.lost, other.lost))

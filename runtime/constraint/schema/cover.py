@@ -45,18 +45,29 @@ def united(covers: Iterable[Cover]) -> Cover:
 
 
 def sifted(cover: Cover, *, vital: bool = False) -> Cover:
-    """The cover without what cannot be written, wherever something else of the kind is left.
+    """The cover, in which whatever cannot be written is spare wherever something else of the kind is left.
 
     ``vital``: the cover is one branch of a schema. What then is left of a kind and cannot be written makes the schema
     refused where the branch is used, for else the branch would be missing.
     """
     kept: Cover = {}
     for kind, sets in cover.items():
-        needed = tuple(one for one in sets if one.lost is None or one.lost.vital)
-        if not needed and vital:
-            needed = tuple(replace(one, lost=replace(one.lost, vital=True)) for one in sets if one.lost)
-        kept[kind] = needed or sets
+        kept[kind] = sets
+        if any(one.lost is not None for one in sets):
+            is_left = any(one.lost is None or one.lost.vital for one in sets)
+            kept[kind] = tuple(_marked(one, spare=is_left, vital=vital) for one in sets)
     return kept
+
+
+def _marked(one: Simple, *, spare: bool, vital: bool) -> Simple:
+    if one.lost is None or one.lost.vital or one.lost.spare or not (spare or vital):
+        return one
+    return replace(one, lost=replace(one.lost, spare=spare, vital=vital and not spare))
+
+
+def spare(one: Simple, keyword: str, place: str) -> Simple:
+    """A set of which only other sets beside it are written: all that is admitted is in it, and perhaps more."""
+    return replace(one, lost=Lost(keyword, place, "is held to by fewer values than it admits", spare=True))
 
 
 def untold(cover: Cover) -> Cover:

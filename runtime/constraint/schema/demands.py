@@ -9,11 +9,12 @@ union of (name absent) and (name present, and the schema). Knows no text and no 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from runtime.constraint.schema.arrays import Arrays, Contains, Items
 from runtime.constraint.schema.constants import cover_of_values
 from runtime.constraint.schema.context import Context
-from runtime.constraint.schema.cover import Cover, Simple, sifted, united, untold
+from runtime.constraint.schema.cover import Cover, Simple, sifted, spare, united, untold
 from runtime.constraint.schema.discriminators import marks_of, unmarked_pairs
 from runtime.constraint.schema.document import JsonValue, pointer
 from runtime.constraint.schema.keywords import KINDS, keywords
@@ -56,21 +57,19 @@ def _own(context: Context, here: Located, words: Words) -> Cover:
     kinds = {types} if isinstance(types, str) else set(types) if isinstance(types, list) else set()
     full = context.full()
     cover: Cover = {kind: full[kind] for kind in ("null", "boolean") if kind in kinds}
-    own: list[tuple[str, Simple | None]] = []
+    own: dict[str, list[Simple]] = {}
     if {"number", "integer"} & kinds:
-        number = numbers_of(words, whole="number" not in kinds)
-        own.append(("number", number))
+        own["number"] = [*numbers_of(words, whole="number" not in kinds)]
     if "string" in kinds:
-        own.append(("string", strings_of(context.languages, words, here.place)))
+        own["string"] = [*strings_of(context.languages, words, here.place)]
     if "array" in kinds:
-        own.append(("array", _arrays(context, here, words)))
-    for kind, simple in own:
-        if simple is not None:
-            cover[kind] = (simple,)
-    return {**cover, "object": (_objects(context, here, words),)} if "object" in kinds else cover
+        own["array"] = [*_arrays(context, here, words)]
+    if "object" in kinds:
+        own["object"] = [*_objects(context, here, words)]
+    return {**cover, **{kind: tuple(sets) for kind, sets in own.items() if sets}}
 
 
-def _objects(context: Context, here: Located, words: Words) -> Objects:
+def _objects(context: Context, here: Located, words: Words) -> list[Objects]:
     members = []
     named, matched = words.get("properties"), words.get("patternProperties")
     names = [(name, child(context, here, schema, "properties", name)) for name, schema in _entries(named)]
@@ -86,29 +85,37 @@ def _objects(context: Context, here: Located, words: Words) -> Objects:
         state = child(context, here, rest, "additionalProperties")
         closed = "additionalProperties" in words
         members.append(Members(tuple(names), tuple(patterns), state, all_told=closed))
-    if "propertyNames" in words:
-        members.extend(_property_names(context, here, words["propertyNames"]))
     required = words.get("required", [])
     names_needed = tuple(dict.fromkeys(str(name) for name in required)) if isinstance(required, list) else ()
-    return Objects(tuple(members), names_needed, _count(words, "minProperties") or 0, _count(words, "maxProperties"))
+    sizes = _count(words, "minProperties") or 0, _count(words, "maxProperties")
+    objects = Objects(tuple(members), names_needed, *sizes)
+    if "propertyNames" not in words:
+        return [objects]
+    named, is_all = _property_names(context, here, words["propertyNames"])
+    held = replace(objects, members=(*members, *named))
+    return [held] if is_all else [held, spare(objects, "propertyNames", here.place)]
 
 
-def _property_names(context: Context, here: Located, schema: JsonValue) -> list[Members]:
-    """Names that a schema has to admit: those it lists, or those of a language; under any other name nothing may be."""
+def _property_names(context: Context, here: Located, schema: JsonValue) -> tuple[list[Members], bool]:
+    """Names that a schema has to admit, and whether that is all of them.
+
+    They are those that it lists, or those of a language; under any other name nothing may be.
+    """
     state = child(context, here, schema, "propertyNames")
     if state == ANYTHING:
-        return []
-    sets = [one for one in context.cover(state).get("string", ()) if isinstance(one, Strings)]
+        return [], True
+    found = [one for one in context.cover(state).get("string", ()) if isinstance(one, Strings)]
+    sets = [one for one in found if not (one.lost and one.lost.spare)]
     for one in sets:
         if one.lost:
             raise one.lost.refusal()
     listed = tuple((text, ANYTHING) for one in sets for text in one.listed or ())
     whole = [whole_language(context.languages, one) for one in sets if one.listed is None]
     patterns = ((context.languages.either(whole), ANYTHING),) if whole else ()
-    return [Members(listed, patterns, NOTHING, told=False)]
+    return [Members(listed, patterns, NOTHING, told=False)], len(sets) == len(found)
 
 
-def _arrays(context: Context, here: Located, words: Words) -> Arrays | None:
+def _arrays(context: Context, here: Located, words: Words) -> list[Arrays]:
     items = []
     if "items" in words or "prefixItems" in words:
         listed = words.get("prefixItems")
@@ -126,8 +133,8 @@ def _arrays(context: Context, here: Located, words: Words) -> Arrays | None:
     unique = here.place if words.get("uniqueItems") is True else None
     least_items, most_items = _count(words, "minItems") or 0, _count(words, "maxItems")
     if most_items is not None and most_items < least_items:
-        return None
-    return Arrays(tuple(items), least_items, most_items, contains, unique)
+        return []
+    return [Arrays(tuple(items), least_items, most_items, contains, unique)]
 
 
 def _values(context: Context, here: Located, words: Words, cover: Cover) -> Cover:

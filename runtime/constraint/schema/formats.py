@@ -87,5 +87,20 @@ FORMATS = {
 """Format -> an expression for the whole of its texts, to be anchored at both ends."""
 LONGEST = {"hostname": 253, "idn-hostname": 253, "email": 254, "idn-email": 254}
 """Format -> the most characters that its standards admit, where they say so."""
+OUTSIDE = {
+    "time": r"^[0-9]{2}:[0-9]{2}:[0-9]{2}",
+    "date-time": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}.",
+    "email": "@",
+    "idn-email": "@",
+    "hostname": r"^[^\s@:/]+$",
+    "idn-hostname": r"^[^\s@:/]+$",
+    "uri": r"^[A-Za-z][A-Za-z0-9+.\-]*:",
+    "iri": r"^[A-Za-z][A-Za-z0-9+.\-]*:",
+    "uri-reference": r'^[^\s"<>\\^`{|}]*$',
+    "iri-reference": r'^[^\s"<>\\^`{|}]*$',
+    "uri-template": r'^[^\s"<>\\^`|]*$',
+    "regex": "",
+}
+"""Format of which texts are left out -> an expression that is found in all of its texts, and perhaps in others."""
 EXACT = frozenset({"date", "ipv4", "ipv6", "uuid", "json-pointer", "relative-json-pointer", "duration"})
 """Formats whose pattern admits all that the standard does, so that its complement is the format's."""

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from runtime.constraint.schema.document import JsonValue
-from runtime.constraint.schema.lost import Lost
+from runtime.constraint.schema.lost import Lost, either
 
 LARGEST = 2**53
 """Bounds beyond it are drawn in to it: a double holds every whole number up to there, and so does the library."""
 _LARGEST_DOUBLE = 10**308
 _MOST_STEP = 2**32 - 1
+_SMALLEST = 10**60
+"""Bounds are drawn in to so many decimals: the library nests a group for each digit and cannot read a hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ def exact(value: JsonValue) -> Fraction:
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 
-def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> Numbers | None:
-    """What the numeric keywords of one schema admit; None where that is nothing."""
+def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> list[Numbers]:
+    """What the numeric keywords of one schema admit: one set, or none."""
     numbers = Numbers(whole)
     for key, is_open in (("minimum", False), ("exclusiveMinimum", True)):
         if key in keywords:
@@ -46,7 +48,8 @@ def numbers_of(keywords: dict[str, JsonValue], *, whole: bool) -> Numbers | None
         if key in keywords:
             numbers = _joined(numbers, Numbers(high=exact(keywords[key]), high_open=is_open))
     step = exact(keywords["multipleOf"]) if "multipleOf" in keywords else None
-    return joined(numbers, Numbers(step=step))
+    found = joined(numbers, Numbers(step=step))
+    return [] if found is None else [found]
 
 
 def point(value: JsonValue) -> Numbers:
@@ -92,7 +95,7 @@ def _joined(one: Numbers, other: Numbers) -> Numbers:
     step = one.step or other.step
     if one.step and other.step:
         step = _common_multiple(one.step, other.step)
-    return Numbers(one.whole or other.whole, low, low_open, high, high_open, step, one.lost or other.lost)
+    return Numbers(one.whole or other.whole, low, low_open, high, high_open, step, either(one.lost, other.lost))
 
 
 def _common_multiple(one: Fraction, other: Fraction) -> Fraction:
@@ -137,8 +140,13 @@ def schema_of(numbers: Numbers, place: str) -> dict[str, JsonValue] | Lost | Non
         value = the_only(numbers)
         return Lost("const", place, "is a number that no double holds") if value is None else {"const": value}
     numbers = _drawn_in(numbers)
-    if _is_empty(numbers):
-        return Lost("minimum", place, f"leaves only numbers beyond 2**53 = {LARGEST:,}, which are not written")
+    beyond = (numbers.low or 0) > LARGEST or (numbers.high or 0) < -LARGEST
+    if beyond or _is_empty(numbers):
+        return Lost(
+            "minimum",
+            place,
+            f"leaves only numbers that are not written: beyond 2**53 = {LARGEST:,}, or of over 60 decimals",
+        )
     schema: dict[str, JsonValue] = {"type": "integer" if numbers.whole else "number"}
     if numbers.low is not None:
         schema["exclusiveMinimum" if numbers.low_open else "minimum"] = _number(numbers.low)
@@ -160,6 +168,10 @@ def _drawn_in(numbers: Numbers) -> Numbers:
             low, low_open = Fraction(math.floor(low) + 1 if low_open else math.ceil(low)), False
         if high is not None:
             high, high_open = Fraction(math.ceil(high) - 1 if high_open else math.floor(high)), False
+    if low is not None and low.denominator > _SMALLEST:
+        low, low_open = Fraction(math.ceil(low * _SMALLEST), _SMALLEST), False
+    if high is not None and high.denominator > _SMALLEST:
+        high, high_open = Fraction(math.floor(high * _SMALLEST), _SMALLEST), False
     if low is not None and low < -LARGEST:
         low, low_open = Fraction(-LARGEST), False
     if high is not None and high > LARGEST:

@@ -28,6 +28,8 @@ _ANY_OVERLAPS = 4
 def object_plans(context: Context, one: Objects, place: str) -> list[ObjectPlan]:
     """Every way to write objects of a set. Raises SchemaRefused."""
     fields, absent = _fields(context, one)
+    if not set(absent).isdisjoint(one.required):
+        return []
     patterns, rest = _further(context, one, place)
     if rest is None and not patterns:
         absent = []
@@ -52,7 +54,7 @@ def _fields(context: Context, one: Objects) -> tuple[list[Field], list[str]]:
     fields, absent, required = [], [], set(one.required)
     for name in one.names():
         state = one.at(name, context.languages)
-        if context.impossible(state):
+        if context.unwritable(state):
             absent.append(name)
         else:
             fields.append(Field(name, state, name in required))
@@ -136,12 +138,12 @@ def _further(context: Context, one: Objects, place: str) -> tuple[list[tuple[str
     """What names hold that no member spells out: by pattern, and those outside every pattern."""
     languages = list(dict.fromkeys(language for members in one.members for language, _ in members.patterns))
     rest = both(*(members.rest for members in one.members))
-    closed = context.impossible(rest)
+    closed = context.unwritable(rest)
     found: list[tuple[str, State]] = []
     try:
         for inside in _regions(context, languages, place):
             state = _region_state(one, inside)
-            if closed and context.impossible(state):
+            if closed and context.unwritable(state):
                 continue
             outside = [language for language in languages if language not in inside]
             overlapping = [language for language in outside if not _disjoint(context, language, min(inside))]
@@ -149,7 +151,7 @@ def _further(context: Context, one: Objects, place: str) -> tuple[list[tuple[str
             region = arena.both([*inside, *(arena.without(language) for language in overlapping)])
             named = [name for name in one.names() if arena.holds(region, name)]
             region = arena.both([region, arena.without(arena.either(map(arena.text, named)))]) if named else region
-            found.append((spelled_once(arena, region), NOTHING if context.impossible(state) else state))
+            found.append((spelled_once(arena, region), NOTHING if context.unwritable(state) else state))
     except LanguageTooLarge as error:
         raise SchemaRefused("patternProperties", place, "has a pattern that is too large to be told apart") from error
     return found, None if closed else rest

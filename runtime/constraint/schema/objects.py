@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runtime.constraint.schema.lost import Lost
+from runtime.constraint.schema.lost import Lost, either
 from runtime.constraint.schema.regex.language import Languages
 from runtime.constraint.schema.state import ANYTHING, NOTHING, State, both
 
@@ -69,7 +69,7 @@ def joined(one: Objects, other: Objects) -> Objects | None:
         tuple(dict.fromkeys(one.required + other.required)),
         max(one.least, other.least),
         most,
-        one.lost or other.lost,
+        either(one.lost, other.lost),
     )
     too_few = most is not None and most < max(objects.least, len(objects.required))
     return None if too_few else objects

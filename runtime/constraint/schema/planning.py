@@ -55,8 +55,9 @@ def _writable(sets: tuple[Simple, ...]) -> list[Simple]:
         if one.lost and one.lost.vital:
             raise one.lost.refusal()
     kept = [one for one in sets if one.lost is None]
-    if not kept and sets[0].lost:
-        raise sets[0].lost.refusal()
+    lost = next((one.lost for one in sets if one.lost and not one.lost.spare), None)
+    if not kept and lost:
+        raise lost.refusal()
     return kept
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtime.constraint.schema.document import JsonValue
-from runtime.constraint.schema.formats import EXACT, FORMATS, LONGEST
-from runtime.constraint.schema.lost import Lost
+from runtime.constraint.schema.formats import EXACT, FORMATS, LONGEST, OUTSIDE
+from runtime.constraint.schema.lost import Lost, either
 from runtime.constraint.schema.regex.characters import EVERY, WRITABLE
 from runtime.constraint.schema.regex.language import Languages, LanguageTooLarge
 from runtime.constraint.schema.regex.reading import found
@@ -17,6 +17,8 @@ from runtime.constraint.schema.regex.spelling import MAX_POSITIONS, spelled
 from runtime.constraint.schema.regex.syntax import PatternRefused
 from runtime.errors import SchemaRefused
 
+LONGEST_BOUND = 2**31 - 1
+"""Larger bounds on length are drawn in to it, which the library can read."""
 TOO_LARGE = f"is too large to be told apart: at most {MAX_POSITIONS:,} characters, and no large count beside others"
 
 
@@ -45,18 +47,24 @@ def language_of(languages: Languages, keyword: str, pattern: str, place: str) ->
         raise SchemaRefused(keyword, place, f"{pattern[:80]!r} {TOO_LARGE}") from error
 
 
-def strings_of(languages: Languages, keywords: dict[str, JsonValue], place: str) -> Strings | None:
-    """What the keywords on strings of one schema admit; None where that is nothing."""
+def strings_of(languages: Languages, keywords: dict[str, JsonValue], place: str) -> list[Strings]:
+    """What the keywords on strings of one schema admit; beside a format that is not written in full, what it may be."""
     parts, most = [], _count(keywords, "maxLength")
     if "pattern" in keywords:
         parts.append(language_of(languages, "pattern", str(keywords["pattern"]), place))
-    name = str(keywords.get("format"))
-    if name in FORMATS:
-        parts.append(found(languages, f"^(?:{FORMATS[name]})$"))
-        longest = LONGEST.get(name)
-        most = min(longest if most is None else most, longest) if longest else most
-    strings = Strings(languages.both(parts), _count(keywords, "minLength") or 0, most)
-    return joined(languages, strings, Strings(languages.anything))
+    whole = Strings(languages.both(parts), _count(keywords, "minLength") or 0, most)
+    sets = [joined(languages, whole, one) for one in _format(languages, str(keywords.get("format")), place)]
+    return [one for one in sets if one is not None]
+
+
+def _format(languages: Languages, name: str, place: str) -> list[Strings]:
+    if name not in FORMATS:
+        return [Strings(languages.anything)]
+    sets = [Strings(found(languages, f"^(?:{FORMATS[name]})$"), most=LONGEST.get(name))]
+    if name in OUTSIDE:
+        lost = Lost("format", place, f"{name!r} is written in its plain forms alone", spare=True)
+        sets.append(Strings(found(languages, OUTSIDE[name]), lost=lost))
+    return sets
 
 
 def listed(languages: Languages, text: str) -> Strings:
@@ -94,7 +102,7 @@ def joined(languages: Languages, one: Strings, other: Strings) -> Strings | None
     most = other.most if one.most is None else one.most if other.most is None else min(one.most, other.most)
     language = languages.both((one.language, other.language))
     barred = one.barred | other.barred
-    strings = Strings(language, max(one.least, other.least), most, None, barred, one.lost or other.lost)
+    strings = Strings(language, max(one.least, other.least), most, None, barred, either(one.lost, other.lost))
     if one.listed is None and other.listed is None:
         empty = strings.language == languages.nothing or (most is not None and most < strings.least)
         return None if empty else strings
@@ -132,11 +140,13 @@ def schema_of(languages: Languages, strings: Strings, place: str) -> dict[str, J
     if strings.listed is not None:
         texts: list[JsonValue] = [text for text in strings.listed if writable(text)]
         return {"enum": texts} if texts else Lost("enum", place, "lists only texts with control characters")
+    if strings.least > LONGEST_BOUND:
+        return Lost("minLength", place, f"asks for {strings.least:,} characters, at most {LONGEST_BOUND:,} are allowed")
     schema: dict[str, JsonValue] = {"type": "string"}
     if strings.least:
         schema["minLength"] = strings.least
     if strings.most is not None:
-        schema["maxLength"] = strings.most
+        schema["maxLength"] = min(strings.most, LONGEST_BOUND)
     language = languages.both((strings.language, _without_barred(languages, strings)))
     if language != languages.anything:
         try:

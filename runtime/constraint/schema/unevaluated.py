@@ -1,7 +1,8 @@
 """``unevaluatedProperties`` and ``unevaluatedItems``: what holds for values of which nothing else said anything.
 
 In each alternative of a cover it is known which schemas apply, and so which names and positions they tell of. Another
-schema that happens to hold too could tell of more: then fewer texts are admitted than the standard allows.
+schema that happens to hold too could tell of more: then fewer texts are admitted than the standard allows, and the
+alternatives as they were before are spare.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from runtime.constraint.schema.arrays import Arrays, Items
 from runtime.constraint.schema.context import Context
-from runtime.constraint.schema.cover import Cover
+from runtime.constraint.schema.cover import Cover, Simple, spare
 from runtime.constraint.schema.document import JsonValue, pointer
 from runtime.constraint.schema.objects import Members, Objects
 from runtime.constraint.schema.references import Located
@@ -23,13 +24,21 @@ def with_unevaluated(context: Context, here: Located, words: dict[str, JsonValue
     for key, kind in (("unevaluatedProperties", "object"), ("unevaluatedItems", "array")):
         if key in words:
             state = context.state(words[key], pointer(here.place, key), here.scope)
-            sets = [
-                _objects(one, state) if isinstance(one, Objects) else _arrays(one, state)
-                for one in cover.get(kind, ())
-                if isinstance(one, Objects | Arrays)
-            ]
-            found[kind] = tuple(sets)
+            sets = cover.get(kind, ())
+            held = tuple(_held(one, state) for one in sets)
+            found[kind] = held if _is_all(sets) else (*held, *(spare(one, key, here.place) for one in sets))
     return {kind: sets for kind, sets in found.items() if sets}
+
+
+def _is_all(sets: tuple[Simple, ...]) -> bool:
+    """Whether nothing but what the one alternative says can tell of a value; ``contains`` tells of items."""
+    return len(sets) == 1 and not (isinstance(sets[0], Arrays) and sets[0].contains)
+
+
+def _held(one: Simple, state: State) -> Simple:
+    if one.lost:
+        return one
+    return _objects(one, state) if isinstance(one, Objects) else _arrays(one, state) if isinstance(one, Arrays) else one
 
 
 def _objects(one: Objects, state: State) -> Objects:

@@ -12,6 +12,7 @@ import json
 from runtime.text.cursor import Cursor, Steps, Unparsable
 from runtime.text.tool_calls.calls import Calls
 from runtime.text.tool_calls.json_text import json_text, json_value
+from runtime.text.tool_calls.typed_text import is_json
 
 _ARGUMENTS = frozenset({"arguments", "parameters"})
 _READ_OVER = frozenset({"id", "call_id", "type"})
@@ -97,12 +98,12 @@ def _arguments(cursor: Cursor, calls: Calls, name: str) -> Steps[str]:
 
 
 def _object_in_string(text: str) -> str:
-    inner: str = json.loads(text)
+    inner: str = json.loads(text).strip(" \t\r\n")
     try:
         inner.encode()  # a lone surrogate is no text
-        return inner if isinstance(json.loads(inner), dict) else ""
-    except (ValueError, RecursionError):
+    except UnicodeEncodeError:
         return ""
+    return inner if inner.startswith("{") and is_json(inner) else ""
 
 
 def _string(cursor: Cursor) -> Steps[str]:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import llguidance
@@ -64,6 +65,8 @@ def test_what_computes_for_too_long_is_killed(compiler: ConstraintCompiler, monk
         compiled(compiler, SLOW)
     assert compiler._trials.pid != first
     monkeypatch.undo()
+    with pytest.raises(RequestError, match=limit):
+        compiled(compiler, SLOW)  # remembered: it takes what it takes
     compiled(compiler, Literal("after"))
 
 
@@ -76,6 +79,27 @@ def test_what_sleeps_is_killed_at_its_deadline(compiler: ConstraintCompiler, mon
     with pytest.raises(RequestError, match=r"or 0\.1 s by the clock, .* given up after 0\.00 s of computing$"):
         compiled(compiler, Literal("asleep"))
     assert compiler._trials.pid != first
+    monkeypatch.undo()
+    assert walk(compiled(compiler, Literal("asleep")), 0).text == "asleep"  # it was not the constraint's fault
+
+
+def test_a_process_that_is_ended_from_outside_costs_nobody_an_answer(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(compiler, Literal("before"))
+    first, ends = compiler._trials.pid, []
+    exchange = compiler._trials._process.exchange
+
+    def ended(job: bytes, deadline_s: float, *, cpu_limit_s: float | None = None) -> bytes:
+        if not ends and first is not None:
+            ends.append(first)
+            os.kill(first, signal.SIGSTOP)  # so that it cannot answer first
+            threading.Timer(0.05, os.kill, (first, signal.SIGKILL)).start()
+        return exchange(job, deadline_s, cpu_limit_s=cpu_limit_s)
+
+    monkeypatch.setattr(compiler._trials._process, "exchange", ended)
+    assert walk(compiled(compiler, Literal("ended")), 0).text == "ended"
+    assert compiler._trials.pid not in {first, None}
 
 
 @pytest.mark.parametrize(

@@ -67,3 +67,12 @@ def test_a_module_that_cannot_be_served_is_the_server_s_failure() -> None:
     with pytest.raises(RuntimeError, match="the process for nothing did not start"):
         process.exchange(b"", 1)
     assert process.pid is None
+
+
+def test_a_machine_that_starts_no_process_is_the_server_s_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_args: object, **_options: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("runtime.sealed.process.subprocess.Popen", none_left)
+    with pytest.raises(RuntimeError, match="the process for nothing did not start"):
+        SealedProcess("runtime.no_such_module", b"", work="nothing").exchange(b"", 1)

@@ -197,6 +197,8 @@ class _Parser:
         return One(((code, code),))
 
     def _code(self, character: str) -> int:
+        if character == "0" and self.text[self.at : self.at + 1].isdigit():
+            raise PatternRefused("has an octal escape, which engines read differently; write \\x and two digits")
         if character in _CONTROLS:
             return _CONTROLS[character]
         if character == "c" and self.text[self.at : self.at + 1].isalpha():

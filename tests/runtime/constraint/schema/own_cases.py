@@ -67,6 +67,59 @@ OWN_CASES: dict[str, list[Any]] = {
             [({"a": 1}, True), ({"b": 1}, True), ({"a": 1, "b": 1}, False), ({}, False)],
         )
     ],
+    "oneOf over values that are not written": [
+        (
+            "what fails an integer is every fraction as well",
+            {
+                "oneOf": [
+                    {"type": "number", "minimum": 0, "maximum": 3},
+                    {"not": {"type": "integer", "minimum": 0, "maximum": 9}},
+                ]
+            },
+            [(2, True), (-1, True), ("a", True), (1.5, False), (7, False)],
+        ),
+        (
+            "the same below a name",
+            {
+                "type": "object",
+                "required": ["n"],
+                "oneOf": [
+                    {"properties": {"n": {"enum": [1, 1.5]}}},
+                    {"properties": {"n": {"not": {"type": "integer", "minimum": 0}}}},
+                ],
+            },
+            [({"n": 1}, True), ({"n": -1}, True), ({"n": 1.5}, False), ({"n": 2}, False)],
+        ),
+        (
+            "what fails a multiple",
+            {"type": "number", "oneOf": [{"not": {"multipleOf": 2, "minimum": 0}}, {"minimum": 1, "maximum": 5}]},
+            [(-4, True), (2, True), (4, True), (1, False), (2.5, False), (6, False)],
+        ),
+        (
+            "what fails any of many",
+            {
+                "oneOf": [
+                    {"type": "number", "anyOf": [{"not": {"type": "integer", "minimum": low}} for low in range(10)]},
+                    {"enum": [100.5, 100]},
+                ]
+            },
+            [(8, True), (100, True), (100.5, False), (9, False)],
+        ),
+        (
+            "a name with no other values",
+            {
+                "anyOf": [
+                    {
+                        "type": "object",
+                        "properties": {"n": {"type": "number", "minimum": 0, "not": {"type": "integer", "minimum": 0}}},
+                        "required": ["n"],
+                    },
+                    {"type": "null"},
+                ]
+            },
+            [(None, True), ({}, False), ({"n": 1}, False), ({"m": 1}, False)],
+        ),
+    ],
     "if, then, else in a chain": [
         (
             "addresses",
@@ -147,6 +200,7 @@ OWN_CASES: dict[str, list[Any]] = {
             [("abcD", True), ("abcd", False), ("Asecret", False), ("abc D", False)],
         ),
         ("unanchored", {"type": "string", "pattern": "b+c"}, [("abbcd", True), ("abbd", False)]),
+        ("a bound of 64 bits on length", {"type": "string", "maxLength": 2**63 - 1}, [("ab", True), (1, False)]),
         ("word edge", {"type": "string", "pattern": "\\bcat\\b"}, [("a cat.", True), ("concat", False)]),
         (
             "two at once, and a length in code points",
@@ -168,6 +222,7 @@ OWN_CASES: dict[str, list[Any]] = {
         ("open above -1", {"type": "number", "minimum": -1.5, "exclusiveMaximum": -1}, [(-1.25, True), (-1, False)]),
         ("every 64-bit integer", {"type": "integer", "maximum": 9223372036854775807}, [(2**53, True), (2**63, False)]),
         ("steps", {"type": "number", "multipleOf": 0.25, "minimum": 0}, [(0.75, True), (0.3, False), (2, True)]),
+        ("open above a number near 0", {"type": "number", "minimum": 5e-324}, [(0.5, True), (0, False), (-1, False)]),
         (
             "no step within",
             {"anyOf": [{"multipleOf": 5, "minimum": 1, "maximum": 4}, {"const": 9}]},
@@ -197,6 +252,23 @@ OWN_CASES: dict[str, list[Any]] = {
             {"type": "object", "propertyNames": {"pattern": "^[a-z]+$", "maxLength": 3}},
             [({"abc": 1}, True), ({"abcd": 1}, False), ({"A": 1}, False)],
         )
+    ],
+    "names of a format": [
+        (
+            "of an address",
+            {"type": "object", "propertyNames": {"format": "uri"}, "minProperties": 1},
+            [({"a:b": 1}, True), ({"b": 1}, False), ({}, False)],
+        ),
+        (
+            "of an address that is not written, in another branch",
+            {
+                "oneOf": [
+                    {"type": "object", "propertyNames": {"format": "uri"}, "minProperties": 1},
+                    {"const": {"http://[::1]/": 1}},
+                ]
+            },
+            [({"a:b": 1}, True), ({"http://[::1]/": 1}, False)],
+        ),
     ],
     "contains and uniqueItems": [
         (

@@ -13,6 +13,12 @@ from runtime.errors import RequestError, SchemaRefused
 _SELF = {"allOf": [{"$ref": "#"}]}
 _ENDLESS = {"type": "object", "properties": {"x": {"$ref": "#"}}, "required": ["x"]}
 _DYNAMIC = {"$defs": {"a": {"$id": "a", "$dynamicAnchor": "n"}}, "$dynamicAnchor": "n", "not": {"$dynamicRef": "#n"}}
+_TOLD_TWICE = {
+    "oneOf": [
+        {"anyOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}], "unevaluatedProperties": False},
+        {"type": "object", "required": ["a", "b"]},
+    ]
+}
 _CHOICES = {
     "type": "object",
     "properties": {f"p{i}": {} for i in range(40)},
@@ -49,6 +55,12 @@ _CHOICES = {
         (_CHOICES, "maxProperties", "", "over 128 ways"),
         ({"type": "number", "not": {"multipleOf": 2}}, "multipleOf", "/not", "cannot be negated"),
         ({"type": "string", "not": {"format": "uri"}}, "format", "/not", "cannot be negated"),
+        ({"oneOf": [{"format": "email"}, {"const": '"a b"@c.de'}]}, "format", "/oneOf/0", "cannot be negated"),
+        (_TOLD_TWICE, "unevaluatedProperties", "/oneOf/0", "cannot be negated"),
+        ({"type": "number", "minimum": 1e20}, "minimum", "", "beyond 2**53"),
+        ({"type": "integer", "maximum": -1e20}, "minimum", "", "beyond 2**53"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1e-70}, "minimum", "", "over 60 decimals"),
+        ({"type": "string", "minLength": 2**31}, "minLength", "", "2,147,483,648 characters, at most 2,147,483,647"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "type", "/oneOf/0", "cannot be negated"),
         ({"type": "array", "minItems": 3000}, "minItems", "", "3,000 items, at most 2,000"),
         ({"enum": list(range(20_001))}, "enum", "", "20,001 items, at most 20,000"),

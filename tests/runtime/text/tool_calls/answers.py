@@ -119,6 +119,11 @@ SAMPLES: list[tuple[str, str, Answer]] = [
         '<tool_call>{"name": "now", "arguments": "{\\"a\\": 1}"}</tool_call>',
         Answer(calls=[call('{"a": 1}', "now")]),
     ),
+    (
+        "hermes",
+        '<tool_call>{"name": "now", "arguments": " {\\"a\\": 1}\\n"}</tool_call>',
+        Answer(calls=[call('{"a": 1}', "now")]),
+    ),
     ("qwen3_coder", f"{_XML}\n{_XML_NOW}", Answer(calls=[_XML_CALL, _NOTHING])),
     (
         "qwen3_coder",
@@ -187,6 +192,7 @@ MALFORMED: list[tuple[str, str]] = [
     ("hermes", '<tool_call>{"name": "now", "arguments": "{"}</tool_call>'),
     ("hermes", '<tool_call>{"name": "now", "arguments": "{\\"a\\": \\"\\\\ud83d\\"}x"}</tool_call>'),
     ("hermes", '<tool_call>{"name": "now", "arguments": "{\\"\\ud83d\\": 1}"}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "now", "arguments": "{\\"a\\": NaN}"}</tool_call>'),
     ("hermes", '<tool_call>{"arguments": {}}</tool_call>'),
     ("hermes", "Use <tool_call> tags like </tool_call>.\n"),
     ("hermes", " a < b <tool"),

@@ -70,6 +70,8 @@ def test_classes_and_escapes_are_those_of_ecma_262(pattern: str, inside: str, ou
         ("(?i)a", "flags"),
         (r"\p{L}", "Unicode property"),
         (r"\A", "does not know"),
+        (r"\00", "octal"),
+        (r"[\01]", "octal"),
         ("a)", "did not open"),
         ("(a", "does not close"),
         ("[a", "ends inside"),
