@@ -10,10 +10,10 @@ from runtime.commands.model_argument import MODEL
 from runtime.errors import PowertrainError
 
 
-@click.command(epilog=examples("powertrain verify smollm2-135m-instruct --trust trust.toml"))
+@click.command(epilog=examples("powertrain verify smollm2-135m-instruct --trust-file trust.toml"))
 @click.argument("model", type=MODEL)
-@click.option("--trust", type=click.Path(path_type=Path), required=True, help="TOML file of the keys that count.")
-def verify_command(model: Path, trust: Path) -> None:
+@click.option("--trust-file", type=click.Path(path_type=Path), required=True, help="TOML file of the keys that count.")
+def verify_command(model: Path, trust_file: Path) -> None:
     """Check that a trusted key signed the package MODEL as it is now: every file, TensorRT plans included."""
     import datetime
 
@@ -21,7 +21,7 @@ def verify_command(model: Path, trust: Path) -> None:
     from runtime.trust.verify import verify_package
 
     try:
-        verified = verify_package(model, read_trust_file(trust), datetime.datetime.now(datetime.UTC).date())
+        verified = verify_package(model, read_trust_file(trust_file), datetime.datetime.now(datetime.UTC).date())
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{model} is whole, and signed by {', '.join(verified.signers)}")

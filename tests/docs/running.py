@@ -1,7 +1,8 @@
 """Runs the command lines of one page in a folder of their own, on the default package. Knows no page.
 
 What a line cannot know is put in: MODEL and the names of packages that nothing before has built become the default
-package, ``path/to/model.gguf`` its weights, and port 8000 a free one.
+package, ``path/to/model.gguf`` its weights, and port 8000 a free one. Measurements are made short: what a page shows
+must run, and its figures are judged nowhere here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ from tests.paths import MODELS, ROOT
 _PACKAGE = re.compile(r"(?<![\w/.-])models/[\w-]+(?!\.toml)(?=\s|$)")
 _OUTPUT = re.compile(r"(?:-o|--output)\s+$")
 _SERVE = re.compile(r"(?:^|\s)powertrain serve\b(?!.*--print-config)")
+_SHORT = (
+    (re.compile(r"powertrain bench (?:http|compare) "), " --request-count 8 --warmup-request-count 1"
+     " --cooldown-request-count 0"),
+    (re.compile(r"powertrain bench engine --synthetic"), " --breakdown-steps 5 --vocab 49152 --batch 1,16"),
+    (re.compile(r"powertrain bench engine (?!--synthetic)"), " --repetitions 2 --decode 16 --breakdown-steps 5"),
+)  # fmt: skip
+"""Commands that measure, and what makes them short: options that win over the same ones earlier in the line."""
 _GATES = frozenset({0, 3, 4})
 """Statuses of a command that did what was asked; 3 and 4 say that a measured value is worse than the line allows."""
 _PATIENCE_S = 600
@@ -43,11 +51,14 @@ def own_words(text: str, folder: Path) -> str:
 
     text = _PACKAGE.sub(package, text.replace("path/to/model.gguf", str(weights)))
     text = re.sub(r"(?<=\s)MODEL(?=\s|$)", DEFAULT_MODEL, text)
+    text += "".join(options for command, options in _SHORT if command.search(text))
     return re.sub(r"(?<!\S)\.venv\S*/bin/powertrain\b", "powertrain", text)
 
 
 def bring_files(line: Line, folder: Path) -> None:
-    """Write the TOML files that a line names and the page shows above it."""
+    """Write the TOML files that a line names and the page shows above it, and make the folders that it writes into."""
+    for target in re.findall(r"(?<= > )[\w./-]+", line.text):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
     shown = [block for block in blocks(line.block.page) if block.language == "toml" and block.line < line.block.line]
     for name in re.findall(r"(?<!\S)[\w-]+\.toml(?=\s|$)", line.text):
         if shown and not (folder / name).exists():

@@ -278,10 +278,10 @@ def test_from_a_new_key_to_a_verified_package_by_commands(root: Path, tmp_path: 
     made = run.invoke(powertrain.main, ["sign", "--new-key", str(key), "--name", "team a"])
     assert (made.exit_code, made.stderr.split(" holds ")[0]) == (0, str(key))
     trust_path.write_text(made.stdout)
-    unsigned = run.invoke(powertrain.main, ["verify", str(root), "--trust", str(trust_path)])
+    unsigned = run.invoke(powertrain.main, ["verify", str(root), "--trust-file", str(trust_path)])
     assert (unsigned.exit_code, "is not signed" in unsigned.output) == (1, True)
     assert run.invoke(powertrain.main, ["sign", str(root), "--key", str(key)]).exit_code == 0
-    done = run.invoke(powertrain.main, ["verify", str(root), "--trust", str(trust_path)])
+    done = run.invoke(powertrain.main, ["verify", str(root), "--trust-file", str(trust_path)])
     assert (done.exit_code, "is whole, and signed by team a" in done.output) == (0, True)
     for words in (["sign"], ["sign", str(root)], ["sign", "--key", str(key), "--new-key", "x"]):
         assert run.invoke(powertrain.main, words).exit_code == 2
