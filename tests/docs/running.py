@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -28,12 +29,13 @@ _PACKAGE = re.compile(r"(?<![\w/.-])models/[\w-]+(?!\.toml)(?=\s|$)")
 _OUTPUT = re.compile(r"(?:-o|--output)\s+$")
 _SERVE = re.compile(r"(?:^|\s)powertrain serve\b(?!.*--print-config)")
 _SHORT = (
-    (re.compile(r"powertrain bench (?:http|compare) "), " --request-count 8 --warmup-request-count 1"
-     " --cooldown-request-count 0"),
+    (re.compile(r"powertrain bench http "), " --request-count 8 --warmup-request-count 1 --cooldown-request-count 0"),
+    (re.compile(r"powertrain bench suite "), " --short"),
     (re.compile(r"powertrain bench engine --synthetic"), " --breakdown-steps 5 --vocab 49152 --batch 1,16"),
     (re.compile(r"powertrain bench engine (?!--synthetic)"), " --repetitions 2 --decode 16 --breakdown-steps 5"),
-)  # fmt: skip
+)
 """Commands that measure, and what makes them short: options that win over the same ones earlier in the line."""
+_EXPORT = re.compile(r"powertrain export (?P<what>.+) -o (?P<where>\S+)$")
 _GATES = frozenset({0, 3, 4})
 """Statuses of a command that did what was asked; 3 and 4 say that a measured value is worse than the line allows."""
 _PATIENCE_S = 600
@@ -66,10 +68,14 @@ def bring_files(line: Line, folder: Path) -> None:
 
 
 class Scratch:
-    """A folder for the lines of one page, and the server that runs for them. ``close`` ends the server."""
+    """A folder for the lines of one page, and the server that runs for them. ``close`` ends the server.
 
-    def __init__(self, folder: Path) -> None:
+    ``built`` is what earlier pages exported, by the words that say what: the same words need not build it again.
+    """
+
+    def __init__(self, folder: Path, built: dict[str, Path]) -> None:
         self.folder = folder
+        self._built = built
         (folder / "bin").mkdir()
         command = folder / "bin" / "powertrain"
         command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "powertrain.py"} "$@"\n', encoding="utf-8")
@@ -91,12 +97,18 @@ class Scratch:
             return
         if f":{self._port}" in text and self._server is None:
             self._serve(f"powertrain serve {DEFAULT_MODEL}", {})
+        export = _EXPORT.search(text)
+        if export and export["what"] in self._built and not (self.folder / export["where"]).exists():
+            shutil.copytree(self._built[export["what"]], self.folder / export["where"])
+            return
         done = subprocess.run(
             ["bash", "-c", re.sub(r"^curl ", "curl --fail-with-body ", text)],
             cwd=self.folder, env=self._environment | own_home, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         said = (done.stdout + done.stderr)[-2000:]
         assert done.returncode in _GATES, f"{line.block.place}: {line.text}\nended with {done.returncode}:\n{said}"
+        if export:
+            self._built[export["what"]] = self.folder / export["where"]
 
     def close(self) -> None:
         """End the server, which must end with 0."""

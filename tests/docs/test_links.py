@@ -52,7 +52,9 @@ def test_the_navigation_names_every_page_once_and_no_other() -> None:
 def test_the_first_page_leads_to_every_other() -> None:
     """Forges show no navigation, and the README sends its readers there."""
     led = {target.partition("#")[0] for _, target in links(ROOT / "docs/index.md")}
-    others = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES.values() if path.is_relative_to(ROOT / "docs")}
+    others = {
+        path.relative_to(ROOT / "docs").as_posix() for path in PAGES.values() if path.is_relative_to(ROOT / "docs")
+    }
     assert others - {"index.md"} <= led
 
 
