@@ -29,12 +29,14 @@ _PACKAGE = re.compile(r"(?<![\w/.-])models/[\w-]+(?!\.toml)(?=\s|$)")
 _OUTPUT = re.compile(r"(?:-o|--output)\s+$")
 _SERVE = re.compile(r"(?:^|\s)powertrain serve\b(?!.*--print-config)")
 _SHORT = (
-    (re.compile(r"powertrain bench http "), " --request-count 8 --warmup-request-count 1 --cooldown-request-count 0"),
-    (re.compile(r"powertrain bench suite "), " --short"),
-    (re.compile(r"powertrain bench engine --synthetic"), " --breakdown-steps 5 --vocab 49152 --batch 1,16"),
-    (re.compile(r"powertrain bench engine (?!--synthetic)"), " --repetitions 2 --decode 16 --breakdown-steps 5"),
+    (r"powertrain bench http .+", r"\g<0> --request-count 8 --warmup-request-count 1 --cooldown-request-count 0"),
+    (r"powertrain bench suite .+", r"\g<0> --short"),
+    (r"powertrain bench engine --synthetic .+", r"\g<0> --breakdown-steps 5 --vocab 49152 --batch 1,16"),
+    (r"powertrain bench engine (?!--synthetic).+", r"\g<0> --repetitions 2 --decode 16 --breakdown-steps 5"),
+    (r"(powertrain bench engine .*)-b 1,4,\d+", r"\g<1>-b 1,4"),
+    (r"(powertrain bench engine .*)-d 0,\d+", r"\g<1>-d 0,128"),
 )
-"""Commands that measure, and what makes them short: options that win over the same ones earlier in the line."""
+"""What makes measurements short: of an option that stands twice the later value counts."""
 _EXPORT = re.compile(r"powertrain export (?P<what>.+) -o (?P<where>\S+)$")
 _GATES = frozenset({0, 3, 4})
 """Statuses of a command that did what was asked; 3 and 4 say that a measured value is worse than the line allows."""
@@ -53,7 +55,8 @@ def own_words(text: str, folder: Path) -> str:
 
     text = _PACKAGE.sub(package, text.replace("path/to/model.gguf", str(weights)))
     text = re.sub(r"(?<=\s)MODEL(?=\s|$)", DEFAULT_MODEL, text)
-    text += "".join(options for command, options in _SHORT if command.search(text))
+    for long, short in _SHORT:
+        text = re.sub(long, short, text, flags=re.DOTALL)
     return re.sub(r"(?<!\S)\.venv\S*/bin/powertrain\b", "powertrain", text)
 
 
