@@ -33,6 +33,7 @@ _SHORT = (
     (r"powertrain bench suite .+", r"\g<0> --short"),
     (r"powertrain bench engine --synthetic .+", r"\g<0> --breakdown-steps 5 --vocab 49152 --batch 1,16"),
     (r"powertrain bench engine (?!--synthetic).+", r"\g<0> --repetitions 2 --decode 16 --breakdown-steps 5"),
+    (r"powertrain bench engine (?!--synthetic)(?!.* -b ).+", r"\g<0> --batch 1,4 --prefill 64"),
     (r"(powertrain bench engine .*)-b 1,4,\d+", r"\g<1>-b 1,4"),
     (r"(powertrain bench engine .*)-d 0,\d+", r"\g<1>-d 0,128"),
 )
