@@ -28,15 +28,17 @@ from bench.report.tables import machine_line, sweep_table
 _LOAD = ("--concurrency", "1,4,16", "--request-count", "32", "--cooldown-request-count", "16")
 _REQUEST = ("--prompt-tokens", "130", "--output-tokens", "64", "--ignore-eos", "--warmup-request-count", "2")
 _ENGINE = ("--prefill", "128,512", "--decode", "32", "--batch", "1,4,16", "--repetitions", "5")
+_SHORT_LOAD = ("--concurrency", "1,4", "--request-count", "4")
+_SHORT_ENGINE = ("--prefill", "128", "--decode", "8", "--batch", "1,4", "--repetitions", "2", "--breakdown-steps", "5")
 
 
-def run_suite(package: Path, output: Path, *, markdown: bool) -> None:
-    """Measure into a folder of its own below ``output``. A failure is one line."""
+def run_suite(package: Path, output: Path, *, short: bool, markdown: bool) -> None:
+    """Measure into a folder of its own below ``output``; if ``short`` too little to compare. A failure is one line."""
     console = Console(stderr=True)
     folder = output / time.strftime("%Y%m%d-%H%M%S")
     try:
         console.print("runtime in process", highlight=False)
-        _quietly(engine_command, [str(package), *_ENGINE, "-o", str(folder)], markdown)
+        _quietly(engine_command, [str(package), *(_SHORT_ENGINE if short else _ENGINE), "-o", str(folder)], markdown)
         console.print("served over HTTP: 130 prompt tokens, 64 output tokens", highlight=False)
         port = free_port()
         server = own_server(package, port)
@@ -45,14 +47,18 @@ def run_suite(package: Path, output: Path, *, markdown: bool) -> None:
                 url,
                 "--model",
                 read_manifest(package).served_names[0],
-                *_LOAD,
+                *(_SHORT_LOAD if short else _LOAD),
                 *_REQUEST,
                 "--tokenizer",
                 str(package),
                 "-o",
                 str(folder),
             ]
-            _quietly(http_command, [*words, "--title", f"{package.name}, served"], markdown)
+            _quietly(
+                http_command,
+                [*words, "--title", f"{package.name}, served{', too shortly to compare' if short else ''}"],
+                markdown,
+            )
         tables = _readme_tables(folder)
         write_whole(folder / "readme.md", tables.encode())
     except PowertrainError as error:

@@ -20,7 +20,7 @@ def evaluation_table(result: Evaluation) -> Table:
         ("perplexity", f"{result.perplexity:.2f}", f"{result.num_prose_tokens} tokens of prose"),
         ("bits per byte", f"{result.bits_per_byte:.4f}", "the same, whatever the tokenizer"),
     )
-    return Table(f"{result.model}, {result.backend}: {result.task}", ("figure", "value", "of"), rows, left=("of",))
+    return Table(f"{result.model} on {result.backend}: {result.task}", ("figure", "value", "of"), rows, left=("of",))
 
 
 def change_table(change: PairedChange, baseline: Evaluation) -> Table:
@@ -30,7 +30,7 @@ def change_table(change: PairedChange, baseline: Evaluation) -> Table:
         ("p (McNemar, exact)", f"{change.p_value:.3f}"),
         ("perplexity / baseline's", f"{change.perplexity_ratio:.4f}"),
     )
-    return Table(f"Against {baseline.model}, {baseline.backend}", ("figure", "value"), rows)
+    return Table(f"Against {baseline.model} on {baseline.backend}", ("figure", "value"), rows)
 
 
 def load_evaluation(path: Path) -> Evaluation:

@@ -1,13 +1,15 @@
 """Runs the command lines of one page in a folder of their own, on the default package. Knows no page.
 
 What a line cannot know is put in: MODEL and the names of packages that nothing before has built become the default
-package, ``path/to/model.gguf`` its weights, and port 8000 a free one.
+package, ``path/to/model.gguf`` its weights, and port 8000 a free one. Measurements are made short: what a page shows
+must run, and its figures are judged nowhere here.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -26,6 +28,17 @@ from tests.paths import MODELS, ROOT
 _PACKAGE = re.compile(r"(?<![\w/.-])models/[\w-]+(?!\.toml)(?=\s|$)")
 _OUTPUT = re.compile(r"(?:-o|--output)\s+$")
 _SERVE = re.compile(r"(?:^|\s)powertrain serve\b(?!.*--print-config)")
+_SHORT = (
+    (r"powertrain bench http .+", r"\g<0> --request-count 8 --warmup-request-count 1 --cooldown-request-count 0"),
+    (r"powertrain bench suite .+", r"\g<0> --short"),
+    (r"powertrain bench engine --synthetic .+", r"\g<0> --breakdown-steps 5 --vocab 49152 --batch 1,16"),
+    (r"powertrain bench engine (?!--synthetic).+", r"\g<0> --repetitions 2 --decode 16 --breakdown-steps 5"),
+    (r"powertrain bench engine (?!--synthetic)(?!.* -b ).+", r"\g<0> --batch 1,4 --prefill 64"),
+    (r"(powertrain bench engine .*)-b 1,4,\d+", r"\g<1>-b 1,4"),
+    (r"(powertrain bench engine .*)-d 0,\d+", r"\g<1>-d 0,128"),
+)
+"""What makes measurements short: of an option that stands twice the later value counts."""
+_EXPORT = re.compile(r"powertrain export (?P<what>.+) -o (?P<where>\S+)$")
 _GATES = frozenset({0, 3, 4})
 """Statuses of a command that did what was asked; 3 and 4 say that a measured value is worse than the line allows."""
 _PATIENCE_S = 600
@@ -43,11 +56,15 @@ def own_words(text: str, folder: Path) -> str:
 
     text = _PACKAGE.sub(package, text.replace("path/to/model.gguf", str(weights)))
     text = re.sub(r"(?<=\s)MODEL(?=\s|$)", DEFAULT_MODEL, text)
+    for long, short in _SHORT:
+        text = re.sub(long, short, text, flags=re.DOTALL)
     return re.sub(r"(?<!\S)\.venv\S*/bin/powertrain\b", "powertrain", text)
 
 
 def bring_files(line: Line, folder: Path) -> None:
-    """Write the TOML files that a line names and the page shows above it."""
+    """Write the TOML files that a line names and the page shows above it, and make the folders that it writes into."""
+    for target in re.findall(r"(?<= > )[\w./-]+", line.text):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
     shown = [block for block in blocks(line.block.page) if block.language == "toml" and block.line < line.block.line]
     for name in re.findall(r"(?<!\S)[\w-]+\.toml(?=\s|$)", line.text):
         if shown and not (folder / name).exists():
@@ -55,10 +72,14 @@ def bring_files(line: Line, folder: Path) -> None:
 
 
 class Scratch:
-    """A folder for the lines of one page, and the server that runs for them. ``close`` ends the server."""
+    """A folder for the lines of one page, and the server that runs for them. ``close`` ends the server.
 
-    def __init__(self, folder: Path) -> None:
+    ``built`` is what earlier pages exported, by the words that say what: the same words need not build it again.
+    """
+
+    def __init__(self, folder: Path, built: dict[str, Path]) -> None:
         self.folder = folder
+        self._built = built
         (folder / "bin").mkdir()
         command = folder / "bin" / "powertrain"
         command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "powertrain.py"} "$@"\n', encoding="utf-8")
@@ -80,12 +101,18 @@ class Scratch:
             return
         if f":{self._port}" in text and self._server is None:
             self._serve(f"powertrain serve {DEFAULT_MODEL}", {})
+        export = _EXPORT.search(text)
+        if export and export["what"] in self._built and not (self.folder / export["where"]).exists():
+            shutil.copytree(self._built[export["what"]], self.folder / export["where"])
+            return
         done = subprocess.run(
             ["bash", "-c", re.sub(r"^curl ", "curl --fail-with-body ", text)],
             cwd=self.folder, env=self._environment | own_home, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         said = (done.stdout + done.stderr)[-2000:]
         assert done.returncode in _GATES, f"{line.block.place}: {line.text}\nended with {done.returncode}:\n{said}"
+        if export:
+            self._built[export["what"]] = self.folder / export["where"]
 
     def close(self) -> None:
         """End the server, which must end with 0."""

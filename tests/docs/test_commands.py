@@ -127,12 +127,19 @@ def test_quick_commands_do_what_they_say(
         done.add(text)
 
 
+@pytest.fixture(scope="session")
+def built() -> dict[str, Path]:
+    return {}
+
+
 @pytest.mark.docs
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", sorted({line.block.page for line in LINES}), ids=lambda path: path.stem)
-def test_every_command_of_a_page_runs(page: Path, tmp_path: Path, default_package: Package) -> None:
+def test_every_command_of_a_page_runs(
+    page: Path, tmp_path: Path, built: dict[str, Path], default_package: Package
+) -> None:
     """In the page's order and one folder. ``make`` is left to those who test the Makefile, ``export`` sets a path."""
-    scratch = Scratch(tmp_path)
+    scratch = Scratch(tmp_path, built)
     try:
         for line in LINES:
             is_mine = line.block.page == page and line.need is None

@@ -49,6 +49,15 @@ def test_the_navigation_names_every_page_once_and_no_other() -> None:
     assert sorted(listed) == sorted(there)
 
 
+def test_the_first_page_leads_to_every_other() -> None:
+    """Forges show no navigation, and the README sends its readers there."""
+    led = {target.partition("#")[0] for _, target in links(ROOT / "docs/index.md")}
+    others = {
+        path.relative_to(ROOT / "docs").as_posix() for path in PAGES.values() if path.is_relative_to(ROOT / "docs")
+    }
+    assert others - {"index.md"} <= led
+
+
 def test_every_page_has_one_title_and_some_text() -> None:
     for name, page in PAGES.items():
         titles = [line for line in _unfenced(page) if line.startswith("# ")]

@@ -141,7 +141,9 @@ def test_answers_are_the_likeliest_and_averages_are_those_of_the_field() -> None
     assert found.accuracy_error == pytest.approx(math.sqrt(0.25 / 3))
     assert found.perplexity == pytest.approx(math.exp(3))
     assert found.bits_per_byte == pytest.approx(3 / math.log(2))
-    assert ("accuracy", "0.500 ± 0.289", "4 questions") in evaluation_table(found).rows
+    table = evaluation_table(found)
+    assert table.title == "m on cpu: built-in questions and prose, 1st edition"
+    assert ("accuracy", "0.500 ± 0.289", "4 questions") in table.rows
 
 
 def test_two_packages_are_compared_question_by_question() -> None:

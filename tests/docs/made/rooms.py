@@ -31,7 +31,8 @@ class Panel:
 def picture() -> str:
     """The whole drawing, SVG: rooms above what they import; in each, folders above the folders that they import."""
     panels = {room: _panel(room) for room in ROOMS}
-    levels = _levels({room: set(_of_rooms(room)) for room in ROOMS})
+    graph = {room: set(_of_rooms(room)) for room in ROOMS}
+    levels = _levels(graph)
     rows = [[panels[room] for room in ROOMS if levels[room] == level] for level in range(max(levels.values()), -1, -1)]
     width = max(sum(panel.width + _PAD for panel in row) for row in rows) + _PAD
     y, drawn, corners = float(_PAD), list[str](), dict[str, tuple[float, float]]()
@@ -42,7 +43,7 @@ def picture() -> str:
             drawn += _drawn(panel, x, y)
             x += panel.width + _PAD
         y += max(panel.height for panel in row) + 3 * _PAD
-    arrows = [_between(panels, corners, room, other) for room in ROOMS for other in _of_rooms(room)]
+    arrows = [_between(panels, corners, room, other) for room, other in _needed(graph)]
     height = y - 2 * _PAD
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img">',

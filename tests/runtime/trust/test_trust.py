@@ -319,19 +319,19 @@ def test_from_a_new_key_to_a_verified_package_by_commands(root: Path, tmp_path: 
     made = run.invoke(powertrain.main, ["sign", "--new-key", str(key), "--name", "team a"])
     assert (made.exit_code, made.stderr.split(" holds ")[0]) == (0, str(key))
     trust_path.write_text(made.stdout)
-    unsigned = run.invoke(powertrain.main, ["verify", str(root), "--trust", str(trust_path)])
+    unsigned = run.invoke(powertrain.main, ["verify", str(root), "--trust-file", str(trust_path)])
     assert (unsigned.exit_code, "is not signed" in unsigned.output) == (1, True)
     assert run.invoke(powertrain.main, ["sign", str(root), "--key", str(key)]).exit_code == 0
-    done = run.invoke(powertrain.main, ["verify", str(root), "--trust", str(trust_path)])
+    done = run.invoke(powertrain.main, ["verify", str(root), "--trust-file", str(trust_path)])
     assert (done.exit_code, "is whole, and signed by team a" in done.output) == (0, True)
     adapter = write_adapter(tmp_path / "math", PAIRS)
-    unsigned = run.invoke(powertrain.main, ["verify", "--adapter", str(adapter), "--trust", str(trust_path)])
+    unsigned = run.invoke(powertrain.main, ["verify", "--adapter", str(adapter), "--trust-file", str(trust_path)])
     assert (unsigned.exit_code, "math is not signed" in unsigned.output) == (1, True)
     done = run.invoke(powertrain.main, ["sign", "--adapter", str(adapter), "--key", str(key)])
     assert (done.exit_code, "adapter_config.json, adapter_model.safetensors" in done.output) == (0, True)
-    done = run.invoke(powertrain.main, ["verify", "--adapter", str(adapter), "--trust", str(trust_path)])
+    done = run.invoke(powertrain.main, ["verify", "--adapter", str(adapter), "--trust-file", str(trust_path)])
     assert (done.exit_code, "math is whole, and signed by team a" in done.output) == (0, True)
-    with_trust, with_key = ["--trust", str(trust_path)], ["--key", str(key)]
+    with_trust, with_key = ["--trust-file", str(trust_path)], ["--key", str(key)]
     for words in (["sign"], ["sign", str(root)], ["sign", *with_key, "--new-key", "x"], ["verify", *with_trust],
                   ["verify", str(root), "--adapter", str(adapter), *with_trust],
                   ["sign", str(root), "--adapter", str(adapter), *with_key]):  # fmt: skip
