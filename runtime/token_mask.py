@@ -43,6 +43,13 @@ class Matcher(Protocol):
         """
         ...
 
+    def settle(self, timeout_s: float) -> None:
+        """Give a mask under way up to so long to come, if it is likely to: who calls wants the cores for itself.
+
+        Tells nothing, fails never, and may come at any moment before ``close``.
+        """
+        ...
+
     def mask(self) -> MaskArray:
         """The mask of the next token, valid until ``commit`` and not to be written to."""
         ...

@@ -58,6 +58,7 @@ class GrammarMatcher:
         self._failure: ConstraintFailed | None = None
         self._num_tokens = 0
         self._spent_s = 0.0
+        self._cost_s = 0.0  # of the last mask
         self._is_closed = False
 
     def start(self) -> None:
@@ -87,6 +88,18 @@ class GrammarMatcher:
             self._account(time.clock_gettime(clock_id) - begin_s)
         self._raise_failure()
         return is_done
+
+    def settle(self, timeout_s: float) -> None:
+        """Give a mask under way so long to come, if the one before it was cheap. Never raises.
+
+        One that no thread has begun gets a further thread: who calls has no use for the cores until it is there.
+        """
+        if not self._busy.locked() or self._cost_s > limits.CHEAP_MASK_S:
+            return
+        if self._job is None:
+            self._threads.help()
+        if self._busy.acquire(timeout=timeout_s):
+            self._busy.release()
 
     def mask(self) -> MaskArray:
         """[ceil(V / 32)], the same array each time. Raises ConstraintFailed."""
@@ -175,7 +188,7 @@ class GrammarMatcher:
                 if not self._forced:
                     self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
                 has_failed = self._matcher.is_error()
-            cost_s = time.thread_time() - begin
+            cost_s = self._cost_s = time.thread_time() - begin
             self._account(cost_s)
             self._spent_s += cost_s
             if has_failed:

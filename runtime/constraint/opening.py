@@ -60,6 +60,10 @@ class _OpeningMatcher:
         """As the constraint that holds."""
         return self._inside.wait(timeout_s)
 
+    def settle(self, timeout_s: float) -> None:
+        """As the constraint that holds."""
+        self._inside.settle(timeout_s)
+
     def mask(self) -> MaskArray:
         """As the constraint that holds."""
         return self._inside.mask()

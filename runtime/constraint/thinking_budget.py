@@ -77,6 +77,10 @@ class _BudgetedMatcher:
         """As the constraint inside."""
         return self._inside.wait(timeout_s)
 
+    def settle(self, timeout_s: float) -> None:
+        """As the constraint inside."""
+        self._inside.settle(timeout_s)
+
     def mask(self) -> MaskArray:
         """[ceil(V / 32)]: the one token of the end that is due, or what the constraint inside allows."""
         mask = self._inside.mask()

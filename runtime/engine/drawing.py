@@ -28,6 +28,9 @@ from runtime.session.session import FloatArray
 
 ALONE_WAIT_S = 0.002
 """Wait for a mask when nothing else decodes: long for a mask (0.3 ms are rare), short for who comes or goes now."""
+SETTLE_S = 0.002
+"""Wait for all masks of a step before a model that computes on the same cores. It waits for them in any case: what one
+of its threads loses to a mask the others lose too. What takes longer goes on beside the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,18 @@ class Asked:
 
 
 class Drawing:
-    """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none."""
+    """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none.
 
-    def __init__(self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int]) -> None:
+    ``shares_cores``: the session computes on the cores that masks are computed on.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int], *, shares_cores: bool = False
+    ) -> None:
         self._scheduler = scheduler
         self._rules = rules
         self._clock = clock
+        self._shares_cores = shares_cores
         self.events: list[Event] = []
         self.sample_ns = 0
         self.commit_ns = 0
@@ -103,7 +112,10 @@ class Drawing:
 
         Rules are written for those whose next token the session can choose. A sequence whose constraint failed is
         finished afterwards, and has no row in the call. ``unknown`` tells how many tokens of each are not known yet.
+        Masks under way come first where they and the call would compute on the same cores.
         """
+        if self._shares_cores:
+            self._settle(sequences)
         if self._rules is None:
             return Asked(None, [None] * len(sequences))
         begin = self._clock()
@@ -114,6 +126,15 @@ class Drawing:
                 states.append(state)
         self.sample_ns += self._clock() - begin
         return Asked(self._rules.table if any(states) else None, states)
+
+    def _settle(self, sequences: Rows[Sequence]) -> None:
+        begin = now = self._clock()
+        until = begin + int(SETTLE_S * 1e9)
+        for sequence in sequences:
+            if sequence.matcher is not None and sequence.phase is Phase.DECODE and now < until:
+                sequence.matcher.settle((until - now) / 1e9)
+                now = self._clock()
+        self.sample_ns += now - begin
 
     def _asked_for(self, sequence: Sequence, rules: RowRules, ahead: int) -> SamplerState | None:
         """The sampler of a sequence whose rules are written; None where its token is the host's to draw."""

@@ -320,6 +320,78 @@ def test_a_mask_under_way_is_given_up_at_its_limit(compiler: ConstraintCompiler)
     assert matcher._busy.acquire(timeout=60)
 
 
+class _Later:
+    """Takes jobs and does them when somebody helps."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+        self.num_helps = 0
+
+    def put(self, job: Callable[[], None]) -> None:
+        self.jobs.append(job)
+
+    def help(self) -> bool:
+        self.num_helps += 1
+        for job in self.jobs:
+            job()
+        self.jobs.clear()
+        return True
+
+
+def test_a_mask_that_is_likely_to_come_soon_is_given_time(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constraint, threads = compiled(compiler, DIGITS), _Later()
+    told: dict[str, Any] = {"table": constraint._table, "on_close": lambda *_told: None}
+    matcher = GrammarMatcher(constraint._copy(), threads=threads, **told)  # type: ignore[arg-type]
+    matcher.settle(60)  # nothing was asked for
+    assert threads.num_helps == 0
+    matcher.start()
+    matcher.settle(60)
+    assert threads.num_helps == 1
+    assert matcher.wait(0)
+    matcher.settle(60)
+    assert threads.num_helps == 1  # it is there
+
+    matcher.commit(ord("1"))
+    monkeypatch.setattr(limits, "CHEAP_MASK_S", -1.0)
+    matcher.start()
+    matcher.settle(60)  # returns at once, or this test does not end
+    assert len(threads.jobs) == 1
+    monkeypatch.setattr(limits, "CHEAP_MASK_S", 60.0)
+    matcher.settle(60)
+    assert matcher.mask().any()
+
+    matcher.commit(ord("2"))
+    matcher._matcher.consume_token(ord("?"))  # behind its back
+    matcher.start()
+    matcher.settle(60)
+    with pytest.raises(ConstraintFailed, match="cannot go on"):
+        matcher.wait(0)
+    matcher.settle(60)
+
+
+def test_a_mask_is_waited_for_where_a_thread_computes_it(compiler: ConstraintCompiler) -> None:
+    matcher, began = compiled(compiler, DIGITS).matcher(), threading.Event()
+    library = matcher._matcher
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            if name == "unsafe_compute_mask_ptr":
+                began.set()
+                threading.Event().wait(0.05)
+            return getattr(library, name)
+
+    matcher._matcher = Slow()  # type: ignore[assignment]
+    matcher.start()
+    assert began.wait(60)
+    matcher.settle(0.0001)
+    assert matcher._busy.locked()
+    matcher.settle(60)
+    assert not matcher._busy.locked()
+    assert matcher.mask().any()
+
+
 def test_where_a_token_s_bytes_reach_an_end(compiler: ConstraintCompiler) -> None:
     words = compiled(compiler, Choice(("hello", "he", "h€", "no"))).matcher()
     allowed(words)

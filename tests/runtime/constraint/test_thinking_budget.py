@@ -24,6 +24,9 @@ class Bytes:
     def wait(self, timeout_s: float) -> bool:
         return timeout_s >= 0
 
+    def settle(self, timeout_s: float) -> None:
+        self.settled = timeout_s
+
     def mask(self) -> MaskArray:
         allowed = np.ones(V, bool)
         try:
