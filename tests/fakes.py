@@ -53,7 +53,6 @@ class ScriptedSession:
     closed: bool = False
     batch_invariant: bool = True
     decode_buckets: tuple[int, ...] = ()
-    backend: str = "scripted"
 
     def __post_init__(self) -> None:
         self.rows: list[list[int]] = [[] for _ in range(self.num_slots)]
@@ -63,9 +62,7 @@ class ScriptedSession:
     @property
     def info(self) -> SessionInfo:
         sizes = (self.num_slots, self.max_model_len, self.vocab_size, 1)
-        return SessionInfo(
-            self.backend, *sizes, batch_invariant=self.batch_invariant, decode_buckets=self.decode_buckets
-        )
+        return SessionInfo("scripted", *sizes, batch_invariant=self.batch_invariant, decode_buckets=self.decode_buckets)
 
     def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
         self._note(Call("prefill", (slot,), tuple(token_ids.tolist()), start))

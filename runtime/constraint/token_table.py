@@ -48,6 +48,10 @@ class TokenTable:
         self.library = llguidance.LLTokenizer(wrapper, eos_token=list(vocabulary.end_ids), slices=_SLICES)
         self.written("a")  # a tokenizer may build something with its first text; no mask should wait for that
 
+    def is_text(self, token_id: int) -> bool:
+        """Whether this is the id of an ordinary token, which stands for some bytes."""
+        return token_id < len(self.token_bytes) and token_id not in self.special_ids and bool(self.token_bytes[token_id])
+
     def written(self, text: str) -> list[int]:
         """Token ids of ordinary text, which spell it byte by byte and hold no control token."""
         # What is forced in one answer is forced in the next: keys of a schema, and what stands between them.

@@ -21,16 +21,13 @@ from runtime.events import Event, FinishReason, PromptEvent, TokenEvent
 from runtime.sampling.allowed_tokens import Allowed
 from runtime.sampling.prompt_scores import prompt_scores
 from runtime.sampling.row_rules import RowRules, taken
-from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, sample
+from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, likeliest, sample
 from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray
 
 ALONE_WAIT_S = 0.002
 """Wait for a mask when nothing else decodes: long for a mask (0.3 ms are rare), short for who comes or goes now."""
-SETTLE_S = 0.002
-"""Wait for all masks of a step before a model that computes on the same cores. It waits for them in any case: what one
-of its threads loses to a mask the others lose too. What takes longer goes on beside the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +47,12 @@ class Asked:
 
 
 class Drawing:
-    """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none.
+    """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none."""
 
-    ``shares_cores``: the session computes on the cores that masks are computed on.
-    """
-
-    def __init__(
-        self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int], *, shares_cores: bool = False
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int]) -> None:
         self._scheduler = scheduler
         self._rules = rules
         self._clock = clock
-        self._shares_cores = shares_cores
         self.events: list[Event] = []
         self.sample_ns = 0
         self.commit_ns = 0
@@ -112,10 +103,7 @@ class Drawing:
 
         Rules are written for those whose next token the session can choose. A sequence whose constraint failed is
         finished afterwards, and has no row in the call. ``unknown`` tells how many tokens of each are not known yet.
-        Masks under way come first where they and the call would compute on the same cores.
         """
-        if self._shares_cores:
-            self._settle(sequences)
         if self._rules is None:
             return Asked(None, [None] * len(sequences))
         begin = self._clock()
@@ -126,15 +114,6 @@ class Drawing:
                 states.append(state)
         self.sample_ns += self._clock() - begin
         return Asked(self._rules.table if any(states) else None, states)
-
-    def _settle(self, sequences: Rows[Sequence]) -> None:
-        begin = now = self._clock()
-        until = begin + int(SETTLE_S * 1e9)
-        for sequence in sequences:
-            if sequence.matcher is not None and sequence.phase is Phase.DECODE and now < until:
-                sequence.matcher.settle((until - now) / 1e9)
-                now = self._clock()
-        self.sample_ns += now - begin
 
     def _asked_for(self, sequence: Sequence, rules: RowRules, ahead: int) -> SamplerState | None:
         """The sampler of a sequence whose rules are written; None where its token is the host's to draw."""
@@ -216,14 +195,17 @@ class Drawing:
         begin = self._clock()
         states: list[SamplerState | None] = [None] * len(sequences)
         allowed: list[Allowed | None] = [None] * len(sequences)
+        admitted = [self._admitted(logits[row], sequence) for row, sequence in enumerate(sequences)]
         for row, sequence in enumerate(sequences):
+            if admitted[row] is not None:
+                continue
             if sequence.request.constraint is None:
                 states[row] = sequence.sampler
             elif (may_come := self._allowed(sequence, wait_s)) is not None:
                 states[row], allowed[row] = sequence.sampler, may_come
             elif sequence.phase is not Phase.FINISHED and not sequence.is_held:
                 sequence.held_logits = logits[row].copy()
-        drawn = sample(logits, states, allowed)
+        drawn = [alone or other for alone, other in zip(admitted, sample(logits, states, allowed), strict=True)]
         sampled = self._clock()
         committed = [
             sequence
@@ -246,6 +228,21 @@ class Drawing:
         held = next((sequence for sequence in self._scheduler.running if sequence.is_held), None)
         if held is not None:
             self._allowed(held, ALONE_WAIT_S)
+
+    def _admitted(self, logits: FloatArray, sequence: Sequence) -> Sampled | None:
+        """The likeliest token of a row [V] whose mask is not computed, if the constraint admits it.
+
+        For all rows before any mask is waited for: those that need theirs after all have it computed together.
+        """
+        matcher = sequence.matcher
+        if matcher is None or not matcher.is_deferred:
+            return None
+        best = likeliest(logits, sequence.sampler)
+        try:
+            return Sampled(best, None) if best is not None and matcher.admits(best) else None
+        except ConstraintFailed as error:
+            self._refuse(sequence, error)
+            return None
 
     def _allowed(self, sequence: Sequence, wait_s: float) -> Allowed | None:
         """What a sequence's constraint allows next; None if that is not known in time, or failed and ended it."""
@@ -292,11 +289,16 @@ class Drawing:
             matcher.commit(token_id)
 
     def _start_masks(self, sequences: Iterable[Sequence]) -> None:
-        """Have the next masks computed. After all commits: the threads that this wakes would hold them up."""
+        """Have the next masks computed. After all commits: the threads that this wakes would hold them up.
+
+        A greedy choice whose token nothing else decides does without most of them, where the host draws: what the
+        session is to choose it must know before.
+        """
         for sequence in sequences:
             try:
                 if sequence.matcher is not None:
-                    sequence.matcher.start()
+                    knows_best = self._rules is None and sequence.sampler.takes_best and sequence.draft is None
+                    sequence.matcher.start(lazily=knows_best)
             except ConstraintFailed as error:
                 self._refuse(sequence, error)
 

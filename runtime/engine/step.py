@@ -62,7 +62,7 @@ class Step:
         self._ahead = ahead
         self._clock = clock
         self._run_before_ns = session.run_ns
-        self.drawing = Drawing(scheduler, rules, clock, shares_cores=session.info.shares_cores)
+        self.drawing = Drawing(scheduler, rules, clock)
         self.begin_ns = clock()
 
     def run(self) -> StepResult:

@@ -24,6 +24,7 @@ from runtime.request import Request
 from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.engine")
+_CPU = "cpu"
 
 
 class EngineState(StrEnum):
@@ -136,7 +137,7 @@ class EngineWorker:
 
     def _become_ready(self, engine: Engine) -> None:
         self.stats = engine.stats()
-        self.shares_cores = engine.session.info.shares_cores
+        self.shares_cores = engine.session.info.backend == _CPU
         with self._wake:
             self._admission.num_slots = engine.session.info.num_slots
             self.state = EngineState.READY

@@ -56,11 +56,6 @@ class SessionInfo:
     copy_bytes: int = 32 * 2**20
     runs_ahead: bool = False
 
-    @property
-    def shares_cores(self) -> bool:
-        """True where it computes on the cores that this process runs on."""
-        return self.backend == "cpu"
-
 
 class Session(Protocol):
     """Runs the model over slots. Used by one thread only; all that is returned is valid until the next call.

@@ -50,15 +50,10 @@ class Driver:
     config: EngineConfig = field(default_factory=EngineConfig)
     clock: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
     decode_buckets: tuple[int, ...] = ()
-    backend: str = "scripted"
 
     def __post_init__(self) -> None:
         self.session = ScriptedSession(
-            self.script,
-            self.num_slots,
-            self.max_model_len,
-            decode_buckets=self.decode_buckets,
-            backend=self.backend,
+            self.script, self.num_slots, self.max_model_len, decode_buckets=self.decode_buckets
         )
         self.engine = Engine(self.session, self.config, self.clock)
         self.tokens: dict[tuple[str, int], list[int]] = {}

@@ -64,7 +64,6 @@ class ScriptedMatcher:
         self.state = "idle"
         self.committed: tuple[int, ...] = ()
         self.waits: list[float] = []
-        self.settled: list[tuple[int, float]] = []  # tokens committed before, and the time that was given
         self._looks_left = 0
         self._mask: MaskArray | None = None
 
@@ -81,10 +80,6 @@ class ScriptedMatcher:
             return False
         self.state = "there"
         return True
-
-    def settle(self, timeout_s: float) -> None:
-        self._expect("settle", "idle", "computing", "there")
-        self.settled.append((len(self.committed), timeout_s))
 
     def mask(self) -> MaskArray:
         self._expect("mask", "there")

@@ -18,14 +18,16 @@ class Bytes:
 
     def __init__(self) -> None:
         self.text = b""
+        self.is_deferred = False
 
-    def start(self) -> None: ...
+    def start(self, *, lazily: bool = False) -> None:
+        self.is_deferred = lazily
+
+    def admits(self, token_id: int) -> bool:
+        return token_id == 9
 
     def wait(self, timeout_s: float) -> bool:
         return timeout_s >= 0
-
-    def settle(self, timeout_s: float) -> None:
-        self.settled = timeout_s
 
     def mask(self) -> MaskArray:
         allowed = np.ones(V, bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -153,38 +152,6 @@ def test_a_late_mask_holds_its_own_row_only() -> None:
     assert driver.tokens["low", 0] == adding_reply([1, 2], 40)
     assert driver.tokens["high", 0] == adding_reply([5, 6], 40)
     assert all(wait == 0 for wait in late.matchers[0].waits)
-
-
-@pytest.mark.parametrize("late", [0, 2])
-def test_masks_come_before_a_model_that_computes_on_the_same_cores(late: int) -> None:
-    tokens = []
-    for backend in ("scripted", "cpu"):
-        driver = Driver(backend=backend)
-        constraint = ScriptedConstraint(by_fives, late=lambda position: late if position % 3 == 1 else 0)
-        driver.add(request("a", PROMPT, 6, constraint=constraint), request("b", [3, 4], 9))
-        settled: list[int] = []  # tokens of the choice at each call of the model that found its mask waited for
-
-        def note(call: Call, settled: list[int] = settled, matchers: Any = constraint.matchers) -> None:
-            if matchers and matchers[0].settled and call.kind == "decode":
-                settled.append(matchers[0].settled[-1][0])
-
-        driver.session.before_call = note
-        driver.run()
-        tokens.append(driver.tokens)
-        matcher = constraint.matchers[0]
-        assert [position for position, _ in matcher.settled] == ([] if backend == "scripted" else [1, 2, 3, 4, 5])
-        assert settled[:1] == ([] if backend == "scripted" else [1])
-        assert constraint.all_closed
-    assert tokens[0] == tokens[1]
-
-
-def test_all_masks_of_a_step_are_waited_for_together() -> None:
-    clock = count(0, 1_000_000)  # a millisecond passes with each look
-    driver, constraint = Driver(backend="cpu", clock=clock.__next__), ScriptedConstraint(by_fives)
-    driver.add(*(request(name, [3, 4], 3, constraint=constraint) for name in "abcd"))
-    driver.run()
-    given = [[timeout_s for _, timeout_s in matcher.settled] for matcher in constraint.matchers]
-    assert given == [[0.002, 0.002], [0.001, 0.001], [], []]
 
 
 def test_a_late_first_mask_holds_the_row_after_its_prompt() -> None:
