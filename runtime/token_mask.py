@@ -28,8 +28,9 @@ class Matcher(Protocol):
 
     The way is: ``start``, ``wait`` until it is True, ``mask`` and ``commit``, and so on for each token; at the end
     ``close``. Between ``start`` and a ``wait`` that is True nothing else but ``close`` is called: the other thread has
-    the state to itself. ``admits`` alone may come before, and where it is True ``commit`` may be next. A mask never holds an end token unless the text satisfies the constraint there, and holds end
-    tokens alone where it cannot go on. The token that ends a choice is not committed.
+    the state to itself. ``admits`` alone may come before, and where it is True ``commit`` may be next. A mask never
+    holds an end token unless the text satisfies the constraint there, and holds end tokens alone where it cannot go on.
+    The token that ends a choice is not committed.
     """
 
     def start(self, *, lazily: bool = False) -> None:

@@ -50,7 +50,9 @@ class TokenTable:
 
     def is_text(self, token_id: int) -> bool:
         """Whether this is the id of an ordinary token, which stands for some bytes."""
-        return token_id < len(self.token_bytes) and token_id not in self.special_ids and bool(self.token_bytes[token_id])
+        return (
+            token_id < len(self.token_bytes) and token_id not in self.special_ids and bool(self.token_bytes[token_id])
+        )
 
     def written(self, text: str) -> list[int]:
         """Token ids of ordinary text, which spell it byte by byte and hold no control token."""
