@@ -63,17 +63,19 @@ class GrammarMatcher:
         self._failure: ConstraintFailed | None = None
         self._num_tokens = 0
         self._spent_s = 0.0
+        self._cost_s = 0.0  # of the last mask
         self._is_closed = False
 
     def start(self, *, lazily: bool = False) -> None:
         """Have the next mask computed on another thread; twice for one token is once.
 
-        ``lazily``: not before ``wait``, where ``admits`` likely makes do without.
+        ``lazily``: not before ``wait``, where ``admits`` likely makes do without. After a costly mask it is begun at
+        once: neighbours wait a moment for one that begins late.
         """
         if self._is_fresh or self._is_deferred or self._busy.locked():
             return
         self._raise_failure()
-        if lazily and self._may_ask and self._held_many():
+        if lazily and self._may_ask and self._cost_s <= limits.BEHIND_WAIT_S and self._held_many():
             self._is_deferred = True
         else:
             self._order()
@@ -239,7 +241,7 @@ class GrammarMatcher:
                 if not self._forced:
                     self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
                 has_failed = self._matcher.is_error()
-            cost_s = time.thread_time() - begin
+            cost_s = self._cost_s = time.thread_time() - begin
             self._account(cost_s)
             self._spent_s += cost_s
             if has_failed:

@@ -162,6 +162,22 @@ def test_where_asking_is_dear_nothing_is_asked_again(
     assert not matcher.is_deferred
 
 
+def test_after_a_costly_mask_the_next_one_is_begun_at_once(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matcher, threads = driven(compiled(compiler, FREE))
+    allowed(matcher)
+    assert matcher._cost_s > 0
+    matcher.commit(ord("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(limits, "BEHIND_WAIT_S", 0.0)
+        matcher.start(lazily=True)
+    assert threads.num_jobs == 2
+    matcher.commit(ord("b"))
+    matcher.start(lazily=True)
+    assert matcher.is_deferred
+
+
 def test_a_question_that_fails_ends_its_choice(compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked() -> GrammarMatcher:
         matcher, _ = driven(compiled(compiler, FREE))
