@@ -25,10 +25,10 @@ _SLICES = [
     r'[^"\\\x00-\x1F\x7F]+',
 ]
 """Tokens of which a mask has all or none: where all that a pattern describes may come, the library looks at none of its
-tokens. What it looks at instead are the longer ones. Of text with a limit that is 14 or more characters away few are
-longer than 14; the library's own list goes from 10 to 30 at once, and a mask there took eight times as long. A mask never
-depends on this list. Below 10 a finer one gains nothing: most tokens are longer than what is left. Each pattern costs
-4 MB and 30 ms once, and each constraint's compiling 0.05 ms."""
+tokens, and at the longer ones instead. Of text whose limit is 14 or more characters away few are longer than 14; the
+library's own list goes from 10 to 30 at once, and a mask there took eight times as long. A mask never depends on this
+list. Below 10 a finer one gains nothing: most tokens are longer than what is left. Each pattern costs 4 MB and 30 ms
+once, and each constraint's compiling 0.05 ms."""
 
 
 class TokenTable:
