@@ -28,12 +28,26 @@ class Matcher(Protocol):
 
     The way is: ``start``, ``wait`` until it is True, ``mask`` and ``commit``, and so on for each token; at the end
     ``close``. Between ``start`` and a ``wait`` that is True nothing else but ``close`` is called: the other thread has
-    the state to itself. A mask never holds an end token unless the text satisfies the constraint there, and holds end
-    tokens alone where it cannot go on. The token that ends a choice is not committed.
+    the state to itself. ``admits`` alone may come before, and where it is True ``commit`` may be next. A mask never
+    holds an end token unless the text satisfies the constraint there, and holds end tokens alone where it cannot go on.
+    The token that ends a choice is not committed.
     """
 
-    def start(self) -> None:
-        """Have the mask of the next token computed, on another thread; returns at once. Again after each ``commit``."""
+    def start(self, *, lazily: bool = False) -> None:
+        """Have the mask of the next token computed, on another thread; returns at once. Again after each ``commit``.
+
+        ``lazily``: whoever draws knows a token that will do if it may come, and asks ``admits`` first. Where it likely
+        may, no mask is begun until that, or ``wait``, asks for it.
+        """
+        ...
+
+    @property
+    def is_deferred(self) -> bool:
+        """True from such a ``start`` on until either was asked."""
+        ...
+
+    def admits(self, token_id: int) -> bool:
+        """True where the mask, which nobody computed, would hold this token. False tells nothing: wait for the mask."""
         ...
 
     def wait(self, timeout_s: float) -> bool:

@@ -49,9 +49,9 @@ class _Watched:
         return self.matchers[-1]
 
     def come_to_rest(self) -> None:
-        """Return when no mask is being computed."""
+        """Return when no mask is being computed. One that nobody may need is not begun."""
         for matcher in self.matchers:
-            while not matcher.wait(_WAIT_S):
+            while not matcher.is_deferred and not matcher.wait(_WAIT_S):
                 pass
 
 

@@ -38,6 +38,8 @@ MAX_GRAMMAR_SIZE = 500_000
 # Time, of the thread that computes: what other threads take from it does not count.
 MAX_MASK_S = 0.050
 """One mask. The choice that needs a longer one ends with an error."""
+MAX_QUESTION_S = 0.0005
+"""Asking on the engine's own thread whether one token may come. A choice where it takes longer is not asked again."""
 BEHIND_WAIT_S = 0.002
 """How long to wait for a mask that has just begun, or is about to: what stood behind a costly one comes in turn."""
 MASK_CREDIT_S = 1.0

@@ -1,7 +1,9 @@
 """One choice's way through a compiled grammar: its masks, computed on other threads under a budget of time.
 
 Where the text leaves no choice the library names the tokens that come next: as long as they last no mask is computed,
-and no thread is woken. The library hears of tokens with the next mask, on the thread that computes it.
+and no thread is woken. The library hears of tokens with the next mask, on the thread that computes it. Who has one
+token in mind may ask for that alone, which takes some 20 us and no thread; where few tokens may come, nobody is asked,
+since after a no the mask is late.
 
 The implementation of ``runtime.token_mask.Matcher``. Knows no grammar; the library says which token may come. What
 goes wrong in it, and what takes too long, is this choice's ConstraintFailed and nobody else's trouble.
@@ -53,20 +55,55 @@ class GrammarMatcher:
         self._busy = threading.Lock()  # held from the order of a mask until it is there, by whoever computes it
         self._job: tuple[int, float] | None = None  # a mask under way: its thread's clock, and what that said first
         self._is_fresh = False  # the mask is that of the next token
+        self._is_deferred = False  # the mask is nobody's job yet: one token may do
+        self._admitted = -1  # the next token, if it was admitted without a mask
+        self._may_ask = True  # asking for one token is cheap
         self._forced: deque[int] = deque()  # the next tokens, where the text leaves no choice; then the mask is fresh
         self._unheard: list[int] = []  # tokens that the library was not told of yet
         self._failure: ConstraintFailed | None = None
         self._num_tokens = 0
         self._spent_s = 0.0
+        self._cost_s = 0.0  # of the last mask
         self._is_closed = False
 
-    def start(self) -> None:
-        """Have the next mask computed on another thread; twice for one token is once."""
-        if self._is_fresh or self._busy.locked():
+    def start(self, *, lazily: bool = False) -> None:
+        """Have the next mask computed on another thread; twice for one token is once.
+
+        ``lazily``: not before ``wait``, where ``admits`` likely makes do without. After a costly mask it is begun at
+        once: neighbours wait a moment for one that begins late.
+        """
+        if self._is_fresh or self._is_deferred or self._busy.locked():
             return
         self._raise_failure()
-        self._busy.acquire()
-        self._threads.put(self._compute)
+        if lazily and self._may_ask and self._cost_s <= limits.BEHIND_WAIT_S and self._held_many():
+            self._is_deferred = True
+        else:
+            self._order()
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether ``admits`` is worth asking."""
+        return self._is_deferred
+
+    def admits(self, token_id: int) -> bool:
+        """Whether a token may come whose mask was deferred. False: wait for the mask. Raises ConstraintFailed."""
+        if not self._is_deferred:
+            return False
+        begin = time.thread_time()
+        try:
+            is_possible = self._is_possible(token_id)
+        except ConstraintFailed as failure:
+            self._fail(failure)
+        cost_s = time.thread_time() - begin
+        self._may_ask = cost_s <= limits.MAX_QUESTION_S
+        self._account(cost_s)
+        self._spent_s += cost_s
+        self._is_deferred = False
+        if is_possible:
+            self._admitted = token_id
+        elif not self._is_fresh:
+            self._order()
+        return is_possible
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the mask is there within ``timeout_s`` seconds. Raises ConstraintFailed, also while it is computed:
@@ -74,6 +111,8 @@ class GrammarMatcher:
         the library cannot be stopped, so a mask above its limit is left to its thread and its choice ends now. One that
         stood behind a costly mask gets a moment: a further thread works off what waits there.
         """
+        if self._is_deferred:
+            self._order()
         if not self._busy.locked():
             self._raise_failure()
             return True
@@ -101,7 +140,8 @@ class GrammarMatcher:
     def commit(self, token_id: int) -> None:
         """Go on by one token. Raises ConstraintFailed, also for a token that may not come."""
         self._join()
-        was_admitted = self._is_fresh and is_allowed(self._bits, token_id)
+        was_admitted = token_id == self._admitted or (self._is_fresh and is_allowed(self._bits, token_id))
+        self._admitted = -1
         self._num_tokens += 1
         self._unheard.append(token_id)
         self._is_fresh = False
@@ -164,6 +204,32 @@ class GrammarMatcher:
             self._is_closed = True
             self._on_close(self._num_tokens, self._failure is None)
 
+    def _order(self) -> None:
+        self._is_deferred = False
+        self._busy.acquire()
+        self._threads.put(self._compute)
+
+    def _held_many(self) -> bool:
+        """Whether the last mask held tokens all over the vocabulary: amid a text the next one is likely to."""
+        return 4 * int(np.count_nonzero(self._bits)) > len(self._bits)
+
+    def _is_possible(self, token_id: int) -> bool:
+        """Whether a token may come, as the mask would have it; where text is forced, that is the mask from here on."""
+        self._tell_library()
+        is_possible = False
+        with LIBRARY_CALL:
+            self._forced.extend(self._matcher.compute_ff_tokens())
+            # Of tokens that are no text the library would speak otherwise than its masks do.
+            if not self._forced and self._table.is_text(token_id) and not self._matcher.is_stopped():
+                is_possible = self._matcher.validate_tokens([token_id]) == 1
+            has_failed = self._matcher.is_error()
+        if has_failed:
+            raise self._library_failure("no token can follow")
+        if self._forced:
+            self._leave_only(self._forced[0])
+            self._is_fresh = True
+        return is_possible
+
     def _compute(self) -> None:
         """The job of a mask thread. The library answers a failure of its own with a mask of end tokens: ask it."""
         begin = time.thread_time()
@@ -175,7 +241,7 @@ class GrammarMatcher:
                 if not self._forced:
                     self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
                 has_failed = self._matcher.is_error()
-            cost_s = time.thread_time() - begin
+            cost_s = self._cost_s = time.thread_time() - begin
             self._account(cost_s)
             self._spent_s += cost_s
             if has_failed:
@@ -230,6 +296,8 @@ class GrammarMatcher:
         self._fail(ConstraintFailed(f"the constraint needed {needed_and_allowed} are allowed: {cause}"))
 
     def _join(self) -> None:
+        if self._is_deferred:
+            self._order()
         if self._busy.locked():
             with self._busy:
                 pass

@@ -52,9 +52,18 @@ class _OpeningMatcher:
         self._token_bytes = token_bytes
         self._text: bytes | None = b""
 
-    def start(self) -> None:
+    def start(self, *, lazily: bool = False) -> None:
         """As the constraint that holds."""
-        self._inside.start()
+        self._inside.start(lazily=lazily)
+
+    @property
+    def is_deferred(self) -> bool:
+        """As the constraint that holds."""
+        return self._inside.is_deferred
+
+    def admits(self, token_id: int) -> bool:
+        """As the constraint that holds."""
+        return self._inside.admits(token_id)
 
     def wait(self, timeout_s: float) -> bool:
         """As the constraint that holds."""

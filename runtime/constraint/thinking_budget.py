@@ -69,9 +69,18 @@ class _BudgetedMatcher:
         if budget.is_open:
             self._open()
 
-    def start(self) -> None:
+    def start(self, *, lazily: bool = False) -> None:
+        """As the constraint inside; an end that is being written needs its mask."""
+        self._inside.start(lazily=lazily and not self._to_write)
+
+    @property
+    def is_deferred(self) -> bool:
         """As the constraint inside."""
-        self._inside.start()
+        return self._inside.is_deferred
+
+    def admits(self, token_id: int) -> bool:
+        """As the constraint inside: within the end that is being written nothing is deferred."""
+        return self._inside.admits(token_id)
 
     def wait(self, timeout_s: float) -> bool:
         """As the constraint inside."""

@@ -21,7 +21,7 @@ from runtime.events import Event, FinishReason, PromptEvent, TokenEvent
 from runtime.sampling.allowed_tokens import Allowed
 from runtime.sampling.prompt_scores import prompt_scores
 from runtime.sampling.row_rules import RowRules, taken
-from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, sample
+from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, likeliest, sample
 from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray
@@ -195,14 +195,17 @@ class Drawing:
         begin = self._clock()
         states: list[SamplerState | None] = [None] * len(sequences)
         allowed: list[Allowed | None] = [None] * len(sequences)
+        admitted = [self._admitted(logits[row], sequence) for row, sequence in enumerate(sequences)]
         for row, sequence in enumerate(sequences):
+            if admitted[row] is not None:
+                continue
             if sequence.request.constraint is None:
                 states[row] = sequence.sampler
             elif (may_come := self._allowed(sequence, wait_s)) is not None:
                 states[row], allowed[row] = sequence.sampler, may_come
             elif sequence.phase is not Phase.FINISHED and not sequence.is_held:
                 sequence.held_logits = logits[row].copy()
-        drawn = sample(logits, states, allowed)
+        drawn = [alone or other for alone, other in zip(admitted, sample(logits, states, allowed), strict=True)]
         sampled = self._clock()
         committed = [
             sequence
@@ -225,6 +228,21 @@ class Drawing:
         held = next((sequence for sequence in self._scheduler.running if sequence.is_held), None)
         if held is not None:
             self._allowed(held, ALONE_WAIT_S)
+
+    def _admitted(self, logits: FloatArray, sequence: Sequence) -> Sampled | None:
+        """The likeliest token of a row [V] whose mask is not computed, if the constraint admits it.
+
+        For all rows before any mask is waited for: those that need theirs after all have it computed together.
+        """
+        matcher = sequence.matcher
+        if matcher is None or not matcher.is_deferred:
+            return None
+        best = likeliest(logits, sequence.sampler)
+        try:
+            return Sampled(best, None) if best is not None and matcher.admits(best) else None
+        except ConstraintFailed as error:
+            self._refuse(sequence, error)
+            return None
 
     def _allowed(self, sequence: Sequence, wait_s: float) -> Allowed | None:
         """What a sequence's constraint allows next; None if that is not known in time, or failed and ended it."""
@@ -271,11 +289,16 @@ class Drawing:
             matcher.commit(token_id)
 
     def _start_masks(self, sequences: Iterable[Sequence]) -> None:
-        """Have the next masks computed. After all commits: the threads that this wakes would hold them up."""
+        """Have the next masks computed. After all commits: the threads that this wakes would hold them up.
+
+        A greedy choice whose token nothing else decides does without most of them, where the host draws: what the
+        session is to choose it must know before.
+        """
         for sequence in sequences:
             try:
                 if sequence.matcher is not None:
-                    sequence.matcher.start()
+                    knows_best = self._rules is None and sequence.sampler.takes_best and sequence.draft is None
+                    sequence.matcher.start(lazily=knows_best)
             except ConstraintFailed as error:
                 self._refuse(sequence, error)
 

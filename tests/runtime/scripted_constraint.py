@@ -33,6 +33,7 @@ class ScriptedConstraint:
     late      after how many looks the mask of the n-th token of a choice is there
     fail_at   the call that raises, from so many committed tokens on
     forces    what is forced after the committed tokens; None: as long as the rule leaves no choice
+    defers    whether the n-th mask of a choice is left to a question, where that is asked for
     end       the end token: a text may end where the rule has it
     """
 
@@ -40,6 +41,7 @@ class ScriptedConstraint:
     late: Callable[[int], int] = lambda _position: 0
     fail_at: tuple[str, int] | None = None
     forces: Callable[[tuple[int, ...]], list[int]] | None = None
+    defers: Callable[[int], bool] = lambda _position: False
     end: int = END
     vocab_size: int = 512
     matchers: list[ScriptedMatcher] = field(default_factory=list)
@@ -64,16 +66,28 @@ class ScriptedMatcher:
         self.state = "idle"
         self.committed: tuple[int, ...] = ()
         self.waits: list[float] = []
+        self.admitted: list[int] = []  # the places of tokens that came without a mask
         self._looks_left = 0
         self._mask: MaskArray | None = None
 
-    def start(self) -> None:
+    def start(self, *, lazily: bool = False) -> None:
         self._expect("start", "idle")
-        self.state = "computing"
+        self.state = "deferred" if lazily and self._constraint.defers(len(self.committed)) else "computing"
         self._looks_left = self._constraint.late(len(self.committed))
 
+    @property
+    def is_deferred(self) -> bool:
+        self._expect("is_deferred", "idle", "deferred", "computing", "there")
+        return self.state == "deferred"
+
+    def admits(self, token_id: int) -> bool:
+        self._expect("admits", "deferred")
+        is_admitted = token_id in self._allowed()
+        self.state = "admitted" if is_admitted else "computing"
+        return is_admitted
+
     def wait(self, timeout_s: float) -> bool:
-        self._expect("wait", "computing", "there")
+        self._expect("wait", "computing", "there", "deferred")
         self.waits.append(timeout_s)
         if self._looks_left:
             self._looks_left -= 1
@@ -94,13 +108,16 @@ class ScriptedMatcher:
         return next(iter(allowed)) if len(allowed) == 1 else None
 
     def commit(self, token_id: int) -> None:
-        self._expect("commit", "there")
+        self._expect("commit", "there", "admitted")
         if token_id not in self._allowed():
             raise AssertionError(f"{token_id} is none of the tokens after {self.committed}")
-        if self._mask is None:
+        if self.state == "admitted":
+            self.admitted.append(len(self.committed))
+        elif self._mask is None:
             raise AssertionError("a token was committed without a look at the mask")
-        self._mask[:] = 0  # whoever still looks at it finds nothing
-        self._mask = None
+        else:
+            self._mask[:] = 0  # whoever still looks at it finds nothing
+            self._mask = None
         self.committed += (token_id,)
         self.state = "idle"
 
@@ -121,17 +138,17 @@ class ScriptedMatcher:
         return found
 
     def ends_within(self, token_id: int) -> tuple[int, ...]:
-        self._expect("ends_within", "there")
+        self._expect("ends_within", "there", "admitted")
         after = self._constraint.end in self._constraint.rule((*self.committed, token_id))
         return (0,) * self.may_end + (1,) * after
 
     @property
     def may_end(self) -> bool:
-        self._expect("may_end", "there")
+        self._expect("may_end", "there", "admitted")
         return self._constraint.end in self._allowed()
 
     def close(self) -> None:
-        self._expect("close", "idle", "computing", "there")
+        self._expect("close", "idle", "computing", "there", "deferred", "admitted")
         self.state = "closed"
 
     def _allowed(self) -> set[int]:

@@ -42,7 +42,7 @@ class Bench:
         """In the second half the bound engine is the first session's."""
         return index == (0 if len(self.matchers) > 2 else 1)
 
-    def constraint(self) -> ScriptedConstraint:
+    def constraint(self, *, defers: bool = False) -> ScriptedConstraint:
         bench = self
 
         class Matcher(ScriptedMatcher):
@@ -55,7 +55,7 @@ class Bench:
                 bench.matchers.append(Matcher(self))
                 return bench.matchers[-1]
 
-        return Constraint(lambda _ids: set(range(511)))
+        return Constraint(lambda _ids: set(range(511)), defers=lambda _: defers)
 
 
 def test_pairs_of_blocks_show_what_a_schema_adds_and_nothing_else() -> None:
@@ -70,6 +70,14 @@ def test_pairs_of_blocks_show_what_a_schema_adds_and_nothing_else() -> None:
     steps = 1 + BLOCK_STEPS
     half = [0] * steps + [1] * 2 * steps + [0] * 2 * steps + [1] * steps
     assert bench.order == half + [1 - index for index in half]
+
+
+def test_masks_that_nobody_needs_are_not_begun_between_blocks() -> None:
+    bench = Bench()
+    sessions, constraint = (bench.session(0), bench.session(1)), bench.constraint(defers=True)
+    measure_schema_cost(sessions, 2, "greedy", constraint, num_steps=16, clock=lambda: bench.now)
+    assert [len(matcher.waits) for matcher in bench.matchers] == [1] * 4  # for the prompt's token
+    assert all(len(matcher.admitted) == len(matcher.committed) - 1 for matcher in bench.matchers)
 
 
 def test_what_does_not_fit_or_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,3 +138,12 @@ def test_only_what_cannot_be_written_apart_has_two_constraints() -> None:
         assert FORM.opened(ENDS_IN_MARK, section) is None
     assert FORMS["gpt_oss"].opened(ENDS_IN_MARK, Section.POSSIBLE) is None
     assert FORM.opened(Either((Json("{}"), TAGS)), Section.POSSIBLE) is not None
+
+
+def test_one_token_is_asked_of_the_constraint_that_holds(compiler: ConstraintCompiler) -> None:
+    matcher = after(opening(compiler, ENDS_IN_MARK).matcher(), "<think>a")
+    matcher.start(lazily=True)
+    assert matcher.is_deferred
+    assert matcher.admits(ord("!"))
+    assert not matcher.is_deferred
+    matcher.commit(ord("!"))

@@ -18,8 +18,13 @@ class Bytes:
 
     def __init__(self) -> None:
         self.text = b""
+        self.is_deferred = False
 
-    def start(self) -> None: ...
+    def start(self, *, lazily: bool = False) -> None:
+        self.is_deferred = lazily
+
+    def admits(self, token_id: int) -> bool:
+        return token_id == 9
 
     def wait(self, timeout_s: float) -> bool:
         return timeout_s >= 0
@@ -87,11 +92,17 @@ def test_the_end_is_all_that_may_come_at_the_budget() -> None:
     assert matcher.num_allowed([1, 2, 3]) == 1
     assert matcher.forced() == []
     assert matcher.sole() == 7  # as inside
+    assert not matcher.is_deferred
+    matcher.start(lazily=True)
+    assert matcher.is_deferred
+    assert [matcher.admits(token_id) for token_id in (8, 9)] == [False, True]
     matcher.commit(ord("c"))
     for place, token_id in enumerate(END):
         assert tokens_in(matcher.mask()) == {token_id}
         assert matcher.forced() == list(END[place:])
         assert matcher.sole() == token_id
+        matcher.start(lazily=True)
+        assert not matcher.is_deferred
         assert not matcher.may_end
         assert matcher.num_allowed([token_id]) == 0
         matcher.commit(token_id)

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.engine.config import EngineConfig
+from runtime.engine.drawing import Drawing
+from runtime.engine.sequence import Sequence
 from runtime.errors import DeviceError
 from runtime.events import FinishReason, TokenEvent
+from runtime.sampling.row_rules import RowRules
 from tests.fakes import Call
 from tests.runtime.engine_driver import Driver, adding_reply, request
 from tests.runtime.scripted_constraint import END, Rule, ScriptedConstraint
@@ -154,6 +157,96 @@ def test_a_late_mask_holds_its_own_row_only() -> None:
     assert all(wait == 0 for wait in late.matchers[0].waits)
 
 
+def most(generated: tuple[int, ...]) -> set[int]:
+    """Four of five tokens."""
+    return {token for token in range(500) if token % 5 != len(generated) % 5}
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_what_is_likeliest_needs_no_mask_where_it_may_come(late: int) -> None:
+    tokens = []
+    for defers in (False, True):
+        driver = Driver()
+        constraint = ScriptedConstraint(most, late=lambda _: late, defers=lambda _, defers=defers: defers)  # type: ignore[misc]
+        driver.add(request("a", PROMPT, 40, n=2, constraint=constraint), request("b", [3, 4], 40))
+        driver.add(request("c", [5, 6], 40, constraint=constraint, watch_ends=True))
+        driver.run()
+        tokens.append(driver.tokens)
+        for matcher, name in zip(constraint.matchers, "aac", strict=True):
+            reply = driver.tokens[name, 0]
+            wished = [sum([*(PROMPT if name == "a" else [5, 6]), *reply[:place]]) % 500 for place in range(40)]
+            alone = [place for place in range(1, 39) if reply[place] == wished[place]] if defers else []
+            assert matcher.admitted == alone
+            assert len(matcher.waits) >= 39 - len(alone)  # whose likeliest may not come waits for its mask
+    assert len(alone) > 20
+    assert tokens[0] == tokens[1]
+    assert tokens[0]["a", 0] == ruled_reply(PROMPT, 40, most)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "draft"),
+    [
+        ({"temperature": 0.5, "seed": 1}, 0),
+        ({"logprobs": 0}, 0),
+        ({"frequency_penalty": 0.5}, 0),
+        ({"logit_bias": ((3, 1.0),)}, 0),
+        ({"min_tokens": 2}, 0),
+        ({"allowed_token_ids": tuple(range(500))}, 0),
+        ({"bad_words": ((9, 8),)}, 0),
+        ({"stop_token_ids": frozenset({499})}, 0),
+        ({"ignore_eos": True}, 0),
+        ({}, 4),
+    ],
+    ids=str,
+)
+def test_what_more_than_the_largest_logit_decides_always_has_its_mask(sampling: dict[str, Any], draft: int) -> None:
+    driver, constraint = (
+        Driver(config=EngineConfig(max_draft_tokens=draft)),
+        ScriptedConstraint(most, defers=lambda _: True),
+    )
+    driver.add(request("a", PROMPT, 12, eos=END, constraint=constraint, **sampling))
+    driver.run()
+    assert len(driver.tokens["a", 0]) == 12
+    assert constraint.matchers[0].admitted == []
+
+
+def test_a_session_that_chooses_tokens_has_the_mask_before_it_does() -> None:
+    starts: list[bool] = []
+
+    class Watched(ScriptedConstraint):
+        def matcher(self) -> Any:
+            matcher = super().matcher()
+            begin = matcher.start
+
+            def start(*, lazily: bool = False) -> None:
+                starts.append(lazily)
+                begin(lazily=lazily)
+
+            matcher.start = start  # type: ignore[method-assign]
+            return matcher
+
+    scheduler = Driver().engine._scheduler
+    for rules in (None, RowRules(4, 512)):
+        drawing = Drawing(scheduler, rules, lambda: 1)
+        sequence = Sequence(request("a", [1, 2], 4, constraint=Watched(most)), 0)
+        drawing.begin(sequence)
+        assert sequence.matcher is not None
+        sequence.matcher.wait(0)
+        sequence.matcher.mask()
+        sequence.matcher.commit(3)
+        drawing._start_masks([sequence])
+    assert starts == [False, True, False, False]  # the first mask is needed while the prompt is read
+
+
+def test_a_row_without_a_number_is_not_asked_about() -> None:
+    rows = iter([7, np.full(512, np.nan), 7])
+    driver = Driver(script=lambda _: np.asarray(row, np.float32) if isinstance(row := next(rows), np.ndarray) else row)
+    driver.add(request("a", [1, 2], 3, constraint=ScriptedConstraint(most, defers=lambda _: True)))
+    driver.run()
+    assert driver.tokens["a", 0] == [7]
+    assert driver.finishes["a", 0].error == "the model produced no usable number"
+
+
 def test_a_late_first_mask_holds_the_row_after_its_prompt() -> None:
     late = ScriptedConstraint(by_fives, late=lambda position: 4 if position == 0 else 0)
     driver = Driver()
@@ -178,10 +271,10 @@ def test_with_nothing_else_to_do_the_engine_sleeps_until_the_mask_is_there() -> 
 @pytest.mark.parametrize(
     ("call", "num_tokens"),
     [(call, position) for call in ("start", "wait", "mask", "commit", "ends_within") for position in (0, 2)]
-    + [("matcher", 0)],
+    + [("matcher", 0), ("admits", 2)],
 )
 def test_a_failing_matcher_ends_its_own_choice_only(call: str, num_tokens: int) -> None:
-    constraint = ScriptedConstraint(by_fives, fail_at=(call, num_tokens))
+    constraint = ScriptedConstraint(by_fives, fail_at=(call, num_tokens), defers=lambda _: call == "admits")
     driver = Driver()
     driver.add(request("a", PROMPT, constraint=constraint, watch_ends=True), request("b", [3, 4]))
     driver.run()
@@ -398,7 +491,11 @@ def test_any_mixture_gives_each_choice_its_own_tokens(
     for number, (length, max_tokens, n, late, _) in enumerate(lives):
         constraint = None
         if late is not None:
-            constraint = ScriptedConstraint(by_fives, late=lambda position, late=late: (late * position) % 7)  # type: ignore[misc]
+            constraint = ScriptedConstraint(
+                by_fives,
+                late=lambda position, late=late: (late * position) % 7,  # type: ignore[misc]
+                defers=lambda position, number=number: (number + position) % 3 > 0,  # type: ignore[misc]
+            )
             constraints.append(constraint)
         driver.add(request(f"r{number}", list(range(length)), max_tokens, n, constraint=constraint))
     for step in range(13):
