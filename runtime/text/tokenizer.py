@@ -190,7 +190,8 @@ class Tokenizer:
                 if found[-1] is None:
                     new.append(len(texts))
                     texts.append(piece)
-        encoded = _encode_each(self._plain_twin(), texts)
+        twin = self._plain_twin()
+        encoded = [_encode(twin, text, add_special_tokens=False) for text in texts]  # a batch would take all cores
         for place in new:
             known.keep(owner, texts[place], encoded[place])
         following = iter(encoded)
@@ -247,16 +248,9 @@ def _load(tokenizer_json: bytes) -> tokenizers.Tokenizer:
 
 
 def _encode(tokenizer: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool) -> list[int]:
-    return _encode_each(tokenizer, [text], add_special_tokens=add_special_tokens)[0]
-
-
-def _encode_each(
-    tokenizer: tokenizers.Tokenizer, texts: list[str], *, add_special_tokens: bool = False
-) -> list[list[int]]:
     # tokenizers 0.23's batch call releases the interpreter lock, the single call does not: a long prompt would stop
     # every other thread of the process for as long as it takes. Without offsets it is also faster.
-    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-    return [list(encoding.ids) for encoding in encodings]
+    return list(tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
 
 def _key(token_id: int) -> str:
