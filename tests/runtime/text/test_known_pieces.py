@@ -68,23 +68,21 @@ class Counting:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._twin = tokenizer._plain_twin()
         self.texts: list[str] = []
-        tokenizer._twin = self
+        tokenizer._twin = self  # type: ignore[assignment]
 
     def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> Any:
         self.texts += texts
         return self._twin.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
 
 
-MADE = {
-    name: Tokenizer(msgspec.json.encode(made(**fields)), 400)
-    for name, fields in {
-        "byte level": {},
-        "prefix spaces": {"pre_tokenizer": PREFIXING},
-        "split": {"pre_tokenizer": SPLITTING, "normalizer": {"type": "NFC"}},
-        "metaspace": {"pre_tokenizer": METASPACE},
-        "llama": {"pre_tokenizer": None, "normalizer": LLAMA},
-    }.items()
+FIELDS: dict[str, dict[str, Any]] = {
+    "byte level": {},
+    "prefix spaces": {"pre_tokenizer": PREFIXING},
+    "split": {"pre_tokenizer": SPLITTING, "normalizer": {"type": "NFC"}},
+    "metaspace": {"pre_tokenizer": METASPACE},
+    "llama": {"pre_tokenizer": None, "normalizer": LLAMA},
 }
+MADE = {name: Tokenizer(msgspec.json.encode(made(**fields)), 400) for name, fields in FIELDS.items()}
 PIECES = st.text(st.sampled_from([*"ab b\n 1'é\u0301▁", "你"]), max_size=12)
 
 
