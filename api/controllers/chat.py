@@ -44,7 +44,7 @@ class ChatController(Controller):
         arrival_ns = time.perf_counter_ns()
         body = await receive_body(request, models.front)
         service = await chosen(request, models, body)
-        chat = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        chat = await in_turn(request, service, len(body), lambda: _prepare(request, body, service))
         shape = _shape(chat, service)
         return await answer(
             request,
@@ -60,15 +60,15 @@ class ChatController(Controller):
         """The prompt that a chat request would run with. Needs no engine."""
         body = await receive_body(request, models.front)
         service = await text_side(request, models, body)
-        chat = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        chat = await in_turn(request, service, len(body), lambda: _prepare(request, body, service))
         prepared = chat.prepared
         return JsonAnswer(RenderedPrompt(chat.prompt_text, list(prepared.prompts[0]), prepared.sampling.max_tokens))
 
 
-async def _prepare(body: bytes, service: Service) -> PreparedChat:
+async def _prepare(request: AnyRequest, body: bytes, service: Service) -> PreparedChat:
     limits = service.reception.limits
     asked = await off_loop(len(body), lambda: validate_chat(parse_object(body, limits), service.rules))
-    return await prepare_chat(asked, service, size_bytes=len(body))
+    return await prepare_chat(request, asked, service, size_bytes=len(body))
 
 
 def _shape(chat: PreparedChat, service: Service) -> ChatShape:

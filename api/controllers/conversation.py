@@ -13,14 +13,14 @@ from runtime.request import resolve_max_tokens
 
 from api.controllers.answer_plan import answer_plan
 from api.controllers.generating import Prepared
+from api.controllers.intake import AnyRequest, cache_salt_of
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.constraint import asked_constraint, check_marks
 from api.request.early_length import check_length
-from api.request.prompt import Prompt, build_prompt
+from api.request.prompt import Prompt, with_prompt
 from api.request.sampling import sampling_params, truncate_prompt
 from api.request.scoring import scoring_of
-from api.request.turns import off_loop
 from api.request.validation import Validated
 from api.served_model import ServedModel
 
@@ -33,15 +33,22 @@ class PreparedChat:
     prompt_text: str
 
 
-async def prepare_chat(asked: Validated[ChatRequest], service: Service, *, size_bytes: int) -> PreparedChat:
+async def prepare_chat(
+    request: AnyRequest, asked: Validated[ChatRequest], service: Service, *, size_bytes: int
+) -> PreparedChat:
     """Everything between the fields and the engine; raises for what does not fit the model.
 
     ``size_bytes`` is the body's size: large texts are worked on off the event loop. Call it within a turn.
     """
     check_length(asked.fields, service.model)
-    trusted = service.settings.trust_special_tokens_in_content
-    prompt = await build_prompt(asked.fields, service.model, trust_special_tokens=trusted, size_bytes=size_bytes)
-    return await off_loop(size_bytes, lambda: _fitted(asked, prompt, service.model))
+    return await with_prompt(
+        asked.fields,
+        service.model,
+        lambda prompt: _fitted(asked, prompt, service.model),
+        trust_special_tokens=service.settings.trust_special_tokens_in_content,
+        owner=cache_salt_of(request, service, asked.fields),
+        size_bytes=size_bytes,
+    )
 
 
 def _fitted(asked: Validated[ChatRequest], prompt: Prompt, model: ServedModel) -> PreparedChat:

@@ -91,6 +91,7 @@ async def answer(
     if visit is not None:
         visit.reserve(record.num_prompt_tokens, record.num_choices * record.max_tokens)
     generation = _start(service, prepared, requests, record)
+    record.submitted_ns = record.clock()
     if visit is not None:
         visit.charge(lambda: _used(record), is_whole=not record.stream)
     state: dict[str, Any] = request.scope["state"]

@@ -35,7 +35,7 @@ class MessageController(Controller):
         arrival_ns = time.perf_counter_ns()
         body = await receive_body(request, models.front)
         service = await chosen(request, models, body)
-        prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        prepared = await in_turn(request, service, len(body), lambda: _prepare(request, body, service))
         return await answer(
             request,
             service,
@@ -50,15 +50,17 @@ class MessageController(Controller):
         """How long the prompt of a conversation is. Needs no engine."""
         body = await receive_body(request, models.front)
         service = await text_side(request, models, body)
-        prepared = await in_turn(request, service, len(body), lambda: _prepare(body, service, counting=True))
+        prepared = await in_turn(request, service, len(body), lambda: _prepare(request, body, service, counting=True))
         return JsonAnswer(TokenCount(len(prepared.prompts[0])))
 
 
-async def _prepare(body: bytes, service: Service, *, counting: bool = False) -> Prepared[ChatRequest]:
+async def _prepare(
+    request: AnyRequest, body: bytes, service: Service, *, counting: bool = False
+) -> Prepared[ChatRequest]:
     limits, rules, size = service.reception.limits, service.rules, len(body)
     asked = await off_loop(size, lambda: validate_message(parse_object(body, limits), rules, counting=counting))
     with asked.names.in_errors():
-        prepared = (await prepare_chat(asked.chat, service, size_bytes=size)).prepared
+        prepared = (await prepare_chat(request, asked.chat, service, size_bytes=size)).prepared
     if (demand := prepared.demand) is not None:  # the compiler and the engine blame this field
         prepared = replace(prepared, demand=replace(demand, field=asked.names.given(demand.field)))
     return prepared

@@ -40,7 +40,7 @@ class ResponsesController(Controller):
         arrival_ns = time.perf_counter_ns()
         body = await receive_body(request, models.front)
         service = await chosen(request, models, body)
-        found = await in_turn(request, service, len(body), lambda: _prepare(body, service))
+        found = await in_turn(request, service, len(body), lambda: _prepare(request, body, service))
 
         def new_renderer(record: RequestRecord, options: AnswerOptions) -> ResponsesRenderer:
             begun = _begun(found, record, options)
@@ -65,11 +65,11 @@ class _Found:
     tools: Raw
 
 
-async def _prepare(body: bytes, service: Service) -> _Found:
+async def _prepare(request: AnyRequest, body: bytes, service: Service) -> _Found:
     limits, size = service.reception.limits, len(body)
     asked = await off_loop(size, lambda: validate_response(parse_object(body, limits), service.rules))
     with asked.names.in_errors():
-        chat = await prepare_chat(asked.chat, service, size_bytes=size)
+        chat = await prepare_chat(request, asked.chat, service, size_bytes=size)
     prepared = chat.prepared
     if (demand := prepared.demand) is not None:  # the compiler and the engine blame this field
         prepared = replace(prepared, demand=replace(demand, field=asked.names.given(demand.field)))

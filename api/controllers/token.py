@@ -13,13 +13,13 @@ from msgspec import Meta
 from runtime.errors import RequestError
 
 from api.controllers.choosing import text_side
-from api.controllers.intake import AnyRequest, in_turn, receive_body
+from api.controllers.intake import AnyRequest, cache_salt_of, in_turn, receive_body
 from api.controllers.registry import ModelRegistry
 from api.controllers.service import Service
 from api.request.chat import ChatRequest
 from api.request.field_errors import convert
 from api.request.json_body import parse_object
-from api.request.prompt import build_prompt
+from api.request.prompt import with_prompt
 from api.request.turns import off_loop
 from api.request.validation import check_model, validate_chat
 from api.response.json_answer import JsonAnswer
@@ -67,7 +67,7 @@ class TokenController(Controller):
         """Token ids of a text or of a conversation."""
         body = await receive_body(request, models.front)
         service = await text_side(request, models, body)
-        return await in_turn(request, service, len(body), lambda: _tokenized(body, service))
+        return await in_turn(request, service, len(body), lambda: _tokenized(request, body, service))
 
     @post("/detokenize", status_code=200)
     async def detokenize(self, request: AnyRequest, models: NamedDependency[ModelRegistry]) -> ASGIApp:
@@ -77,14 +77,20 @@ class TokenController(Controller):
         return await in_turn(request, service, len(body), lambda: _detokenized(body, service))
 
 
-async def _tokenized(body: bytes, service: Service) -> JsonAnswer:
+async def _tokenized(request: AnyRequest, body: bytes, service: Service) -> JsonAnswer:
     limits, size, model = service.reception.limits, len(body), service.model
     trusted = service.settings.trust_special_tokens_in_content
     fields = await off_loop(size, lambda: parse_object(body, limits))
     if "messages" in fields:
         asked = await off_loop(size, lambda: validate_chat(_known(fields), service.rules))
-        prompt = await build_prompt(asked.fields, model, trust_special_tokens=trusted, size_bytes=size)
-        ids = list(prompt.ids)
+        ids = await with_prompt(
+            asked.fields,
+            model,
+            lambda prompt: list(prompt.ids),
+            trust_special_tokens=trusted,
+            owner=cache_salt_of(request, service, asked.fields),
+            size_bytes=size,
+        )
     else:
         ids = await off_loop(size, lambda: _text_ids(fields, service, trusted=trusted))
     wants_names = fields.get("return_token_strs") is True

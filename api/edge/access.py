@@ -202,14 +202,20 @@ def _log(scope: HTTPScope, audit: dict[str, object], status: int, started_ns: in
             "model": record.model,
             "prompt_tokens": record.num_prompt_tokens,
             "completion_tokens": record.num_generated,
-            "queue_ms": None if record.queue_s is None else round(record.queue_s * 1e3, 2),
-            "ttft_ms": None if record.ttft_s is None else round(record.ttft_s * 1e3, 2),
+            "cached_tokens": record.cached_tokens,
+            "prepare_ms": _ms(record.prepare_s),
+            "queue_ms": _ms(record.queue_s),
+            "ttft_ms": _ms(record.ttft_s),
             "finish": ",".join(record.finish_reasons[index] for index in sorted(record.finish_reasons)),
         }
     fields |= state.get(REFUSAL_KEY, {})
     if ignored := state.get(IGNORED_KEY):
         fields["ignored_fields"] = cut(",".join(ignored))
     _LOG.log(level, "request", extra={"fields": fields})
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 2)
 
 
 def cut(text: str) -> str:

@@ -35,6 +35,7 @@ class RequestRecord:
     stream: bool
     arrival_ns: int
     clock: Callable[[], int] = time.perf_counter_ns
+    submitted_ns: int = 0
     admitted_ns: int = 0
     first_token_ns: int = 0
     last_token_ns: int = 0
@@ -69,8 +70,13 @@ class RequestRecord:
         return sum(self.tokens_per_choice.values())
 
     @property
+    def prepare_s(self) -> float | None:
+        """Formula: handed to the engine - arrival: body, template, tokens, constraint. None before that."""
+        return (self.submitted_ns - self.arrival_ns) / 1e9 if self.submitted_ns else None
+
+    @property
     def queue_s(self) -> float | None:
-        """Formula: admitted - arrival. None when the engine never said."""
+        """Formula: admitted - arrival, so ``prepare_s`` is a part of it. None when the engine never said."""
         return (self.admitted_ns - self.arrival_ns) / 1e9 if self.admitted_ns else None
 
     @property

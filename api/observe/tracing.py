@@ -77,6 +77,8 @@ def _attributes(record: RequestRecord) -> dict[str, str | int | float | list[str
     }
     if record.ttft_s is not None:
         attributes["gen_ai.server.time_to_first_token"] = record.ttft_s
+    if record.prepare_s is not None:
+        attributes["powertrain.prepare_time"] = record.prepare_s
     if record.queue_s is not None:
         attributes["powertrain.queue_time"] = record.queue_s
     return attributes

@@ -7,9 +7,10 @@ tokenizer makes control tokens of those alone, unless the operator trusts client
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from runtime.errors import RequestError
@@ -35,6 +36,8 @@ from api.request.tools import Tool
 from api.request.turns import off_loop
 from api.served_model import ServedModel
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -44,16 +47,25 @@ class Prompt:
     ids: tuple[int, ...]
 
 
-async def build_prompt(
-    fields: ChatRequest, model: ServedModel, *, trust_special_tokens: bool, size_bytes: int
-) -> Prompt:
-    """Render in the template's process, then tokenize, off the event loop's thread when the texts are long.
+async def with_prompt(
+    fields: ChatRequest,
+    model: ServedModel,
+    use: Callable[[Prompt], Result],
+    *,
+    trust_special_tokens: bool,
+    owner: str,
+    size_bytes: int,
+) -> Result:
+    """What ``use`` makes of the prompt. Rendered in the template's process; tokenized, and used, off the event loop's
+    thread when the texts are long.
 
-    Raises TemplateError with the template's own words, RequestError for a bad argument.
+    ``owner`` tells apart who may gain from the texts that somebody sent before. Raises TemplateError with the
+    template's own words, RequestError for a bad argument.
     """
     rendering = await asyncio.wrap_future(await off_loop(size_bytes, lambda: _submit(fields, model)))
     longer = max(size_bytes, len(rendering.text))
-    return await off_loop(longer, lambda: _tokenized(rendering, fields, model, trust_special_tokens))
+    remembered = None if trust_special_tokens else owner
+    return await off_loop(longer, lambda: use(_tokenized(rendering, fields, model, remembered)))
 
 
 def _submit(fields: ChatRequest, model: ServedModel) -> Future[Rendering]:
@@ -87,12 +99,13 @@ def _told_tools(fields: ChatRequest, model: ServedModel) -> list[Tool]:
     return [] if left_out else fields.offered_tools
 
 
-def _tokenized(rendering: Rendering, fields: ChatRequest, model: ServedModel, trust_special_tokens: bool) -> Prompt:
+def _tokenized(rendering: Rendering, fields: ChatRequest, model: ServedModel, owner: str | None) -> Prompt:
+    """``owner`` is None where the whole text is trusted."""
     text, add_special = rendering.text, bool(fields.add_special_tokens)
-    if trust_special_tokens:
+    if owner is None:
         ids = model.tokenizer.encode(text, add_special_tokens=add_special)
     else:
-        ids = model.tokenizer.encode_spans(text, rendering.spans, add_special_tokens=add_special)
+        ids = model.tokenizer.encode_spans(text, rendering.spans, add_special_tokens=add_special, owner=owner)
     return Prompt(text, tuple(ids))
 
 

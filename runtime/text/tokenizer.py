@@ -20,17 +20,20 @@ from runtime.constraint.vocabulary import Vocabulary
 from runtime.errors import PackageError, RequestError
 from runtime.package.limits import MAX_TOKENIZER_BYTES, MAX_VOCAB_SIZE, decode_document
 from runtime.package.manifest import TOKENIZER_FILE, Package
+from runtime.text.known_pieces import LONG_PIECE_CHARS, KnownPieces, is_encoded_by_piece
 from runtime.text.token_bound import token_bound
 from runtime.text.token_bytes import token_bytes_table
 
 # Unicode noncharacters: never assigned, never meant for interchange, untouched by every normalisation form.
 _KEY_OPEN, _KEY_CLOSE = "\ufdd1", "\ufdd2"
+_KEYS = re.compile(f"({_KEY_OPEN}[0-9]+{_KEY_CLOSE})")
 # Published tokenizers leave some turn marks unflagged (DeepSeek's distilled models: ``<｜User｜>``).
 _CONTROL_FORM = re.compile(r"<[|｜].+[|｜]>")
 
 
 class Tokenizer:
-    """One package's tokenizer. Safe to use from several threads: nothing changes after construction but a lazy twin.
+    """One package's tokenizer. Safe to use from several threads: what changes after construction is a lazy twin, and
+    which pieces of text it remembers.
 
     ``vocab_size`` is the number of ids the model's logits have, which may exceed the tokenizer's own.
     """
@@ -49,7 +52,9 @@ class Tokenizer:
         self.vocab_size = vocab_size if vocab_size is not None else num_ids
         document = _document_of(tokenizer_json)
         self._bytes = token_bytes_table(document.decoder, vocab, max(self.vocab_size, num_ids))
-        self._bound = token_bound(msgspec.json.decode(tokenizer_json), self._bytes)
+        fields = msgspec.json.decode(tokenizer_json)
+        self._bound = token_bound(fields, self._bytes)
+        self._known = KnownPieces() if is_encoded_by_piece(fields) else None
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         stops = frozenset(stop_token_ids)
@@ -82,17 +87,28 @@ class Tokenizer:
         return self.encode_spans(text, (), add_special_tokens=add_special_tokens)
 
     def encode_spans(
-        self, text: str, trusted: Iterable[tuple[int, int]], *, add_special_tokens: bool = False
+        self,
+        text: str,
+        trusted: Iterable[tuple[int, int]],
+        *,
+        add_special_tokens: bool = False,
+        owner: str | None = None,
     ) -> list[int]:
         """Token ids of text in which control tokens' names count only where they lie inside one trusted span.
 
         ``trusted`` are half-open ranges of positions, in order. The text is encoded as one, so that ordinary text has
-        the ids that ``encode`` gives it. Raises RequestError when the text holds the noncharacter U+FDD1.
+        the ids that ``encode`` gives it. What an ``owner`` had encoded before, between the same control tokens or
+        others, is not encoded again; the ids are the same. Raises RequestError when the text holds the noncharacter
+        U+FDD1.
         """
         if _KEY_OPEN in text:
             raise RequestError("the text holds the noncharacter U+FDD1, which is not meant for interchange")
         written: Counter[int] = Counter()
-        ids = _encode(self._plain_twin(), self._keyed(text, trusted, written), add_special_tokens=add_special_tokens)
+        keyed = self._keyed(text, trusted, written)
+        if owner is None or self._known is None or add_special_tokens:
+            ids = _encode(self._plain_twin(), keyed, add_special_tokens=add_special_tokens)
+        else:
+            ids = self._encode_pieces(keyed, owner, self._known)
         self._check_controls(ids, written, add_special_tokens=add_special_tokens)
         return ids
 
@@ -155,6 +171,34 @@ class Tokenizer:
             parts += [text[at:start], pattern.sub(key, text[start:end])]
             at = end
         return "".join([*parts, text[at:]])
+
+    def _encode_pieces(self, keyed: str, owner: str, known: KnownPieces) -> list[int]:
+        """The twin's ids of a text with keys: its long pieces are looked up, what stands between them is encoded."""
+        texts: list[str] = []  # to be encoded, in the order of their places
+        new: list[int] = []  # places of the long ones among them
+        found: list[Sequence[int] | None] = []  # a long piece's ids; None for the next of the texts
+        short: list[str] = []
+        for piece in [*_KEYS.split(keyed), None]:
+            if piece is not None and len(piece) < LONG_PIECE_CHARS:
+                short.append(piece)
+                continue
+            found.append(None)
+            texts.append("".join(short))
+            short.clear()
+            if piece is not None:
+                found.append(known.find(owner, piece))
+                if found[-1] is None:
+                    new.append(len(texts))
+                    texts.append(piece)
+        twin = self._plain_twin()
+        encoded = [_encode(twin, text, add_special_tokens=False) for text in texts]  # a batch would take all cores
+        for place in new:
+            known.keep(owner, texts[place], encoded[place])
+        following = iter(encoded)
+        ids: list[int] = []
+        for part in found:
+            ids += next(following) if part is None else part
+        return ids
 
     def _check_controls(self, ids: Sequence[int], written: Counter[int], *, add_special_tokens: bool) -> None:
         """The last line of defence: no control token may come out that was not put in.

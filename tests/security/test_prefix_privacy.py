@@ -17,6 +17,7 @@ from runtime.engine.config import EngineConfig
 from runtime.engine.prefix_index import PrefixIndex
 from runtime.engine.token_prefix import TokenPrefix
 from runtime.request import Request
+from runtime.text.known_pieces import KnownPieces
 from tests.api.scripted_server import RunningServer, running_server, user
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
@@ -160,6 +161,34 @@ def test_keys_are_separate_unless_the_operator_lets_them_share() -> None:
         assert [cached_tokens(server, key=KEYS[which]) > 0 for which in (0, 1)] == [False, True]
         assert cached_tokens(server, key=KEYS[1], cache_salt="x") == 0
     assert Settings().share_prefix_cache is False
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/render", "/tokenize", "/v1/messages/count_tokens"])
+def test_a_tokenized_message_spares_time_to_its_own_key_and_salt_alone(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long tokenizing took can be seen in the time to the first token, as a hit of the cache can."""
+    hits: list[bool] = []
+    find = KnownPieces.find
+
+    def noted(known: KnownPieces, owner: str, piece: str) -> Any:
+        ids = find(known, owner, piece)
+        hits.append(ids is not None)
+        return ids
+
+    monkeypatch.setattr(KnownPieces, "find", noted)
+    body = {"messages": [user(LONG * 6)], "max_tokens": 1}
+    with running_server(api_key=KEYS, max_model_len=1024) as server:
+
+        def ask(which: int, **fields: Any) -> None:
+            response = server.post({**body, **fields}, path, headers={"authorization": f"Bearer {KEYS[which]}"})
+            assert response.status_code == 200, response.text
+
+        for which in (0, 1, 0, 1):
+            ask(which)
+        ask(0, cache_salt="x")
+        ask(0, cache_salt="x")
+    assert hits == [False, False, True, True, False, True]
 
 
 def test_an_authorization_header_that_nobody_asked_for_separates_nothing() -> None:

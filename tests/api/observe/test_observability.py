@@ -37,7 +37,8 @@ def test_one_line_per_request(server: RunningServer, caplog: pytest.LogCaptureFi
     assert (first["model"], first["prompt_tokens"], first["completion_tokens"]) == (NAMES[0], 22, 4)
     assert (first["finish"], first["ignored_fields"]) == ("stop", "foo")
     assert first["queue_ms"] >= 0
-    assert first["total_ms"] >= first["ttft_ms"] > 0
+    assert first["total_ms"] >= first["ttft_ms"] > first["prepare_ms"] > 0
+    assert (first["cached_tokens"], second["cached_tokens"] > 0) == (0, True)
     assert (second["finish"], second["completion_tokens"]) == ("length", 2)
     assert (third["status"], "model" in third) == (404, False)
 
@@ -105,6 +106,7 @@ def test_one_span_per_request_with_the_standard_attributes() -> None:
         request_id="r", model="m", num_prompt_tokens=7, num_choices=1, max_tokens=5, stream=True,
         arrival_ns=1_000_000_000, clock=lambda: next(times),
     )  # fmt: skip
+    record.submitted_ns = 1_250_000_000
     record.token(0)
     record.token(0)
     record.finish_reasons[0] = "stop"
@@ -117,6 +119,7 @@ def test_one_span_per_request_with_the_standard_attributes() -> None:
     assert attributes["gen_ai.usage.output_tokens"] == 2
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert attributes["gen_ai.server.time_to_first_token"] == 0.5
+    assert attributes["powertrain.prepare_time"] == 0.25
     assert span.end_time is not None
     assert span.start_time is not None
     assert span.end_time - span.start_time == 700_000_000
@@ -165,10 +168,13 @@ def test_record_formulas() -> None:
     record.token(0)
     record.token(1)
     record.token(0)
+    assert record.prepare_s is None
+    record.submitted_ns = 12
     record.admitted_ns = 15
     record.end(Outcome.SUCCESS)
     record.end(Outcome.FAILURE)
-    assert (record.ttft_s, record.queue_s, record.total_s) == pytest.approx((20e-9, 5e-9, 90e-9))
+    assert (record.prepare_s, record.queue_s) == pytest.approx((2e-9, 5e-9))
+    assert (record.ttft_s, record.total_s) == pytest.approx((20e-9, 90e-9))
     assert record.gaps_s == pytest.approx([50e-9])
     assert record.num_generated == 3
     assert record.outcome is Outcome.SUCCESS

@@ -199,6 +199,32 @@ def test_a_branch_copies_the_prefix_and_leaves_it_to_others() -> None:
     assert driver.session.count("copy") == 2
 
 
+@pytest.mark.parametrize(("shared", "lost", "copies"), [(192, 6, 0), (192, 7, 1), (191, 6, 1), (40, 2, 0), (40, 3, 1)])
+def test_a_branch_that_leaves_little_behind_takes_the_slot(shared: int, lost: int, copies: int) -> None:
+    """A row per 32 that are shared: an answer whose text is written in other tokens, or a question asked anew."""
+    driver = Driver()
+    beginning = [token % 90 for token in range(shared)]
+    driver.add(request("a", [*beginning, 91], max_tokens=lost))  # the last token has no row
+    driver.run()
+    driver.add(request("b", [*beginning, 92, 93], max_tokens=4))
+    driver.run()
+    assert driver.finishes["b", 0].num_cached_tokens == shared
+    assert driver.session.count("copy") == copies
+    assert driver.tokens["b", 0] == adding_reply([*beginning, 92, 93], 4)
+    driver.add(request("again", [*beginning, 91, 94, 95], max_tokens=1))
+    driver.run()
+    assert driver.finishes["again", 0].num_cached_tokens == shared + copies
+
+
+def test_a_long_beginning_is_not_enough_to_lose_a_conversation() -> None:
+    driver = Driver(max_model_len=2048)
+    beginning = [token % 90 for token in range(32 * 33)]
+    for name, lost in (("a", 32), ("b", 1), ("c", 33), ("d", 1)):
+        driver.add(request(name, [*beginning, 91 + ord(name), 5], max_tokens=lost - 1))
+        driver.run()
+    assert driver.session.count("copy") == 1  # "d", since "c" holds 33 rows beyond what is shared
+
+
 def test_a_source_that_was_just_copied_is_the_last_to_be_given_away() -> None:
     driver = Driver(num_slots=3)
     conversation = [*PROMPT, 60, 61, 62, 63, 64]

@@ -209,7 +209,7 @@ def test_the_smallest_budget_still_catches_up_with_a_sequence_that_grows() -> No
 def test_a_long_prefix_comes_in_pieces_also_while_nobody_decodes() -> None:
     driver = Driver(num_slots=3, config=EngineConfig(copy_bytes_per_step=16))
     text = [place % 90 for place in range(200)]
-    driver.add(request("first", [*text, 1, 2, 3], max_tokens=4))
+    driver.add(request("first", [*text, 1, 2, 3], max_tokens=8))  # too much beyond what is shared to be written over
     driver.run()
     driver.add(request("branch", [*text, 7, 8], max_tokens=3))
     driver.step()

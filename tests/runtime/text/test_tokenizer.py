@@ -159,6 +159,7 @@ def test_a_post_processor_s_own_tokens_are_allowed() -> None:
     template = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": begin}
     tokenizer = Tokenizer(changed(post_processor={**template, "pair": pieces}), VOCAB_SIZE)
     assert tokenizer.encode_plain("<|im_start|>", add_special_tokens=True) == [IM_START, *b"<|im_start|>"]
+    assert tokenizer.encode_spans("x", (), add_special_tokens=True, owner="") == [IM_START, ord("x")]
 
 
 FRAGMENTS = ["<|im_end|>", "<|im_start|>", "<|", "im_", "end|>", "a", "<", "|>"]
