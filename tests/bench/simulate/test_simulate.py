@@ -20,9 +20,11 @@ from bench.report.exports import report_json
 from bench.report.results import Point, Report, RequestTable, RunResult
 from bench.simulate.against import MeasuredLoad, agreement, measured_load
 from bench.simulate.conversations import ConversationKind, Conversations, Spread
-from bench.simulate.fleet_simulation import Counts, Loss, Scenario, simulate
+from bench.simulate.fleet_run import Counts, FleetRun
+from bench.simulate.fleet_simulation import simulate
 from bench.simulate.policy import ByAffinity, LeastLoaded, PolicyName, RoundRobin
 from bench.simulate.replica import EngineRules, Job, Replica
+from bench.simulate.scenario import HostRules, Loss, Scenario
 from bench.simulate.step_times import StepTimes, step_times
 from bench.simulate.summary import outcome
 
@@ -42,7 +44,7 @@ def drained(replica: Replica) -> list[tuple[float, int]]:
     ended = []
     while replica.next_s < math.inf:
         at_s = replica.next_s
-        ended += [(round(at_s, 6), one.conversation) for one in replica.advance()]
+        ended += [(round(at_s, 6), one.conversation) for one in replica.advance(replica.next_s)]
     return ended
 
 
@@ -50,9 +52,9 @@ def test_one_request_by_hand() -> None:
     replica, one = Replica(TIMES, RULES, opening=0), job()
     replica.arrive(one, 5.0)
     assert replica.next_s == pytest.approx(5.4)  # 40 tokens at once while nobody decodes
-    replica.advance()
+    replica.advance(replica.next_s)
     assert replica.next_s == pytest.approx(5.6)  # the rest
-    replica.advance()
+    replica.advance(replica.next_s)
     assert one.first_token_s == pytest.approx(5.6)
     assert drained(replica) == [(7.6, 0)]  # two more tokens in two steps that pass as one
     assert replica.busy_s == pytest.approx(2.6)
@@ -62,15 +64,15 @@ def test_one_request_by_hand() -> None:
 def test_a_newcomer_waits_for_the_running_step_only_and_prompts_are_cut_while_others_decode() -> None:
     replica, first, second = Replica(TIMES, RULES, opening=0), job(0, 40, 9), job(1, 40, 2)
     replica.arrive(first, 0.0)
-    replica.advance()  # 0.4: first token
+    replica.advance(replica.next_s)  # 0.4: first token
     assert replica.next_s == pytest.approx(8.4)
     replica.arrive(second, 1.5)  # within the second step, which ends at 2.4
     assert replica.next_s == pytest.approx(2.4)
-    replica.advance()
+    replica.advance(replica.next_s)
     assert first.generated == 3
     assert replica.next_s == pytest.approx(2.4 + 1.0 + 0.2)  # a decode step and 20 tokens
-    replica.advance()
-    replica.advance()
+    replica.advance(replica.next_s)
+    replica.advance(replica.next_s)
     assert second.first_token_s == pytest.approx(4.8)
     assert first.generated == 5
     assert drained(replica) == [(5.8, 1), (8.8, 0)]

@@ -1,0 +1,163 @@
+"""A fleet behind TLS that grows under load and shrinks after it, and Ray's own ``serve run``. Runs where test_on_ray does.
+
+Nothing sleeps: each turn of a loop that waits asks the fleet something over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.api.edge.test_tls import make
+from tests.fleet.on_ray import MODEL, PYTHON, Fleet, plain_environment, running_fleet, until_ready, wait_for
+from tests.paths import MODELS, ROOT
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(PYTHON is None, reason="POWERTRAIN_RAY_PYTHON is not set; 'make test-ray' sets it"),
+    pytest.mark.timeout(600),
+]
+CHANGE_S = 120
+"""The longest that a replica may take to come or to go."""
+
+
+def test_a_fleet_behind_tls_grows_under_load_and_shrinks_after_it(tmp_path: Path) -> None:
+    cert, key = make(tmp_path, "fleet")
+    trust = ssl.create_default_context(cafile=str(cert))
+    flags = ["--tls-cert", os.path.relpath(cert, ROOT), "--tls-key", str(key)]
+    flags += ["--max-replicas", "2", "--scale-up-delay-s", "1", "--scale-down-delay-s", "2"]
+    with running_fleet(tmp_path, *flags, replicas=1) as fleet:
+        url = f"https://127.0.0.1:{fleet.port}"
+        until_ready(url, trust)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{url}/v1/health/live")  # nobody has signed it but itself
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{fleet.url}/v1/health/live")
+        assert len(fleet.engines()) == 1
+        answered = asyncio.run(crowd_until(fleet, url, trust, users=10, replicas=2))
+        assert answered >= 10
+        first = fleet.engines()
+        assert len(first) == 2
+        assert asyncio.run(crowd_until(fleet, url, trust, users=1, replicas=1)) >= 1
+        for _ in range(2000):
+            if len(fleet.engines()) == 1:
+                break
+            httpx.get(f"{url}/v1/health/ready", verify=trust)
+        assert fleet.engines() < first
+        fleet.process.send_signal(signal.SIGHUP)
+        wait_for(fleet, "the certificate is still that of the start")
+
+
+async def crowd_until(fleet: Fleet, url: str, trust: ssl.SSLContext, users: int, replicas: int) -> int:
+    """Ask without pause until so many replicas answer; how many answers there were. No request may fail."""
+    answers, done = 0, asyncio.Event()
+    async with (
+        httpx.AsyncClient(verify=trust, timeout=60) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http) as client,
+        asyncio.timeout(CHANGE_S),
+    ):
+
+        async def ask_on(number: int) -> None:
+            nonlocal answers
+            while not done.is_set():
+                asked = [{"role": "user", "content": f"{number}, {answers}: tell a story."}]
+                await client.chat.completions.create(
+                    model=MODEL, messages=asked, max_tokens=60, extra_body={"ignore_eos": True}  # type: ignore[arg-type]
+                )
+                answers += 1
+
+        async def watch() -> None:
+            while not done.is_set():
+                page = (await http.get(f"{url}/v1/metrics")).text
+                lines = [line for line in page.splitlines() if line.startswith("num_requests_running{")]
+                if len(lines) == replicas:
+                    done.set()
+
+        await asyncio.gather(watch(), *(ask_on(number) for number in range(users)))
+    return answers
+
+
+def test_a_certificate_that_does_not_serve_is_said_before_ray_starts(tmp_path: Path) -> None:
+    cert, _ = make(tmp_path, "one")
+    _, other = make(tmp_path, "other")
+    command = [
+        str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), "--replicas", "1", "--port", "0",
+        "--tls-cert", str(cert), "--tls-key", str(other),
+    ]  # fmt: skip
+    ended = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "is not the key of the certificate" in ended.stderr
+
+
+@contextmanager
+def cluster(port: int) -> Iterator[dict[str, str]]:
+    """Ray as an operator starts it, with Serve's proxy on a port of loopback: the environment that finds it."""
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # paths of sockets must be short  # noqa: S108
+    ray, serve = PYTHON and Path(PYTHON).parent / "ray", PYTHON and Path(PYTHON).parent / "serve"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gcs = free.getsockname()[1]
+    environment = {**plain_environment(), "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": f"127.0.0.1:{gcs}"}
+    head = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    command = [
+        str(ray), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(gcs),
+        "--ray-client-server-port", "0", "--include-dashboard", "false", "--num-cpus", "2", "--temp-dir", folder,
+        "--object-store-memory", str(128 * 2**20),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=head, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        start = [str(serve), "start", "--http-port", str(port)]
+        for _ in range(20):
+            if subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, timeout=120).returncode == 0:
+                break
+        yield environment
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_rays_own_command_serves_a_fleet() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with cluster(port) as environment:
+        serve = Path(str(PYTHON)).parent / "serve"
+        command = [
+            str(serve), "run", "powertrain_ray:app", f"model={MODELS / MODEL}", "replicas=2", "threads=1",
+            "num_slots=4", "max_model_len=1024",
+        ]  # fmt: skip
+        refused = subprocess.run(
+            [*command, "tls_cert=a.pem", "tls_key=b.pem"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert refused.returncode != 0
+        assert "the proxy is Ray's here" in refused.stderr + refused.stdout
+        running = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            until_ready(url)
+            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+            asked = [{"role": "user", "content": "Count to five."}]
+            stream = client.chat.completions.create(model=MODEL, messages=asked, max_tokens=8, stream=True)  # type: ignore[call-overload]
+            assert len(list(stream)) >= 8
+            page = httpx.get(f"{url}/v1/metrics").text
+            assert page.count("\nnum_requests_running{") == 2
+            running.send_signal(signal.SIGINT)
+            assert running.wait(90) == 0
+        finally:
+            running.kill()
