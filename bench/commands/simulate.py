@@ -40,13 +40,13 @@ _FLEET, _HOST, _TALK, _RESULT = "Fleet", "Shared cores", "Conversations", "Resul
 @click.option("--restart-after", panel=_FLEET, type=click.FloatRange(0), default=30.0, show_default=True,
               help="Seconds until it is back, its cache empty.")  # fmt: skip
 @click.option("--cores-per-host", panel=_HOST, type=click.IntRange(1),
-              help="Replicas share hosts of that many cores with what carries requests; without it they share nothing.")  # fmt: skip
+              help="Cores that replicas share with what carries requests; else they share nothing.")  # fmt: skip
 @click.option("--replicas-per-host", panel=_HOST, type=click.IntRange(1), default=1, show_default=True,
-              help="Replicas on one host. Each uses as many cores as FILE's step times were measured with.")  # fmt: skip
+              help="Replicas on one host; each uses the threads that FILE was measured with.")  # fmt: skip
 @click.option("--cpu-ms-per-request", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
-              help="CPU time that carries a request to its replica: proxy, front, the replica's own reading.")  # fmt: skip
+              help="CPU time that brings a request to its replica, of all processes.")  # fmt: skip
 @click.option("--cpu-ms-per-token", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
-              help="CPU time that carries a token to its client.")  # fmt: skip
+              help="CPU time that brings a token to its client, of all processes.")  # fmt: skip
 @click.option("--cpu-idle-share", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
               help="Cores that all this takes of a host while nobody asks.")  # fmt: skip
 @click.option("--users", panel=_TALK, type=click.IntRange(1), default=8, show_default=True,

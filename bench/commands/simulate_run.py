@@ -135,7 +135,7 @@ def _host_rules(times: StepTimes, flags: SimulateFlags) -> HostRules | None:
             "--cpu-idle-share": flags.cpu_idle_share,
         }
         if named := [name for name, value in given.items() if value]:
-            raise BenchError(f"{named[0]} says what shares the cores of a host; say with --cores-per-host how many it has")
+            raise BenchError(f"{named[0]} shares the cores of a host; say with --cores-per-host how many it has")
         return None
     if flags.cpu_idle_share >= flags.cores_per_host:
         raise BenchError(

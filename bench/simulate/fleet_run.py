@@ -165,7 +165,7 @@ class FleetRun:
             self._push(now_s + loss.retry_s, "ask", job.user)
         self._loads[number] = 0
 
-    def _lost_jobs(self, number: int, now_s: float) -> list[Job]:  # noqa: ARG002 - a moment is all that others need
+    def _lost_jobs(self, number: int, now_s: float) -> list[Job]:
         """What a replica loses when it is lost."""
         return self._replicas[number].fail()
 

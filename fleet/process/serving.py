@@ -76,4 +76,6 @@ def _replace(resolved: ResolvedSettings, folders: Sequence[Path], generation: in
     else:
         _LOG.info("every replica is replaced")
     if resolved.settings.tls_cert is not None:
-        _LOG.warning("the certificate is still that of the start, which Ray's proxy read; a renewed one needs a restart")
+        _LOG.warning(
+            "the certificate is still that of the start; Ray's proxy reads it once, so a renewed one needs a restart"
+        )

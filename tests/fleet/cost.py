@@ -1,4 +1,4 @@
-"""What shares the cores with a fleet's steps, in CPU time by process: ``python -m tests.fleet.cost [REPLICAS [USERS]]``.
+"""What shares the cores with a fleet's steps, in CPU time by process: ``python -m tests.fleet.cost REPLICAS USERS``.
 
 CPU time and not wall time: a busy machine stretches the one far less than the other. The load is that of ``bench http``
 with conversations of four turns, once with short answers and once with long ones, which tells a request's cost from a
@@ -60,7 +60,8 @@ def client_ms(url: str, users: int, requests: int, tokens: int) -> float:
     """Ask ``requests`` in conversations, and give the CPU time that the client took, its start too."""
     command = [
         sys.executable, "powertrain.py", "bench", "http", f"{url}/v1", "--model", MODEL, "-c", str(users),
-        "--prompt-tokens", str(PROMPT), "--output-tokens", str(tokens), "--turns", str(TURNS), "--ignore-eos", "--no-server-metrics",
+        "--prompt-tokens", str(PROMPT), "--output-tokens", str(tokens), "--turns", str(TURNS), "--ignore-eos",
+        "--no-server-metrics",
         "--request-count", str(requests), "--tokenizer", str(MODELS / MODEL), "--json",
     ]  # fmt: skip
     before = os.times()

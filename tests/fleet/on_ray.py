@@ -77,8 +77,8 @@ def running_fleet(folder: Path, *flags: str, replicas: int = 2) -> Iterator[Flee
         port = free.getsockname()[1]
     log_file = folder / "fleet.log"
     command = [
-        str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), str(second_package(folder)), "--replicas", str(replicas),
-        "--port", str(port),
+        str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), str(second_package(folder)),
+        "--replicas", str(replicas), "--port", str(port),
         "--backend", "cpu", "--threads", "1", "--num-slots", "4", "--max-model-len", "1024",
         *flags,
     ]  # fmt: skip

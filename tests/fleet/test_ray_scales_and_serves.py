@@ -1,4 +1,5 @@
-"""A fleet behind TLS that grows under load and shrinks after it, and Ray's own ``serve run``. Runs where test_on_ray does.
+"""A fleet behind TLS that grows under load and shrinks after it, and Ray's own ``serve run``: runs where test_on_ray
+does.
 
 Nothing sleeps: each turn of a loop that waits asks the fleet something over HTTP.
 """
@@ -75,7 +76,10 @@ async def crowd_until(fleet: Fleet, url: str, trust: ssl.SSLContext, users: int,
             while not done.is_set():
                 asked = [{"role": "user", "content": f"{number}, {answers}: tell a story."}]
                 await client.chat.completions.create(
-                    model=MODEL, messages=asked, max_tokens=60, extra_body={"ignore_eos": True}  # type: ignore[arg-type]
+                    model=MODEL,
+                    messages=asked,
+                    max_tokens=60,
+                    extra_body={"ignore_eos": True},  # type: ignore[arg-type]
                 )
                 answers += 1
 
@@ -97,7 +101,9 @@ def test_a_certificate_that_does_not_serve_is_said_before_ray_starts(tmp_path: P
         str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), "--replicas", "1", "--port", "0",
         "--tls-cert", str(cert), "--tls-key", str(other),
     ]  # fmt: skip
-    ended = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        command, check=False, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 1
     assert "is not the key of the certificate" in ended.stderr
 
@@ -105,7 +111,7 @@ def test_a_certificate_that_does_not_serve_is_said_before_ray_starts(tmp_path: P
 @contextmanager
 def cluster(port: int) -> Iterator[dict[str, str]]:
     """Ray as an operator starts it, with Serve's proxy on a port of loopback: the environment that finds it."""
-    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # paths of sockets must be short  # noqa: S108
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # paths of sockets must be short
     ray, serve = PYTHON and Path(PYTHON).parent / "ray", PYTHON and Path(PYTHON).parent / "serve"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -121,7 +127,8 @@ def cluster(port: int) -> Iterator[dict[str, str]]:
     try:
         start = [str(serve), "start", "--http-port", str(port)]
         for _ in range(20):
-            if subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, timeout=120).returncode == 0:
+            begun = subprocess.run(start, check=False, cwd=ROOT, env=environment, capture_output=True, timeout=120)
+            if begun.returncode == 0:
                 break
         yield environment
     finally:
@@ -141,7 +148,12 @@ def test_rays_own_command_serves_a_fleet() -> None:
             "num_slots=4", "max_model_len=1024",
         ]  # fmt: skip
         refused = subprocess.run(
-            [*command, "tls_cert=a.pem", "tls_key=b.pem"], cwd=ROOT, env=environment, capture_output=True, text=True
+            [*command, "tls_cert=a.pem", "tls_key=b.pem"],
+            check=False,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert refused.returncode != 0
         assert "the proxy is Ray's here" in refused.stderr + refused.stdout

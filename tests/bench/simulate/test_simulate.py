@@ -16,15 +16,16 @@ import powertrain
 from bench.errors import BenchError
 from bench.in_process.engine_report import EngineReport, SpeedTest
 from bench.metrics.metrics import Measurement
+from bench.metrics.stats import Distribution, distribution
 from bench.report.exports import report_json
 from bench.report.results import Point, Report, RequestTable, RunResult
 from bench.simulate.against import MeasuredLoad, agreement, measured_load
 from bench.simulate.conversations import ConversationKind, Conversations, Spread
-from bench.simulate.fleet_run import Counts, FleetRun
+from bench.simulate.fleet_run import Counts
 from bench.simulate.fleet_simulation import simulate
 from bench.simulate.policy import ByAffinity, LeastLoaded, PolicyName, RoundRobin
 from bench.simulate.replica import EngineRules, Job, Replica
-from bench.simulate.scenario import HostRules, Loss, Scenario
+from bench.simulate.scenario import Loss, Scenario
 from bench.simulate.step_times import StepTimes, step_times
 from bench.simulate.summary import outcome
 
@@ -244,20 +245,41 @@ def test_conversations_have_the_means_that_they_state_and_fit() -> None:
     )
 
 
-def http_result(points: int = 1, **settings: Any) -> Report:
-    run = RunResult(0.0, Measurement({}, {"output_tps": 9.0}, {}, {}, {}), [], RequestTable([], [], [], [], [], []))
+def _two(low: float, high: float) -> Distribution:
+    found = distribution(np.array([low, high]))
+    assert found is not None
+    return found
+
+
+def http_result(points: int = 1, shortest: int = 60, longest: int = 172, **settings: Any) -> Report:
+    counted = {"input_tokens": _two(shortest, longest)}
+    measured = Measurement(counted, {"output_tps": 9.0}, {"ok": 12}, {}, {})
+    run = RunResult(0.0, measured, [], RequestTable([], [], [], [], [], []))
     point = Point("", "", "", "", 4, None, [run])
     given = {"prompt_tokens": "40", "output_tokens": "8", "turns": 3, "ignore_eos": True, **settings}
     return Report("powertrain-bench-http", 1, 1, "", 0.0, "", given, {}, [point] * points, [])
 
 
 def test_a_measured_load_is_played_as_it_was() -> None:
-    load = measured_load(http_result(think_time=2.0, shared_prefix_tokens=5), 8)
-    assert load.users == 4
-    (turns,) = (Conversations(load.kind, 8192, 0).next() for _ in range(1))
+    # The first prompt has 60 tokens, the third 172: each turn adds 56, 8 of them an answer, so 12 begin everything.
+    load = measured_load(http_result(think_time=2.0))
+    assert (load.users, load.requests) == (4, 12)
+    turns = Conversations(load.kind, 8192, 0).next()
     assert [(turn.question, turn.answer, turn.think_s) for turn in turns] == [(48, 8, 2.0)] * 3
-    assert load.kind.opening_tokens == 5
+    assert load.kind.opening_tokens == 12
     assert load.figures == {"output_tps": 9.0}
+    single = measured_load(http_result(turns=1, shortest=60, longest=61))
+    assert (single.kind.question.mean, single.kind.opening_tokens) == (61, 0)
+    scenario = Scenario(
+        times=TIMES, kind=load.kind, policy=PolicyName.AFFINITY, replicas=1, users=load.users, seconds=math.inf,
+        warmup_s=0, requests=load.requests,
+    )  # fmt: skip
+    counts = simulate(scenario)
+    assert counts.requests == 12
+    assert outcome(scenario, counts, 1.0).output_tps == pytest.approx(12 * 8 / counts.ended_s)
+    # All begin at once: the first prompt's 60 tokens alone; then 128 tokens beside a decode step of 1 s, which is two
+    # prompts without the 12 known ones and 32 tokens of the third, whose 16 others come a step later.
+    assert counts.first_token_s[:4] == pytest.approx([0.6, 0.6 + 2.28, 0.6 + 2.28, 0.6 + 2.28 + 1.16])
 
 
 @pytest.mark.parametrize(
@@ -271,7 +293,7 @@ def test_a_measured_load_is_played_as_it_was() -> None:
 )
 def test_what_cannot_be_simulated_alike_is_refused(points: int, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(BenchError, match=words):
-        measured_load(http_result(points, **settings), 0)
+        measured_load(http_result(points, **settings))
 
 
 def test_agreement_is_within_15_per_cent() -> None:
@@ -279,10 +301,10 @@ def test_agreement_is_within_15_per_cent() -> None:
         times=TIMES, kind=KIND, policy=PolicyName.AFFINITY, replicas=1, users=1, seconds=100, warmup_s=0
     )
     found = outcome(scenario, Counts(ttft_s=[1.0], first_token_s=[1.0], answer_tokens=1000), 1.0)
-    near, far = MeasuredLoad(KIND, 1, {"output_tps": 9.0}), MeasuredLoad(KIND, 1, {"output_tps": 8.5})
+    near, far = MeasuredLoad(KIND, 1, 1, {"output_tps": 9.0}), MeasuredLoad(KIND, 1, 1, {"output_tps": 8.5})
     assert agreement(near, found)[1]
     assert not agreement(far, found)[1]
-    assert not agreement(MeasuredLoad(KIND, 1, {"ttft_p50_ms": 1200.0}), found)[1]
+    assert not agreement(MeasuredLoad(KIND, 1, 1, {"ttft_p50_ms": 1200.0}), found)[1]
 
 
 def test_the_command_prints_json_and_names_mistakes(tmp_path: Path) -> None:
@@ -297,6 +319,12 @@ def test_the_command_prints_json_and_names_mistakes(tmp_path: Path) -> None:
     (measured := tmp_path / "report.json").write_bytes(report_json(http_result()))
     beside = run("--replicas", "1", "--seconds", "30", "--against", str(measured))
     assert (beside.exit_code, "Measured and simulated" in beside.stdout) == (3, True), beside.output
+    shared = ["--cores-per-host", "2", "--replicas-per-host", "2", "--cpu-ms-per-token", "9"]
+    played = ["--replicas", "4", "--policy", "affinity", "--seconds", "60", "--json"]
+    alone, together = (json.loads(run(*played, *more).stdout)["outcomes"][0] for more in ([], shared))
+    assert together["output_tps"] < 0.8 * alone["output_tps"]
+    assert "say with --cores-per-host" in run("--cpu-ms-per-token", "9").output
+    assert "leaves nothing of --cores-per-host 2" in run(*shared, "--cpu-idle-share", "2").output
     table = run("--replicas", "2", "--policy", "affinity", "--seconds", "60", "--markdown").output
     assert "Simulated, not measured" in table
     assert "'afinity' is none of affinity" in run("--policy", "afinity").output
