@@ -49,6 +49,10 @@ _FLEET, _HOST, _TALK, _RESULT = "Fleet", "Shared cores", "Conversations", "Resul
               help="CPU time that brings a token to its client, of all processes.")  # fmt: skip
 @click.option("--cpu-idle-share", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
               help="Cores that all this takes of a host while nobody asks.")  # fmt: skip
+@click.option("--front-ms-per-request", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="CPU time of each request at the one front, on a core of its own.")  # fmt: skip
+@click.option("--front-ms-per-token", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="CPU time of each token at the one front.")  # fmt: skip
 @click.option("--users", panel=_TALK, type=click.IntRange(1), default=8, show_default=True,
               help="People per replica, each in one conversation at a time.")  # fmt: skip
 @click.option("--turns", panel=_TALK, type=click.FloatRange(1), default=5.75, show_default=True, help="Mean turns.")

@@ -47,6 +47,8 @@ class SimulateFlags(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms_per_request: float
     cpu_ms_per_token: float
     cpu_idle_share: float
+    front_ms_per_request: float
+    front_ms_per_token: float
     users: int
     turns: float
     question_tokens: float
@@ -127,7 +129,9 @@ def _outcome(
 
 
 def _host_rules(times: StepTimes, flags: SimulateFlags) -> HostRules | None:
-    if flags.cores_per_host is None:
+    """What is shared: cores, the front, or nothing."""
+    cores, front = flags.cores_per_host, (flags.front_ms_per_request, flags.front_ms_per_token)
+    if cores is None:
         given = {
             "--replicas-per-host": flags.replicas_per_host > 1,
             "--cpu-ms-per-request": flags.cpu_ms_per_request,
@@ -136,18 +140,19 @@ def _host_rules(times: StepTimes, flags: SimulateFlags) -> HostRules | None:
         }
         if named := [name for name, value in given.items() if value]:
             raise BenchError(f"{named[0]} shares the cores of a host; say with --cores-per-host how many it has")
-        return None
-    if flags.cpu_idle_share >= flags.cores_per_host:
-        raise BenchError(
-            f"--cpu-idle-share {flags.cpu_idle_share:g} leaves nothing of --cores-per-host {flags.cores_per_host}"
-        )
+        if not any(front):
+            return None
+    elif flags.cpu_idle_share >= cores:
+        raise BenchError(f"--cpu-idle-share {flags.cpu_idle_share:g} leaves nothing of --cores-per-host {cores}")
     return HostRules(
-        cores=flags.cores_per_host,
+        cores=math.inf if cores is None else cores,
         replicas=flags.replicas_per_host,
         threads=times.threads,
         request_s=flags.cpu_ms_per_request / 1e3,
         token_s=flags.cpu_ms_per_token / 1e3,
         idle_cores=flags.cpu_idle_share,
+        front_request_s=front[0] / 1e3,
+        front_token_s=front[1] / 1e3,
     )
 
 

@@ -25,14 +25,18 @@ class HostRules:
 
     What carries a request to its replica takes ``request_s`` seconds of CPU time, what carries a token to its client
     ``token_s``, each on one thread of the replica's host. ``idle_cores`` is what all this takes while nobody asks.
+    The fleet's one front has a core of its own, which every request takes for ``front_request_s`` before, and every
+    token for ``front_token_s`` after that. ``cores`` may be infinite: then replicas share the front alone.
     """
 
-    cores: int
+    cores: float
     replicas: int
     threads: int
-    request_s: float
-    token_s: float
+    request_s: float = 0.0
+    token_s: float = 0.0
     idle_cores: float = 0.0
+    front_request_s: float = 0.0
+    front_token_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

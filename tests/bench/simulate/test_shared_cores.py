@@ -83,6 +83,16 @@ def test_one_request_by_hand() -> None:
     assert wide.ttft_s == [pytest.approx(0.5 + 0.9 + 0.2 * 4)]
 
 
+def test_all_pass_the_one_front() -> None:
+    front = HostRules(cores=math.inf, replicas=1, threads=1, front_request_s=0.25, front_token_s=0.25)
+    counts = simulate(scenario(host=front))
+    assert counts.ttft_s == [pytest.approx(0.25 + 0.3 + 0.25)]
+    assert counts.ended_s == pytest.approx(0.55 + 3.0 + 0.25)
+    # A hundred replicas make some hundred tokens a second; the front has time for 3.2, each with its part of a request.
+    many = scenario(replicas=100, users=100, requests=400, host=front)
+    assert outcome(many, simulate(many), 1.0).output_tps == pytest.approx(1 / (0.25 + 0.25 / 4), rel=0.05)
+
+
 def test_hosts_that_have_enough_change_nothing() -> None:
     kind = ConversationKind(question=Spread(30, 0.5), answer=Spread(8, 0.5), turns=3, think_s=3.0, opening_tokens=10)
     rules = EngineRules(slots=8)
