@@ -129,3 +129,9 @@ def test_a_lost_replica_loses_what_is_on_its_way_and_its_neighbour_goes_on() -> 
     assert counts.busy_s < 0.95 * quiet.busy_s
     assert counts.answer_tokens == 4 * counts.requests
     assert simulate(lossy) == counts
+    front = HostRules(cores=math.inf, replicas=1, threads=1, front_request_s=2.0, front_token_s=0.1)
+    at_front = dataclasses.replace(lossy, host=front)
+    counts = simulate(at_front)
+    assert 1 <= counts.failed <= 6
+    # Six users ask, wait for their four tokens and ask again: nobody's lost request is answered as well.
+    assert counts.requests <= simulate(dataclasses.replace(at_front, loss=None)).requests

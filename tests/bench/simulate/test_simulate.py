@@ -208,7 +208,7 @@ def test_figures_by_hand() -> None:
 
 def report(*speeds: tuple[str, int, float]) -> EngineReport:
     tests = [SpeedTest(name, 1, 0, tokens, [1000.0 / step_ms], step_ms) for name, tokens, step_ms in speeds]
-    return EngineReport("powertrain-bench-engine", 1, "m", "", 1, 0, 0, 0, 0.0, 0.0, tests, [], {})
+    return EngineReport("powertrain-bench-engine", 1, "m", "", 3, 0, 0, 0, 0.0, 0.0, tests, [], {})
 
 
 MEASURED = report(
@@ -219,6 +219,7 @@ MEASURED = report(
 
 def test_times_between_and_beyond_what_was_measured() -> None:
     times = step_times(MEASURED)
+    assert times.threads == 3
     assert times.depths == (0.0, 1000.0)  # depth 9 lacks a batch
     assert times.decode(1, 0) == pytest.approx(0.010)
     assert times.decode(2, 0) == pytest.approx(0.012)
@@ -319,15 +320,43 @@ def test_the_command_prints_json_and_names_mistakes(tmp_path: Path) -> None:
     (measured := tmp_path / "report.json").write_bytes(report_json(http_result()))
     beside = run("--replicas", "1", "--seconds", "30", "--against", str(measured))
     assert (beside.exit_code, "Measured and simulated" in beside.stdout) == (3, True), beside.output
-    shared = ["--cores-per-host", "2", "--replicas-per-host", "2", "--cpu-ms-per-token", "9"]
-    played = ["--replicas", "4", "--policy", "affinity", "--seconds", "60", "--json"]
-    alone, together = (json.loads(run(*played, *more).stdout)["outcomes"][0] for more in ([], shared))
-    assert together["output_tps"] < 0.8 * alone["output_tps"]
-    assert "say with --cores-per-host" in run("--cpu-ms-per-token", "9").output
-    assert "leaves nothing of --cores-per-host 2" in run(*shared, "--cpu-idle-share", "2").output
     table = run("--replicas", "2", "--policy", "affinity", "--seconds", "60", "--markdown").output
     assert "Simulated, not measured" in table
     assert "'afinity' is none of affinity" in run("--policy", "afinity").output
     assert "not before the end" in run("--lose-at", "300").output
     assert "is not a list of whole numbers" in run("--replicas", "0").output
     assert "cannot read missing.json" in run(str(tmp_path / "missing.json")).output
+
+
+def test_the_command_lets_replicas_share_cores_and_the_front() -> None:
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(powertrain.main, ["bench", "simulate", *words])
+
+    def played(*words: str) -> dict[str, float]:
+        short = [
+            "--seconds",
+            "16",
+            "--question-tokens",
+            "20",
+            "--answer-tokens",
+            "10",
+            "--think-s",
+            "1",
+            "--users",
+            "4",
+        ]
+        done = run("--replicas", "4", "--policy", "affinity", *short, "--json", *words)
+        assert done.exit_code == 0, done.output
+        return dict(json.loads(done.stdout)["outcomes"][0])
+
+    alone = played()["output_tps"]
+    eight = ["--cores-per-host", "8", "--replicas-per-host", "4"]  # as many as their threads
+    assert played(*eight)["output_tps"] == pytest.approx(alone, rel=0.05)
+    assert played(*eight, "--cpu-idle-share", "7")["output_tps"] < 0.8 * alone
+    assert played("--cores-per-host", "1", "--replicas-per-host", "4")["output_tps"] < 0.8 * alone
+    assert played(*eight, "--cpu-ms-per-token", "90")["output_tps"] < 0.8 * alone
+    assert played(*eight, "--cpu-ms-per-request", "5000")["ttft_p50_ms"] > 5000
+    assert 30 < played("--front-ms-per-token", "20")["output_tps"] < 50 * 16 / 12  # some were told in the warm-up
+    assert played("--front-ms-per-request", "1000")["requests"] <= 16
+    assert "say with --cores-per-host" in run("--cpu-ms-per-token", "9").output
+    assert "leaves nothing of --cores-per-host 8" in run(*eight, "--cpu-idle-share", "8").output
