@@ -95,20 +95,6 @@ async def crowd_until(fleet: Fleet, url: str, trust: ssl.SSLContext, users: int,
     return answers
 
 
-def test_a_certificate_that_does_not_serve_is_said_before_ray_starts(tmp_path: Path) -> None:
-    cert, _ = make(tmp_path, "one")
-    _, other = make(tmp_path, "other")
-    command = [
-        str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), "--replicas", "1", "--port", "0",
-        "--tls-cert", str(cert), "--tls-key", str(other),
-    ]  # fmt: skip
-    ended = subprocess.run(
-        command, check=False, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode == 1
-    assert "is not the key of the certificate" in ended.stderr
-
-
 @contextmanager
 def cluster(port: int) -> Iterator[dict[str, str]]:
     """Ray as an operator starts it, with Serve's proxy on a port of loopback: the environment that finds it."""
