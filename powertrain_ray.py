@@ -23,13 +23,15 @@ def app(arguments: Mapping[str, str]) -> Application:
     """The application of the settings in ``arguments`` and the environment. Raises PowertrainError."""
     from api.errors import SettingsError
     from api.settings import models_home, resolve_settings
-    from fleet.on_ray.deployments import fleet_application
-    from fleet.plan.spec import fleet_spec
-    from runtime.package.home import find_package, only_package
 
     settings = resolve_settings(dict(arguments)).settings
     if settings.tls_cert is not None:
         raise SettingsError("tls_cert: the proxy is Ray's here, and so is its certificate; leave it out")
+
+    from fleet.on_ray.deployments import fleet_application
+    from fleet.plan.spec import fleet_spec
+    from runtime.package.home import find_package, only_package
+
     home = models_home()
     first = only_package(home) if settings.model is None else find_package(settings.model, home)
     return fleet_application(
