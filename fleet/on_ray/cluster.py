@@ -71,6 +71,7 @@ def _start(spec: FleetSpec) -> None:
         _node_ip_address="127.0.0.1",
         logging_level=logging.WARNING,
         log_to_driver=True,
+        _system_config={"worker_niceness": 0},  # Ray's 15 lets everything else on the machine go before the replicas
     )
 
 
