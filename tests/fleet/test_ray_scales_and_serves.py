@@ -7,6 +7,7 @@ Nothing sleeps: each turn of a loop that waits asks the fleet something over HTT
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -95,39 +96,43 @@ async def crowd_until(fleet: Fleet, url: str, trust: ssl.SSLContext, users: int,
     return answers
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 @contextmanager
 def cluster(port: int) -> Iterator[dict[str, str]]:
     """Ray as an operator starts it, with Serve's proxy on a port of loopback: the environment that finds it."""
+    programs = Path(str(PYTHON)).parent
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # paths of sockets must be short
-    ray, serve = PYTHON and Path(PYTHON).parent / "ray", PYTHON and Path(PYTHON).parent / "serve"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        gcs = free.getsockname()[1]
+    gcs, clients = free_ports(2)
     environment = {**plain_environment(), "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": f"127.0.0.1:{gcs}"}
     head = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     command = [
-        str(ray), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(gcs),
-        "--ray-client-server-port", "0", "--include-dashboard", "false", "--num-cpus", "2", "--temp-dir", folder,
+        str(programs / "ray"), "start", "--head", "--block", "--port", str(gcs), "--ray-client-server-port",
+        str(clients), "--include-dashboard", "false", "--num-cpus", "2", "--temp-dir", folder,
         "--object-store-memory", str(128 * 2**20),
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, env=head, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=head, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        start = [str(serve), "start", "--http-port", str(port)]
-        for _ in range(20):
-            begun = subprocess.run(start, check=False, cwd=ROOT, env=environment, capture_output=True, timeout=120)
-            if begun.returncode == 0:
-                break
+        assert process.stdout is not None
+        assert any(b"Ray runtime started" in line for line in process.stdout)
+        start = [str(programs / "serve"), "start", "--http-port", str(port)]
+        subprocess.run(start, check=True, cwd=ROOT, env=environment, capture_output=True, timeout=120)
         yield environment
     finally:
         process.terminate()
-        process.wait(60)
+        process.communicate(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_rays_own_command_serves_a_fleet() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with cluster(port) as environment:
         serve = Path(str(PYTHON)).parent / "serve"
         command = [
