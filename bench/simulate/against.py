@@ -77,7 +77,7 @@ def _prompt(point: Point, turns: int, answer: float) -> tuple[float, float]:
     the shortest, to the last one's. A single turn does not tell what of it is shared.
     """
     counted = point.runs[0].measurement.distributions.get("input_tokens")
-    if counted is None or counted.max is None or counted.min is None:
+    if counted is None:
         raise BenchError("the measurement holds no numbers of prompt tokens; measure an endpoint that reports usage")
     if turns == 1:
         return counted.max, 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,7 +63,12 @@ class FleetRun:
         self._users: list[_User] = []
         self._numbers = itertools.count()
         self._left = scenario.requests
-        self._acts = {"ask": self._ask, "step": self._step, "lose": self._lose, "restart": self._restart}
+        self._acts: dict[str, Callable[[float, int], None]] = {
+            "ask": self._ask,
+            "step": self._step,
+            "lose": self._lose,
+            "restart": self._restart,
+        }
 
     def run(self) -> Counts:
         """To the scenario's end; once. The same scenario gives the same counts."""

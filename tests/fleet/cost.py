@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 from tests.fleet.on_ray import MODEL, PYTHON, descendants, plain_environment, running_fleet, title, until_ready
@@ -32,15 +31,15 @@ STEPS = "steps"
 """The role of the thread that runs an engine's steps: what ``bench engine`` measures as well."""
 
 
-def cpu_ms(root: int) -> Counter[str]:
+def cpu_ms(root: int) -> dict[str, float]:
     """CPU time so far of a process and its descendants, by role; what has no other is ``rest``."""
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     for pid in {root, *descendants(root)}:
         role = next((name for start, name in _ROLES.items() if start in title(pid)), "rest")
         spent = _threads_ms(pid)
         if role == "engine" and spent:  # the thread of the steps has the most: 1 thread of arithmetic, so no other has
-            found[STEPS] += spent.pop()
-        found[role] += sum(spent)
+            found[STEPS] = found.get(STEPS, 0.0) + spent.pop()
+        found[role] = found.get(role, 0.0) + sum(spent)
     return found
 
 
@@ -70,28 +69,29 @@ def client_ms(url: str, users: int, requests: int, tokens: int) -> float:
     return 1e3 * (after.children_user - before.children_user + after.children_system - before.children_system)
 
 
-def costs(url: str, root: int, users: int) -> tuple[dict[str, tuple[float, float]], Counter[str]]:
+def costs(url: str, root: int, users: int) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
     """CPU ms by role of a request and of a token, and of each second while nobody asks."""
 
-    def spent(requests: int, tokens: int) -> Counter[str]:
+    def spent(requests: int, tokens: int) -> dict[str, float]:
         before, begin_s = cpu_ms(root), time.monotonic()
         client = client_ms(url, users, requests, tokens)
-        found, passed_s = cpu_ms(root), time.monotonic() - begin_s
-        found.subtract(before)
-        found.subtract({role: value * passed_s for role, value in idle.items()})
-        return Counter({**found, "client": client})
+        after, passed_s = cpu_ms(root), time.monotonic() - begin_s
+        roles = {role: value - before.get(role, 0.0) - idle.get(role, 0.0) * passed_s for role, value in after.items()}
+        return {**roles, "client": client}
 
-    idle: Counter[str] = Counter()
+    idle: dict[str, float] = {}
     spent(TURNS, LONG)  # warm
     before = cpu_ms(root)
     time.sleep(_IDLE_S)
-    idle.update({role: (value - before[role]) / _IDLE_S for role, value in cpu_ms(root).items()})
+    idle = {role: (value - before.get(role, 0.0)) / _IDLE_S for role, value in cpu_ms(root).items()}
     start = spent(TURNS, SHORT)["client"]  # what a client costs by itself
     short, long = spent(REQUESTS, SHORT), spent(REQUESTS, LONG)
     found = {}
     for role in sorted(long):
-        per_token = (long[role] - short[role]) / REQUESTS / (LONG - SHORT)
-        of_requests = (short[role] - start) / (REQUESTS - TURNS) if role == "client" else short[role] / REQUESTS
+        per_token = (long[role] - short.get(role, 0.0)) / REQUESTS / (LONG - SHORT)
+        of_requests = (
+            (short[role] - start) / (REQUESTS - TURNS) if role == "client" else short.get(role, 0.0) / REQUESTS
+        )
         found[role] = of_requests - SHORT * per_token, per_token
     return found, idle
 
@@ -101,7 +101,7 @@ def table(name: str, url: str, root: int, users: int) -> None:
     found, idle = costs(url, root, users)
     print(f"{name}, {users} users: CPU ms        a request    a token   a second idle")
     for role, (request, token) in found.items():
-        print(f"  {role:30} {request:9.2f} {token:10.3f} {idle[role]:10.1f}")
+        print(f"  {role:30} {request:9.2f} {token:10.3f} {idle.get(role, 0.0):10.1f}")
     shared = [value for role, value in found.items() if role != STEPS]
     print(
         f"  beside the steps: --cpu-ms-per-request {sum(request for request, _ in shared):.1f} "

@@ -358,7 +358,8 @@ def test_without_ray_the_line_that_installs_it_is_told(monkeypatch: pytest.Monke
         serve_fleet(ResolvedSettings(Settings(), {}), Surroundings())
 
 
-def test_a_certificate_is_looked_at_before_ray_is(tmp_path: Path) -> None:
+def test_a_certificate_is_looked_at_before_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POWERTRAIN_RAY_PYTHON", raising=False)  # the tests', and no setting
     missing = Settings(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem"))
     with pytest.raises(SettingsError, match=r"tls_cert: .*cert.pem is not readable"):
         serve_fleet(ResolvedSettings(missing, {}), Surroundings())

@@ -67,21 +67,21 @@ def test_a_fleet_behind_tls_grows_under_load_and_shrinks_after_it(tmp_path: Path
 async def crowd_until(fleet: Fleet, url: str, trust: ssl.SSLContext, users: int, replicas: int) -> int:
     """Ask without pause until so many replicas answer; how many answers there were. No request may fail."""
     answers, done = 0, asyncio.Event()
+    trusting = openai.DefaultAsyncHttpxClient(verify=trust, timeout=60)
     async with (
         httpx.AsyncClient(verify=trust, timeout=60) as http,
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http) as client,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=trusting) as client,
         asyncio.timeout(CHANGE_S),
     ):
 
         async def ask_on(number: int) -> None:
             nonlocal answers
             while not done.is_set():
-                asked = [{"role": "user", "content": f"{number}, {answers}: tell a story."}]
                 await client.chat.completions.create(
                     model=MODEL,
-                    messages=asked,
+                    messages=[{"role": "user", "content": f"{number}, {answers}: tell a story."}],
                     max_tokens=60,
-                    extra_body={"ignore_eos": True},  # type: ignore[arg-type]
+                    extra_body={"ignore_eos": True},
                 )
                 answers += 1
 
@@ -111,8 +111,9 @@ def cluster(port: int) -> Iterator[dict[str, str]]:
     programs = Path(str(PYTHON)).parent
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # paths of sockets must be short
     gcs, clients = free_ports(2)
-    environment = {**plain_environment(), "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": f"127.0.0.1:{gcs}"}
-    head = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    head = {**plain_environment(), "RAY_USAGE_STATS_ENABLED": "0"}
+    # Who is told an address is not asked for the cluster's token by itself.
+    environment = {**head, "RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_AUTH_MODE": "token"}
     command = [
         str(programs / "ray"), "start", "--head", "--block", "--port", str(gcs), "--ray-client-server-port",
         str(clients), "--include-dashboard", "false", "--num-cpus", "2", "--temp-dir", folder,
@@ -156,8 +157,9 @@ def test_rays_own_command_serves_a_fleet() -> None:
             url = f"http://127.0.0.1:{port}"
             until_ready(url)
             client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
-            asked = [{"role": "user", "content": "Count to five."}]
-            stream = client.chat.completions.create(model=MODEL, messages=asked, max_tokens=8, stream=True)  # type: ignore[call-overload]
+            stream = client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": "Count to five."}], max_tokens=8, stream=True
+            )
             assert len(list(stream)) >= 8
             page = httpx.get(f"{url}/v1/metrics").text
             assert page.count("\nnum_requests_running{") == 2
