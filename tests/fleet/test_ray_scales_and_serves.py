@@ -24,7 +24,7 @@ import openai
 import pytest
 
 from tests.api.edge.test_tls import make
-from tests.fleet.on_ray import MODEL, PYTHON, Fleet, plain_environment, running_fleet, until_ready, wait_for
+from tests.fleet.on_ray import MODEL, PYTHON, START_S, Fleet, plain_environment, running_fleet, until_ready, wait_for
 from tests.paths import MODELS, ROOT
 
 pytestmark = [
@@ -150,20 +150,15 @@ def test_rays_own_command_serves_a_fleet() -> None:
         )
         assert refused.returncode != 0
         assert "the proxy is Ray's here" in refused.stderr + refused.stdout
-        running = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        # It returns when every replica is ready, and leaves them running.
+        subprocess.run(
+            [*command, "--non-blocking"], check=True, cwd=ROOT, env=environment, capture_output=True, timeout=START_S
         )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            until_ready(url)
-            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
-            stream = client.chat.completions.create(
-                model=MODEL, messages=[{"role": "user", "content": "Count to five."}], max_tokens=8, stream=True
-            )
-            assert len(list(stream)) >= 8
-            page = httpx.get(f"{url}/v1/metrics").text
-            assert page.count("\nnum_requests_running{") == 2
-            running.send_signal(signal.SIGINT)
-            assert running.wait(90) == 0
-        finally:
-            running.kill()
+        url = f"http://127.0.0.1:{port}"
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+        stream = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Count to five."}], max_tokens=8, stream=True
+        )
+        assert len(list(stream)) >= 8
+        page = httpx.get(f"{url}/v1/metrics").text
+        assert page.count("\nnum_requests_running{") == 2
