@@ -196,6 +196,8 @@ class Settings:
         None, "Engines behind one address, each with a cache of its own (extra ray); default: one, without Ray."
     )
     max_replicas: int | None = _setting(None, "As many as requests may have started; default: no more than replicas.")
+    scale_up_delay_s: float = _setting(30.0, "How long more requests must wait for slots before a replica is added.")
+    scale_down_delay_s: float = _setting(600.0, "How long fewer replicas must be enough before one ends.")
     resident_models: int = _setting(1, "Packages that a replica holds at once; least recently used makes room.")
 
     vllm_metrics: bool = _setting(False, "Also expose metrics under vLLM's names.")
@@ -243,6 +245,7 @@ class Settings:
             "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
             "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
             "write_timeout_s": 0.01, "max_loras": 0, "replicas": 1, "max_replicas": 1, "resident_models": 1,
+            "scale_up_delay_s": 0, "scale_down_delay_s": 0,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)

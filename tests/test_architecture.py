@@ -91,7 +91,7 @@ EDGES = {
     " runtime.text",
     "fleet": "runtime",
     "fleet.plan": "api fleet fleet.relay runtime runtime.loading runtime.package",
-    "fleet.process": "api api.observe fleet fleet.on_ray fleet.plan runtime runtime.commands runtime.package",
+    "fleet.process": "api api.edge api.observe fleet fleet.on_ray fleet.plan runtime runtime.commands runtime.package",
     "fleet.routing": "",
     "fleet.relay": "api api.clients api.controllers api.edge api.observe api.request api.response fleet fleet.routing"
     " runtime",

@@ -9,7 +9,7 @@ import rich_click as click
 from runtime.commands.comma_list import COMMA_LIST
 from runtime.commands.help_text import examples
 
-_FLEET, _TALK, _RESULT = "Fleet", "Conversations", "Result"
+_FLEET, _HOST, _TALK, _RESULT = "Fleet", "Shared cores", "Conversations", "Result"
 
 
 @click.command(
@@ -39,6 +39,20 @@ _FLEET, _TALK, _RESULT = "Fleet", "Conversations", "Result"
 @click.option("--lose-at", panel=_FLEET, type=click.FloatRange(0), help="Second at which one replica is lost.")
 @click.option("--restart-after", panel=_FLEET, type=click.FloatRange(0), default=30.0, show_default=True,
               help="Seconds until it is back, its cache empty.")  # fmt: skip
+@click.option("--cores-per-host", panel=_HOST, type=click.IntRange(1),
+              help="Cores that replicas share with what carries requests; else they share nothing.")  # fmt: skip
+@click.option("--replicas-per-host", panel=_HOST, type=click.IntRange(1), default=1, show_default=True,
+              help="Replicas on one host; each uses the threads that FILE was measured with.")  # fmt: skip
+@click.option("--cpu-ms-per-request", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="CPU time that brings a request to its replica, of all processes.")  # fmt: skip
+@click.option("--cpu-ms-per-token", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="CPU time that brings a token to its client, of all processes.")  # fmt: skip
+@click.option("--cpu-idle-share", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="Cores that all this takes of a host while nobody asks.")  # fmt: skip
+@click.option("--front-ms-per-request", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="CPU time of each request at the one front, on a core of its own.")  # fmt: skip
+@click.option("--front-ms-per-token", panel=_HOST, type=click.FloatRange(0), default=0.0, show_default=True,
+              help="CPU time of each token at the one front.")  # fmt: skip
 @click.option("--users", panel=_TALK, type=click.IntRange(1), default=8, show_default=True,
               help="People per replica, each in one conversation at a time.")  # fmt: skip
 @click.option("--turns", panel=_TALK, type=click.FloatRange(1), default=5.75, show_default=True, help="Mean turns.")
@@ -57,8 +71,6 @@ _FLEET, _TALK, _RESULT = "Fleet", "Conversations", "Result"
 @click.option("--seed", panel=_TALK, type=click.IntRange(0), default=0, show_default=True, help="Seed of the lengths.")
 @click.option("--against", panel=_RESULT, type=click.Path(path_type=Path),
               help="Play a load that 'bench http' measured, and compare; exit code 3 beyond 15 %.")  # fmt: skip
-@click.option("--template-tokens", panel=_RESULT, type=click.IntRange(0), default=8, show_default=True,
-              help="What the chat template adds to a measured question.")  # fmt: skip
 @click.option("--markdown", "output_format", panel=_RESULT, flag_value="markdown", help="Print Markdown.")
 @click.option("--json", "output_format", panel=_RESULT, flag_value="json", help="Print JSON.")
 def simulate_command(file: Path | None, **values: Any) -> None:  # noqa: ANN401 - typed by SimulateFlags at once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from bench.report.tables import Table, report_console
 from bench.simulate.against import MeasuredLoad, agreement, measured_load
 from bench.simulate.builtin_times import BUILTIN
 from bench.simulate.conversations import ConversationKind, Spread
-from bench.simulate.fleet_simulation import Loss, Scenario, simulate
+from bench.simulate.fleet_simulation import simulate
 from bench.simulate.policy import PolicyName
 from bench.simulate.replica import EngineRules
+from bench.simulate.scenario import HostRules, Loss, Scenario
 from bench.simulate.step_times import StepTimes, step_times
 from bench.simulate.summary import Outcome, SimulationReport, loss_table, outcome, outcome_table
 
@@ -40,6 +42,13 @@ class SimulateFlags(msgspec.Struct, frozen=True, kw_only=True):
     price_per_hour: float
     lose_at: float | None
     restart_after: float
+    cores_per_host: int | None
+    replicas_per_host: int
+    cpu_ms_per_request: float
+    cpu_ms_per_token: float
+    cpu_idle_share: float
+    front_ms_per_request: float
+    front_ms_per_token: float
     users: int
     turns: float
     question_tokens: float
@@ -50,7 +59,6 @@ class SimulateFlags(msgspec.Struct, frozen=True, kw_only=True):
     warmup_share: float
     seed: int
     against: Path | None
-    template_tokens: int
     output_format: str | None
 
 
@@ -58,7 +66,7 @@ def run_simulate(file: Path | None, flags: SimulateFlags) -> None:
     """Simulate and print. Ends the process with ``EXIT_APART`` when a measurement is too far from its simulation."""
     try:
         times = BUILTIN if file is None else step_times(load_engine_report(file))
-        load = None if flags.against is None else measured_load(load_report(flags.against), flags.template_tokens)
+        load = None if flags.against is None else measured_load(load_report(flags.against))
         report = _report(times, flags, load)
     except PowertrainError as error:
         raise click.ClickException(str(error)) from error
@@ -107,15 +115,45 @@ def _outcome(
         policy=policy,
         replicas=replicas,
         users=flags.users * replicas if load is None else load.users,
-        seconds=flags.seconds,
-        warmup_s=flags.seconds * flags.warmup_share,
+        seconds=flags.seconds if load is None else math.inf,
+        warmup_s=flags.seconds * flags.warmup_share if load is None else 0.0,
+        requests=None if load is None else load.requests,
         rules=EngineRules(slots=flags.slots, prefill_chunk_tokens=flags.prefill_chunk_tokens),
         max_model_len=flags.max_model_len,
         hop_s=flags.hop_ms / 1e3,
+        host=_host_rules(times, flags),
         loss=None if flags.lose_at is None else Loss(at_s=flags.lose_at, restart_s=flags.restart_after),
         seed=flags.seed,
     )
     return outcome(scenario, simulate(scenario), flags.price_per_hour)
+
+
+def _host_rules(times: StepTimes, flags: SimulateFlags) -> HostRules | None:
+    """What is shared: cores, the front, or nothing."""
+    cores, front = flags.cores_per_host, (flags.front_ms_per_request, flags.front_ms_per_token)
+    if cores is None:
+        given = {
+            "--replicas-per-host": flags.replicas_per_host > 1,
+            "--cpu-ms-per-request": flags.cpu_ms_per_request,
+            "--cpu-ms-per-token": flags.cpu_ms_per_token,
+            "--cpu-idle-share": flags.cpu_idle_share,
+        }
+        if named := [name for name, value in given.items() if value]:
+            raise BenchError(f"{named[0]} shares the cores of a host; say with --cores-per-host how many it has")
+        if not any(front):
+            return None
+    elif flags.cpu_idle_share >= cores:
+        raise BenchError(f"--cpu-idle-share {flags.cpu_idle_share:g} leaves nothing of --cores-per-host {cores}")
+    return HostRules(
+        cores=math.inf if cores is None else cores,
+        replicas=flags.replicas_per_host,
+        threads=times.threads,
+        request_s=flags.cpu_ms_per_request / 1e3,
+        token_s=flags.cpu_ms_per_token / 1e3,
+        idle_cores=flags.cpu_idle_share,
+        front_request_s=front[0] / 1e3,
+        front_token_s=front[1] / 1e3,
+    )
 
 
 def _policy(word: str) -> PolicyName:

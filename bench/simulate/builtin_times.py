@@ -16,4 +16,5 @@ BUILTIN = StepTimes(
     decode_s=((0.00736, 0.00875), (0.00935, 0.01491), (0.01862, 0.04084)),
     prefill_s=(0.000541, 0.000975),
     step_overhead_s=0.0005,
+    threads=2,
 )

@@ -48,7 +48,8 @@ class Job:
 
 @dataclass(slots=True)
 class Replica:
-    """An engine. ``advance`` brings it to a moment; ``next_s`` is when something ends or changes by itself."""
+    """An engine. ``advance`` brings it to a moment; ``next_s`` is when something ends or changes by itself, on cores of
+    its own."""
 
     times: StepTimes
     rules: EngineRules
@@ -58,6 +59,7 @@ class Replica:
     decoding: list[Job] = field(default_factory=list)
     retained: OrderedDict[int, int] = field(default_factory=OrderedDict)  # conversation -> rows, oldest use first
     has_opening: bool = False
+    one_by_one: bool = False  # no steps pass as one: somebody else says how long each takes
     busy_s: float = 0.0
     _begun_s: float = 0.0
     _step_s: float = 0.0  # of one step now running; 0 when idle
@@ -74,6 +76,11 @@ class Replica:
         """When the running steps end; infinite while idle."""
         return self._begun_s + self._steps * self._step_s if self._steps else math.inf
 
+    @property
+    def step_s(self) -> float:
+        """How long the running steps take where nothing else runs; 0 while idle."""
+        return self._steps * self._step_s
+
     def arrive(self, job: Job, now_s: float) -> None:
         """Take a request. A step that runs goes to its end; identical ones that were to follow are planned anew."""
         self.waiting.append(job)
@@ -83,9 +90,13 @@ class Replica:
             passed = math.floor((now_s - self._begun_s) / self._step_s)
             self._steps = min(self._steps, max(1, passed + 1))
 
-    def advance(self) -> list[Job]:
-        """Bring the running steps to their end, at ``next_s``, and begin the next. Returns the jobs that ended."""
-        end_s = self.next_s
+    def due(self) -> list[Job]:
+        """The jobs that have another token when the running steps end."""
+        return [*self.decoding, *(job for job, tokens in self._chunks if job.computed + tokens == job.prompt)]
+
+    def advance(self, end_s: float) -> list[Job]:
+        """Bring the running steps to their end, which is ``next_s`` or when others who share the cores let it be, and
+        begin the next. Returns the jobs that ended."""
         self.busy_s += end_s - self._begun_s
         ended: list[Job] = []
         for job in self.decoding:
@@ -132,7 +143,8 @@ class Replica:
         if self.decoding:
             count = len(self.decoding)
             # With nothing to prefill, steps are alike until the shortest rest is done; their mean depth is halfway.
-            self._steps = 1 if self._chunks else min(job.answer - job.generated for job in self.decoding)
+            alone = self._chunks or self.one_by_one
+            self._steps = 1 if alone else min(job.answer - job.generated for job in self.decoding)
             depth = sum(job.prompt + job.generated for job in self.decoding) / count + self._steps / 2
             self._step_s += self.times.decode(count, depth)
         if self._steps:

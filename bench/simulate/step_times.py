@@ -25,6 +25,7 @@ class StepTimes:
 
     A prompt token at ``depth`` takes ``prefill_s`` [D]. Beyond a grid's ends its last slope goes on: attention's share
     grows with the context, and a step with its rows. ``step_overhead_s`` is the engine's own work on every step.
+    ``threads`` are those that all this was measured with.
     """
 
     name: str
@@ -33,6 +34,7 @@ class StepTimes:
     decode_s: tuple[tuple[float, ...], ...]
     prefill_s: tuple[float, ...]
     step_overhead_s: float = 0.0
+    threads: int = 1
     # Decode times by depth of each batch asked for: a simulation asks for the same few a million times.
     _rows: dict[int, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -75,6 +77,7 @@ def step_times(report: EngineReport) -> StepTimes:
         decode_s=tuple(tuple(decodes[batch, depth] for depth in depths) for batch in batches),
         prefill_s=tuple(prefills[depth][1] for depth in depths),
         step_overhead_s=_overhead_s(report),
+        threads=report.threads,
     )
 
 

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from bench.report.tables import Table, number
-from bench.simulate.fleet_simulation import Counts, Scenario
+from bench.simulate.fleet_run import Counts
+from bench.simulate.scenario import Scenario
 
 SCHEMA = "powertrain-bench-simulate"
 SCHEMA_VERSION = 1
@@ -63,7 +64,8 @@ class SimulationReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def outcome(scenario: Scenario, counts: Counts, price_per_hour: float) -> Outcome:
     """The figures of one run. ``price_per_hour`` is one replica's. A run without an ended request has zeros."""
-    window_s = scenario.seconds - scenario.warmup_s
+    end_s = scenario.seconds if scenario.requests is None else counts.ended_s
+    window_s = max(end_s - scenario.warmup_s, 1e-9)
     output_tps = counts.answer_tokens / window_s
     ttft_ms = np.asarray(counts.ttft_s or [0.0]) * 1e3
     per_hour = output_tps * 3600 / 1e6
@@ -78,7 +80,7 @@ def outcome(scenario: Scenario, counts: Counts, price_per_hour: float) -> Outcom
         ttft_p50_ms=float(np.percentile(ttft_ms, 50)),
         ttft_p99_ms=float(np.percentile(ttft_ms, 99)),
         output_tps=output_tps,
-        busy_share=counts.busy_s / (scenario.seconds * scenario.replicas),
+        busy_share=counts.busy_s / (max(end_s, 1e-9) * scenario.replicas),
         cost_per_million=scenario.replicas * price_per_hour / per_hour if per_hour else 0.0,
         loss=_loss(scenario, counts),
     )

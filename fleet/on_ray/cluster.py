@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from api.process.launch import bind
@@ -44,8 +45,8 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
             http_options={
                 "host": settings.host,
                 "port": port,
-                "ssl_certfile": settings.tls_cert,
-                "ssl_keyfile": settings.tls_key,
+                "ssl_keyfile": _absolute(settings.tls_key),
+                "ssl_certfile": _absolute(settings.tls_cert),
                 "keep_alive_timeout_s": int(settings.idle_timeout_s),
             },
             logging_config=_LOGGING,
@@ -54,6 +55,11 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _absolute(file: str | None) -> str | None:
+    """Ray's proxy runs in a folder of its own."""
+    return None if file is None else str(Path(file).resolve())
 
 
 def _start(spec: FleetSpec) -> None:
@@ -65,6 +71,7 @@ def _start(spec: FleetSpec) -> None:
         _node_ip_address="127.0.0.1",
         logging_level=logging.WARNING,
         log_to_driver=True,
+        _system_config={"worker_niceness": 0},  # Ray's 15 lets everything else on the machine go before the replicas
     )
 
 

@@ -29,6 +29,7 @@ from fleet.relay.wire import Forwarded, Piece
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 10.0
 _LEAST_BEGIN_S = 10.0
+_LOOK_BACK_S, _LEAST_LOOK_BACK_S = 30.0, 2.0
 # Ray gives workers this environment: ONNX Runtime looks for it when it is first imported (powertrain.py).
 _ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -157,10 +158,15 @@ def _begin(spec: FleetSpec) -> None:
 def _scale(spec: FleetSpec) -> dict[str, Any]:
     if spec.max_replicas == spec.min_replicas:
         return {"num_replicas": spec.min_replicas}
+    up_s, down_s = spec.settings.scale_up_delay_s, spec.settings.scale_down_delay_s
     return {
         "autoscaling_config": {
             "min_replicas": spec.min_replicas,
             "max_replicas": spec.max_replicas,
             "target_ongoing_requests": spec.busy_at,
+            "upscale_delay_s": up_s,
+            "downscale_delay_s": down_s,
+            # Ray decides by a mean over this time, which would make a shorter delay longer.
+            "look_back_period_s": min(_LOOK_BACK_S, max(up_s, _LEAST_LOOK_BACK_S)),
         }
     }

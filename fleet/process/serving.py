@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from api.edge.tls import ServerCertificate
 from api.observe.logs import configure_logging
 from api.settings import ResolvedSettings
 from rich.console import Console
@@ -31,6 +32,8 @@ def serve_fleet(resolved: ResolvedSettings, around: Surroundings) -> None:
     replica after another. Raises PowertrainError when it cannot begin."""
     settings = resolved.settings
     configure_logging(settings)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        ServerCertificate(Path(settings.tls_cert), Path(settings.tls_key))  # Ray's proxy would try for ever
     try:
         from fleet.on_ray.cluster import deploy, running_cluster
     except ImportError as error:
@@ -72,3 +75,7 @@ def _replace(resolved: ResolvedSettings, folders: Sequence[Path], generation: in
         _LOG.error("the replicas could not be replaced: %s", error)
     else:
         _LOG.info("every replica is replaced")
+    if resolved.settings.tls_cert is not None:
+        _LOG.warning(
+            "the certificate is still that of the start; Ray's proxy reads it once, so a renewed one needs a restart"
+        )

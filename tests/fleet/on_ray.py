@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ PYTHON = os.environ.get("POWERTRAIN_RAY_PYTHON")
 MODEL = "smollm2-135m-instruct"
 START_S = 240
 SECOND = "second-package"
-_READY = "from 2 replicas"
 
 
 @dataclass
@@ -71,14 +71,14 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
+def running_fleet(folder: Path, *flags: str, replicas: int = 2) -> Iterator[Fleet]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log_file = folder / "fleet.log"
     command = [
-        str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), str(second_package(folder)), "--replicas", "2",
-        "--port", str(port),
+        str(PYTHON), "powertrain.py", "serve", str(MODELS / MODEL), str(second_package(folder)),
+        "--replicas", str(replicas), "--port", str(port),
         "--backend", "cpu", "--threads", "1", "--num-slots", "4", "--max-model-len", "1024",
         *flags,
     ]  # fmt: skip
@@ -86,7 +86,7 @@ def running_fleet(folder: Path, *flags: str) -> Iterator[Fleet]:
         process = subprocess.Popen(command, cwd=ROOT, env=plain_environment(), stdout=log, stderr=log)
     fleet = Fleet(process, port, log_file)
     try:
-        wait_for(fleet, _READY)
+        wait_for(fleet, f"from {replicas} replicas")
         yield fleet
     finally:
         process.send_signal(signal.SIGTERM)
@@ -103,9 +103,9 @@ def plain_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def until_ready(url: str) -> None:
+def until_ready(url: str, trust: ssl.SSLContext | None = None) -> None:
     """Return when a server answers; a server that never does ends with the last error."""
-    transport = httpx.HTTPTransport(retries=12)  # with pauses that grow
+    transport = httpx.HTTPTransport(retries=12, verify=trust or True)  # with pauses that grow
     with httpx.Client(transport=transport, timeout=60) as client:
         for _ in range(2000):
             if client.get(f"{url}/v1/health/ready").status_code == 200:

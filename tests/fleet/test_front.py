@@ -17,12 +17,14 @@ import pytest
 from litestar import Request
 from litestar.types import ASGIApp
 
+import powertrain_ray
 from api.clients.client import Client, Clients
 from api.clients.visit import Visit
 from api.controllers.intake import _enter
 from api.controllers.service import Service
 from api.edge.access import API_KEY_KEY, VISIT_KEY
 from api.edge.api_key import ApiKey, Role
+from api.errors import SettingsError
 from api.server_settings import Settings
 from api.settings import ResolvedSettings
 from fleet.errors import FleetError, ReplicaLostError
@@ -354,6 +356,15 @@ def test_without_ray_the_line_that_installs_it_is_told(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "fleet.on_ray.cluster", None)
     with pytest.raises(FleetError, match=r"need Ray Serve: .*pip install 'ray\[serve\]"):
         serve_fleet(ResolvedSettings(Settings(), {}), Surroundings())
+
+
+def test_a_certificate_is_looked_at_before_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POWERTRAIN_RAY_PYTHON", raising=False)  # the tests', and no setting
+    missing = Settings(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem"))
+    with pytest.raises(SettingsError, match=r"tls_cert: .*cert.pem is not readable"):
+        serve_fleet(ResolvedSettings(missing, {}), Surroundings())
+    with pytest.raises(SettingsError, match="the proxy is Ray's here"):
+        powertrain_ray.app({"tls_cert": "cert.pem", "tls_key": "key.pem"})
 
 
 def request() -> Forwarded:

@@ -65,6 +65,10 @@ def test_nothing_listens_beyond_this_machine(fleet: Fleet) -> None:
     assert fleet.addresses()
 
 
+def test_replicas_stand_back_for_nobody(fleet: Fleet) -> None:
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in fleet.engines()] == [0, 0]
+
+
 def test_conversations_return_to_the_replica_that_holds_their_cache(fleet: Fleet) -> None:
     async def talk(client: openai.AsyncOpenAI, number: int) -> list[bool]:
         history = [{"role": "system", "content": "You are brief."}]

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from bench.simulate.conversations import ConversationKind, Spread
-from bench.simulate.fleet_simulation import Counts, Scenario, _Run
+from bench.simulate.fleet_run import Counts, FleetRun
 from bench.simulate.policy import PolicyName
 from bench.simulate.replica import EngineRules, Job, Replica
+from bench.simulate.scenario import Scenario
 from bench.simulate.step_times import StepTimes
 from bench.simulate.summary import Outcome, outcome
 from runtime.engine.config import EngineConfig
@@ -63,7 +64,7 @@ class SchedulerReplica:
         if self._plan is None:
             self._begin(now_s)
 
-    def advance(self) -> list[Job]:
+    def advance(self, _end_s: float) -> list[Job]:
         plan, now_s = self._plan, self.next_s
         assert plan is not None
         self.busy_s += now_s - self._begun_s
@@ -112,7 +113,7 @@ class SchedulerReplica:
         return place if place < self._opening else 1000 + (conversation * 7919 + place) % 1_000_003
 
 
-class _Beside(_Run):
+class _Beside(FleetRun):
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(scenario)
         opening = scenario.kind.opening_tokens
@@ -126,7 +127,7 @@ def test_two_replicas_agree_with_the_real_scheduler_within_15_per_cent() -> None
         times=TIMES, kind=kind, policy=PolicyName.AFFINITY, replicas=2, users=12, seconds=90, warmup_s=10,
         rules=EngineRules(slots=8), max_model_len=2048,
     )  # fmt: skip
-    simulated, real = figures(scenario, _Run(scenario).run()), figures(scenario, _Beside(scenario).run())
+    simulated, real = figures(scenario, FleetRun(scenario).run()), figures(scenario, _Beside(scenario).run())
     assert real.requests > 200
     for name in ("output_tps", "ttft_p50_ms", "hit_rate", "returned_share", "busy_share"):
         assert getattr(simulated, name) == pytest.approx(getattr(real, name), rel=0.15), name

@@ -16,13 +16,16 @@ import powertrain
 from bench.errors import BenchError
 from bench.in_process.engine_report import EngineReport, SpeedTest
 from bench.metrics.metrics import Measurement
+from bench.metrics.stats import Distribution, distribution
 from bench.report.exports import report_json
 from bench.report.results import Point, Report, RequestTable, RunResult
 from bench.simulate.against import MeasuredLoad, agreement, measured_load
 from bench.simulate.conversations import ConversationKind, Conversations, Spread
-from bench.simulate.fleet_simulation import Counts, Loss, Scenario, simulate
+from bench.simulate.fleet_run import Counts
+from bench.simulate.fleet_simulation import simulate
 from bench.simulate.policy import ByAffinity, LeastLoaded, PolicyName, RoundRobin
 from bench.simulate.replica import EngineRules, Job, Replica
+from bench.simulate.scenario import Loss, Scenario
 from bench.simulate.step_times import StepTimes, step_times
 from bench.simulate.summary import outcome
 
@@ -42,7 +45,7 @@ def drained(replica: Replica) -> list[tuple[float, int]]:
     ended = []
     while replica.next_s < math.inf:
         at_s = replica.next_s
-        ended += [(round(at_s, 6), one.conversation) for one in replica.advance()]
+        ended += [(round(at_s, 6), one.conversation) for one in replica.advance(replica.next_s)]
     return ended
 
 
@@ -50,9 +53,9 @@ def test_one_request_by_hand() -> None:
     replica, one = Replica(TIMES, RULES, opening=0), job()
     replica.arrive(one, 5.0)
     assert replica.next_s == pytest.approx(5.4)  # 40 tokens at once while nobody decodes
-    replica.advance()
+    replica.advance(replica.next_s)
     assert replica.next_s == pytest.approx(5.6)  # the rest
-    replica.advance()
+    replica.advance(replica.next_s)
     assert one.first_token_s == pytest.approx(5.6)
     assert drained(replica) == [(7.6, 0)]  # two more tokens in two steps that pass as one
     assert replica.busy_s == pytest.approx(2.6)
@@ -62,15 +65,15 @@ def test_one_request_by_hand() -> None:
 def test_a_newcomer_waits_for_the_running_step_only_and_prompts_are_cut_while_others_decode() -> None:
     replica, first, second = Replica(TIMES, RULES, opening=0), job(0, 40, 9), job(1, 40, 2)
     replica.arrive(first, 0.0)
-    replica.advance()  # 0.4: first token
+    replica.advance(replica.next_s)  # 0.4: first token
     assert replica.next_s == pytest.approx(8.4)
     replica.arrive(second, 1.5)  # within the second step, which ends at 2.4
     assert replica.next_s == pytest.approx(2.4)
-    replica.advance()
+    replica.advance(replica.next_s)
     assert first.generated == 3
     assert replica.next_s == pytest.approx(2.4 + 1.0 + 0.2)  # a decode step and 20 tokens
-    replica.advance()
-    replica.advance()
+    replica.advance(replica.next_s)
+    replica.advance(replica.next_s)
     assert second.first_token_s == pytest.approx(4.8)
     assert first.generated == 5
     assert drained(replica) == [(5.8, 1), (8.8, 0)]
@@ -205,7 +208,7 @@ def test_figures_by_hand() -> None:
 
 def report(*speeds: tuple[str, int, float]) -> EngineReport:
     tests = [SpeedTest(name, 1, 0, tokens, [1000.0 / step_ms], step_ms) for name, tokens, step_ms in speeds]
-    return EngineReport("powertrain-bench-engine", 1, "m", "", 1, 0, 0, 0, 0.0, 0.0, tests, [], {})
+    return EngineReport("powertrain-bench-engine", 1, "m", "", 3, 0, 0, 0, 0.0, 0.0, tests, [], {})
 
 
 MEASURED = report(
@@ -216,6 +219,7 @@ MEASURED = report(
 
 def test_times_between_and_beyond_what_was_measured() -> None:
     times = step_times(MEASURED)
+    assert times.threads == 3
     assert times.depths == (0.0, 1000.0)  # depth 9 lacks a batch
     assert times.decode(1, 0) == pytest.approx(0.010)
     assert times.decode(2, 0) == pytest.approx(0.012)
@@ -242,20 +246,41 @@ def test_conversations_have_the_means_that_they_state_and_fit() -> None:
     )
 
 
-def http_result(points: int = 1, **settings: Any) -> Report:
-    run = RunResult(0.0, Measurement({}, {"output_tps": 9.0}, {}, {}, {}), [], RequestTable([], [], [], [], [], []))
+def _two(low: float, high: float) -> Distribution:
+    found = distribution(np.array([low, high]))
+    assert found is not None
+    return found
+
+
+def http_result(points: int = 1, shortest: int = 60, longest: int = 172, **settings: Any) -> Report:
+    counted = {"input_tokens": _two(shortest, longest)}
+    measured = Measurement(counted, {"output_tps": 9.0}, {"ok": 12}, {}, {})
+    run = RunResult(0.0, measured, [], RequestTable([], [], [], [], [], []))
     point = Point("", "", "", "", 4, None, [run])
     given = {"prompt_tokens": "40", "output_tokens": "8", "turns": 3, "ignore_eos": True, **settings}
     return Report("powertrain-bench-http", 1, 1, "", 0.0, "", given, {}, [point] * points, [])
 
 
 def test_a_measured_load_is_played_as_it_was() -> None:
-    load = measured_load(http_result(think_time=2.0, shared_prefix_tokens=5), 8)
-    assert load.users == 4
-    (turns,) = (Conversations(load.kind, 8192, 0).next() for _ in range(1))
+    # The first prompt has 60 tokens, the third 172: each turn adds 56, 8 of them an answer, so 12 begin everything.
+    load = measured_load(http_result(think_time=2.0))
+    assert (load.users, load.requests) == (4, 12)
+    turns = Conversations(load.kind, 8192, 0).next()
     assert [(turn.question, turn.answer, turn.think_s) for turn in turns] == [(48, 8, 2.0)] * 3
-    assert load.kind.opening_tokens == 5
+    assert load.kind.opening_tokens == 12
     assert load.figures == {"output_tps": 9.0}
+    single = measured_load(http_result(turns=1, shortest=60, longest=61))
+    assert (single.kind.question.mean, single.kind.opening_tokens) == (61, 0)
+    scenario = Scenario(
+        times=TIMES, kind=load.kind, policy=PolicyName.AFFINITY, replicas=1, users=load.users, seconds=math.inf,
+        warmup_s=0, requests=load.requests,
+    )  # fmt: skip
+    counts = simulate(scenario)
+    assert counts.requests == 12
+    assert outcome(scenario, counts, 1.0).output_tps == pytest.approx(12 * 8 / counts.ended_s)
+    # All begin at once: the first prompt's 60 tokens alone; then 128 tokens beside a decode step of 1 s, which is two
+    # prompts without the 12 known ones and 32 tokens of the third, whose 16 others come a step later.
+    assert counts.first_token_s[:4] == pytest.approx([0.6, 0.6 + 2.28, 0.6 + 2.28, 0.6 + 2.28 + 1.16])
 
 
 @pytest.mark.parametrize(
@@ -269,7 +294,7 @@ def test_a_measured_load_is_played_as_it_was() -> None:
 )
 def test_what_cannot_be_simulated_alike_is_refused(points: int, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(BenchError, match=words):
-        measured_load(http_result(points, **settings), 0)
+        measured_load(http_result(points, **settings))
 
 
 def test_agreement_is_within_15_per_cent() -> None:
@@ -277,10 +302,10 @@ def test_agreement_is_within_15_per_cent() -> None:
         times=TIMES, kind=KIND, policy=PolicyName.AFFINITY, replicas=1, users=1, seconds=100, warmup_s=0
     )
     found = outcome(scenario, Counts(ttft_s=[1.0], first_token_s=[1.0], answer_tokens=1000), 1.0)
-    near, far = MeasuredLoad(KIND, 1, {"output_tps": 9.0}), MeasuredLoad(KIND, 1, {"output_tps": 8.5})
+    near, far = MeasuredLoad(KIND, 1, 1, {"output_tps": 9.0}), MeasuredLoad(KIND, 1, 1, {"output_tps": 8.5})
     assert agreement(near, found)[1]
     assert not agreement(far, found)[1]
-    assert not agreement(MeasuredLoad(KIND, 1, {"ttft_p50_ms": 1200.0}), found)[1]
+    assert not agreement(MeasuredLoad(KIND, 1, 1, {"ttft_p50_ms": 1200.0}), found)[1]
 
 
 def test_the_command_prints_json_and_names_mistakes(tmp_path: Path) -> None:
@@ -301,3 +326,37 @@ def test_the_command_prints_json_and_names_mistakes(tmp_path: Path) -> None:
     assert "not before the end" in run("--lose-at", "300").output
     assert "is not a list of whole numbers" in run("--replicas", "0").output
     assert "cannot read missing.json" in run(str(tmp_path / "missing.json")).output
+
+
+def test_the_command_lets_replicas_share_cores_and_the_front() -> None:
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(powertrain.main, ["bench", "simulate", *words])
+
+    def played(*words: str) -> dict[str, float]:
+        short = [
+            "--seconds",
+            "16",
+            "--question-tokens",
+            "20",
+            "--answer-tokens",
+            "10",
+            "--think-s",
+            "1",
+            "--users",
+            "4",
+        ]
+        done = run("--replicas", "4", "--policy", "affinity", *short, "--json", *words)
+        assert done.exit_code == 0, done.output
+        return dict(json.loads(done.stdout)["outcomes"][0])
+
+    alone = played()["output_tps"]
+    eight = ["--cores-per-host", "8", "--replicas-per-host", "4"]  # as many as their threads
+    assert played(*eight)["output_tps"] == pytest.approx(alone, rel=0.05)
+    assert played(*eight, "--cpu-idle-share", "7")["output_tps"] < 0.8 * alone
+    assert played("--cores-per-host", "1", "--replicas-per-host", "4")["output_tps"] < 0.8 * alone
+    assert played(*eight, "--cpu-ms-per-token", "90")["output_tps"] < 0.8 * alone
+    assert played(*eight, "--cpu-ms-per-request", "5000")["ttft_p50_ms"] > 5000
+    assert 30 < played("--front-ms-per-token", "20")["output_tps"] < 50 * 16 / 12  # some were told in the warm-up
+    assert played("--front-ms-per-request", "1000")["requests"] <= 16
+    assert "say with --cores-per-host" in run("--cpu-ms-per-token", "9").output
+    assert "leaves nothing of --cores-per-host 8" in run(*eight, "--cpu-idle-share", "8").output
