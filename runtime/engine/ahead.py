@@ -17,10 +17,15 @@ Knows no session's call and draws nothing: the step does.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import Any
 
 from runtime.engine.flight import Flight, NextRow, known, unknown
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
+from runtime.errors import DeviceError
+from runtime.sampling.host_draw import DrawnBehind
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import AheadSession, Session, runs_ahead
 
 PAUSE_STEPS = 16
@@ -34,7 +39,8 @@ class Ahead:
     """One for an engine's life. ``flight`` is the call that was launched and not waited for, if there is one."""
 
     def __init__(self, session: Session, scheduler: Scheduler, *, is_on: bool) -> None:
-        self.session: AheadSession | None = session if is_on and session.info.selects and runs_ahead(session) else None
+        self.session: AheadSession[Any] | None = session if is_on and runs_ahead(session) else None
+        self._selects = session.info.selects
         self.flight: Flight | None = None
         self._scheduler = scheduler
         self._pause = 0
@@ -45,12 +51,12 @@ class Ahead:
         if self._pause:
             self._pause -= 1
             return []
-        if self._is_refused or not all(flight.states):
+        if self.session is None or self._is_refused or not all(flight.states):
             return []
         flying = {id(flight.rows[place].sequence) for place in flight.places()}
         rows, num_ending = [], 0
         for sequence in self._scheduler.running:
-            if _needs_its_token(sequence):
+            if self._needs_its_token(sequence):
                 return []
             if id(sequence) not in flying:
                 rows.append(known(sequence))
@@ -64,6 +70,17 @@ class Ahead:
             return []
         return sorted(rows, key=_slot)
 
+    def launch(self, flight: Flight, table: SelectionTable | None) -> Flight:
+        """Launch a call; returns it as it flies. Raises what the session's launch raises."""
+        if self.session is None:
+            raise DeviceError("a call is to be launched in a session that launches none")
+        if self._selects:
+            self.session.launch(*flight.arrays(), table)
+            return flight
+        draw = DrawnBehind(flight.states)
+        self.session.launch(*flight.arrays(), draw)
+        return replace(flight, draw=draw)
+
     def note_void(self, num_rows: int) -> None:
         """So many rows of the call that is on its way give nobody a token."""
         if num_rows:
@@ -74,9 +91,10 @@ class Ahead:
         self._is_refused = True
         _LOG.warning("no step is launched ahead from now on, which is slower: %s", why)
 
-
-def _needs_its_token(sequence: Sequence) -> bool:
-    return sequence.request.constraint is not None or sequence.sampler.rules.asks_for_tokens
+    def _needs_its_token(self, sequence: Sequence) -> bool:
+        if sequence.request.constraint is not None:
+            return True
+        return self._selects and sequence.sampler.rules.asks_for_tokens
 
 
 def _slot(row: NextRow) -> int:

@@ -101,7 +101,7 @@ class Step:
     def _run_ahead(self, flight: Flight) -> StepResult:
         """The step of a call that is on its way. ``run_ns`` is what the host still waited, beside launching."""
         counts = bool(flight.places())
-        num_decoded = self._land(flight)
+        num_decoded = self._land(flight, self._ahead.following(flight))
         self._totals.num_steps += counts
         self._count_tokens(0)
         run_ns, spent_ns = self._session.run_ns - self._run_before_ns, self.drawing.spent_ns
@@ -162,20 +162,21 @@ class Step:
         rows = [known(sequence) for sequence in plan.decode if sequence.phase is not Phase.FINISHED]
         if not rows:
             return 0
-        flight, answer = Flight.of(rows, asked.states), None
+        flight = Flight.of(rows, asked.states)
+        following = self._ahead.following(flight)
         try:
-            if self._ahead.session is not None:
-                self._ahead.session.launch(*_arrays(rows), asked.table)
+            if not following:
+                answer = self._session.decode_tokens(*flight.arrays(), asked.table)
             else:
-                answer = self._session.decode_tokens(*_arrays(rows), asked.table)
+                flight = self._ahead.launch(flight, asked.table)
         except BACKEND_FAILURES as error:
             self._fail(error, [row.sequence for row in rows])
             return 0
-        return self._land(flight) if answer is None else self._landed(flight, answer)
+        return self._land(flight, following) if following else self._landed(flight, answer)
 
-    def _land(self, flight: Flight) -> int:
-        """Launch what comes behind a flight, wait for the flight, and draw its tokens; returns how many there were."""
-        self._ahead.flight = following = self._follow(flight)
+    def _land(self, flight: Flight, following: list[NextRow]) -> int:
+        """Launch ``following`` behind a flight, wait for the flight, and draw its tokens; returns how many there were."""
+        self._ahead.flight = behind = self._follow(following)
         try:
             if self._ahead.session is None:
                 raise DeviceError("a call is on its way in a session that launches none")
@@ -183,24 +184,22 @@ class Step:
         except BACKEND_FAILURES as error:
             self._fail(error, [flight.rows[place].sequence for place in flight.places()])
             return 0
-        drawn = self._landed(flight, answer, following)
-        if following is not None:
-            self._ahead.note_void(following.num_void())
+        drawn = self._landed(flight, answer, behind)
+        if behind is not None:
+            self._ahead.note_void(behind.num_void())
         return drawn
 
-    def _follow(self, flight: Flight) -> Flight | None:
+    def _follow(self, rows: list[NextRow]) -> Flight | None:
         """Launch the call behind a flight that was not waited for, if there is to be one."""
-        rows, session = self._ahead.following(flight), self._ahead.session
-        if not rows or session is None:
+        if not rows:
             return None
         asked = self.drawing.ask([row.sequence for row in rows], [row.unknown for row in rows])
         try:
-            session.launch(*_arrays(rows), asked.table)
+            return self._ahead.launch(Flight.of(rows, asked.states), asked.table)
         except BACKEND_FAILURES as error:
             self._health.failed(error)
             self._ahead.refused(said(error))
             return None
-        return Flight.of(rows, asked.states)
 
     def _landed(self, flight: Flight, answer: Selected, following: Flight | None = None) -> int:
         """Commit the rows of a flight that count, given its answer; returns how many tokens were drawn."""
@@ -213,6 +212,8 @@ class Step:
         sequences = [flight.rows[place].sequence for place in places]
         for sequence in sequences:
             self._scheduler.commit_decode(sequence)
+        if flight.draw is not None:
+            return self.drawing.take([flight.draw.drawn[place] for place in places], sequences)
         whole = len(places) == len(flight.rows)
         return self._draw(answer if whole else answer.at(places), sequences, [flight.states[place] for place in places])
 
@@ -320,9 +321,3 @@ class Step:
         self._health.worked()
         return logits
 
-
-def _arrays(rows: list[NextRow]) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Slots, token ids and positions, [B] each."""
-    columns = zip(*((row.sequence.slot, row.token_id, row.position) for row in rows), strict=True)
-    slots, token_ids, positions = (np.array(values, np.int64) for values in columns)
-    return slots, token_ids, positions
