@@ -25,6 +25,7 @@ from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
 from runtime.errors import DeviceError
 from runtime.sampling.host_draw import DrawnBehind
+from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import AheadSession, Session, runs_ahead
 
@@ -80,6 +81,12 @@ class Ahead:
         draw = DrawnBehind(flight.states)
         self.session.launch(*flight.arrays(), draw)
         return replace(flight, draw=draw)
+
+    def wait(self) -> Selected:
+        """The answer of the call launched first of those on their way. Raises what the session's wait raises."""
+        if self.session is None:
+            raise DeviceError("a call is on its way in a session that launches none")
+        return self.session.wait()
 
     def note_void(self, num_rows: int) -> None:
         """So many rows of the call that is on its way give nobody a token."""

@@ -75,6 +75,10 @@ class Flight:
         """The rows that count, once all calls before this one have landed."""
         return [place for place, row in enumerate(self.rows) if self._counts(place, row.sequence)]
 
+    def sequences(self) -> list[Sequence]:
+        """The sequences of the rows that count."""
+        return [self.rows[place].sequence for place in self.places()]
+
     def num_void(self) -> int:
         """Rows of sequences that live and whose next token they do not give."""
         return sum(

@@ -33,7 +33,7 @@ HostDraw = Callable[[FloatArray], list[int]]
 """Draws a token for each row of logits [B, V], which are scratch afterwards; any token of the vocabulary for a row that
 has none. Called once, on the thread that computed the logits. Raises nothing."""
 
-Rules = TypeVar("Rules", contravariant=True)
+Rules_contra = TypeVar("Rules_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +123,15 @@ class Session(Protocol):
         ...
 
 
-class AheadSession(Session, Protocol[Rules]):
+class AheadSession(Session, Protocol[Rules_contra]):
     """A session that can be given a decode call while the one before it runs.
 
     At most two calls are launched and not waited for. While one is, nothing else is asked of the session.
-    ``Rules`` say how tokens are chosen: a SelectionTable, or None to choose none, where the session ``selects``, and a
-    HostDraw where it does not.
+    ``Rules_contra`` say how tokens are chosen: a SelectionTable, or None to choose none, where the session ``selects``,
+    and a HostDraw where it does not.
     """
 
-    def launch(self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: Rules) -> None:
+    def launch(self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: Rules_contra) -> None:
         """Begin ``decode_tokens`` and return; ``wait`` gives its answer.
 
         FROM_DEVICE in ``token_ids`` is the token that the call launched before chooses for the slot, settled or not.
