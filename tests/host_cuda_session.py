@@ -3,9 +3,9 @@
 Runs the graph on the CPU provider but behaves as a provider with ``enable_cuda_graph`` does: a new graph id
 runs once, is captured and replayed within one call, and a replay uses what the host read at the capture. It fails on
 an input in host memory (ONNX Runtime would copy it once, when it is bound), on memory that the device does not own, on
-work left in the stream unless it shares that, on an input that nobody uploaded since it was last read, on a cache whose past and present
-differ, on a graph id used with other addresses or shapes than it was captured with, and on a total length that a slot
-has outgrown since it was captured.
+work left in the stream unless it shares that, on an input that nobody uploaded since it was last read, on a cache whose
+past and present differ, on a graph id used with other addresses or shapes than it was captured with, on a total length
+that a slot has outgrown since it was captured, and on a stream of its own that it is not to wait for.
 """
 
 from __future__ import annotations
@@ -122,15 +122,7 @@ class HostCudaSession:
         self.device.check_open()
         graph_id, held = int(options.get_run_config_entry(self.option)), _total(binding)
         self.graph_ids.append(graph_id)
-        runs = [held]
-        if graph_id >= 0:
-            if graph_id not in self.captured:  # the regular run before capture, for which the stream is waited for
-                self.captured[graph_id] = Captured(dict(binding.inputs), dict(binding.outputs), held)
-                runs.insert(0, held)
-            graph = self.captured[graph_id]
-            if (binding.inputs, binding.outputs) != (graph.inputs, graph.outputs):
-                raise HostError(f"graph {graph_id} was captured with other addresses or shapes")
-            runs[-1] = graph.total
+        runs = [held] if graph_id < 0 else self._replayed(graph_id, binding, held)
         inputs, outputs, spans = dict(binding.inputs), dict(binding.outputs), binding.small_spans()
 
         def work() -> None:
@@ -140,10 +132,18 @@ class HostCudaSession:
 
         if shares:
             self.device.push(lambda: work)
-        if shares and (waits or len(runs) > 1):
+        if shares and (waits or len(runs) > 1):  # a capture waits for the stream before it begins
             self.device.synchronize()
         elif not shares:
             work()
+
+    def _replayed(self, graph_id: int, binding: HostBinding, held: int | None) -> list[int | None]:
+        """The total length of each run: of a graph's replay, behind the regular one before a capture."""
+        is_new = graph_id not in self.captured
+        graph = self.captured.setdefault(graph_id, Captured(dict(binding.inputs), dict(binding.outputs), held))
+        if (binding.inputs, binding.outputs) != (graph.inputs, graph.outputs):
+            raise HostError(f"graph {graph_id} was captured with other addresses or shapes")
+        return [held, graph.total] if is_new else [graph.total]
 
     def _execute(
         self, inputs: dict[str, Bound], outputs: dict[str, Bound], types: dict[str, Any], total: int | None

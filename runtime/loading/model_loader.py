@@ -21,6 +21,7 @@ from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Package
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.cpu.threaded_session import ThreadedSession
 from runtime.session.kv_budget import KVPlan, KVWishes, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
@@ -34,6 +35,7 @@ class ModelOptions:
 
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
+    ``decode_thread`` has a CPU's decode calls run one step ahead, on a thread of their own.
     ``backend`` is one of ``runtime.loading.backend.backend_choices``; ``self_test`` compares a GPU's logits with
     the package's golden rows before anyone is served.
     """
@@ -44,6 +46,7 @@ class ModelOptions:
     kv_cache_share: float | None = None
     threads: int | None = None
     spin_us: int | None = None
+    decode_thread: bool = False
     backend: BackendChoice = ON_CPU
     self_test: bool = True
 
@@ -94,6 +97,10 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
     )
 
     def build() -> Session:
+        session = opened()
+        return ThreadedSession(session) if options.decode_thread else session
+
+    def opened() -> Session:
         if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
             return GrowingCacheSession(package.path(graph.path), package.manifest.shape, kv, chosen)
         room, path = adapter_room(package), package.path(graph.path)

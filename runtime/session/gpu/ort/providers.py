@@ -115,9 +115,7 @@ def graph_id_entry(_is_decode: bool, graph_id: int) -> dict[str, str]:
     return {"gpu_graph_id": str(graph_id)}
 
 
-def _cuda_session(
-    graph: Path, session_options: ort.SessionOptions, options: Mapping[str, str]
-) -> ort.InferenceSession:
+def _cuda_session(graph: Path, session_options: ort.SessionOptions, options: Mapping[str, str]) -> ort.InferenceSession:
     """Without capture when ONNX Runtime refuses it, which it does if it left a node to the CPU."""
     try:
         return _session(graph, session_options, _CUDA, {**options, "enable_cuda_graph": "1"})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from runtime.adapter import Adapter
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.engine.worker import EngineState, EngineWorker
 from runtime.errors import DeviceError, DeviceLost
 from runtime.events import FinishEvent, FinishReason, TokenEvent
+from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.request import Request
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.cpu.threaded_session import ThreadedSession
@@ -310,6 +313,44 @@ def test_what_is_asked_out_of_turn_is_refused() -> None:
     driver.close()
 
 
+def test_a_call_may_mix_tokens_that_are_known_with_those_that_are_not() -> None:
+    """And one that fails voids only what was to come of it: a call that needs none of its tokens is run."""
+    driver, zeros = Ahead(), np.zeros(2, np.int64)
+    session, slots = driver.threaded, np.array([1, 3])
+    session.launch(slots, zeros + 5, zeros, lambda logits: [7, 8][: len(logits)])
+    session.launch(slots, np.array([9, -1]), zeros + 1, lambda logits: [0] * len(logits))
+    session.wait()
+    session.wait()
+    assert driver.session.rows == [[], [5, 9], [], [5, 8]]
+
+    def fail(number: int) -> None:
+        if number == 3:
+            raise DeviceError("it broke")
+
+    driver.at_call = fail
+    session.launch(slots, zeros - 1, zeros + 2, lambda logits: [0] * len(logits))
+    session.launch(slots, zeros + 4, zeros + 2, lambda logits: [6] * len(logits))
+    with pytest.raises(DeviceError, match="it broke"):
+        session.wait()
+    session.launch(slots, zeros - 1, zeros + 3, lambda logits: [0] * len(logits))
+    session.wait()
+    session.wait()
+    assert driver.session.rows == [[], [5, 9, 4, 6], [], [5, 8, 4, 6]]
+    driver.close()
+
+
+def test_penalties_and_phrases_go_ahead_too() -> None:
+    """Their tokens are counted where they are drawn."""
+    driver, plain = Ahead(wandering), Plain(wandering)
+    one = request("one", [1, 2], 12, temperature=1.0, seed=3, repetition_penalty=1.5, bad_words=((3, 4), (5,)))
+    for each in (driver, plain):
+        each.add(one)
+        each.run()
+    assert driver.begun == 11
+    assert driver.tokens == plain.tokens
+    driver.close()
+
+
 def assert_set(event: threading.Event) -> None:
     assert event.wait(WAIT_S)
 
@@ -369,6 +410,32 @@ def test_times_are_the_engines_own(monkeypatch: pytest.MonkeyPatch) -> None:
         assert times.run_ns < 10**11
     assert driver.begun > 5
     driver.close()
+
+
+class Fitting(ScriptedSession):
+    """Takes adapters."""
+
+    def set_adapter(self, slot: int, adapter: Any) -> None:
+        self.calls.append(Call(f"adapter {adapter}", (slot,), ()))
+
+
+def test_adapters_reach_the_session_that_takes_them() -> None:
+    inner, adapter = Fitting(adding), Adapter("one", "digest", {})
+    ThreadedSession(inner).set_adapter(2, adapter)
+    assert inner.calls == [Call(f"adapter {adapter}", (2,), ())]
+    other = ThreadedSession(ScriptedSession(adding))
+    other.set_adapter(2, None)
+    with pytest.raises(ValueError, match="no room for adapters"):
+        other.set_adapter(2, adapter)
+
+
+def test_the_loader_puts_a_session_on_a_thread_if_asked(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "tiny", with_trt=False)
+    for decode_thread in (False, True):
+        options = ModelOptions(num_slots=2, threads=1, decode_thread=decode_thread)
+        session = session_factory(package, plan_model(package, options), options)()
+        assert session.info.runs_ahead is decode_thread
+        session.close()
 
 
 @pytest.fixture(scope="module")
