@@ -1,17 +1,17 @@
 """One step ahead: when the next decode call may be launched before the one that runs was waited for, and with whom.
 
-It may when the next step would do nothing but decode, and when every row's next token is one that the device takes from
-itself. So not where
+It may when the next step would do nothing but decode, and when whoever runs the calls takes every row's next token from
+itself: a device that chooses tokens, or a thread that draws them. So not where
 
-* the host must know a token first: a constraint makes its mask from it, penalties and banned words count it, and a
-  draft begins with it. Such a row holds the others up for the host's time, a millisecond or so; sitting out every other
-  call would halve its speed.
+* the engine must know a token first: a constraint makes its mask from it, a draft begins with it, and a device that
+  chooses tokens is told of it by penalties and banned words. Such a row holds the others up for the host's time, a
+  millisecond or so; sitting out every other call would halve its speed.
 * a prompt is read, rows are copied, or a sequence waits and has, or is about to get, a slot. Nobody gets a slot while a
   call is on its way, so no call writes into a slot that was given away after its launch.
 * the session could not choose some token: the row behind it is void, and so may the next ones be. For a few steps
   nothing is launched ahead then.
 
-Knows no session's call and draws nothing: the step does.
+Launches calls and waits for them; what becomes of their tokens is ``decode_calls``'.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Ahead:
         return sorted(rows, key=_slot)
 
     def launch(self, flight: Flight, table: SelectionTable | None) -> Flight:
-        """Launch a call; returns it as it flies. Raises what the session's launch raises."""
+        """Launch a call: by the rules in ``table`` where the session chooses tokens, else with what draws them.
+
+        Returns it as it flies. Raises what the session's launch raises.
+        """
         if self.session is None:
             raise DeviceError("a call is to be launched in a session that launches none")
         if self._selects:

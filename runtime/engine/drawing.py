@@ -101,7 +101,8 @@ class Drawing:
     def ask(self, sequences: Rows[Sequence], unknown: Rows[int] | None = None) -> Asked:
         """What to hand to the call that computes the next tokens of ``sequences``, whose answer ``draw_answer`` takes.
 
-        Rules are written for those whose next token the session can choose. A sequence whose constraint failed is
+        Rules are written for those whose next token the session can choose; where it chooses none, the states are of
+        the rows whose tokens can be drawn as soon as there are logits. A sequence whose constraint failed is
         finished afterwards, and has no row in the call. ``unknown`` tells how many tokens of each are not known yet.
         """
         if self._rules is None:

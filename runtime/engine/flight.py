@@ -41,14 +41,15 @@ def unknown(sequence: Sequence) -> NextRow:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A launched call. ``states`` are the samplers by whose rules the session chooses, None where it does not."""
+    """A launched call. ``states`` are the samplers by whose rules its tokens are chosen before it lands, None where the
+    host draws once it has."""
 
     rows: list[NextRow]
     states: list[SamplerState | None]
     token_ids: list[int]
     """What each row was computed from, as far as that is known by now."""
     draw: DrawnBehind | None = None
-    """What draws the tokens where the session does not choose them."""
+    """What draws the tokens where the session does not choose them; None as long as the call was not launched."""
 
     @classmethod
     def of(cls, rows: list[NextRow], states: list[SamplerState | None]) -> Flight:
