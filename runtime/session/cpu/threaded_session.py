@@ -65,8 +65,8 @@ class ThreadedSession:
 
     def launch(self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: HostDraw) -> None:
         """See ``AheadSession.launch``."""
-        if self._num_launched == MOST_LAUNCHED:
-            raise DeviceError(f"{MOST_LAUNCHED} decode calls were launched and not waited for")
+        if self._is_closing or self._num_launched == MOST_LAUNCHED:
+            raise DeviceError(f"{self._num_launched} decode calls are on their way, or the thread was ended")
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="powertrain-decode", daemon=True)
             self._thread.start()
@@ -145,12 +145,16 @@ class ThreadedSession:
 
     def close(self) -> None:
         """See ``Session.close``. A call that runs is waited for, one behind it is not begun."""
+        self.stop()
+        self._inner.close()
+
+    def stop(self) -> None:
+        """End the thread alone. Nothing can be launched afterwards."""
+        self._is_closing = True
         if self._thread is not None:
-            self._is_closing = True
             self._calls.put(None)
             self._thread.join()
             self._thread = None
-        self._inner.close()
 
     @contextmanager
     def _direct(self) -> Iterator[Session]:

@@ -293,7 +293,7 @@ def test_what_is_asked_out_of_turn_is_refused() -> None:
     driver.at_call = lambda _number: assert_set(go)
     session.launch(zeros, zeros, zeros, lambda logits: [7] * len(logits))
     session.launch(zeros, zeros - 1, zeros + 1, lambda logits: [8] * len(logits))
-    with pytest.raises(DeviceError, match="2 decode calls were launched"):
+    with pytest.raises(DeviceError, match="2 decode calls are on their way"):
         session.launch(zeros, zeros, zeros, lambda logits: [9] * len(logits))
     asked: list[Callable[[], Any]] = [
         lambda: session.decode_tokens(zeros, zeros, zeros),
@@ -368,6 +368,8 @@ def test_closing_waits_for_the_call_that_runs_and_begins_no_other() -> None:
     driver.at_call = until_closing
     driver.close()
     driver.close()
+    with pytest.raises(DeviceError, match="the thread was ended"):
+        session.launch(zeros, zeros, zeros, lambda logits: [7] * len(logits))
     assert driver.begun <= 1
     assert driver.session.closed
 
@@ -465,17 +467,10 @@ def test_bits_are_the_same_alone_and_together_ahead_and_not(opened: Session) -> 
     requests = [request(f"r{i}", list(range(i, 9 + 3 * i)), max_tokens=9 + i, seed=i, **rules) for i in range(6)]
     plain = traced(opened, requests)
 
-    class Kept(ThreadedSession):
-        """Closes its thread alone."""
-
-        def close(self) -> None:
-            self._inner = ScriptedSession(adding)
-            super().close()
-
-    session = Kept(opened)
+    session = ThreadedSession(opened)
     assert (session.info.runs_ahead, session.info.batch_invariant) == (True, True)
     assert traced(session, requests) == plain
     assert decode_threads()
     for one in requests[::3]:
         assert traced(session, [one]) == {one.request_id: plain[one.request_id]}
-    session.close()
+    session.stop()
