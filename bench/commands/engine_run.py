@@ -168,15 +168,15 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         read_bandwidth=bandwidth,
         speeds=speeds,
         breakdowns=breakdowns,
-        environment=environment() | _how_it_ran(session.info, flags),
+        environment=environment() | how_it_ran(session.info, decode_thread=flags.decode_thread),
         schema_costs=costs,
     )
 
 
-def _how_it_ran(info: SessionInfo, flags: EngineFlags) -> dict[str, str]:
-    """What differs from steps of a CPU one after the other."""
+def how_it_ran(info: SessionInfo, *, decode_thread: bool) -> dict[str, str]:
+    """What differs from steps of a CPU one after the other, for the report."""
     backend = {} if info.backend == Backend.CPU else {"backend": info.backend}
-    return backend | ({"decode_thread": "on"} if flags.decode_thread else {})
+    return backend | ({"decode_thread": "on"} if decode_thread else {})
 
 
 def _loader(package: Package, options: ModelOptions, flags: EngineFlags) -> FirstThatLoads:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -397,20 +396,21 @@ def test_a_worker_leaves_no_thread_behind() -> None:
     assert [end.reason for end in told if isinstance(end, FinishEvent)] == [FinishReason.LENGTH, FinishReason.ABORT]
 
 
-def test_times_are_the_engines_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_the_engines_own() -> None:
     """What a call takes on the thread while the engine does something else is nobody's waiting."""
     driver = Ahead()
     driver.add(request("one", [3, 4], max_tokens=9))
 
-    def take_long(_number: int) -> None:
-        driver.session.run_ns += 10**12
+    def take(call: Call) -> None:
+        driver.session.run_ns += 10**12 if on_its_thread() else 7
 
-    driver.at_call = take_long
+    driver.session.before_call = take
+    times = [driver.engine.step().times.run_ns]
     while driver.engine.has_work:
-        times = driver.engine.step().times
-        assert min(astuple(times)) >= 0 or times.run_ns >= 0
-        assert times.run_ns < 10**11
-    assert driver.begun > 5
+        times.append(driver.engine.step().times.run_ns)
+    assert times[0] == 7  # the prompt, on the engine's thread
+    assert len(times) == 9
+    assert all(0 < time_ns < 10**11 for time_ns in times)
     driver.close()
 
 
