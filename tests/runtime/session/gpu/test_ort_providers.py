@@ -18,7 +18,8 @@ from export.package.builder import write_head
 from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
-from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
+from runtime.loading.gpu_loader import fixed_gpu_parts, gpu_session_factory, plan_gpu_cache
+from runtime.package.graph_profiles import max_prefill_logits
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.ort.providers import (
     cuda_provider,
@@ -29,6 +30,7 @@ from runtime.session.gpu.ort.providers import (
 )
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
@@ -205,6 +207,10 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
     choice = BackendChoice(Backend.CUDA, ("asked for",), ADA)
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
+    parts = fixed_gpu_parts(package, choice, KVWishes(num_slots=4))
+    rows = 2 * 4 + max_prefill_logits(512)  # two lanes of decode calls, and a prefill
+    assert parts["logits"] == rows * package.manifest.shape.vocab_size * 4
+    assert parts["selection"] == selection_bytes(2 * 4 + 1, package.manifest.shape.vocab_size)
     session = gpu_session_factory(package, choice, kv, self_test=True)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
     # The longest prefill, one whose token is chosen, and calls of one, two and four slots, each on two lanes.
