@@ -157,7 +157,10 @@ class Settings:
         "NIM_FORCE_DETERMINISTIC",
     )
     max_draft_tokens: int = _setting(0, "Tokens that prompt lookup may guess ahead of a lone stream; 0: off.")
-    run_ahead: bool = _setting(True, "Queue a GPU's next step while one runs, where tokens are chosen on the GPU.")
+    run_ahead: bool = _setting(
+        True, "Begin the next step before this one is told: on a GPU that chooses tokens, and with decode_thread."
+    )
+    decode_thread: bool = _setting(False, "Run a CPU's decode steps on a thread of their own.")
     watchdog_s: float = _setting(120.0, "Seconds without progress after which the engine counts as hung.")
 
     chat_template: str | None = _setting(None, "File with a chat template instead of the model's.", "NIM_CHAT_TEMPLATE")

@@ -3,9 +3,9 @@
 Runs the graph on the CPU provider but behaves as a provider with ``enable_cuda_graph`` does: a new graph id
 runs once, is captured and replayed within one call, and a replay uses what the host read at the capture. It fails on
 an input in host memory (ONNX Runtime would copy it once, when it is bound), on memory that the device does not own, on
-work left in the stream, on an input that nobody uploaded since it was last read, on a cache whose past and present
-differ, on a graph id used with other addresses or shapes than it was captured with, and on a total length that a slot
-has outgrown since it was captured.
+work left in the stream unless it shares that, on an input that nobody uploaded since it was last read, on a cache whose
+past and present differ, on a graph id used with other addresses or shapes than it was captured with, on a total length
+that a slot has outgrown since it was captured, and on a stream of its own that it is not to wait for.
 """
 
 from __future__ import annotations
@@ -90,10 +90,15 @@ class HostCudaSession:
     """``onnxruntime.InferenceSession``, as far as ``OrtRunner`` uses it. ``graph_ids`` has one entry per call."""
 
     def __init__(
-        self, graph: Path, options: ort.SessionOptions, device: HostDevice, option: str = "gpu_graph_id"
+        self,
+        graph: Path,
+        options: ort.SessionOptions,
+        device: HostDevice,
+        option: str = "gpu_graph_id",
+        stream: int | None = None,
     ) -> None:
         self.inner = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        self.device, self.option = device, option
+        self.device, self.option, self.stream = device, option, stream
         self.graph_ids: list[int] = []
         self.num_executions = 0
         self.captured: dict[int, Captured] = {}
@@ -106,39 +111,65 @@ class HostCudaSession:
         return HostBinding(self.device)
 
     def run_with_iobinding(self, binding: HostBinding, options: ort.RunOptions) -> None:
-        if self.device.queue:
+        """Done when it returns, or queued on the device's stream if it shares that and is not to wait for it."""
+        shares = self.stream == self.device.stream
+        waits = _waits(options)
+        if not shares and not waits:
+            raise HostError("a run on a stream of its own was not to be waited for: nobody knows when it is over")
+        if not shares and self.device.queue:
             raise HostError("run before the uploads in the stream were waited for")
         binding.check_caches()
-        self.device.read_inputs(binding.small_spans())
-        graph_id = int(options.get_run_config_entry(self.option))
+        self.device.check_open()
+        graph_id, held = int(options.get_run_config_entry(self.option)), _total(binding)
         self.graph_ids.append(graph_id)
-        total = _total(binding)
-        if graph_id < 0:
-            return self._execute(binding, total)
-        if graph_id not in self.captured:
-            self._execute(binding, total)  # the regular run before capture
-            self.captured[graph_id] = Captured(dict(binding.inputs), dict(binding.outputs), total)
-        graph = self.captured[graph_id]
+        runs = [held] if graph_id < 0 else self._replayed(graph_id, binding, held)
+        inputs, outputs, spans = dict(binding.inputs), dict(binding.outputs), binding.small_spans()
+
+        def work() -> None:
+            self.device.read_inputs(spans)
+            for total in runs:
+                self._execute(inputs, outputs, binding.dtypes, total)
+
+        if shares:
+            self.device.push(lambda: work)
+        if shares and (waits or len(runs) > 1):  # a capture waits for the stream before it begins
+            self.device.synchronize()
+        elif not shares:
+            work()
+
+    def _replayed(self, graph_id: int, binding: HostBinding, held: int | None) -> list[int | None]:
+        """The total length of each run: of a graph's replay, behind the regular one before a capture."""
+        is_new = graph_id not in self.captured
+        graph = self.captured.setdefault(graph_id, Captured(dict(binding.inputs), dict(binding.outputs), held))
         if (binding.inputs, binding.outputs) != (graph.inputs, graph.outputs):
             raise HostError(f"graph {graph_id} was captured with other addresses or shapes")
-        return self._execute(binding, graph.total)
+        return [held, graph.total] if is_new else [graph.total]
 
-    def _execute(self, binding: HostBinding, total: int | None) -> None:
+    def _execute(
+        self, inputs: dict[str, Bound], outputs: dict[str, Bound], types: dict[str, Any], total: int | None
+    ) -> None:
         self.num_executions += 1
         if total is not None:
-            (num_rows,), address = binding.inputs[graph_io.SEQLENS_K]
+            (num_rows,), address = inputs[graph_io.SEQLENS_K]
             rows = int(self.device.view(address, 4 * num_rows).view(np.int32).max()) + 1
             if rows > total:
                 raise HostError(f"a slot has {rows} rows, total_sequence_length was captured as {total}")
-        if graph_io.LOGITS in binding.inputs:
-            self.logits_spans.append(binding.inputs[graph_io.LOGITS])
+        if graph_io.LOGITS in inputs:
+            self.logits_spans.append(inputs[graph_io.LOGITS])
         inner, held = self.inner.io_binding(), np.array(0 if total is None else total, np.int32)
-        for name, (shape, address) in binding.inputs.items():
+        for name, (shape, address) in inputs.items():
             at = held.ctypes.data if name == graph_io.TOTAL_SEQUENCE_LENGTH else address
-            inner.bind_input(name, "cpu", 0, binding.dtypes[name], shape, at)
-        for name, (shape, address) in binding.outputs.items():
-            inner.bind_output(name, "cpu", 0, binding.dtypes[name], shape, address)
+            inner.bind_input(name, "cpu", 0, types[name], shape, at)
+        for name, (shape, address) in outputs.items():
+            inner.bind_output(name, "cpu", 0, types[name], shape, address)
         self.inner.run_with_iobinding(inner)
+
+
+def _waits(options: ort.RunOptions) -> bool:
+    try:
+        return bool(options.get_run_config_entry("disable_synchronize_execution_providers") != "1")
+    except RuntimeError:  # not among them
+        return True
 
 
 def _itemsize(element_type: Any) -> int:

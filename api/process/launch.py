@@ -42,6 +42,7 @@ def model_options(settings: Settings) -> ModelOptions:
         kv_cache_bytes=settings.kv_cache_bytes,
         kv_cache_share=settings.kv_cache_share,
         threads=settings.threads,
+        decode_thread=settings.decode_thread,
         self_test=settings.self_test,
     )
 

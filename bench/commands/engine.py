@@ -53,6 +53,8 @@ _TESTS, _MACHINE, _RESULT = "What is measured", "Machine", "Result"
               help="What runs MODEL, as in 'powertrain serve'.")  # fmt: skip
 @click.option("--threads", "-t", panel=_MACHINE, type=click.IntRange(1), show_default="physical cores",
               help="Threads of the arithmetic.")  # fmt: skip
+@click.option("--decode-thread", panel=_MACHINE, is_flag=True,
+              help="Take apart steps as 'powertrain serve --decode-thread' runs them.")  # fmt: skip
 @click.option("--slots", panel=_MACHINE, type=click.IntRange(1), show_default="the largest batch", help="Cache slots.")
 @click.option("--max-model-len", panel=_MACHINE, type=click.IntRange(16), show_default="what the tests need",
               help="Tokens per slot.")  # fmt: skip

@@ -16,7 +16,7 @@ from runtime.loading.backend import Backend, backend_choices
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.model_loader import ModelOptions, default_threads
 from runtime.package.manifest import ORT_GRAPH, Package, load_package
-from runtime.session.session import Session
+from runtime.session.session import Session, SessionInfo
 from runtime.token_mask import Constraint
 
 from bench.commands.progress import progress
@@ -64,6 +64,7 @@ class EngineFlags(msgspec.Struct, frozen=True):
     chunk: int
     backend: str
     threads: int | None
+    decode_thread: bool
     slots: int | None
     max_model_len: int | None
     breakdown: bool
@@ -133,7 +134,12 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
     adapters = made_up_adapters(package, max(plan.adapters, default=0))
     threads = flags.threads or default_threads()
     slots = flags.slots or max(plan.batches)
-    options = ModelOptions(num_slots=slots, max_model_len=_slot_tokens(flags, plan), threads=threads)
+    options = ModelOptions(
+        num_slots=slots,
+        max_model_len=_slot_tokens(flags, plan),
+        threads=threads,
+        decode_thread=flags.decode_thread,
+    )
     loader = _loader(package, options, flags)
     is_on_cpu = loader.backend.backend is Backend.CPU
     bandwidth = read_bandwidth(threads)
@@ -162,9 +168,15 @@ def _measure(path: Path, flags: EngineFlags) -> EngineReport:
         read_bandwidth=bandwidth,
         speeds=speeds,
         breakdowns=breakdowns,
-        environment=environment() | ({} if is_on_cpu else {"backend": session.info.backend}),
+        environment=environment() | how_it_ran(session.info, decode_thread=flags.decode_thread),
         schema_costs=costs,
     )
+
+
+def how_it_ran(info: SessionInfo, *, decode_thread: bool) -> dict[str, str]:
+    """What differs from steps of a CPU one after the other, for the report."""
+    backend = {} if info.backend == Backend.CPU else {"backend": info.backend}
+    return backend | ({"decode_thread": "on"} if decode_thread else {})
 
 
 def _loader(package: Package, options: ModelOptions, flags: EngineFlags) -> FirstThatLoads:

@@ -1,26 +1,32 @@
 """One step ahead: when the next decode call may be launched before the one that runs was waited for, and with whom.
 
-It may when the next step would do nothing but decode, and when every row's next token is one that the device takes from
-itself. So not where
+It may when the next step would do nothing but decode, and when whoever runs the calls takes every row's next token from
+itself: a device that chooses tokens, or a thread that draws them. So not where
 
-* the host must know a token first: a constraint makes its mask from it, penalties and banned words count it, and a
-  draft begins with it. Such a row holds the others up for the host's time, a millisecond or so; sitting out every other
-  call would halve its speed.
+* the engine must know a token first: a constraint makes its mask from it, a draft begins with it, and a device that
+  chooses tokens is told of it by penalties and banned words. Such a row holds the others up for the host's time, a
+  millisecond or so; sitting out every other call would halve its speed.
 * a prompt is read, rows are copied, or a sequence waits and has, or is about to get, a slot. Nobody gets a slot while a
   call is on its way, so no call writes into a slot that was given away after its launch.
 * the session could not choose some token: the row behind it is void, and so may the next ones be. For a few steps
   nothing is launched ahead then.
 
-Knows no session's call and draws nothing: the step does.
+Launches calls and waits for them; what becomes of their tokens is ``decode_calls``'.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import Any
 
 from runtime.engine.flight import Flight, NextRow, known, unknown
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
+from runtime.errors import DeviceError
+from runtime.sampling.host_draw import DrawnBehind
+from runtime.session.selected import Selected
+from runtime.session.selection_table import SelectionTable
 from runtime.session.session import AheadSession, Session, runs_ahead
 
 PAUSE_STEPS = 16
@@ -34,7 +40,8 @@ class Ahead:
     """One for an engine's life. ``flight`` is the call that was launched and not waited for, if there is one."""
 
     def __init__(self, session: Session, scheduler: Scheduler, *, is_on: bool) -> None:
-        self.session: AheadSession | None = session if is_on and session.info.selects and runs_ahead(session) else None
+        self.session: AheadSession[Any] | None = session if is_on and runs_ahead(session) else None
+        self._selects = session.info.selects
         self.flight: Flight | None = None
         self._scheduler = scheduler
         self._pause = 0
@@ -45,12 +52,12 @@ class Ahead:
         if self._pause:
             self._pause -= 1
             return []
-        if self._is_refused or not all(flight.states):
+        if self.session is None or self._is_refused or not all(flight.states):
             return []
         flying = {id(flight.rows[place].sequence) for place in flight.places()}
         rows, num_ending = [], 0
         for sequence in self._scheduler.running:
-            if _needs_its_token(sequence):
+            if self._needs_its_token(sequence):
                 return []
             if id(sequence) not in flying:
                 rows.append(known(sequence))
@@ -64,6 +71,26 @@ class Ahead:
             return []
         return sorted(rows, key=_slot)
 
+    def launch(self, flight: Flight, table: SelectionTable | None) -> Flight:
+        """Launch a call: by the rules in ``table`` where the session chooses tokens, else with what draws them.
+
+        Returns it as it flies. Raises what the session's launch raises.
+        """
+        if self.session is None:
+            raise DeviceError("a call is to be launched in a session that launches none")
+        if self._selects:
+            self.session.launch(*flight.arrays(), table)
+            return flight
+        draw = DrawnBehind(flight.states)
+        self.session.launch(*flight.arrays(), draw)
+        return replace(flight, draw=draw)
+
+    def wait(self) -> Selected:
+        """The answer of the call launched first of those on their way. Raises what the session's wait raises."""
+        if self.session is None:
+            raise DeviceError("a call is on its way in a session that launches none")
+        return self.session.wait()
+
     def note_void(self, num_rows: int) -> None:
         """So many rows of the call that is on its way give nobody a token."""
         if num_rows:
@@ -74,9 +101,10 @@ class Ahead:
         self._is_refused = True
         _LOG.warning("no step is launched ahead from now on, which is slower: %s", why)
 
-
-def _needs_its_token(sequence: Sequence) -> bool:
-    return sequence.request.constraint is not None or sequence.sampler.rules.asks_for_tokens
+    def _needs_its_token(self, sequence: Sequence) -> bool:
+        if sequence.request.constraint is not None:
+            return True
+        return self._selects and sequence.sampler.rules.asks_for_tokens
 
 
 def _slot(row: NextRow) -> int:

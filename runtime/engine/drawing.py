@@ -101,11 +101,12 @@ class Drawing:
     def ask(self, sequences: Rows[Sequence], unknown: Rows[int] | None = None) -> Asked:
         """What to hand to the call that computes the next tokens of ``sequences``, whose answer ``draw_answer`` takes.
 
-        Rules are written for those whose next token the session can choose. A sequence whose constraint failed is
+        Rules are written for those whose next token the session can choose; where it chooses none, the states are of
+        the rows whose tokens can be drawn as soon as there are logits. A sequence whose constraint failed is
         finished afterwards, and has no row in the call. ``unknown`` tells how many tokens of each are not known yet.
         """
         if self._rules is None:
-            return Asked(None, [None] * len(sequences))
+            return Asked(None, [one.sampler if one.request.constraint is None else None for one in sequences])
         begin = self._clock()
         states = []
         for sequence, ahead in zip(sequences, unknown or [0] * len(sequences), strict=True):
@@ -142,17 +143,22 @@ class Drawing:
         places = [place for place, token in enumerate(tokens) if token is None]
         fetched = self._clock()
         logits = answer.logits(places) if places else None
-        sampled = self._clock()
+        self.sample_ns += fetched - begin  # fetching logits is the session's time
+        committed = self.take(tokens, sequences)
+        drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places], wait_s)
+        return committed + drawn
+
+    def take(self, tokens: Rows[Sampled | NoToken | None], sequences: Rows[Sequence]) -> int:
+        """Commit the tokens of rows that have one; returns how many there were."""
+        begin = self._clock()
         committed = [
             sequence
             for sequence, token in zip(sequences, tokens, strict=True)
-            if token is not None and self._take(sequence, token, sampled)
+            if token is not None and self._take(sequence, token, begin)
         ]
         self._start_masks(committed)
-        self.sample_ns += fetched - begin  # fetching logits is the session's time
-        self.commit_ns += self._clock() - sampled
-        drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places], wait_s)
-        return len(committed) + drawn
+        self.commit_ns += self._clock() - begin
+        return len(committed)
 
     def first(self, answer: Selected, sequence: Sequence, asked: SamplerState | None) -> None:
         """Go on from a prompt that was read, given the ``answer`` of its last token: tell its scores, and draw.
@@ -206,16 +212,8 @@ class Drawing:
             elif sequence.phase is not Phase.FINISHED and not sequence.is_held:
                 sequence.held_logits = logits[row].copy()
         drawn = [alone or other for alone, other in zip(admitted, sample(logits, states, allowed), strict=True)]
-        sampled = self._clock()
-        committed = [
-            sequence
-            for sequence, token in zip(sequences, drawn, strict=True)
-            if token is not None and self._take(sequence, token, sampled)
-        ]
-        self._start_masks(committed)
-        self.sample_ns += sampled - begin
-        self.commit_ns += self._clock() - sampled
-        return len(committed)
+        self.sample_ns += self._clock() - begin
+        return self.take(drawn, sequences)
 
     def draw_held(self) -> None:
         """Draw the tokens whose masks have come since their logits were computed."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from runtime.engine.sequence import Phase, Sequence
+from runtime.sampling.host_draw import DrawnBehind
 from runtime.sampling.sampler import SamplerState
 from runtime.session.selected import Chosen
-from runtime.session.session import FROM_DEVICE
+from runtime.session.session import FROM_DEVICE, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,33 @@ def unknown(sequence: Sequence) -> NextRow:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A launched call. ``states`` are the samplers by whose rules the session chooses, None where it does not."""
+    """A launched call. ``states`` are the samplers by whose rules its tokens are chosen before it lands, None where the
+    host draws once it has."""
 
     rows: list[NextRow]
     states: list[SamplerState | None]
     token_ids: list[int]
     """What each row was computed from, as far as that is known by now."""
+    draw: DrawnBehind | None = None
+    """What draws the tokens where the session does not choose them; None as long as the call was not launched."""
 
     @classmethod
     def of(cls, rows: list[NextRow], states: list[SamplerState | None]) -> Flight:
         """A call of ``rows``."""
         return cls(rows, states, [row.token_id for row in rows])
 
+    def arrays(self) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Slots, token ids and positions, [B] each."""
+        columns = zip(*((row.sequence.slot, row.token_id, row.position) for row in self.rows), strict=True)
+        slots, token_ids, positions = (np.array(values, np.int64) for values in columns)
+        return slots, token_ids, positions
+
     def learn(self, before: Flight, chosen: Chosen | None) -> None:
-        """Note from what the call ``before`` this one chose what this one's rows were computed from."""
-        if chosen is None:
-            return
-        tokens = {id(row.sequence): token for row, token in zip(before.rows, chosen.tokens.tolist(), strict=True)}
+        """Note what this one's rows were computed from: what the call ``before`` it drew, or the session chose."""
+        drawn = [] if chosen is None else chosen.tokens.tolist()
+        if before.draw is not None:
+            drawn = before.draw.token_ids
+        tokens = {id(row.sequence): token for row, token in zip(before.rows, drawn, strict=True)}
         for place, row in enumerate(self.rows):
             if row.token_id == FROM_DEVICE:
                 self.token_ids[place] = tokens[id(row.sequence)]
@@ -62,6 +75,10 @@ class Flight:
     def places(self) -> list[int]:
         """The rows that count, once all calls before this one have landed."""
         return [place for place, row in enumerate(self.rows) if self._counts(place, row.sequence)]
+
+    def sequences(self) -> list[Sequence]:
+        """The sequences of the rows that count."""
+        return [self.rows[place].sequence for place in self.places()]
 
     def num_void(self) -> int:
         """Rows of sequences that live and whose next token they do not give."""

@@ -13,26 +13,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import numpy as np
-
 from runtime.engine.adapter_places import place_adapters
 from runtime.engine.ahead import Ahead
 from runtime.engine.call_health import BACKEND_FAILURES, CallHealth, said
-from runtime.engine.drawing import ALONE_WAIT_S, Draft, Drawing
-from runtime.engine.flight import Flight, NextRow, known
+from runtime.engine.decode_calls import DecodeCalls
+from runtime.engine.drawing import Drawing
+from runtime.engine.flight import Flight
+from runtime.engine.prefill_calls import PrefillCalls
 from runtime.engine.scheduler import Scheduler
-from runtime.engine.sequence import Phase, Sequence
-from runtime.engine.step_plan import PrefillChunk, StepPlan
+from runtime.engine.sequence import Sequence
+from runtime.engine.session_calls import SessionCalls
+from runtime.engine.step_plan import StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
-from runtime.errors import DeviceError
 from runtime.events import TokenEvent
 from runtime.sampling.row_rules import RowRules
-from runtime.sampling.sampler import SamplerState
-from runtime.session.selected import Selected, from_logits
-from runtime.session.session import FloatArray, Int64Array, Session
-
-SCORED_ROWS = 32
-"""Most rows of logits that exist at once where a prompt is scored: 6 MB of a vocabulary of 49,152 tokens."""
+from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.engine")
 
@@ -63,6 +58,9 @@ class Step:
         self._clock = clock
         self._run_before_ns = session.run_ns
         self.drawing = Drawing(scheduler, rules, clock)
+        calls = SessionCalls(session, health, self.drawing)
+        self._decodes = DecodeCalls(calls, scheduler, ahead, totals)
+        self._prefills = PrefillCalls(calls, scheduler)
         self.begin_ns = clock()
 
     def run(self) -> StepResult:
@@ -80,8 +78,8 @@ class Step:
         for sequence in admitted:
             self.drawing.begin(sequence)
         copied = self._clock()
-        num_decoded = self._decode(plan)
-        num_prefilled = sum(self._prefill(chunk) for chunk in plan.prefills)
+        num_decoded = self._decodes.decode(plan.decode) if plan.decode else 0
+        num_prefilled = sum(self._prefills.compute(chunk) for chunk in plan.prefills)
         if not plan.is_empty:
             self._totals.num_steps += 1
         else:
@@ -101,7 +99,7 @@ class Step:
     def _run_ahead(self, flight: Flight) -> StepResult:
         """The step of a call that is on its way. ``run_ns`` is what the host still waited, beside launching."""
         counts = bool(flight.places())
-        num_decoded = self._land(flight)
+        num_decoded = self._decodes.land(flight)
         self._totals.num_steps += counts
         self._count_tokens(0)
         run_ns, spent_ns = self._session.run_ns - self._run_before_ns, self.drawing.spent_ns
@@ -148,181 +146,3 @@ class Step:
         self._totals.prefix_query_tokens += sum(sequence.num_prompt for sequence in begun)
         self._totals.prefix_hit_tokens += num_cached
         return num_cached
-
-    def _decode(self, plan: StepPlan) -> int:
-        """Run the plan's decode call; returns how many tokens were drawn."""
-        if not plan.decode:
-            return 0
-        if len(plan.decode) == 1:
-            sequence = plan.decode[0]
-            draft = self.drawing.draft(sequence)
-            if draft.token_ids:
-                return self._verify(sequence, draft)
-        asked = self.drawing.ask(plan.decode)
-        rows = [known(sequence) for sequence in plan.decode if sequence.phase is not Phase.FINISHED]
-        if not rows:
-            return 0
-        flight, answer = Flight.of(rows, asked.states), None
-        try:
-            if self._ahead.session is not None:
-                self._ahead.session.launch(*_arrays(rows), asked.table)
-            else:
-                answer = self._session.decode_tokens(*_arrays(rows), asked.table)
-        except BACKEND_FAILURES as error:
-            self._fail(error, [row.sequence for row in rows])
-            return 0
-        return self._land(flight) if answer is None else self._landed(flight, answer)
-
-    def _land(self, flight: Flight) -> int:
-        """Launch what comes behind a flight, wait for the flight, and draw its tokens; returns how many there were."""
-        self._ahead.flight = following = self._follow(flight)
-        try:
-            if self._ahead.session is None:
-                raise DeviceError("a call is on its way in a session that launches none")
-            answer = self._ahead.session.wait()
-        except BACKEND_FAILURES as error:
-            self._fail(error, [flight.rows[place].sequence for place in flight.places()])
-            return 0
-        drawn = self._landed(flight, answer, following)
-        if following is not None:
-            self._ahead.note_void(following.num_void())
-        return drawn
-
-    def _follow(self, flight: Flight) -> Flight | None:
-        """Launch the call behind a flight that was not waited for, if there is to be one."""
-        rows, session = self._ahead.following(flight), self._ahead.session
-        if not rows or session is None:
-            return None
-        asked = self.drawing.ask([row.sequence for row in rows], [row.unknown for row in rows])
-        try:
-            session.launch(*_arrays(rows), asked.table)
-        except BACKEND_FAILURES as error:
-            self._health.failed(error)
-            self._ahead.refused(said(error))
-            return None
-        return Flight.of(rows, asked.states)
-
-    def _landed(self, flight: Flight, answer: Selected, following: Flight | None = None) -> int:
-        """Commit the rows of a flight that count, given its answer; returns how many tokens were drawn."""
-        self._health.worked()
-        if following is not None:
-            following.learn(flight, answer.chosen)
-        places = flight.places()
-        if not places:
-            return 0
-        sequences = [flight.rows[place].sequence for place in places]
-        for sequence in sequences:
-            self._scheduler.commit_decode(sequence)
-        whole = len(places) == len(flight.rows)
-        return self._draw(answer if whole else answer.at(places), sequences, [flight.states[place] for place in places])
-
-    def _draw(self, answer: Selected, sequences: list[Sequence], asked: list[SamplerState | None]) -> int:
-        """Take or draw a token for each row of an answer; returns how many there were."""
-        try:
-            return self.drawing.draw_answer(answer, sequences, asked)
-        except BACKEND_FAILURES as error:  # of logits that had stayed on a device
-            self._fail(error, sequences)
-            return 0
-
-    def _fail(self, error: Exception, sequences: list[Sequence]) -> None:
-        """End the sequences of a call that failed. Raises DeviceLost if it was one too many."""
-        self._health.failed(error)
-        for sequence in sequences:
-            if sequence.phase is not Phase.FINISHED:
-                self.drawing.fail(sequence, said(error))
-
-    def _verify(self, sequence: Sequence, draft: Draft) -> int:
-        """Compute the last token and its draft in one call, and draw tokens as long as they meet the draft.
-
-        Each token is drawn from the model's own distribution given what was drawn before it, exactly as without a
-        draft; a draft that is met only saves the call. Returns how many tokens were drawn.
-        """
-        guesses = draft.token_ids
-        token_ids = np.array([sequence.token_ids[-1], *guesses], np.int64)  # [1 + guesses]
-        logits = self._appended(sequence, token_ids, sequence.num_computed, len(token_ids))
-        if logits is None:
-            return 0
-        drawn = 0
-        for row in range(len(token_ids)):
-            self._scheduler.commit_decode(sequence)
-            if not self.drawing.draw(logits[row : row + 1], [sequence], ALONE_WAIT_S):
-                break  # the sequence ended, or is held with this row's logits
-            drawn += 1
-            if sequence.phase is Phase.FINISHED or row == len(guesses) or sequence.token_ids[-1] != guesses[row]:
-                break
-        accepted = max(0, drawn - 1)
-        self._totals.drafted_tokens += len(guesses)
-        self._totals.accepted_tokens += accepted
-        if sequence.draft is not None and not draft.is_forced:
-            sequence.draft.report(len(guesses), accepted)
-        return drawn
-
-    def _prefill(self, chunk: PrefillChunk) -> int:
-        """Compute a chunk of a prompt; returns how many tokens were computed."""
-        sequence = chunk.sequence
-        if sequence.phase is Phase.FINISHED:
-            return 0
-        asked: SamplerState | None = None
-        if sequence.is_scored:
-            rows = self._scored(chunk)
-            answer = None if rows is None else from_logits(rows)
-        else:
-            answer, asked = self._answered(chunk)
-        if answer is None:
-            return 0
-        self._scheduler.commit_prefill(chunk)
-        if chunk.is_last:
-            try:
-                self.drawing.first(answer, sequence, asked)
-            except BACKEND_FAILURES as error:
-                self._fail(error, [sequence])
-        return chunk.stop - chunk.start
-
-    def _answered(self, chunk: PrefillChunk) -> tuple[Selected | None, SamplerState | None]:
-        """Compute a chunk whose tokens are not scored; no answer if that failed, which ends the sequence.
-
-        The sampler by whose rules the session chose, if it was asked, comes with it.
-        """
-        sequence = chunk.sequence
-        token_ids = np.array(sequence.token_ids[chunk.start : chunk.stop], np.int64)  # [T]
-        if not chunk.is_last:
-            rows = self._appended(sequence, token_ids, chunk.start, 0)
-            return (None if rows is None else from_logits(rows)), None
-        asked = self.drawing.ask([sequence])
-        if sequence.phase is Phase.FINISHED:
-            return None, None
-        try:
-            answer = self._session.prefill_token(sequence.slot, token_ids, chunk.start, asked.table)
-        except BACKEND_FAILURES as error:
-            self._fail(error, [sequence])
-            return None, None
-        self._health.worked()
-        return answer, asked.states[0]
-
-    def _scored(self, chunk: PrefillChunk) -> FloatArray | None:
-        """Compute a chunk in pieces and score each at once; the last token's logits [1, V], None if that failed."""
-        sequence = chunk.sequence
-        rows: FloatArray | None = None
-        for start, stop in chunk.pieces(SCORED_ROWS):
-            token_ids = np.array(sequence.token_ids[start:stop], np.int64)  # [T]
-            rows = self._appended(sequence, token_ids, start, stop - start)
-            if rows is None or not self.drawing.score(rows, sequence, start):
-                return None
-        return None if rows is None else rows[-1:]
-
-    def _appended(self, sequence: Sequence, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray | None:
-        """Logits [num_logits, V] of a prefill call; None if the backend failed, which ends the sequence."""
-        try:
-            logits = self._session.prefill(sequence.slot, token_ids, start, num_logits)
-        except BACKEND_FAILURES as error:
-            self._fail(error, [sequence])
-            return None
-        self._health.worked()
-        return logits
-
-
-def _arrays(rows: list[NextRow]) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Slots, token ids and positions, [B] each."""
-    columns = zip(*((row.sequence.slot, row.token_id, row.position) for row in rows), strict=True)
-    slots, token_ids, positions = (np.array(values, np.int64) for values in columns)
-    return slots, token_ids, positions

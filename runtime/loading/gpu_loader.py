@@ -26,9 +26,10 @@ from runtime.session.gpu.libraries import open_libraries
 from runtime.session.gpu.ort.providers import cuda_provider, tensorrt_provider, tensorrt_rtx_provider
 from runtime.session.gpu.ort.runner import Provider
 from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.runner import NUM_LANES
 from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
-from runtime.session.gpu.trt.session import NUM_LANES, open_trt_session
+from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes, SlotForm, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
@@ -90,9 +91,11 @@ def fixed_gpu_parts(package: Package, choice: BackendChoice, wishes: KVWishes) -
     if plan is not None:
         slots, max_logits = wishes.num_slots or plan.sidecar.key.max_slots, plan.sidecar.key.max_logits
         parts = {"plan": plan.sidecar.plan_bytes, "scratch": plan.sidecar.scratch_bytes}
-    num_lanes = NUM_LANES if plan is not None and plan.sidecar.selection_bytes else 1
+    has_head = package.manifest.selection is not None if plan is None else bool(plan.sidecar.selection_bytes)
+    runs_ahead = has_head and (plan is not None or choice.backend is Backend.CUDA)
+    num_lanes = NUM_LANES if runs_ahead else 1
     parts["logits"] = logits_bytes(slots, max_logits, shape.vocab_size, num_lanes)
-    if package.manifest.selection is not None if plan is None else plan.sidecar.selection_bytes:
+    if has_head:
         parts["selection"] = selection_bytes(num_lanes * slots + 1, shape.vocab_size)
     return parts
 
@@ -166,15 +169,20 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     if choice.plan is not None:
         return open_trt_session(choice.plan, shape, device, kv)
     prefill_tokens = min(_PREFILL_TOKENS, kv.rows)
+    cuda = cuda_provider(device.ordinal, device.stream)
     try:
-        provider = _provider(package, choice.backend, kv, prefill_tokens, device.ordinal)
+        provider = (
+            cuda
+            if choice.backend is Backend.CUDA
+            else _compiling_provider(package, choice.backend, kv, prefill_tokens, device.ordinal)
+        )
     except BaseException:
         device.close()  # which the session does from here on
         raise
     graph = package.path(package.manifest.graphs[_graph_key(choice.backend)].path)
     head = package.manifest.selection
     # The plug-in compiles for the decoder's profiles alone, and the ONNX Runtime beside it has no other for a GPU.
-    head_provider = None if choice.backend is Backend.ORT_TENSORRT_RTX else cuda_provider(device.ordinal)
+    head_provider = None if choice.backend is Backend.ORT_TENSORRT_RTX else cuda
     return open_ort_session(
         graph,
         provider,
@@ -187,9 +195,9 @@ def _open(package: Package, choice: BackendChoice, kv: KVPlan) -> Session:
     )
 
 
-def _provider(package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int) -> Provider:
-    if backend is Backend.CUDA:
-        return cuda_provider(device_id)
+def _compiling_provider(
+    package: Package, backend: Backend, kv: KVPlan, prefill_tokens: int, device_id: int
+) -> Provider:
     root = package.root
     # What a provider keeps is for slots of one length, which it does not look at.
     cache_folder = root.parent / f".{root.name}.{backend}.{kv.rows}"

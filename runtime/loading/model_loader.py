@@ -22,6 +22,7 @@ from runtime.package.manifest import OPTIMUM_GRAPH, ORT_GRAPH, GraphInfo, Packag
 from runtime.package.plan_sidecar import sidecar_path
 from runtime.session.cpu.growing_cache_session import GrowingCacheSession
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
+from runtime.session.cpu.threaded_session import ThreadedSession
 from runtime.session.kv_budget import KVPlan, KVWishes, available_memory_bytes, kv_bytes_per_token, plan_kv_cache
 from runtime.session.session import Session
 
@@ -35,6 +36,7 @@ class ModelOptions:
 
     ``kv_cache_share`` is the share of the memory available at start for the KV cache, when its bytes are not given: of
     the machine's, or of the GPU's.
+    ``decode_thread`` has a CPU's decode calls run one step ahead, on a thread of their own.
     ``backend`` is one of ``runtime.loading.backend.backend_choices``; ``self_test`` compares a GPU's logits with
     the package's golden rows before anyone is served.
     """
@@ -45,6 +47,7 @@ class ModelOptions:
     kv_cache_share: float | None = None
     threads: int | None = None
     spin_us: int | None = None
+    decode_thread: bool = False
     backend: BackendChoice = ON_CPU
     self_test: bool = True
 
@@ -115,6 +118,10 @@ def _cpu_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callabl
     )
 
     def build() -> Session:
+        session = opened()
+        return ThreadedSession(session) if options.decode_thread else session
+
+    def opened() -> Session:
         if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
             return GrowingCacheSession(package.path(graph.path), package.manifest.shape, kv, chosen)
         room, path = adapter_room(package), package.path(graph.path)

@@ -16,7 +16,7 @@ from runtime.errors import BackendError, DeviceError
 from runtime.install import install_line
 from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
-from runtime.session.session import AheadSession, FloatArray, Int64Array, Session, SessionInfo, runs_ahead
+from runtime.session.session import AheadSession, FloatArray, HostDraw, Int64Array, Session, SessionInfo, runs_ahead
 from runtime.session.takes_adapters import TakesAdapters
 
 
@@ -53,7 +53,11 @@ class NvtxSession:
             return self._inner.decode_tokens(slots, token_ids, positions, selection)
 
     def launch(
-        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None
+        self,
+        slots: Int64Array,
+        token_ids: Int64Array,
+        positions: Int64Array,
+        selection: SelectionTable | HostDraw | None,
     ) -> None:
         """See ``AheadSession.launch``."""
         with self._range("launch", len(token_ids)):
@@ -65,7 +69,7 @@ class NvtxSession:
             return self._ahead.wait()
 
     @property
-    def _ahead(self) -> AheadSession:
+    def _ahead(self) -> AheadSession[Any]:
         if not runs_ahead(self._inner):
             raise DeviceError("the session launches nothing ahead")
         return self._inner

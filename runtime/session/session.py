@@ -13,8 +13,9 @@ of two or more tokens. A session whose backend cannot keep that says so in ``Ses
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,12 @@ FloatArray = NDArray[np.float32]
 
 FROM_DEVICE = -1
 """In the place of a token that nobody but the session knows yet (``AheadSession``)."""
+
+HostDraw = Callable[[FloatArray], list[int]]
+"""Draws a token for each row of logits [B, V], which are scratch afterwards; any token of the vocabulary for a row that
+has none. Called once, on the thread that computed the logits. Raises nothing."""
+
+Rules_contra = TypeVar("Rules_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +123,31 @@ class Session(Protocol):
         ...
 
 
-class AheadSession(Session, Protocol):
+class AheadSession(Session, Protocol[Rules_contra]):
     """A session that can be given a decode call while the one before it runs.
 
     At most two calls are launched and not waited for. While one is, nothing else is asked of the session.
+    ``Rules_contra`` say how tokens are chosen: a SelectionTable, or None to choose none, where the session ``selects``,
+    and a HostDraw where it does not.
     """
 
-    def launch(
-        self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None
-    ) -> None:
+    def launch(self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: Rules_contra) -> None:
         """Begin ``decode_tokens`` and return; ``wait`` gives its answer.
 
         FROM_DEVICE in ``token_ids`` is the token that the call launched before chooses for the slot, settled or not.
-        Without ``selection`` nothing is chosen. When it raises, nothing was launched, and calls before it are not lost.
+        When it raises, nothing was launched, and calls before it are not lost.
         """
         ...
 
     def wait(self) -> Selected:
         """The answer of the call launched first of those that were not waited for; valid until the next wait.
 
-        Its logits stay where they are until the second launch from now on. When it raises, the call is over.
+        Its logits stay where they are until the second launch from now on; after a HostDraw there are none any more,
+        and the tokens are what that returned. When it raises, the call is over.
         """
         ...
 
 
-def runs_ahead(session: Session) -> TypeGuard[AheadSession]:
+def runs_ahead(session: Session) -> TypeGuard[AheadSession[Any]]:
     """Whether decode calls of the session can be launched ahead."""
     return session.info.runs_ahead

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from api.answer_formats import answer_formats
 from api.errors import SettingsError
 from api.process.cli import serve_command
-from api.process.launch import bind
+from api.process.launch import bind, model_options
 from api.server_settings import Settings
 from api.settings import NIM_HOME_VARIABLE, models_home, resolve_settings
 from runtime.commands.surroundings import Surroundings
@@ -240,3 +240,7 @@ def test_an_unknown_parser_is_refused_at_start(settings: Settings) -> None:
     tokenizer = Tokenizer(tokenizer_json(), VOCAB_SIZE)
     with pytest.raises(UnknownParser, match="there are: "):
         answer_formats(settings, ChatTemplate(TEMPLATE, TemplateWorker()), tokenizer)
+
+
+def test_the_thread_of_decode_steps_is_the_loaders() -> None:
+    assert [model_options(Settings(decode_thread=on)).decode_thread for on in (False, True)] == [False, True]

@@ -19,6 +19,9 @@ POSITION_DTYPES: dict[str, np.dtype[Any]] = {
 }
 """The inputs that place a row in its cache, one per dialect."""
 
+NUM_LANES = 2
+"""Decode calls that are on their way at once where a head chooses tokens: one runs, one waits behind it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

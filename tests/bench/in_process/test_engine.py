@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bench.commands import engine_run
 from bench.commands.bench import bench_group
 from bench.errors import BenchError
 from bench.in_process.bandwidth import read_bandwidth
@@ -35,8 +38,11 @@ from bench.in_process.synthetic_report import (
     streams_table,
 )
 from bench.in_process.synthetic_session import SyntheticSession
+from runtime.loading.first_that_loads import FirstThatLoads
+from runtime.loading.model_loader import ModelOptions
 from runtime.package.manifest import Package
 from tests.adapting_session import AdaptingSession, named_adapter
+from tests.export.tiny_package import write_package
 from tests.fakes import Call, ScriptedSession, counting
 
 
@@ -288,6 +294,24 @@ def test_a_backend_that_there_is_not_is_refused(default_package: Package) -> Non
     result = CliRunner().invoke(bench_group, ["engine", str(default_package.root), "--backend", "abacus"])
     assert result.exit_code == 1
     assert "backend 'abacus' is unknown; choose one of auto, cpu" in " ".join(result.output.split())
+
+
+def test_the_thread_is_asked_of_the_loader_and_told_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, asked = write_package(tmp_path / "tiny", with_trt=False), list[ModelOptions]()
+
+    def note(_package: Package, options: ModelOptions, _choices: Any) -> FirstThatLoads:
+        asked.append(options)
+        raise BenchError("enough")
+
+    monkeypatch.setattr(engine_run, "FirstThatLoads", note)
+    for words in ([], ["--decode-thread"]):
+        CliRunner().invoke(bench_group, ["engine", str(package.root), *words])
+    assert [options.decode_thread for options in asked] == [False, True]
+    info = ScriptedSession(counting).info
+    assert engine_run.how_it_ran(info, decode_thread=True) == {"backend": "scripted", "decode_thread": "on"}
+    assert engine_run.how_it_ran(replace(info, backend="cpu"), decode_thread=False) == {}
 
 
 def test_a_synthetic_session_lends_the_same_rows_anew_only_where_it_is_told_to() -> None:

@@ -18,6 +18,7 @@ from runtime.events import FinishEvent, PromptEvent, PromptTokenLogprobs, TokenE
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package
 from runtime.request import Request
+from runtime.session.cpu.threaded_session import ThreadedSession
 from runtime.session.distribution import log_softmax
 from runtime.session.session import Session
 from tests.runtime.engine_driver import request
@@ -101,9 +102,13 @@ def test_with_any_chunking(session: Session, alone: Trace, chunk: int) -> None:
 
 
 def test_beside_aborts_and_slot_moves(session: Session, alone: Trace) -> None:
+    """One step after the other, and one ahead."""
     others = crowd(8)
     requests = [*others[:4], subject(), *others[4:]]
-    assert trace(session, requests, abort=("other0", "other2", "other5"), prefill_chunk_tokens=32) == alone
+    ahead = ThreadedSession(session)
+    for each in (session, ahead):
+        assert trace(each, requests, abort=("other0", "other2", "other5"), prefill_chunk_tokens=32) == alone
+    ahead.stop()
 
 
 def test_greedy_too(session: Session) -> None:

@@ -89,13 +89,25 @@ def plugin_device(devices: Sequence[Any], device_id: int) -> Any:  # noqa: ANN40
     return named[0] if named else None
 
 
-def cuda_provider(device_id: int = 0) -> Provider:
-    """ONNX Runtime's CUDA provider on the ``ort`` graph, with one CUDA graph per decode shape if it takes the graph."""
+def cuda_provider(device_id: int = 0, stream: int | None = None) -> Provider:
+    """ONNX Runtime's CUDA provider on the ``ort`` graph, with one CUDA graph per decode shape if it takes the graph.
+
+    Runs are queued on ``stream``, a handle of CUDA's, and return at once; None is a stream of its own, which each run
+    waits for.
+    """
+    options = {"arena_extend_strategy": "kSameAsRequested", "device_id": str(device_id)}
+    if stream is not None:
+        options["user_compute_stream"] = str(stream)
 
     def make(graph: Path, session_options: ort.SessionOptions) -> ort.InferenceSession:
-        return _cuda_session(graph, session_options, device_id)
+        return _cuda_session(graph, session_options, options)
 
-    return Provider("cuda", "cuda", make, graph_id_entry, graph_io.SEQLENS_K, device_id)
+    def entries(is_decode: bool, graph_id: int) -> dict[str, str]:
+        waiting = {} if stream is None else {"disable_synchronize_execution_providers": "1"}
+        return {**graph_id_entry(is_decode, graph_id), **waiting}
+
+    is_shared = stream is not None
+    return Provider("cuda", "cuda", make, entries, graph_io.SEQLENS_K, device_id, shares_stream=is_shared)
 
 
 def graph_id_entry(_is_decode: bool, graph_id: int) -> dict[str, str]:
@@ -103,9 +115,8 @@ def graph_id_entry(_is_decode: bool, graph_id: int) -> dict[str, str]:
     return {"gpu_graph_id": str(graph_id)}
 
 
-def _cuda_session(graph: Path, session_options: ort.SessionOptions, device_id: int) -> ort.InferenceSession:
+def _cuda_session(graph: Path, session_options: ort.SessionOptions, options: Mapping[str, str]) -> ort.InferenceSession:
     """Without capture when ONNX Runtime refuses it, which it does if it left a node to the CPU."""
-    options = {"arena_extend_strategy": "kSameAsRequested", "device_id": str(device_id)}
     try:
         return _session(graph, session_options, _CUDA, {**options, "enable_cuda_graph": "1"})
     except Fail as error:

@@ -6,9 +6,11 @@ Every input that a kernel reads lies in device memory at an address that never c
   (``IOBinding::BindInput`` in onnxruntime/core/session/IOBinding.cc);
 * a captured CUDA graph reads and writes the addresses that it was captured with.
 
-The one exception is ``total_sequence_length``, which GroupQueryAttention reads on the host. ONNX Runtime keeps its own
-stream and waits for it at the end of every run, so work is put in order by waiting, not by sharing a stream: that
-holds for every provider and version. Knows no TensorRT and no CUDA; the providers are in ``providers``, beside this.
+The one exception is ``total_sequence_length``, which GroupQueryAttention reads on the host. The CUDA provider queues
+its work on the device's own stream and returns, if it is asked to (replays of CUDA graphs too from ONNX Runtime 1.28
+on). The others keep a stream of their own, and their replays wait for it whatever they are asked
+(microsoft/onnxruntime pull request 28686), so there work is put in order by waiting. Knows no TensorRT and no CUDA; the
+providers are in ``providers``, beside this.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from runtime.package.graph_profiles import max_prefill_logits, prefill_buckets
 from runtime.package.manifest import ModelShape
 from runtime.session.device import Device
 from runtime.session.gpu.device_arena import DeviceArena
-from runtime.session.gpu.runner import POSITION_DTYPES, Call, Limits
+from runtime.session.gpu.runner import NUM_LANES, POSITION_DTYPES, Call, Limits
 from runtime.session.ort_run import run_bound
 
 _LOG_ERRORS_ONLY = 3
@@ -43,8 +45,9 @@ class Provider:
     GPU ``device_id``.
 
     ``position_input`` tells the dialect of its graphs. ``run_entries`` gives a call's run options, from whether it
-    decodes and the CUDA graph's id: one number from 1 on per size of decode calls, SKIP_CAPTURE for prefill, whose
-    shapes vary. ``compiles_per_shape``: every new shape costs a compilation, so prefill is padded to a few.
+    decodes and the CUDA graph's id: one number from 1 on per size and lane of decode calls, SKIP_CAPTURE for prefill,
+    whose shapes vary. ``compiles_per_shape``: every new shape costs a compilation, so prefill is padded to a few.
+    ``shares_stream``: runs are queued on the device's stream and return at once.
     """
 
     backend: str
@@ -54,6 +57,7 @@ class Provider:
     position_input: str = graph_io.WRITE_INDICES
     device_id: int = 0
     compiles_per_shape: bool = False
+    shares_stream: bool = False
 
 
 SKIP_CAPTURE = -1
@@ -62,22 +66,27 @@ SKIP_CAPTURE = -1
 
 @dataclass(frozen=True, slots=True)
 class OrtRun:
-    """A binding and its run options. ``total`` is the host memory that the binding points to, if to any."""
+    """A binding and its run options. ``total`` is the host memory that the binding points to, if to any.
+
+    ``is_queued``: the run goes behind what the device's stream holds.
+    """
 
     session: ort.InferenceSession
     device: Device
     binding: ort.IOBinding
     options: ort.RunOptions
     total: NDArray[np.int32] | None
+    is_queued: bool = False
 
     @property
     def may_be_recorded(self) -> bool:
-        """Never: ONNX Runtime's work is on a stream of its own, and it captures that itself."""
+        """Never: ONNX Runtime captures its work itself."""
         return False
 
     def enqueue(self) -> None:
-        """See ``Run.enqueue``. Returns when the run is over."""
-        self.device.synchronize()
+        """See ``Run.enqueue``. Returns when the run is over, unless it is queued."""
+        if not self.is_queued:
+            self.device.synchronize()
         run_bound(self.session, self.binding, self.options)
 
     def close(self) -> None:
@@ -136,11 +145,12 @@ class OrtRunner:
             max_logits=max_prefill_logits(prefill_tokens),
             kv_itemsize=self._cache_type.itemsize,
             position_input=provider.position_input,
+            num_lanes=NUM_LANES if provider.shares_stream else 1,
         )
         if provider.compiles_per_shape:
             tokens, logits = prefill_buckets(prefill_tokens), (1, self._limits.max_logits)
             self._limits = replace(self._limits, prefill_buckets=tokens, logits_buckets=logits)
-        self._graph_ids: dict[int, int] = {}
+        self._graph_ids: dict[tuple[int, int], int] = {}
 
     @property
     def limits(self) -> Limits:
@@ -148,16 +158,18 @@ class OrtRunner:
         return self._limits
 
     def prepare(self, call: Call, arena: DeviceArena) -> OrtRun:
-        """See ``Runner.prepare``. Each size of decode calls has a CUDA graph id of its own."""
+        """See ``Runner.prepare``. Each size of decode calls has a CUDA graph id of its own in each lane."""
         graph_id = SKIP_CAPTURE
         if call.is_decode:
-            graph_id = self._graph_ids.setdefault(call.num_rows, len(self._graph_ids) + 1)
+            key = call.num_rows, call.addresses[graph_io.LOGITS]
+            graph_id = self._graph_ids.setdefault(key, len(self._graph_ids) + 1)
         options = run_options(self._provider, graph_id, is_decode=call.is_decode)
         # Read on the host when kernels are launched, so a captured decode step keeps the value it was captured with,
         # which must hold for every step. Rows still end where seqlens_k, on the device, says. In a prefill it tells
         # the first chunk (equal to T) from later ones.
         total = np.array(call.total_tokens, np.int32)
-        return OrtRun(self._session, self._device, self._bound(call, arena, total), options, total)
+        bound, is_queued = self._bound(call, arena, total), self._provider.shares_stream
+        return OrtRun(self._session, self._device, bound, options, total, is_queued)
 
     def close(self) -> None:
         """Drop the graph."""

@@ -36,7 +36,7 @@ class OrtSelector:
             binding.bind_output(name, memory, device_id, DTYPES[name], shape, addresses[name])
         self._num_prepared += 1
         options = run_options(self._provider, self._num_prepared, is_decode=True)
-        return OrtRun(self._session, self._device, binding, options, None)
+        return OrtRun(self._session, self._device, binding, options, None, self._provider.shares_stream)
 
     def close(self) -> None:
         """Drop the graph."""

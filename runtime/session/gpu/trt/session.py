@@ -15,6 +15,7 @@ from runtime.package.manifest import ModelShape
 from runtime.package.plan_sidecar import PlanFile
 from runtime.session.device import Device
 from runtime.session.gpu.missing_head import say_no_head
+from runtime.session.gpu.runner import NUM_LANES
 from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.staging import logits_bytes
 from runtime.session.gpu.static_session import StaticSession
@@ -25,9 +26,6 @@ from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
 
 _LOG = logging.getLogger("powertrain.tensorrt")
-
-NUM_LANES = 2
-"""Decode calls that are on their way at once where a head chooses tokens: one runs, one waits behind it."""
 
 
 def open_trt_session(plan: PlanFile, shape: ModelShape, device: Device, kv: KVPlan) -> Session:

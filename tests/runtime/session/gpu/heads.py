@@ -40,7 +40,7 @@ def opened(
     """``graphs`` are the decoder as ``ort`` and ``trt`` and the head as ``selection``."""
     device = HostDevice()
     if kind == "captured":
-        return _captured(graphs, device, has_head=has_head, num_slots=num_slots)
+        return _captured(graphs, device, has_head=has_head, num_slots=num_slots, runs_ahead=runs_ahead)
     compiles = kind == "compiling"
     return _trt(graphs, device, compiles=compiles, has_head=has_head, num_slots=num_slots, runs_ahead=runs_ahead)
 
@@ -59,15 +59,17 @@ def _trt(
     return Opened(StaticSession("tensorrt", runner, device, SHAPE, num_slots, selector=selector), device, heads)
 
 
-def _captured(graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int) -> Opened:
-    made = list[HostCudaSession]()
+def _captured(
+    graphs: dict[str, Path], device: HostDevice, *, has_head: bool, num_slots: int, runs_ahead: bool
+) -> Opened:
+    made, stream = list[HostCudaSession](), device.stream if runs_ahead else None
 
     def make(path: Path, options: ort.SessionOptions) -> Any:
         options.intra_op_num_threads = 1
-        made.append(HostCudaSession(path, options, device))
+        made.append(HostCudaSession(path, options, device, stream=stream))
         return made[-1]
 
-    provider: Provider = replace(cuda_provider(), make=make)
+    provider: Provider = replace(cuda_provider(0, stream), make=make)
     sizes: dict[str, int] = {"max_slots": num_slots, "prefill_tokens": 16, "capacity": CAPACITY}
     runner = OrtRunner(graphs["ort"], provider, device, SHAPE, **sizes)
     selector = OrtSelector(graphs["selection"], provider, device, SHAPE.vocab_size) if has_head else None

@@ -122,9 +122,10 @@ def several() -> list[Request]:
     return [request(f"r{i}", PROMPTS[i % 5], max_tokens=8 + i, **one) for i, one in enumerate(rules)]
 
 
-def test_texts_are_the_same_and_steps_overlap(graphs: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", ["recorded", "captured"])
+def test_texts_are_the_same_and_steps_overlap(graphs: dict[str, Path], kind: str) -> None:
     """Seven requests on four slots: they come, stop and make room while calls are on their way."""
-    ours = Served(graphs).add(*several()).run()
+    ours = Served(graphs, kind=kind).add(*several()).run()
     theirs = Served(graphs, has_head=False).add(*several()).run()  # all drawn by the host
     assert ours.tokens == theirs.tokens
     assert {name: end.reason for name, end in ours.ends.items()} == {n: e.reason for n, e in theirs.ends.items()}
@@ -139,7 +140,7 @@ def test_texts_are_the_same_and_steps_overlap(graphs: dict[str, Path]) -> None:
     ours.parts.session.close()
 
 
-@pytest.mark.parametrize("kind", ["recorded", "compiling"])
+@pytest.mark.parametrize("kind", ["recorded", "compiling", "captured"])
 def test_the_next_call_is_launched_before_this_one_is_waited_for(graphs: dict[str, Path], kind: str) -> None:
     served = Served(graphs, kind=kind).add(request("one", PROMPTS[0], max_tokens=6)).step()
     served.parts.device.order.clear()
@@ -157,6 +158,7 @@ def test_the_next_call_is_launched_before_this_one_is_waited_for(graphs: dict[st
         *("mark 0", "wait 1"),
         "wait 0",
     ]
+    assert "wait" not in served.parts.device.order[-8:]  # for all that was queued, once steps are captured
     assert told == [1, 2, 3, 4, 5]
     assert served.ends["one"].reason is FinishReason.LENGTH
     assert served.engine.stats().num_steps == 6

@@ -18,7 +18,8 @@ from export.package.workspace import write_head
 from runtime.errors import DeviceError
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
-from runtime.loading.gpu_loader import gpu_session_factory, plan_gpu_cache
+from runtime.loading.gpu_loader import fixed_gpu_parts, gpu_session_factory, plan_gpu_cache
+from runtime.package.graph_profiles import max_prefill_logits
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.ort.providers import (
     cuda_provider,
@@ -29,6 +30,7 @@ from runtime.session.gpu.ort.providers import (
 )
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.ort.session import open_ort_session
+from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
@@ -192,9 +194,9 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
         list[HostCudaSession](),
     )
 
-    def make(path: Path, options: ort.SessionOptions, device_id: int) -> Any:
-        assert device_id == device.ordinal
-        made.append(HostCudaSession(path, options, device))
+    def make(path: Path, options: ort.SessionOptions, of_provider: dict[str, str]) -> Any:
+        assert of_provider["device_id"] == str(device.ordinal)
+        made.append(HostCudaSession(path, options, device, stream=int(of_provider["user_compute_stream"])))
         return made[-1]
 
     def on(uuid: str) -> HostDevice:
@@ -205,13 +207,18 @@ def test_the_loader_opens_checks_and_closes_a_cuda_session(
     monkeypatch.setattr("runtime.session.gpu.ort.providers._cuda_session", make)
     choice = BackendChoice(Backend.CUDA, ("asked for",), ADA)
     kv = plan_gpu_cache(package, choice, KVWishes(num_slots=4), kv_cache_bytes=2**24)
+    parts = fixed_gpu_parts(package, choice, KVWishes(num_slots=4))
+    rows = 2 * 4 + max_prefill_logits(512)  # two lanes of decode calls, and a prefill
+    assert parts["logits"] == rows * package.manifest.shape.vocab_size * 4
+    assert parts["selection"] == selection_bytes(2 * 4 + 1, package.manifest.shape.vocab_size)
     session = gpu_session_factory(package, choice, kv, self_test=True)()
     assert (session.info.backend, session.info.num_slots, session.info.max_model_len) == ("cuda", 4, CAPACITY)
-    # The longest prefill, one whose token is chosen, and calls of one, two and four slots.
-    assert made[0].graph_ids[:8] == [-1, -1, 1, 1, 2, 2, 3, 3]
-    assert made[1].graph_ids[:7] == [1, 2, 2, 3, 3, 4, 4]
-    assert session.info.selects
-    assert set(made[0].captured) == {1, 2, 3}  # the script brings no other
+    # The longest prefill, one whose token is chosen, and calls of one, two and four slots, each on two lanes.
+    assert made[0].graph_ids[:14] == [-1, -1, 1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 5, 6]
+    assert made[1].graph_ids[:13] == [1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7]
+    assert (session.info.selects, session.info.runs_ahead) == (True, True)
+    assert set(made[0].captured) == {1, 2, 3, 4, 5, 6}  # the script brings no other
+    assert len({graph.outputs["logits"] for graph in made[0].captured.values()}) == 6
     session.close()
     assert device.closed
 
@@ -326,6 +333,16 @@ def test_tensorrt_is_asked_for_capture_and_to_keep_what_it_compiles(fake: type[F
 def test_cuda_asks_for_capture_on_its_gpu(fake: type[FakeSession]) -> None:
     cuda_provider(2).make(Path("model.onnx"), ort.SessionOptions())
     assert [(options["enable_cuda_graph"], options["device_id"]) for options in fake.asked] == [("1", "2")]
+
+
+def test_on_a_stream_that_is_given_cuda_queues_and_does_not_wait(fake: type[FakeSession]) -> None:
+    provider, own = cuda_provider(2, 0x7F00), cuda_provider(2)
+    for one in (provider, own):
+        one.make(Path("model.onnx"), ort.SessionOptions())
+    assert [options.get("user_compute_stream") for options in fake.asked] == [str(0x7F00), None]
+    assert provider.run_entries(True, 3) == {"gpu_graph_id": "3", "disable_synchronize_execution_providers": "1"}
+    assert own.run_entries(True, 3) == {"gpu_graph_id": "3"}
+    assert (provider.shares_stream, own.shares_stream) == (True, False)
 
 
 def test_a_provider_binds_memory_of_the_gpu_that_it_runs_on(tmp_path: Path) -> None:
