@@ -106,6 +106,14 @@ OWN_CASES: dict[str, list[Any]] = {
             [(8, True), (100, True), (100.5, False), (9, False)],
         ),
         (
+            "a branch of which nothing is written, and nothing has to be",
+            {
+                "not": {"type": "integer", "minimum": 0},
+                "anyOf": [{"type": "string"}, {"type": "number", "minimum": 1, "not": {"type": "integer"}}],
+            },
+            [("a", True), (1, False), (-1, False), (None, False)],
+        ),
+        (
             "a name with no other values",
             {
                 "anyOf": [
