@@ -285,6 +285,20 @@ OWN_CASES: dict[str, list[Any]] = {
             [([1, 2, 1], True), ([2, 2], False), ([1], False)],
         ),
         (
+            "items of which none is written in both places",
+            {
+                "type": "array",
+                "uniqueItems": True,
+                "prefixItems": [
+                    {"type": "integer", "minimum": 0},
+                    {"type": "number", "not": {"type": "integer", "minimum": 0}},
+                ],
+                "items": False,
+                "minItems": 2,
+            },
+            [([1, -1], True), ([1, 1], False), ([-1, 1], False), ([1], False)],
+        ),
+        (
             "a choice of tags",
             {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "minItems": 1},
             [(["a", "c"], True), (["a", "a"], False), ([], False)],
