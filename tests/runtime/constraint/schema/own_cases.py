@@ -259,7 +259,15 @@ OWN_CASES: dict[str, list[Any]] = {
             "by pattern and length",
             {"type": "object", "propertyNames": {"pattern": "^[a-z]+$", "maxLength": 3}},
             [({"abc": 1}, True), ({"abcd": 1}, False), ({"A": 1}, False)],
-        )
+        ),
+        (
+            "that another branch has none of",
+            {
+                "type": "object",
+                "oneOf": [{"propertyNames": {"pattern": "^a"}, "minProperties": 1}, {"required": ["b"]}],
+            },
+            [({"a": 1}, True), ({"b": 1}, True), ({"c": 1}, False)],
+        ),
     ],
     "names of a format": [
         (
