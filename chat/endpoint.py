@@ -47,7 +47,10 @@ def is_url(word: str) -> bool:
 
 def endpoint_from_url(url: str, key: str | None = None) -> Endpoint:
     """Parse ``http[s]://HOST[:PORT][/v1[/chat/completions]]``; no path means ``/v1``. Raises ChatError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # half of a bracket, or a name that is another one when it is normalized
+        raise ChatError("that is no address; give http://HOST:PORT or https://HOST[:PORT][/v1]") from None
     try:
         port = parts.port
     except ValueError as error:

@@ -39,7 +39,10 @@ class Endpoint:
 
 def endpoint_from_url(url: str, *, label: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> Endpoint:
     """Parse ``http[s]://host[:port][/v1[/chat/completions]]``; a missing path means ``/v1``. Raises BenchError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # half of a bracket, or a name that is another one when it is normalized
+        raise BenchError("that is no address; give http://HOST:PORT or https://HOST[:PORT][/v1]") from None
     try:
         port = parts.port
     except ValueError as error:

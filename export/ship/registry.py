@@ -96,8 +96,8 @@ class Registry:
         """See ``Depot``. One request carries the whole blob."""
         with self._send("POST", "blobs/uploads/", headers={"Content-Length": "0"}) as response:
             self._expect(response, 202, f"{self._host} takes no uploads for {self._name}")
-            where = urljoin(str(response.url), response.headers.get("Location", ""))
-        url = httpx.URL(where).copy_merge_params({"digest": digest})
+            where = response.url.join(response.headers.get("Location", ""))
+        url = where.copy_merge_params({"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with self._send("PUT", str(url), headers=headers, blocks=blocks) as response:
             self._expect(response, 201, f"{self._host} gave up an upload for {self._name}")

@@ -58,7 +58,10 @@ def answer_challenge(
 
 
 def _checked_realm(realm: str, host: str, *, plain_http: bool) -> str:
-    parts = urlsplit(realm)
+    try:
+        parts = urlsplit(realm)
+    except ValueError:
+        raise TransferError(f"{host} asks for a login at a place that is none") from None
     is_safe = parts.scheme == "https" or (parts.scheme == "http" and (plain_http or is_loopback(parts.netloc)))
     if not is_safe or not parts.netloc or "@" in parts.netloc:
         raise TransferError(f"{host} asks for a login at a place that is not safe to send one to")

@@ -140,7 +140,14 @@ def test_addresses() -> None:
         "http://[::1]:8/openai/v1/": "http://[::1]:8/openai/v1",
     }.items():
         assert endpoint_from_url(written, "k") == Endpoint(url, "k")
-    for bad in ("ftp://h", "http://", "http://h:99999", "http://me:secret@h", "http://h?key=secret"):
+    for bad in (
+        "ftp://h",
+        "http://",
+        "http://h:99999",
+        "http://me:secret@h",
+        "http://h?key=secret",
+        "http://me:secret@[h",
+    ):
         with pytest.raises(ChatError) as caught:
             endpoint_from_url(bad)
         assert "secret" not in str(caught.value)

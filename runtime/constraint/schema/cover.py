@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from runtime.constraint.schema.arrays import Arrays
 from runtime.constraint.schema.lost import Lost
@@ -31,6 +32,7 @@ class Booleans:
 
 
 Simple = Null | Booleans | Numbers | Strings | Arrays | Objects
+One = TypeVar("One", bound=Simple)
 Cover = dict[str, tuple[Simple, ...]]
 """Kind -> the simple sets of it; a kind without any is left out."""
 
@@ -65,7 +67,7 @@ def _marked(one: Simple, *, spare: bool, vital: bool) -> Simple:
     return replace(one, lost=replace(one.lost, spare=spare, vital=vital and not spare))
 
 
-def spare(one: Simple, keyword: str, place: str) -> Simple:
+def spare(one: One, keyword: str, place: str) -> One:
     """A set of which only other sets beside it are written: all that is admitted is in it, and perhaps more."""
     return replace(one, lost=Lost(keyword, place, "is held to by fewer values than it admits", spare=True))
 

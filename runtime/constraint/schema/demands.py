@@ -91,8 +91,8 @@ def _objects(context: Context, here: Located, words: Words) -> list[Objects]:
     objects = Objects(tuple(members), names_needed, *sizes)
     if "propertyNames" not in words:
         return [objects]
-    named, is_all = _property_names(context, here, words["propertyNames"])
-    held = replace(objects, members=(*members, *named))
+    allowed, is_all = _property_names(context, here, words["propertyNames"])
+    held = replace(objects, members=(*members, *allowed))
     return [held] if is_all else [held, spare(objects, "propertyNames", here.place)]
 
 

@@ -193,7 +193,7 @@ def test_urls() -> None:
     assert endpoint_from_url("http://h:8000").url == "http://h:8000/v1"
     assert endpoint_from_url("https://h/api/v1/").url == "https://h:443/api/v1"
     assert endpoint_from_url("http://h/v1/chat/completions").url == "http://h:80/v1"
-    for bad in ("h:8000", "ftp://h", "http://", "http://h:99999", "http://u@h", "http://h?x=1"):
+    for bad in ("h:8000", "ftp://h", "http://", "http://h:99999", "http://u@h", "http://h?x=1", "http://[h"):
         with pytest.raises(BenchError):
             endpoint_from_url(bad)
 

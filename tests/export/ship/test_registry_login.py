@@ -58,12 +58,14 @@ def test_an_identity_token_stands_for_a_password(registry: StrictRegistry, root:
     assert push(root, where(registry), config).sent_bytes
 
 
-@pytest.mark.parametrize("realm", ["http://registry.example/token", "file:///etc/x", "https://a@b/token", "/token"])
+@pytest.mark.parametrize(
+    "realm", ["http://registry.example/token", "file:///etc/x", "https://a@b/token", "/token", "https://[b/token"]
+)
 def test_no_login_goes_to_a_place_that_is_not_safe(
     registry: StrictRegistry, root: Path, tmp_path: Path, realm: str
 ) -> None:
     registry.password, registry.realm = "geheim-7", realm
-    with pytest.raises(TransferError, match="asks for a login at a place that is not safe"):
+    with pytest.raises(TransferError, match="asks for a login at a place that is no"):
         push(root, where(registry), login(tmp_path, registry, "geheim-7"))
 
 
@@ -87,6 +89,17 @@ def test_nothing_is_asked_or_sent_without_tls_where_a_registry_leads(
         monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_, local=local: local)
         with pytest.raises(TransferError, match="without TLS"):
             pull("oci://registry.example/x", home)
+
+
+def test_an_upload_to_what_is_no_address_ends_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(_transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            404 if request.method == "HEAD" else 202, headers={"Location": "http://[x/"}, request=request
+        )
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+    with pytest.raises(TransferError, match="without TLS"):
+        push(root, "oci://registry.example/x")
 
 
 def test_a_token_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

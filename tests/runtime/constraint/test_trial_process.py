@@ -87,7 +87,8 @@ def test_a_process_that_is_ended_from_outside_costs_nobody_an_answer(
     compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled(compiler, Literal("before"))
-    first, ends = compiler._trials.pid, []
+    first = compiler._trials.pid
+    ends: list[int] = []
     exchange = compiler._trials._process.exchange
 
     def ended(job: bytes, deadline_s: float, *, cpu_limit_s: float | None = None) -> bytes:

@@ -106,6 +106,14 @@ OWN_CASES: dict[str, list[Any]] = {
             [(8, True), (100, True), (100.5, False), (9, False)],
         ),
         (
+            "a branch of which nothing is written, and nothing has to be",
+            {
+                "not": {"type": "integer", "minimum": 0},
+                "anyOf": [{"type": "string"}, {"type": "number", "minimum": 1, "not": {"type": "integer"}}],
+            },
+            [("a", True), (1, False), (-1, False), (None, False)],
+        ),
+        (
             "a name with no other values",
             {
                 "anyOf": [
@@ -251,7 +259,15 @@ OWN_CASES: dict[str, list[Any]] = {
             "by pattern and length",
             {"type": "object", "propertyNames": {"pattern": "^[a-z]+$", "maxLength": 3}},
             [({"abc": 1}, True), ({"abcd": 1}, False), ({"A": 1}, False)],
-        )
+        ),
+        (
+            "that another branch has none of",
+            {
+                "type": "object",
+                "oneOf": [{"propertyNames": {"pattern": "^a"}, "minProperties": 1}, {"required": ["b"]}],
+            },
+            [({"a": 1}, True), ({"b": 1}, True), ({"c": 1}, False)],
+        ),
     ],
     "names of a format": [
         (
@@ -275,6 +291,20 @@ OWN_CASES: dict[str, list[Any]] = {
             "one at most",
             {"type": "array", "items": {"enum": [1, 2]}, "contains": {"const": 2}, "maxContains": 1, "maxItems": 3},
             [([1, 2, 1], True), ([2, 2], False), ([1], False)],
+        ),
+        (
+            "items of which none is written in both places",
+            {
+                "type": "array",
+                "uniqueItems": True,
+                "prefixItems": [
+                    {"type": "integer", "minimum": 0},
+                    {"type": "number", "not": {"type": "integer", "minimum": 0}},
+                ],
+                "items": False,
+                "minItems": 2,
+            },
+            [([1, -1], True), ([1, 1], False), ([-1, 1], False), ([1], False)],
         ),
         (
             "a choice of tags",
