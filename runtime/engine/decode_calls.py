@@ -81,9 +81,10 @@ class DecodeCalls:
         """Commit the rows of a flight that count, given its answer; returns how many tokens were drawn."""
         if following is not None:
             following.learn(flight, answer.chosen)
-        places, sequences = flight.places(), flight.sequences()
+        places = flight.places()
         if not places:
             return 0
+        sequences = [flight.rows[place].sequence for place in places]
         self._calls.health.worked()
         for sequence in sequences:
             self._scheduler.commit_decode(sequence)

@@ -1,9 +1,8 @@
 """A CPU session one step ahead: decode calls, and the drawing of their tokens, on a thread of their own.
 
-The thread goes from one call's tokens to the next call without anybody's help, so what the engine does about tokens and
-what the event loop does about events runs beside the arithmetic. Calls that are not launched run on the caller's
-thread, while none that was launched is under way. Knows the device seam and one thread; knows neither ONNX Runtime nor
-how a token is drawn.
+The thread goes from one call's tokens to the next call without anybody's help, so what the engine does about the tokens
+runs beside the arithmetic. Calls that are not launched run on the caller's thread, while none that was launched is
+under way. Knows the device seam and one thread; knows neither ONNX Runtime nor how a token is drawn.
 """
 
 from __future__ import annotations
