@@ -154,17 +154,24 @@ def test_a_graph_with_room_is_measured_as_it_is_without_adapters(
     assert found[0] == found[1] is not None
 
 
-def test_rows_that_differ_with_adapters_alone_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[tuple[int, bool]] = []
+@pytest.mark.parametrize("differing", [1, 2])  # where every second row has an adapter, and where all have the same
+def test_rows_that_differ_with_adapters_alone_are_told(
+    differing: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, tuple[bool, ...]]] = []
 
     def compare(session: OrtSession, most: int = 16) -> bool:
-        compared.append((most, bool(session.decode(0, np.array([1]), np.array([0])).any())))
-        return most == 16
+        alone = [session.prefill(slot, IDS[:4], 0, 1)[0].copy() for slot in range(4)]
+        compared.append((most, tuple(not np.array_equal(row, alone[1]) for row in alone)))
+        return len(compared) - 1 != differing
 
     monkeypatch.setattr(ort_session, "rows_are_independent", compare)
     assert not session_of(package_of(folder, "room")).info.batch_invariant
+    mixed, same = (True, False, True, False), (False,) * 4
+    assert compared == [(16, same), (4, mixed), (4, same)][: differing + 1]
+    del compared[:]
     assert session_of(package_of(folder, "plain")).info.batch_invariant
-    assert [most for most, _ in compared] == [16, 4, 16]
+    assert compared == [(16, same)]
 
 
 def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chunks(folder: Path) -> None:
