@@ -15,7 +15,7 @@ from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.matcher import GrammarMatcher
 from runtime.constraint.spec import Choice, Json, Lark, Literal, Part, Pattern, Sequence, Until
 from runtime.errors import ConstraintFailed
-from tests.api.scripted_server import IM_START
+from tests.api.scripted_server import IM_START, PIECE_IDS
 from tests.runtime.constraint.walks import END_IDS, TOKENIZER, allowed, compiled
 from tests.runtime.engine_driver import Driver, request
 
@@ -133,6 +133,21 @@ def test_a_token_that_may_not_come_costs_its_mask_and_nothing_else(compiler: Con
     assert threads.num_jobs == 5
     with pytest.raises(ConstraintFailed, match="cannot go on"):
         matcher.commit(ord("!"))
+
+
+def test_where_text_is_forced_another_way_to_write_it_is_not_admitted(compiler: ConstraintCompiler) -> None:
+    """Masks there hold one token alone, though the grammar would take the text in other tokens too."""
+    matcher, threads = driven(compiled(compiler, Sequence((Until("!"), Literal("hello"), Choice(("x", "y"))))))
+    for character in "ab!":
+        assert ord(character) in allowed(matcher)
+        matcher.commit(ord(character))
+    assert matcher._matcher.deep_copy().try_consume_tokens([ord("!"), PIECE_IDS["hello"]]) == 2
+    matcher.start(lazily=True)
+    assert matcher.is_deferred
+    assert not matcher.admits(PIECE_IDS["hello"])
+    assert matcher.sole() == ord("h")
+    assert allowed(matcher) == [ord("h")]
+    assert threads.num_jobs == 3
 
 
 def test_another_token_than_the_admitted_one_is_looked_at(compiler: ConstraintCompiler) -> None:
