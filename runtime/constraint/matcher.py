@@ -220,7 +220,7 @@ class GrammarMatcher:
         with LIBRARY_CALL:
             self._forced.extend(self._matcher.compute_ff_tokens())
             # Of tokens that are no text the library would speak otherwise than its masks do.
-            if not self._forced and self._table.is_text(token_id) and not self._matcher.is_stopped():
+            if not self._forced and self._table.is_text(token_id):
                 is_possible = self._matcher.validate_tokens([token_id]) == 1
             has_failed = self._matcher.is_error()
         if has_failed:
