@@ -209,7 +209,22 @@ def test_a_question_that_fails_ends_its_choice(compiler: ConstraintCompiler, mon
 
             return call
 
-    panicking, wrong, dear = asked(), asked(), asked()
+    class Failing:
+        """Answers, and has failed meanwhile."""
+
+        def __init__(self, library: Any) -> None:
+            self._library = library
+
+        def is_error(self) -> bool:
+            return True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._library, name)
+
+    panicking, wrong, dear, failing = asked(), asked(), asked(), asked()
+    failing._matcher = Failing(failing._matcher)  # type: ignore[assignment]
+    with pytest.raises(ConstraintFailed, match="cannot go on"):
+        failing.admits(ord("b"))
     panicking._matcher = Panicking()  # type: ignore[assignment]
     wrong._matcher.consume_token(ord("!"))  # behind its back
     with pytest.raises(ConstraintFailed, match="the library that computes masks failed"):
@@ -219,7 +234,7 @@ def test_a_question_that_fails_ends_its_choice(compiler: ConstraintCompiler, mon
     monkeypatch.setattr(limits, "MAX_MASK_S", -1.0)
     with pytest.raises(ConstraintFailed, match="for one token; -1000 are allowed"):
         dear.admits(ord("b"))
-    for matcher in (panicking, wrong, dear):
+    for matcher in (panicking, wrong, dear, failing):
         assert matcher._failure is not None
         with pytest.raises(ConstraintFailed):
             matcher.wait(0)
