@@ -71,7 +71,7 @@ class GrammarMatcher:
         ``lazily``: not before ``wait``, where ``admits`` likely makes do without. After a costly mask it is begun at
         once: neighbours wait a moment for one that begins late.
         """
-        if self._is_fresh or self._is_deferred or self._busy.locked():
+        if self._is_fresh or self._busy.locked():
             return
         self._raise_failure()
         if lazily and self._may_ask and self._cost_s <= limits.BEHIND_WAIT_S and self._held_many():

@@ -208,6 +208,7 @@ def test_what_more_than_the_largest_logit_decides_always_has_its_mask(sampling: 
     driver.run()
     assert len(driver.tokens["a", 0]) == 12
     assert constraint.matchers[0].admitted == []
+    assert constraint.matchers[0].num_begun_late == 0
 
 
 def test_a_session_that_chooses_tokens_has_the_mask_before_it_does() -> None:
