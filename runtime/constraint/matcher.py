@@ -56,7 +56,6 @@ class GrammarMatcher:
         self._job: tuple[int, float] | None = None  # a mask under way: its thread's clock, and what that said first
         self._is_fresh = False  # the mask is that of the next token
         self._is_deferred = False  # the mask is nobody's job yet: one token may do
-        self._admitted = -1  # the next token, if it was admitted without a mask
         self._may_ask = True  # asking for one token is cheap
         self._forced: deque[int] = deque()  # the next tokens, where the text leaves no choice; then the mask is fresh
         self._unheard: list[int] = []  # tokens that the library was not told of yet
@@ -72,7 +71,7 @@ class GrammarMatcher:
         ``lazily``: not before ``wait``, where ``admits`` likely makes do without. After a costly mask it is begun at
         once: neighbours wait a moment for one that begins late.
         """
-        if self._is_fresh or self._is_deferred or self._busy.locked():
+        if self._is_fresh or self._busy.locked():
             return
         self._raise_failure()
         if lazily and self._may_ask and self._cost_s <= limits.BEHIND_WAIT_S and self._held_many():
@@ -99,9 +98,7 @@ class GrammarMatcher:
         self._account(cost_s)
         self._spent_s += cost_s
         self._is_deferred = False
-        if is_possible:
-            self._admitted = token_id
-        elif not self._is_fresh:
+        if not is_possible and not self._is_fresh:
             self._order()
         return is_possible
 
@@ -140,8 +137,7 @@ class GrammarMatcher:
     def commit(self, token_id: int) -> None:
         """Go on by one token. Raises ConstraintFailed, also for a token that may not come."""
         self._join()
-        was_admitted = token_id == self._admitted or (self._is_fresh and is_allowed(self._bits, token_id))
-        self._admitted = -1
+        was_admitted = self._is_fresh and is_allowed(self._bits, token_id)
         self._num_tokens += 1
         self._unheard.append(token_id)
         self._is_fresh = False
@@ -220,7 +216,7 @@ class GrammarMatcher:
         with LIBRARY_CALL:
             self._forced.extend(self._matcher.compute_ff_tokens())
             # Of tokens that are no text the library would speak otherwise than its masks do.
-            if not self._forced and self._table.is_text(token_id) and not self._matcher.is_stopped():
+            if not self._forced and self._table.is_text(token_id):
                 is_possible = self._matcher.validate_tokens([token_id]) == 1
             has_failed = self._matcher.is_error()
         if has_failed:

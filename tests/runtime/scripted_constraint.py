@@ -66,6 +66,7 @@ class ScriptedMatcher:
         self.state = "idle"
         self.committed: tuple[int, ...] = ()
         self.waits: list[float] = []
+        self.num_begun_late = 0  # masks that were deferred, and waited for without a question
         self.admitted: list[int] = []  # the places of tokens that came without a mask
         self._looks_left = 0
         self._mask: MaskArray | None = None
@@ -89,6 +90,7 @@ class ScriptedMatcher:
     def wait(self, timeout_s: float) -> bool:
         self._expect("wait", "computing", "there", "deferred")
         self.waits.append(timeout_s)
+        self.num_begun_late += self.state == "deferred"
         if self._looks_left:
             self._looks_left -= 1
             return False

@@ -15,7 +15,7 @@ from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.matcher import GrammarMatcher
 from runtime.constraint.spec import Choice, Json, Lark, Literal, Part, Pattern, Sequence, Until
 from runtime.errors import ConstraintFailed
-from tests.api.scripted_server import IM_START
+from tests.api.scripted_server import IM_START, PIECE_IDS
 from tests.runtime.constraint.walks import END_IDS, TOKENIZER, allowed, compiled
 from tests.runtime.engine_driver import Driver, request
 
@@ -124,8 +124,9 @@ def test_a_token_that_may_not_come_costs_its_mask_and_nothing_else(compiler: Con
     matcher.commit(ord("b"))
     for look in (matcher.mask, lambda: matcher.wait(0)):
         matcher.start(lazily=True)
+        deferred = [matcher.is_deferred]
         look()
-        assert not matcher.is_deferred
+        assert [*deferred, matcher.is_deferred] == [True, False]
         assert ord("c") in allowed(matcher)
         matcher.commit(ord("c"))
     assert threads.num_jobs == 4
@@ -133,6 +134,21 @@ def test_a_token_that_may_not_come_costs_its_mask_and_nothing_else(compiler: Con
     assert threads.num_jobs == 5
     with pytest.raises(ConstraintFailed, match="cannot go on"):
         matcher.commit(ord("!"))
+
+
+def test_where_text_is_forced_another_way_to_write_it_is_not_admitted(compiler: ConstraintCompiler) -> None:
+    """Masks there hold one token alone, though the grammar would take the text in other tokens too."""
+    matcher, threads = driven(compiled(compiler, Sequence((Until("!"), Literal("hello"), Choice(("x", "y"))))))
+    for character in "ab!":
+        assert ord(character) in allowed(matcher)
+        matcher.commit(ord(character))
+    assert matcher._matcher.deep_copy().try_consume_tokens([ord("!"), PIECE_IDS["hello"]]) == 2
+    matcher.start(lazily=True)
+    assert matcher.is_deferred
+    assert not matcher.admits(PIECE_IDS["hello"])
+    assert matcher.sole() == ord("h")
+    assert allowed(matcher) == [ord("h")]
+    assert threads.num_jobs == 3
 
 
 def test_another_token_than_the_admitted_one_is_looked_at(compiler: ConstraintCompiler) -> None:
@@ -193,7 +209,22 @@ def test_a_question_that_fails_ends_its_choice(compiler: ConstraintCompiler, mon
 
             return call
 
-    panicking, wrong, dear = asked(), asked(), asked()
+    class Failing:
+        """Answers, and has failed meanwhile."""
+
+        def __init__(self, library: Any) -> None:
+            self._library = library
+
+        def is_error(self) -> bool:
+            return True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._library, name)
+
+    panicking, wrong, dear, failing = asked(), asked(), asked(), asked()
+    failing._matcher = Failing(failing._matcher)  # type: ignore[assignment]
+    with pytest.raises(ConstraintFailed, match="cannot go on"):
+        failing.admits(ord("b"))
     panicking._matcher = Panicking()  # type: ignore[assignment]
     wrong._matcher.consume_token(ord("!"))  # behind its back
     with pytest.raises(ConstraintFailed, match="the library that computes masks failed"):
@@ -203,7 +234,7 @@ def test_a_question_that_fails_ends_its_choice(compiler: ConstraintCompiler, mon
     monkeypatch.setattr(limits, "MAX_MASK_S", -1.0)
     with pytest.raises(ConstraintFailed, match="for one token; -1000 are allowed"):
         dear.admits(ord("b"))
-    for matcher in (panicking, wrong, dear):
+    for matcher in (panicking, wrong, dear, failing):
         assert matcher._failure is not None
         with pytest.raises(ConstraintFailed):
             matcher.wait(0)

@@ -29,7 +29,10 @@ def table() -> TokenTable:
     spelled += sorted(word for word in words if len(word) > 1)
     return TokenTable(
         Vocabulary(
-            token_bytes=(*spelled, b"<end>"), control_ids={"<end>": len(spelled)}, end_ids=(len(spelled),), encode=None
+            token_bytes=(*spelled, b"", b"<end>"),
+            control_ids={"<end>": len(spelled) + 1},
+            end_ids=(len(spelled) + 1,),
+            encode=None,
         )
     )
 
@@ -63,3 +66,11 @@ def test_masks_are_those_without_slices(table: TokenTable, part: Part, monkeypat
                 break
             assert ours.consume_token(token_id)
             assert theirs.consume_token(token_id)
+
+
+def test_text_is_what_stands_for_bytes(table: TokenTable) -> None:
+    (end_id,) = table.end_ids
+    assert table.token_bytes[end_id - 1] == b""
+    assert [table.is_text(token_id) for token_id in (97, end_id - 2, end_id - 1, end_id, end_id + 1)] == [
+        True, True, False, False, False
+    ]  # fmt: skip
