@@ -301,7 +301,7 @@ def test_where_signatures_are_required_an_adapter_needs_one(source: Path, tmp_pa
     with pytest.raises(TrustError, match="math is not signed; sign it with 'powertrain sign --adapter FOLDER"):
         adapters_from_settings(Settings(lora_source=str(source)), ROOM, NAMES, None, adapter_check(settings))
     write_adapter(tmp_path / "source/bare", pairs(2))
-    values = {"lora_source": str(tmp_path / "source"), "allow_runtime_lora_updating": True}
+    values: dict[str, Any] = {"lora_source": str(tmp_path / "source"), "allow_runtime_lora_updating": True}
     with running_server(adapters=adapters, session_type=AdaptingSession, **values) as server:
         assert "bare is not signed" in refusal(server, {"lora_name": "y", "lora_path": "bare"})
         assert server.post({"lora_name": "y", "lora_path": "signed"}, "/v1/load_lora_adapter").status_code == 200
