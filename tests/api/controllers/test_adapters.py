@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import openai
 import pytest
 
-from api.adapters import Adapters, adapters_from_settings
+from api.adapters import Adapters, adapter_folder, adapters_from_settings
 from api.errors import NotFoundError, SettingsError
 from api.model_settings import settings_of_models
 from api.process.trusted import adapter_check
@@ -244,10 +245,30 @@ def test_a_name_or_a_base_that_cannot_be_is_refused(
     assert [list(one.adapters.loaded) for one in several.registry.services] == [[], ["held"], []]
 
 
-def test_two_loads_at_once_give_a_name_to_one_of_them(several: ManyServer) -> None:
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(load, several, "both", base_model_name=base) for base in ("one", "two") * 4]
-        assert sorted(one.result()[0] for one in asked) == [200] + [400] * 7
+def test_two_loads_at_once_give_a_name_to_one_of_them(several: ManyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the first, for another model, reads its files."""
+    come, reading, go_on = list[str](), threading.Event(), threading.Event()
+    first = several.registry.named("one").service.adapters
+    add = first.add
+
+    def folder_of(source: str | None, path: str) -> Path:
+        come.append(path)
+        return adapter_folder(source, path)
+
+    def add_slowly(name: str, folder: Path) -> None:
+        reading.set()
+        assert go_on.wait(30)
+        add(name, folder)
+
+    monkeypatch.setattr("api.controllers.adapter_loads.adapter_folder", folder_of)
+    monkeypatch.setattr(first, "add", add_slowly)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(load, several, "both", base_model_name="one")]
+        assert reading.wait(30)
+        asked.append(pool.submit(load, several, "both", base_model_name="two"))
+        several.running.wait_for(lambda: len(come) == 2)
+        go_on.set()
+        assert [one.result()[0] for one in asked] == [200, 400]
     assert several.running.post({"lora_name": "both"}, "/v1/unload_lora_adapter").status_code == 200
 
 
@@ -280,7 +301,7 @@ def test_where_signatures_are_required_an_adapter_needs_one(source: Path, tmp_pa
     with pytest.raises(TrustError, match="math is not signed; sign it with 'powertrain sign --adapter FOLDER"):
         adapters_from_settings(Settings(lora_source=str(source)), ROOM, NAMES, None, adapter_check(settings))
     write_adapter(tmp_path / "source/bare", pairs(2))
-    values = {"lora_source": str(tmp_path / "source"), "allow_runtime_lora_updating": True}
+    values: dict[str, Any] = {"lora_source": str(tmp_path / "source"), "allow_runtime_lora_updating": True}
     with running_server(adapters=adapters, session_type=AdaptingSession, **values) as server:
         assert "bare is not signed" in refusal(server, {"lora_name": "y", "lora_path": "bare"})
         assert server.post({"lora_name": "y", "lora_path": "signed"}, "/v1/load_lora_adapter").status_code == 200

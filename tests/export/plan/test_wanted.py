@@ -7,8 +7,9 @@ from types import ModuleType
 
 import pytest
 
+from export.plan.library import Library
 from export.plan.settings import PlanSettings
-from export.plan.targets import Library, Target
+from export.plan.targets import Target
 from export.plan.wanted import wanted_key
 from runtime.errors import PlanError
 from runtime.package.graph_profiles import MAX_LOGITS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +13,9 @@ from runtime.loading import model_loader
 from runtime.loading.backend import Backend, BackendChoice
 from runtime.loading.gpu import Gpu
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
-from runtime.package.manifest import GraphInfo, load_package
+from runtime.package.manifest import MANIFEST_FILE, GraphInfo, load_package
+from runtime.package.package_file import hashed
+from runtime.package.plan_sidecar import PlanFile, PlanSidecar
 from tests.fakes import ScriptedSession, adding
 from tests.runtime.package.test_manifest import make_package
 
@@ -73,4 +76,27 @@ def test_a_package_that_changes_while_it_is_loaded_gives_no_session(
     kv = plan_model(package, ModelOptions())
     with pytest.raises(PackageError, match=r"ort/model\.onnx has changed since it was verified"):
         session_factory(package, kv, options)()
+    assert session.closed
+
+
+@pytest.mark.parametrize("late", ["sm89.plan", "sm89.plan.json"])
+def test_a_plan_that_no_signature_named_gives_no_session(
+    package: Any, late: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came to the package after that was verified, so nobody has looked at it."""
+    session, plan = ScriptedSession(adding), package.root / "trt/sm89.plan"
+    plan.parent.mkdir()
+    names = (MANIFEST_FILE, "trt/sm89.plan", "trt/sm89.plan.json")
+    for name in names[1:]:
+        (package.root / name).write_bytes(b"x")
+    seals = {name: hashed(package.root / name)[1] for name in names}
+    monkeypatch.setattr(model_loader, "gpu_session_factory", lambda *_, **__: lambda: session)
+    file = PlanFile(plan, cast("PlanSidecar", None))
+    options = ModelOptions(
+        backend=BackendChoice(Backend.TENSORRT_RTX, (), Gpu(0, "GPU-a", "x", "8.9", 1, 1, "1"), file)
+    )
+    kv = plan_model(package, ModelOptions())
+    session_factory(replace(package, seals=seals), kv, options)()
+    with pytest.raises(PackageError, match=f"{late} came after the signature was verified"):
+        session_factory(replace(package, seals={n: s for n, s in seals.items() if n != f"trt/{late}"}), kv, options)()
     assert session.closed

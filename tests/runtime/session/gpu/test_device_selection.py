@@ -199,7 +199,7 @@ def test_logits_that_do_not_come_down_end_their_rows_alone(
     engine.step()
     engine.add(request("next", PROMPTS[0], max_tokens=3))
     with monkeypatch.context() as patch:
-        patch.setattr(parts.session, "_fetched", refuse)
+        patch.setattr(parts.session._work, "fetched", refuse)
         ends |= {e.request_id: e.error for e in engine.step().events if isinstance(e, FinishEvent)}
     while engine.has_work:
         ends |= {e.request_id: e.error for e in engine.step().events if isinstance(e, FinishEvent)}
