@@ -25,7 +25,7 @@ class AdapterLoads:
         self._models = models
         self._turn = asyncio.Lock()
 
-    async def load(self, name: str, path: str, base: str | None = None) -> None:
+    async def load_adapter(self, name: str, path: str, base: str | None = None) -> None:
         """Load the adapter in the folder ``path`` for the model ``base``, which may be left out where one takes any.
 
         Raises RequestError for what cannot be loaded, NotFoundError for a base that there is not, ModelFailedError for

@@ -60,7 +60,7 @@ class AdaptersController(Controller):
         asked = convert(parse_object(await _allowed_body(request, service), service.reception.limits), LoadRequest)
         if asked.load_inplace:
             raise RequestError("load_inplace: unload the adapter first, then load it", "load_inplace")
-        await adapter_loads.load(asked.lora_name, asked.lora_path, asked.base_model_name)
+        await adapter_loads.load_adapter(asked.lora_name, asked.lora_path, asked.base_model_name)
         return _said(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     @post("/unload_lora_adapter", status_code=200)

@@ -57,6 +57,7 @@ class GrammarMatcher:
         self._is_fresh = False  # the mask is that of the next token
         self._is_deferred = False  # the mask is nobody's job yet: one token may do
         self._may_ask = True  # asking for one token is cheap
+        self._held_many = False  # the last mask held tokens all over the vocabulary: amid a text the next is likely to
         self._forced: deque[int] = deque()  # the next tokens, where the text leaves no choice; then the mask is fresh
         self._unheard: list[int] = []  # tokens that the library was not told of yet
         self._failure: ConstraintFailed | None = None
@@ -74,7 +75,7 @@ class GrammarMatcher:
         if self._is_fresh or self._busy.locked():
             return
         self._raise_failure()
-        if lazily and self._may_ask and self._cost_s <= limits.BEHIND_WAIT_S and self._held_many():
+        if lazily and self._may_ask and self._cost_s <= limits.BEHIND_WAIT_S and self._held_many:
             self._is_deferred = True
         else:
             self._order()
@@ -205,10 +206,6 @@ class GrammarMatcher:
         self._busy.acquire()
         self._threads.put(self._compute)
 
-    def _held_many(self) -> bool:
-        """Whether the last mask held tokens all over the vocabulary: amid a text the next one is likely to."""
-        return 4 * int(np.count_nonzero(self._bits)) > len(self._bits)
-
     def _is_possible(self, token_id: int) -> bool:
         """Whether a token may come, as the mask would have it; where text is forced, that is the mask from here on."""
         self._tell_library()
@@ -236,6 +233,8 @@ class GrammarMatcher:
                 self._forced.extend(self._matcher.compute_ff_tokens())
                 if not self._forced:
                     self._matcher.unsafe_compute_mask_ptr(self._address, self._num_bytes)
+                    # Here, since the mask is still in this core's cache.
+                    self._held_many = 4 * int(np.count_nonzero(self._bits)) > len(self._bits)
                 has_failed = self._matcher.is_error()
             cost_s = self._cost_s = time.thread_time() - begin
             self._account(cost_s)
@@ -276,6 +275,7 @@ class GrammarMatcher:
 
     def _leave_only(self, token_id: int) -> None:
         """Write the mask of one token."""
+        self._held_many = False
         self._bits.fill(0)
         self._bits[token_id >> 5] = 1 << (token_id & 31)
 

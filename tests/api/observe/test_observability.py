@@ -25,9 +25,9 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 def test_one_line_per_request(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
     server.wait_idle()  # an earlier test's line may still be on its way
     with caplog.at_level(logging.INFO, "powertrain.requests"):
-        server.post({"messages": [user("abc")], "foo": 1}, headers={"x-request-id": "my-id"})
+        server.post({"messages": [user("abc")], "foo": 1, "cache_salt": "lines"}, headers={"x-request-id": "my-id"})
         server.wait_idle()  # the next request's line could overtake this one's
-        server.stream("abc", max_tokens=2)
+        server.stream("abc", max_tokens=2, cache_salt="lines")
         server.wait_idle()
         server.get("/v1/health/live")
         server.get("/nope")
