@@ -40,10 +40,10 @@ class _Answer:
             self.usage = event
         else:
             self.timing.mark(time.perf_counter())
-            screen.piece(event)
             if event.kind == "content":
-                self.text.append(event.text)
+                self.text.append(event.text)  # before it is shown: a Ctrl-C may come as soon as it is seen
             self.has_calls = self.has_calls or event.kind == "tool_name"
+            screen.piece(event)
 
 
 class Session:

@@ -127,11 +127,12 @@ def test_ctrl_c_between_two_pieces_ends_the_answer_too(endpoint: ScriptedEndpoin
         return None
 
     endpoint.replies = [Reply(events(chunk(content="half"), done=False), hold=True)]
-    out = Interrupted()
+    out, told = Interrupted(), Conversation("m")
     with ChatClient(endpoint_from_url(endpoint.url)) as client:
-        session = Session(client, Conversation("m"), Screen(out))
+        session = Session(client, told, Screen(out))
         session.run(read)
     assert out.getvalue() == "stopped\n"
+    assert [message["content"] for message in told.messages] == ["q", "half"]  # it may have been seen
 
 
 def test_what_was_seen_of_a_broken_answer_stays(endpoint: ScriptedEndpoint) -> None:
