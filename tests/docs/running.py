@@ -50,7 +50,7 @@ def own_words(text: str, folder: Path) -> str:
     (weights,) = sorted((MODELS / ".cache").glob("*.gguf"))[:1]
 
     def package(found: re.Match[str]) -> str:
-        is_output = _OUTPUT.search(text[: found.start()]) is not None
+        is_output = _OUTPUT.search(found.string[: found.start()]) is not None
         is_here = (folder / found[0] / "manifest.json").is_file()
         return found[0] if is_output or is_here else str(MODELS / DEFAULT_MODEL)
 

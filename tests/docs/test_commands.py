@@ -99,6 +99,14 @@ def test_make_has_every_target() -> None:
 
 
 @pytest.mark.model
+def test_a_page_exports_to_a_place_of_its_own(default_package: Package, tmp_path: Path) -> None:
+    """Never over the default model, which every other page and test is about."""
+    text = own_words("powertrain export path/to/model.gguf --precision fp32 -o models/mine", tmp_path)
+    assert text.endswith(" --precision fp32 -o models/mine")
+    assert own_words("powertrain inspect models/mine", tmp_path) == f"powertrain inspect {default_package.root}"
+
+
+@pytest.mark.model
 @pytest.mark.parametrize(
     "page", sorted({line.block.page for line in LINES if is_quick(line)}), ids=lambda path: path.stem
 )
