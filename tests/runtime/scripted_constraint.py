@@ -162,3 +162,29 @@ class ScriptedMatcher:
         failing, num_committed = self._constraint.fail_at or ("", 0)
         if call == failing and len(self.committed) >= num_committed:
             raise ConstraintFailed(f"{call} failed")
+
+
+def by_fives(generated: tuple[int, ...]) -> set[int]:
+    """The n-th token leaves n when divided by five; from the sixth on the text may end."""
+    return {token for token in range(500) if token % 5 == len(generated) % 5} | (
+        {END} if len(generated) >= 5 else set()
+    )
+
+
+def only(*token_ids: int) -> Rule:
+    """Exactly these tokens, and then the end."""
+
+    def rule(generated: tuple[int, ...]) -> set[int]:
+        return {token_ids[len(generated)]} if len(generated) < len(token_ids) else {END}
+
+    return rule
+
+
+def ruled_reply(prompt: list[int], num_tokens: int, rule: Rule = by_fives) -> list[int]:
+    """What ``adding`` generates under a rule: its token where allowed, else the lowest that is."""
+    history = list(prompt)
+    while len(history) < len(prompt) + num_tokens:
+        allowed = rule(tuple(history[len(prompt) :]))
+        wished = sum(history) % 500
+        history.append(wished if wished in allowed else min(allowed))
+    return history[len(prompt) :]
