@@ -2,7 +2,8 @@
 
 Prints what compiling, masks and matchers take, 10,000 requests on one constraint, and for each bomb how long its answer
 took, the longest time that a thread of the same process was kept from running, and how much memory the server grew.
-Times of masks are those of the computing thread; all others are by the clock on the wall.
+Times of masks are those of the computing thread, which wakes up for each, and of the library's calls alone, one after
+the other in one thread, as others measure it; all other times but that of compiling alone are by the clock on the wall.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import llguidance
 import numpy as np
 
 from runtime.constraint.compiler import ConstraintCompiler
@@ -76,6 +78,30 @@ class Walker:
         return max_tokens
 
 
+class LibraryWalker:
+    """Walks as ``Walker`` does with the library's own calls, in this thread, and keeps what a token's took."""
+
+    def __init__(self, tokenizer: Tokenizer, end_ids: frozenset[int]) -> None:
+        self._end_ids = end_ids
+        self._bits = np.zeros(-(-tokenizer.vocab_size // 32), np.uint32)
+        self._memory = (self._bits.ctypes.data, self._bits.nbytes)
+        self.masks_us: list[float] = []
+
+    def walk(self, matcher: llguidance.LLMatcher, seed: int, max_tokens: int) -> None:
+        """Ends early where the text does, and where the library goes no further."""
+        drawn, token_ids = random.Random(seed), list[int]()
+        for _ in range(max_tokens):
+            begin = time.perf_counter()
+            matcher.consume_tokens(token_ids)
+            if not (forced := matcher.compute_ff_tokens()):
+                matcher.unsafe_compute_mask_ptr(*self._memory)
+            self.masks_us.append((time.perf_counter() - begin) * 1e6)
+            allowed = np.flatnonzero(np.unpackbits(self._bits.view(np.uint8), bitorder="little"))
+            token_ids = forced[:1] or [int(allowed[drawn.randrange(len(allowed))])]
+            if matcher.is_error() or token_ids[0] in self._end_ids:
+                return
+
+
 class Ticker:
     """The longest time that a thread which wakes every 2 ms was kept from running."""
 
@@ -109,7 +135,9 @@ def quantiles(values: list[float]) -> str:
     return f"p50 {p50:.1f}, p99 {p99:.1f}, most {max(values):.1f} of {len(values)}"
 
 
-def cost_of_compiling(compiler: ConstraintCompiler, walker: Walker, parts: list[Part]) -> None:
+def cost_of_compiling(
+    compiler: ConstraintCompiler, walker: Walker, alone: LibraryWalker, parts: Iterable[Part]
+) -> None:
     whole_ms, compile_ms, sizes = [], [], []
     refused = failed = 0
     for part in parts:
@@ -123,9 +151,11 @@ def cost_of_compiling(compiler: ConstraintCompiler, walker: Walker, parts: list[
         sizes.append(constraint.num_bytes / 1024)
         grammar, _ = compiler._trials.run(part)
         start = time.thread_time()
-        compiled(compiler._ready_table(), grammar)
+        library = compiled(compiler._ready_table(), grammar)
         compile_ms.append((time.thread_time() - start) * 1e3)
+        library.compute_bitmask()  # builds what the first mask needs, as the product does when it has compiled
         for seed in range(2):
+            alone.walk(library.deep_copy(), seed, 200)
             try:
                 walker.walk(constraint, seed, 200)
             except ConstraintFailed as error:
@@ -134,6 +164,7 @@ def cost_of_compiling(compiler: ConstraintCompiler, walker: Walker, parts: list[
     print(f"  {len(whole_ms)} compiled, {refused} refused, {failed} walks failed")
     print(f"  whole check, ms: {quantiles(whole_ms)}\n  compiling alone, ms: {quantiles(compile_ms)}")
     print(f"  heap, KiB: {quantiles(sizes)}\n  masks, us: {quantiles(walker.masks_us)}")
+    print(f"  masks, the library alone, us: {quantiles(alone.masks_us)}")
 
 
 def cost_of_requests(compiler: ConstraintCompiler, walker: Walker) -> None:
@@ -176,18 +207,19 @@ def main() -> None:
         compiler.submit(ConstraintSpec(Literal("a"), "first")).result()
     print(f"the process for trials: {resident_mib(compiler._trials.pid):.0f} MiB")
     print("our own constraints")
-    cost_of_compiling(compiler, Walker(tokenizer, frozenset(end_ids)), list(OURS.values()))
+    ends = frozenset(end_ids)
+    cost_of_compiling(compiler, Walker(tokenizer, ends), LibraryWalker(tokenizer, ends), OURS.values())
     if given.schemas is not None:
         files = sorted(given.schemas.rglob("*.json"))
         files = files[:: max(1, len(files) // given.count)]
         documents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         print(f"{len(files)} schemas of {given.schemas.name}")
-        parts: list[Part] = [Json(json.dumps(document.get("schema", document))) for document in documents]
-        cost_of_compiling(compiler, Walker(tokenizer, frozenset(end_ids)), parts)
+        parts = [Json(json.dumps(document.get("schema", document))) for document in documents]
+        cost_of_compiling(compiler, Walker(tokenizer, ends), LibraryWalker(tokenizer, ends), parts)
     print("one constraint, many requests")
-    cost_of_requests(compiler, Walker(tokenizer, frozenset(end_ids)))
+    cost_of_requests(compiler, Walker(tokenizer, ends))
     print("bombs")
-    cost_of_bombs(compiler, Walker(tokenizer, frozenset(end_ids)), Ticker())
+    cost_of_bombs(compiler, Walker(tokenizer, ends), Ticker())
     print(f"at the end: server {resident_mib():.0f} MiB, trials {resident_mib(compiler._trials.pid):.0f} MiB")
     compiler.close()
 

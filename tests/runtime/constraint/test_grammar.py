@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from runtime.constraint.compiler import ConstraintCompiler
+from runtime.constraint.grammar import grammar_of
 from runtime.constraint.spec import (
     Choice,
     Either,
@@ -22,7 +25,7 @@ from runtime.constraint.spec import (
 )
 from runtime.errors import RequestError
 from tests.api.scripted_server import IM_START
-from tests.runtime.constraint.walks import accepts_text, allowed, compiled, with_text
+from tests.runtime.constraint.walks import accepts_text, allowed, compiled, walk, with_text
 
 ONE = Json('{"type":"object","properties":{"a":{"const":1}},"required":["a"],"additionalProperties":false}')
 TWO = Json('{"type":"object","properties":{"b":{"const":2}},"required":["b"],"additionalProperties":false}')
@@ -83,6 +86,28 @@ def test_texts_that_satisfy_a_part_and_texts_that_do_not(
     constraint = compiled(compiler, part)
     assert [text for text in right if not accepts_text(constraint, text)] == []
     assert [text for text in wrong if accepts_text(constraint, text)] == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ONE,
+        Json("{}"),
+        Json('{"type":"string","maxLength":3}'),
+        Lark('start: "a"+ b\nb: /[0-9]{2}/'),
+        Lark('start: "a" start?\n%ignore " "'),
+        Lark('start[lazy]: /(?s:.*)/ "</x>"'),
+        Lark('start: ""'),
+    ],
+)
+def test_a_part_that_is_the_whole_stands_alone_and_admits_what_it_does_among_others(
+    compiler: ConstraintCompiler, part: Part
+) -> None:
+    assert len(json.loads(grammar_of(part, {}).text)["grammars"]) == 1
+    alone, inside = compiled(compiler, part), compiled(compiler, Sequence((part,)))
+    for seed in range(8):
+        taken = walk(alone, seed, 30)
+        assert walk(inside, seed, 30) == taken
 
 
 def test_a_literal_s_control_token_is_that_token_and_no_text_is_one(compiler: ConstraintCompiler) -> None:
