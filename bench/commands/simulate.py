@@ -21,7 +21,7 @@ _FLEET, _HOST, _TALK, _RESULT = "Fleet", "Shared cores", "Conversations", "Resul
         "powertrain bench simulate results/engine.json --replicas 2 --against results/report.json",
     ),
 )
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--replicas", panel=_FLEET, default=("1,2,8,64",), **COMMA_LIST, show_default=True,
               help="Numbers of replicas.")  # fmt: skip
 @click.option("--policy", panel=_FLEET, default=("affinity,least-loaded,round-robin",), **COMMA_LIST, show_default=True,
@@ -73,12 +73,13 @@ _FLEET, _HOST, _TALK, _RESULT = "Fleet", "Shared cores", "Conversations", "Resul
               help="Play a load that 'bench http' measured, and compare; exit code 3 beyond 15 %.")  # fmt: skip
 @click.option("--markdown", "output_format", panel=_RESULT, flag_value="markdown", help="Print Markdown.")
 @click.option("--json", "output_format", panel=_RESULT, flag_value="json", help="Print JSON.")
-def simulate_command(file: Path | None, **values: Any) -> None:  # noqa: ANN401 - typed by SimulateFlags at once
+def simulate_command(files: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - typed by SimulateFlags at once
     """Simulate many replicas from the step times in FILE, a result of 'bench engine'; without one, built-in times.
 
-    Nothing is run: it says what a fleet would do under the engine's scheduling rules. docs/scaling.md has the rules,
-    what is left out, and the arithmetic for planning.
+    Of several FILEs the mean counts: where a machine's speed drifts, measure before and after. Nothing is run: it says
+    what a fleet would do under the engine's scheduling rules. docs/scaling.md has the rules, what is left out, and the
+    arithmetic for planning.
     """
     from bench.commands.simulate_run import SimulateFlags, run_simulate
 
-    run_simulate(file, SimulateFlags(**values))
+    run_simulate(files, SimulateFlags(**values))

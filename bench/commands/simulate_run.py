@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,10 +63,10 @@ class SimulateFlags(msgspec.Struct, frozen=True, kw_only=True):
     output_format: str | None
 
 
-def run_simulate(file: Path | None, flags: SimulateFlags) -> None:
+def run_simulate(files: Sequence[Path], flags: SimulateFlags) -> None:
     """Simulate and print. Ends the process with ``EXIT_APART`` when a measurement is too far from its simulation."""
     try:
-        times = BUILTIN if file is None else step_times(load_engine_report(file))
+        times = step_times([load_engine_report(file) for file in files]) if files else BUILTIN
         load = None if flags.against is None else measured_load(load_report(flags.against))
         report = _report(times, flags, load)
     except PowertrainError as error:

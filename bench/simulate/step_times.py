@@ -7,13 +7,16 @@ that it starts at. Knows no scheduler. Times are seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from bench.errors import BenchError
 from bench.in_process.engine_report import EngineReport, SpeedTest
+
+Place = TypeVar("Place")
 
 _DECODE = re.compile(r"tg\d+ b(\d+)(?:@d(\d+))?")
 _PREFILL = re.compile(r"pp(\d+)(?:@d(\d+))?")
@@ -51,18 +54,18 @@ class StepTimes:
         return num_tokens * max(_line(depth + num_tokens / 2, self.depths, self.prefill_s), 0.0)
 
 
-def step_times(report: EngineReport) -> StepTimes:
-    """The times that a report holds. Raises BenchError where it has no decode or no prefill test.
+def step_times(reports: Sequence[EngineReport]) -> StepTimes:
+    """The times that reports of one model hold, each the mean over those: a machine's speed drifts between two runs.
 
+    Raises BenchError where they have no decode or no prefill test in common, or are not of the same model and threads.
     A depth that lacks a batch, or the prefill, is left out. The longest prefill of a depth counts: it has the least
     of a call's fixed costs in it, as chunks in a busy engine do.
     """
-    decodes = {found: test.step_ms / 1e3 for test in report.speeds if (found := _decode_place(test))}
-    prefills: dict[int, tuple[int, float]] = {}
-    for test in report.speeds:
-        if (place := _prefill_place(test)) is not None:
-            tokens, depth = place
-            prefills[depth] = max(prefills.get(depth, (0, 0.0)), (tokens, 1.0 / test.median_tps))
+    names = {f"{report.model}, {report.threads} threads" for report in reports}
+    if len(names) > 1:
+        raise BenchError(f"the engine's results are of {' and of '.join(sorted(names))}; give those of one model")
+    decodes = _means([_decodes(report) for report in reports])
+    prefills = _means([_prefills(report) for report in reports])
     batches = sorted({batch for batch, _ in decodes})
     depths = sorted(depth for depth in prefills if all((batch, depth) in decodes for batch in batches))
     if not batches or not depths:
@@ -71,14 +74,34 @@ def step_times(report: EngineReport) -> StepTimes:
             "MODEL -b 1,4,16 -d 0,1024 -p 512'"
         )
     return StepTimes(
-        name=f"{report.model}, {report.threads} threads",
+        name=names.pop(),
         batches=tuple(map(float, batches)),
         depths=tuple(float(depth) for depth in depths),
         decode_s=tuple(tuple(decodes[batch, depth] for depth in depths) for batch in batches),
-        prefill_s=tuple(prefills[depth][1] for depth in depths),
-        step_overhead_s=_overhead_s(report),
-        threads=report.threads,
+        prefill_s=tuple(prefills[depth] for depth in depths),
+        step_overhead_s=float(np.mean([_overhead_s(report) for report in reports])),
+        threads=reports[0].threads,
     )
+
+
+def _decodes(report: EngineReport) -> dict[tuple[int, int], float]:
+    """Seconds of a decode step by batch and depth."""
+    return {found: test.step_ms / 1e3 for test in report.speeds if (found := _decode_place(test))}
+
+
+def _prefills(report: EngineReport) -> dict[int, float]:
+    """Seconds of a prompt's token by depth."""
+    longest: dict[int, tuple[int, float]] = {}
+    for test in report.speeds:
+        if (place := _prefill_place(test)) is not None:
+            tokens, depth = place
+            longest[depth] = max(longest.get(depth, (0, 0.0)), (tokens, 1.0 / test.median_tps))
+    return {depth: seconds for depth, (_, seconds) in longest.items()}
+
+
+def _means(found: Sequence[Mapping[Place, float]]) -> dict[Place, float]:
+    """The mean of what all of them hold."""
+    return {key: float(np.mean([one[key] for one in found])) for key in found[0] if all(key in one for one in found)}
 
 
 def _overhead_s(report: EngineReport) -> float:

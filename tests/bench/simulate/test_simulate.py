@@ -8,13 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import powertrain
 from bench.errors import BenchError
-from bench.in_process.engine_report import EngineReport, SpeedTest
+from bench.in_process.engine_report import Breakdown, EngineReport, SpeedTest
 from bench.metrics.metrics import Measurement
 from bench.metrics.stats import Distribution, distribution
 from bench.report.exports import report_json
@@ -218,7 +219,7 @@ MEASURED = report(
 
 
 def test_times_between_and_beyond_what_was_measured() -> None:
-    times = step_times(MEASURED)
+    times = step_times([MEASURED])
     assert times.threads == 3
     assert times.depths == (0.0, 1000.0)  # depth 9 lacks a batch
     assert times.decode(1, 0) == pytest.approx(0.010)
@@ -228,7 +229,19 @@ def test_times_between_and_beyond_what_was_measured() -> None:
     assert times.decode(1, 2000) == pytest.approx(0.030)
     assert times.prefill(100, 0) == pytest.approx(100 * (0.002 + 0.001 * 50 / 1000))  # the longest prompt's, not 4 ms
     with pytest.raises(BenchError, match="common depth"):
-        step_times(report(("tg8 b1", 8, 1.0), ("pp8@d5", 8, 1.0)))
+        step_times([report(("tg8 b1", 8, 1.0), ("pp8@d5", 8, 1.0))])
+
+
+def test_of_several_results_each_time_is_the_mean() -> None:
+    later = report(("pp512", 512, 4.0), ("pp512@d1000", 512, 5.0), ("tg8 b1", 8, 14.0), ("tg8 b1@d1000", 8, 30.0))
+    overhead = [Breakdown(1, "greedy", 9, {}, overhead_us, 0.0) for overhead_us in (100.0, 300.0)]
+    times = step_times([MEASURED, msgspec.structs.replace(later, breakdowns=overhead)])
+    assert (times.batches, times.depths) == ((1.0,), (0.0, 1000.0))  # 4 rows were measured only once
+    assert times.decode_s[0] == pytest.approx((0.012, 0.025))
+    assert times.prefill_s == pytest.approx((0.003, 0.004))
+    assert times.step_overhead_s == pytest.approx(100e-6)  # 200 us, and none
+    with pytest.raises(BenchError, match="of m, 2 threads and of m, 3 threads"):
+        step_times([MEASURED, msgspec.structs.replace(later, threads=2)])
 
 
 def test_conversations_have_the_means_that_they_state_and_fit() -> None:
