@@ -22,6 +22,7 @@ import numpy as np
 from runtime.constraint import limits
 from runtime.constraint.library_call import LIBRARY_CALL
 from runtime.constraint.library_error import meaning
+from runtime.constraint.mask_budget import MaskBudget
 from runtime.constraint.mask_threads import MaskThreads
 from runtime.constraint.token_table import TokenTable
 from runtime.errors import ConstraintFailed
@@ -62,7 +63,7 @@ class GrammarMatcher:
         self._unheard: list[int] = []  # tokens that the library was not told of yet
         self._failure: ConstraintFailed | None = None
         self._num_tokens = 0
-        self._spent_s = 0.0
+        self._budget = MaskBudget()
         self._cost_s = 0.0  # of the last mask
         self._is_closed = False
 
@@ -97,7 +98,7 @@ class GrammarMatcher:
         cost_s = time.thread_time() - begin
         self._may_ask = cost_s <= limits.MAX_QUESTION_S
         self._account(cost_s)
-        self._spent_s += cost_s
+        self._budget.spent_s += cost_s
         self._is_deferred = False
         if not is_possible and not self._is_fresh:
             self._order()
@@ -238,7 +239,7 @@ class GrammarMatcher:
                 has_failed = self._matcher.is_error()
             cost_s = self._cost_s = time.thread_time() - begin
             self._account(cost_s)
-            self._spent_s += cost_s
+            self._budget.spent_s += cost_s
             if has_failed:
                 self._fail(self._library_failure("no token can follow"))
             if self._forced:
@@ -262,7 +263,7 @@ class GrammarMatcher:
         if self._unheard:
             begin = time.thread_time()
             self._tell_library()
-            self._spent_s += time.thread_time() - begin
+            self._budget.spent_s += time.thread_time() - begin
 
     def _tell_library(self) -> None:
         if not self._unheard:
@@ -281,15 +282,8 @@ class GrammarMatcher:
 
     def _account(self, cost_s: float) -> None:
         """Fail where this mask, or all of them with it, took more than may be."""
-        if cost_s > limits.MAX_MASK_S:
-            self._too_slow(f"{cost_s * 1e3:.0f} ms for one token; {limits.MAX_MASK_S * 1e3:.0f}")
-        budget_s = limits.MASK_CREDIT_S + limits.MASK_CREDIT_PER_TOKEN_S * self._num_tokens
-        if self._spent_s + cost_s > budget_s:
-            self._too_slow(f"{self._spent_s + cost_s:.2f} s for {self._num_tokens} tokens; {budget_s:.2f}")
-
-    def _too_slow(self, needed_and_allowed: str) -> None:
-        cause = "it can be read in too many ways"
-        self._fail(ConstraintFailed(f"the constraint needed {needed_and_allowed} are allowed: {cause}"))
+        if failure := self._budget.excess(cost_s, self._num_tokens):
+            self._fail(failure)
 
     def _join(self) -> None:
         if self._is_deferred:

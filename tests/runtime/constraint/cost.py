@@ -62,12 +62,12 @@ class Walker:
         """The number of tokens drawn. Raises ConstraintFailed."""
         drawn, matcher = random.Random(seed), constraint.matcher()
         for count in range(max_tokens):
-            spent_s = matcher._spent_s
+            spent_s = matcher._budget.spent_s
             matcher.start()
             while not matcher.wait(1):
                 pass
             bits = np.unpackbits(matcher.mask().view(np.uint8), bitorder="little")
-            self.masks_us.append((matcher._spent_s - spent_s) * 1e6)
+            self.masks_us.append((matcher._budget.spent_s - spent_s) * 1e6)
             token_ids = np.flatnonzero(bits[: self._vocab_size])
             token_id = int(token_ids[drawn.randrange(len(token_ids))])
             if token_id in self._end_ids:

@@ -283,9 +283,9 @@ def test_what_all_masks_may_take_grows_with_the_tokens(
     monkeypatch.setattr(limits, "MASK_CREDIT_S", 60.0)
     monkeypatch.setattr(limits, "MASK_CREDIT_PER_TOKEN_S", -25.0)
     for _ in range(3):
-        spent_s = matcher._spent_s
+        spent_s = matcher._budget.spent_s
         assert allowed(matcher)
-        assert matcher._spent_s > spent_s
+        assert matcher._budget.spent_s > spent_s
         matcher.commit(ord("a"))
     with pytest.raises(ConstraintFailed, match=r"s for 3 tokens; -15\.00 are allowed"):
         allowed(matcher)

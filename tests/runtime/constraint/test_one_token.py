@@ -169,11 +169,11 @@ def test_where_asking_is_dear_nothing_is_asked_again(
     allowed(matcher)
     matcher.commit(ord("a"))
     matcher.start(lazily=True)
-    spent_s = matcher._spent_s
+    spent_s = matcher._budget.spent_s
     with monkeypatch.context() as patched:
         patched.setattr(limits, "MAX_QUESTION_S", -1.0)
         assert matcher.admits(ord("b"))
-    assert matcher._spent_s > spent_s
+    assert matcher._budget.spent_s > spent_s
     matcher.commit(ord("b"))
     matcher.start(lazily=True)
     assert not matcher.is_deferred
