@@ -43,6 +43,7 @@ from api.process.server import Server
 from api.request.reception import new_reception
 from api.served_model import ServedModel
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from runtime.constraint.compiler import ConstraintCompiler
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import DeviceError
@@ -292,7 +293,7 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Serve on a free port of this machine until the block ends."""
     chosen = dataclasses.replace(Settings(port=0, num_slots=NUM_SLOTS), **settings)
-    chosen.check()
+    check_settings(chosen)
     gate = Gate()
     if gate_open:
         gate.open.set()
