@@ -26,16 +26,8 @@ from api.server_settings import Settings
 from api.settings_rules import check_settings
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.step_report import EngineStats
-from tests.api.scripted_server import (
-    MAX_MODEL_LEN,
-    NUM_SLOTS,
-    VOCAB_SIZE,
-    Gate,
-    RunningServer,
-    listening,
-    model_script,
-    scripted_model,
-)
+from tests.api.programs import VOCAB_SIZE, model_script
+from tests.api.scripted_server import MAX_MODEL_LEN, NUM_SLOTS, Gate, RunningServer, listening, scripted_model
 from tests.fakes import ScriptedSession
 
 ADMIN = {"authorization": "Bearer the-admins-key"}

@@ -16,7 +16,8 @@ from api.server_settings import Settings
 from api.settings_rules import check_settings
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import load_package
-from tests.api.scripted_server import RunningServer, running_server, tokenizer_json, user
+from tests.api.programs import tokenizer_json
+from tests.api.scripted_server import RunningServer, running_server, user
 from tests.runtime.package.test_manifest import make_package
 from tests.security.test_d_packages import edit_manifest
 

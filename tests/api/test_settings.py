@@ -21,7 +21,7 @@ from runtime.errors import UnknownParser
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import TEMPLATE, VOCAB_SIZE, tokenizer_json
 from tests.paths import ROOT
 
 SEVERAL = {"POWERTRAIN_MODEL": "a", "POWERTRAIN_MORE_MODELS": "b"}

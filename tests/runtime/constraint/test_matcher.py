@@ -27,7 +27,7 @@ from runtime.constraint.spec import (
     Until,
 )
 from runtime.errors import ConstraintFailed
-from tests.api.scripted_server import IM_START, PIECE_IDS
+from tests.api.programs import IM_START, PIECE_IDS
 from tests.runtime.constraint.walks import END_IDS, TOKENIZER, accepts_text, allowed, compiled, walk, with_text
 
 DIGITS = Pattern("[0-9]{2,4}")
