@@ -18,7 +18,7 @@ from runtime.session.gpu.trt import bound_run
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import FloatArray, Session
-from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape
 from tests.host_device import HostDevice, HostError, HostRecording
 from tests.host_tensorrt import HostCudaEngine, HostPlan
 
@@ -36,12 +36,6 @@ class Parts(NamedTuple):
     engine: HostCudaEngine
     device: HostDevice
     plan: HostPlan
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {"ort": write_ort(SPEC, folder / "ort"), "trt": write_trt(SPEC, folder / "trt")}
 
 
 def opened(graphs: dict[str, Path], *, compiles: bool, kv: str = "float32") -> Parts:

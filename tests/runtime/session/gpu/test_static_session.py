@@ -24,7 +24,7 @@ from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
 from runtime.session.session import Session
-from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape
 from tests.host_cuda_session import HostCudaSession
 from tests.host_device import HostDevice, HostError
 from tests.host_tensorrt import HostCudaEngine, HostPlan
@@ -40,12 +40,6 @@ SLOTS = 4
 
 
 PROMPTS = [np.random.default_rng(seed).integers(0, SPEC.vocab_size, 5 + 9 * seed).tolist() for seed in range(5)]
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {"ort": write_ort(SPEC, folder / "ort"), "trt": write_trt(SPEC, folder / "trt")}
 
 
 def ort_session(graph: Path) -> OrtSession:
