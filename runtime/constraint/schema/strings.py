@@ -70,7 +70,7 @@ def _format(languages: Languages, name: str, place: str) -> list[Strings]:
 
 def check_together(languages: Languages, keywords: dict[str, JsonValue], place: str) -> None:
     """Raise SchemaRefused where no text satisfies the lengths of one schema, or them and one other of its keywords."""
-    bounds = {key: keywords[key] for key in ("minLength", "maxLength") if key in keywords}
+    bounds: dict[str, JsonValue] = {key: keywords[key] for key in ("minLength", "maxLength") if key in keywords}
     said = " and ".join(f"{key} {value}" for key, value in bounds.items())
     if not strings_of(languages, bounds, place):
         raise SchemaRefused("maxLength", place, f"no text satisfies both {said}")

@@ -31,9 +31,7 @@ from tests.host_cuda_session import HostCudaSession
 from tests.host_device import HostDevice, HostRecording
 from tests.host_tensorrt import HostCudaEngine, HostPlan
 from tests.runtime.engine_driver import request
-from tests.runtime.session.gpu.test_static_session import SHAPE, SLOTS, graphs, ort_session
-
-__all__ = ["graphs"]
+from tests.runtime.session.gpu.test_static_session import SHAPE, SLOTS, ort_session
 
 PROMPTS = [np.random.default_rng(seed).integers(0, SHAPE.vocab_size, 5 + 9 * seed).tolist() for seed in range(3)]
 
