@@ -6,8 +6,7 @@ Owns the ONNX Runtime session, the arena and the calls that are bound; knows not
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,6 @@ class OrtOptions:
 
     intra_op_threads: int
     spin_us: int = 500
-    config_entries: Mapping[str, str] = field(default_factory=dict)
 
 
 def cpu_session_options(options: OrtOptions) -> ort.SessionOptions:
@@ -65,8 +63,6 @@ def cpu_session_options(options: OrtOptions) -> ort.SessionOptions:
     so.add_session_config_entry("session.dynamic_block_base", str(_DYNAMIC_BLOCK_BASE))
     if options.spin_us:
         so.add_session_config_entry("session.intra_op.spin_duration_us", str(options.spin_us))
-    for key, value in options.config_entries.items():
-        so.add_session_config_entry(key, value)
     return so
 
 

@@ -21,7 +21,7 @@ from runtime.errors import DeviceError
 from runtime.session.selected import Logits, Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FROM_DEVICE, FloatArray, HostDraw, Int64Array, Session, SessionInfo
-from runtime.session.takes_adapters import TakesAdapters
+from runtime.session.takes_adapters import pass_adapter
 
 MOST_LAUNCHED = 2
 
@@ -137,10 +137,7 @@ class ThreadedSession:
 
     def set_adapter(self, slot: int, adapter: Adapter | None) -> None:
         """See ``TakesAdapters``; of no use but around a session that is one."""
-        if isinstance(self._inner, TakesAdapters):
-            self._inner.set_adapter(slot, adapter)
-        elif adapter is not None:
-            raise ValueError("the graph has no room for adapters")
+        pass_adapter(self._inner, slot, adapter)
 
     def close(self) -> None:
         """See ``Session.close``. A call that runs is waited for, one behind it is not begun."""

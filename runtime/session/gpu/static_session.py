@@ -36,8 +36,6 @@ from runtime.session.session import FROM_DEVICE, FloatArray, Int64Array, Session
 from runtime.session.slot_rows import SlotRows
 
 _LOG = logging.getLogger("powertrain.backend")
-
-
 _COPY_BYTES = 2**30
 """A GPU's memory moves as much in a millisecond."""
 
