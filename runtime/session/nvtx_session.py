@@ -86,11 +86,6 @@ class NvtxSession:
         with self._range("prefill", len(token_ids)):
             return self._inner.prefill(slot, token_ids, start, num_logits)
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        with self._range("decode", len(token_ids)):
-            return self._inner.decode(first_slot, token_ids, positions)
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
         with self._range("copy", num_tokens - start):

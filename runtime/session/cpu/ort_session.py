@@ -133,37 +133,11 @@ class OrtSession:
     def decode_tokens(
         self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
     ) -> Selected:
-        """See ``Session.decode_tokens``. All are the host's to draw, whose logits lie in its memory already."""
+        """See ``Session.decode_tokens``. All are the host's to draw, whose logits lie in its memory already.
+
+        Attention wants a range, so slots between those that were asked for are computed, without a head.
+        """
         del selection
-        return from_logits(self._decoded(slots, token_ids, positions))
-
-    def prefill_token(
-        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
-    ) -> Selected:
-        """See ``Session.prefill_token``."""
-        del selection
-        return from_logits(self.prefill(slot, token_ids, start, 1))
-
-    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
-        """See ``Session.prefill``."""
-        call = self._prefill_calls.get(slot)
-        if call is None:
-            call = self._prefill_calls[slot] = BoundCall(self._session, self._arena, self._logits, slot, 1)
-        end = start + len(token_ids)
-        call.set_shape(len(token_ids), np.arange(len(token_ids) - num_logits, len(token_ids), dtype=np.int64))
-        call.input_ids[0] = token_ids
-        call.seqlens_k[0] = end - 1
-        call.total_sequence_length[...] = end
-        self._rows.wrote(slot, end)
-        self._run(call)
-        return self._logits.first(call.num_logits)
-
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        return self._decoded(np.arange(first_slot, first_slot + len(token_ids)), token_ids, positions)
-
-    def _decoded(self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """Logits [B, V] of ``slots``: attention wants a range, so slots between them are computed, without a head."""
         first, count = int(slots[0]), len(slots)
         num_rows = int(slots[-1]) + 1 - first
         call = self._decode_calls.get((first, num_rows))
@@ -185,7 +159,28 @@ class OrtSession:
         call.total_sequence_length[...] = max(call.seqlens_k.tolist()) + 1
         self._rows.wrote_each(slots, positions)
         self._run(call)
-        return self._logits.first(count)
+        return from_logits(self._logits.first(count))
+
+    def prefill_token(
+        self, slot: int, token_ids: Int64Array, start: int, selection: SelectionTable | None = None
+    ) -> Selected:
+        """See ``Session.prefill_token``."""
+        del selection
+        return from_logits(self.prefill(slot, token_ids, start, 1))
+
+    def prefill(self, slot: int, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray:
+        """See ``Session.prefill``."""
+        call = self._prefill_calls.get(slot)
+        if call is None:
+            call = self._prefill_calls[slot] = BoundCall(self._session, self._arena, self._logits, slot, 1)
+        end = start + len(token_ids)
+        call.set_shape(len(token_ids), np.arange(len(token_ids) - num_logits, len(token_ids), dtype=np.int64))
+        call.input_ids[0] = token_ids
+        call.seqlens_k[0] = end - 1
+        call.total_sequence_length[...] = end
+        self._rows.wrote(slot, end)
+        self._run(call)
+        return self._logits.first(call.num_logits)
 
     def _run(self, call: BoundCall) -> None:
         if self._adapters is not None:

@@ -125,11 +125,6 @@ class ThreadedSession:
         with self._direct() as inner:
             return inner.prefill(slot, token_ids, start, num_logits)
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        with self._direct() as inner:
-            return inner.decode(first_slot, token_ids, positions)
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
         with self._direct() as inner:

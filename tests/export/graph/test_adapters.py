@@ -28,7 +28,7 @@ from runtime.session.cpu import ort_session
 from runtime.session.cpu.adapter_arena import AdapterArena
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import FloatArray
+from runtime.session.session import FloatArray, decode_logits
 from tests.adapter_folders import modules_of, random_pairs
 from tests.export.graph.adapted import (
     IDS,
@@ -139,18 +139,18 @@ def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chun
         assert np.array_equal(chunk, prompts[0][start:stop])
     assert np.array_equal(session.prefill(3, IDS, 0, 1)[0], prompts[0][-1])  # however many rows of logits are asked for
     tokens, positions = np.arange(5) + 7, np.full(5, len(IDS))
-    together = session.decode(0, tokens, positions).copy()
+    together = decode_logits(session, 0, tokens, positions).copy()
     for first, count in ((0, 1), (1, 1), (2, 2), (3, 1), (1, 3), (4, 1)):
         rows = slice(first, first + count)
-        assert np.array_equal(session.decode(first, tokens[rows], positions[rows]), together[rows])
+        assert np.array_equal(decode_logits(session, first, tokens[rows], positions[rows]), together[rows])
     room = adapter_room(package)
     assert room is not None
     session.set_adapter(1, fitted(read_adapter(folder / "two"), room))  # where a call was bound and run without one
-    assert not np.allclose(session.decode(1, tokens[1:2], positions[1:2]), together[1:2])
+    assert not np.allclose(decode_logits(session, 1, tokens[1:2], positions[1:2]), together[1:2])
     session.set_adapter(0, None)  # its matrices were written for the batch before
     assert np.array_equal(logits(session), prompts[1])
-    alone = session.decode(0, tokens[:1], positions[:1]).copy()
-    assert np.array_equal(session.decode(0, tokens, positions)[0], alone[0])
+    alone = decode_logits(session, 0, tokens[:1], positions[:1]).copy()
+    assert np.array_equal(decode_logits(session, 0, tokens, positions)[0], alone[0])
     assert session.prefill(0, IDS[:5], 0, 0).shape == (0, 96)
 
 
@@ -162,18 +162,18 @@ def test_what_is_bound_once_for_all_rows_or_not_at_all_changes_no_bit(folder: Pa
     few = Adapter("few", "few", {name: matrix for name, matrix in two.matrices.items() if ".o." in name})
     tokens, positions = np.full(5, 7), np.full(5, len(IDS))
 
-    def decoded(*adapters: Adapter | None) -> FloatArray:
+    def after(*adapters: Adapter | None) -> FloatArray:
         for slot, adapter in enumerate(adapters):
             session.set_adapter(slot, adapter)
             session.prefill(slot, IDS, 0, 1)
-        return session.decode(0, tokens[: len(adapters)], positions[: len(adapters)]).copy()
+        return decode_logits(session, 0, tokens[: len(adapters)], positions[: len(adapters)]).copy()
 
-    mixed = decoded(one, two, few, None, one)
-    alone = [decoded(adapter)[0] for adapter in (one, two, few, None)]
+    mixed = after(one, two, few, None, one)
+    alone = [after(adapter)[0] for adapter in (one, two, few, None)]
     assert np.array_equal(mixed, [*alone, alone[0]])
     assert len({row.tobytes() for row in alone}) == 4
     for rows in ((one,) * 5, (two,) * 5, (few,) * 5, (few, None, few, None, None), (one,) * 5):  # in bindings kept
-        assert np.array_equal(decoded(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
+        assert np.array_equal(after(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
 
 
 class Shapes:

@@ -33,7 +33,6 @@ def test_what_is_asked_out_of_turn_is_refused() -> None:
         session.launch(zeros, zeros, zeros, lambda logits: [9] * len(logits))
     asked: list[Callable[[], Any]] = [
         lambda: session.decode_tokens(zeros, zeros, zeros),
-        lambda: session.decode(0, zeros, zeros),
         lambda: session.prefill(0, zeros, 0, 1),
         lambda: session.prefill_token(0, zeros, 0),
         lambda: session.copy_slot(0, 1, 1),
