@@ -18,7 +18,7 @@ from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import load_package
 from tests.api.programs import tokenizer_json
 from tests.api.scripted_server import RunningServer, running_server, user
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 from tests.security.test_d_packages import edit_manifest
 
 PACKAGE = {"temperature": 0.6, "top_p": 0.95, "top_k": 50, "max_new_tokens": 77, "eos_token_id": 2}

@@ -10,11 +10,9 @@ from export.plan.progress import OnFraction
 from export.plan.settings import PlanSettings
 from export.plan.store import StoredPlan, ensure_plan
 from export.plan.targets import Target
-from runtime.loading.gpu import Gpu
 from runtime.loading.plan_choice import RunningLibrary
 
 SETTINGS = PlanSettings(max_slots=4, prefill_tokens=32)
-ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
 
 
 def build(root: Path, sm: str = "sm89", settings: PlanSettings = SETTINGS) -> StoredPlan:

@@ -30,9 +30,10 @@ from runtime.loading.plan_choice import choose_plan
 from runtime.package.manifest import load_package
 from runtime.package.plan_sidecar import read_sidecar, rebuild_command
 from runtime.session.kv_budget import KVWishes
-from tests.export.plan.stored import ADA, SETTINGS, build, running
+from tests.export.plan.stored import SETTINGS, build, running
 from tests.export.tiny_models import write_tiny_folder
 from tests.export.tiny_package import write_package
+from tests.runtime.loading.machine import ADA
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
 

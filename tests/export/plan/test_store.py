@@ -20,8 +20,9 @@ from runtime.loading.gpu import Gpu
 from runtime.loading.plan_choice import RunningLibrary, choose_plan, judge_plans
 from runtime.package.manifest import load_package
 from runtime.package.plan_sidecar import PlanSidecar, read_sidecar, write_sidecar
-from tests.export.plan.stored import ADA, SETTINGS, build, running
+from tests.export.plan.stored import SETTINGS, build, running
 from tests.export.tiny_package import write_package
+from tests.runtime.loading.machine import ADA
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is published for Linux on x86-64 only")
 pytestmark = pytest.mark.usefixtures("heads_are_built_once")

@@ -15,7 +15,7 @@ from runtime.engine.config import EngineConfig
 from runtime.errors import DeviceError, DeviceLost, DeviceOutOfMemory, EngineUnavailable
 from runtime.events import FinishEvent, FinishReason
 from tests.fakes import Call, ScriptedSession, adding
-from tests.runtime.engine.test_async_engine import WARM_UP_CALLS, Gate, with_engine
+from tests.runtime.async_driver import WARM_UP_CALLS, Gate, with_engine
 from tests.runtime.engine.test_slot_moves import HIGH, LOW, MIDDLE, check_answers, with_a_hole
 from tests.runtime.engine_driver import Driver, adding_reply, request
 

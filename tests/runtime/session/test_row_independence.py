@@ -10,7 +10,7 @@ import pytest
 from runtime.session.row_independence import rows_are_independent
 from runtime.session.session import FloatArray, Int64Array
 from tests.fakes import ScriptedSession, adding
-from tests.runtime.engine.test_async_engine import with_engine
+from tests.runtime.async_driver import with_engine
 
 
 class _RoundsByBatch(ScriptedSession):
