@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+
+from runtime.loopback import is_loopback
 
 from api.errors import SettingsError
 from api.server_settings import Settings
@@ -94,13 +95,3 @@ def _check_access(settings: Settings) -> None:
             f"host {settings.host} is reachable from other machines and no --api-key, --api-key-file or --keys-file is "
             "set; set a key, or say --allow-public-without-key"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """True when only programs on this machine reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
