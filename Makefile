@@ -38,7 +38,7 @@ SECONDS_EACH ?= 60
 SOAK_SECONDS ?= 600
 CHAOS := tests/reliability tests/security/test_l_races.py tests/security/test_d_packages.py \
     tests/runtime/engine/test_stopped_process.py tests/runtime/engine/test_async_engine.py \
-    tests/runtime/engine/test_engine.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
+    tests/runtime/engine/test_failures.py tests/runtime/package/test_manifest.py tests/api/process/test_lifecycle.py \
     tests/export/package/test_unfinished_builds.py tests/export/plan/test_store.py
 
 .PHONY: help setup setup-dev setup-tensorrt model serve test test-optimum test-genai test-ray test-clients test-browser test-deploy test-gpu mutants check audit bench bench-schemas bench-build \

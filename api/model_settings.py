@@ -12,6 +12,7 @@ from runtime.did_you_mean import did_you_mean
 from api.errors import SettingsError
 from api.server_settings import GROUPS, Settings
 from api.settings import converted
+from api.settings_rules import check_settings
 
 _WRITTEN = re.compile(r"(?P<model>.+?):(?P<setting>[a-z_]+)=(?P<value>.*)", re.DOTALL)
 _OF_MODELS = ("Engine", "Queue and cache", "Templates, tools and sampling")
@@ -62,5 +63,5 @@ def settings_of_models(settings: Settings, models: Sequence[Collection[str]]) ->
 
 def _checked(settings: Settings, own: dict[str, Any]) -> Settings:
     if own:  # what is the server's to say was checked with the server's settings
-        dataclasses.replace(settings, load_models="start", allow_runtime_lora_updating=False).check()
+        check_settings(dataclasses.replace(settings, load_models="start", allow_runtime_lora_updating=False))
     return settings

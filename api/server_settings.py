@@ -1,12 +1,10 @@
 """Every setting of the server: its type, default, meaning and names. Values only.
 
-Where values come from and which one wins is ``api.settings``; the rules between settings are ``check``.
+Where values come from and which one wins is ``api.settings``; which values may be is ``api.settings_rules``.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 def _setting(default: Any, meaning: str, *nim_names: str, secret: bool = False) -> Any:  # noqa: ANN401 - any type
     return field(default=default, metadata={"help": meaning, "nim": nim_names, "secret": secret})
 
-
-_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 GROUPS = {
     "model": "Model",
@@ -237,90 +233,3 @@ class Settings:
             except msgspec.ValidationError as error:
                 raise SettingsError(f"default_{name}: {value} is out of range: {error}") from error
         return SamplingDefaults(**values)
-
-    def check(self) -> None:
-        """Raise SettingsError for a value out of range or two settings that contradict each other."""
-        least = {
-            "port": 0, "max_model_len": 1, "num_slots": 1, "max_queue": 0, "max_predicted_wait_s": 0,
-            "max_queue_time_s": 0, "kv_cache_bytes": 1,
-            "threads": 1, "prefill_chunk_tokens": 16, "max_draft_tokens": 0,
-            "watchdog_s": 1, "memory_bytes": 1, "max_stop_strings": 1, "max_body_bytes": 1, "max_in_flight_bytes": 1,
-            "keep_alive_s": 0, "drain_timeout_s": 0, "management_port": 0, "max_connections": 1,
-            "max_header_bytes": 1024, "header_timeout_s": 0.01, "body_timeout_s": 0.01, "idle_timeout_s": 0.01,
-            "write_timeout_s": 0.01, "max_loras": 0, "replicas": 1, "max_replicas": 1, "resident_models": 1,
-            "scale_up_delay_s": 0, "scale_down_delay_s": 0,
-        }  # fmt: skip
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and not bound <= value < float("inf"):
-                raise SettingsError(f"{name}: {value} is below {bound} or not finite")
-        if self.kv_cache_share is not None and not 0 < self.kv_cache_share <= 1:
-            raise SettingsError(f"kv_cache_share: {self.kv_cache_share} is not above 0 and at most 1")
-        for name in ("port", "management_port"):
-            if (getattr(self, name) or 0) > 65535:
-                raise SettingsError(f"{name}: {getattr(self, name)} is above 65535")
-        if self.gpu is not None and self.backend == "cpu":
-            raise SettingsError(f"gpu {self.gpu} is set but backend is cpu; leave one of them out")
-        if self.allow_runtime_lora_updating and self.lora_source is None and not self.more_models:
-            raise SettingsError("allow_runtime_lora_updating is on but lora_source names no folder to load from")
-        if self.otel_endpoint is not None and not self.otel:
-            raise SettingsError("otel_endpoint is set but otel is off; add --otel")
-        self._check_models()
-        self._check_replicas()
-        if self.require_signature != (self.trust_file is not None):
-            given, missing = ("require_signature", "trust_file")[:: 1 if self.require_signature else -1]
-            raise SettingsError(f"{given} is set but {missing} is not; signatures are required by both")
-        self.sampling_defaults  # noqa: B018 - raises for a value out of range
-        self._check_access()
-
-    def _check_models(self) -> None:
-        several = bool(self.more_models)
-        if several and self.model is None:
-            raise SettingsError("more_models is set but model is not; name the first model, too")
-        asked = {"model_setting": bool(self.model_setting), "memory_bytes": self.memory_bytes is not None,
-                 "load_models": self.load_models != "start"}  # fmt: skip
-        for name, is_asked in asked.items():
-            if is_asked and not several:
-                raise SettingsError(f"{name} is for several models, and there is one; set the model's own settings")
-        for name in ("served_model_name", "chat_template", "lora_modules", "lora_source"):
-            if getattr(self, name) and several and self.replicas is None:
-                raise SettingsError(
-                    f"{name} is one model's, and there are several; say --model-setting MODEL:{name}=..."
-                )
-        if several and self.kv_cache_share is not None and self.replicas is None:
-            raise SettingsError("kv_cache_share is for one model; several share memory_bytes")
-
-    def _check_replicas(self) -> None:
-        if self.replicas is None:
-            if self.max_replicas:
-                raise SettingsError("max_replicas is set but replicas is not; add --replicas")
-        elif self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise SettingsError(f"max_replicas: {self.max_replicas} is below replicas, {self.replicas}")
-
-    def _check_access(self) -> None:
-        for name in ("api_key", "admin_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
-            if any(not item.strip() for item in getattr(self, name)):
-                raise SettingsError(f"{name}: an empty value is not allowed")
-        if not _ROOT_PATH.fullmatch(self.root_path):
-            raise SettingsError(f"root_path: {self.root_path!r} is not a path such as /llm or /team/llm")
-        for name in ("api_key", "admin_key"):
-            if any(not key.isascii() or not key.isprintable() for key in getattr(self, name)):
-                raise SettingsError(f"{name}: keys are printable ASCII")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
-            raise SettingsError(f"{given} is set but {missing} is not; HTTPS needs both")
-        if not self.needs_key and not self.allow_public_without_key and not is_loopback(self.host):
-            raise SettingsError(
-                f"host {self.host} is reachable from other machines and no --api-key, --api-key-file or --keys-file is "
-                "set; set a key, or say --allow-public-without-key"
-            )
-
-
-def is_loopback(host: str) -> bool:
-    """True when only programs on this machine reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

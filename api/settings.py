@@ -21,6 +21,7 @@ from runtime.package.home import default_home
 
 from api.errors import SettingsError
 from api.server_settings import GROUPS, Settings
+from api.settings_rules import check_settings
 
 ENV_PREFIX = "POWERTRAIN_"
 CONFIG_VARIABLE = "POWERTRAIN_CONFIG"
@@ -134,7 +135,7 @@ def resolve_settings(
         merged.update(source)
     values: dict[str, Any] = {name: converted(name, origin, value) for name, (origin, value) in merged.items()}
     settings = Settings(**values)
-    settings.check()
+    check_settings(settings)
     return ResolvedSettings(settings, {name: origin for name, (origin, _) in merged.items()}, _unused_nim(environment))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from runtime.loopback import is_loopback
 
 from chat.errors import ChatError
 
@@ -28,11 +29,7 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """True where nothing leaves this machine."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     @property
     def is_private(self) -> bool:

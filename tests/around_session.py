@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.session.selected import Selected, from_logits
 from runtime.session.selection_table import SelectionTable
-from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo
+from runtime.session.session import FloatArray, Int64Array, Session, SessionInfo, decode_logits
 
 
 @dataclass
@@ -47,7 +47,7 @@ class AroundSession:
         return self.inner.prefill(slot, token_ids, start, num_logits)
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        return self.inner.decode(first_slot, token_ids, positions)
+        return decode_logits(self.inner, first_slot, token_ids, positions)
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         self.inner.copy_slot(source, target, num_tokens, start)

@@ -76,9 +76,6 @@ class ScriptedSession:
         )
         return self._lent
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        return self._decoded(tuple(range(first_slot, first_slot + len(token_ids))), token_ids, positions)
-
     def decode_tokens(
         self, slots: Int64Array, token_ids: Int64Array, positions: Int64Array, selection: SelectionTable | None = None
     ) -> Selected:

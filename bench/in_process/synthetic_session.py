@@ -89,11 +89,6 @@ class SyntheticSession:
         del slot, token_ids, start
         return self._given(num_logits)
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``; the logits are any."""
-        del first_slot, positions
-        return self._given(len(token_ids))
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """There is no cache to copy."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from runtime.errors import PowertrainError
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package
-from runtime.session.session import FloatArray, Int64Array, Session
+from runtime.session.session import FloatArray, Int64Array, Session, decode_logits
 
 from export.errors import UnsupportedError
 
@@ -48,5 +48,5 @@ def _in_pieces(session: Session, ids: Int64Array) -> FloatArray:
     """Logits [T, V]: 5 tokens, 4 after them, and the rest one at a time, in the second slot."""
     parts = [session.prefill(1, ids[:_FIRST], 0, _FIRST).copy()]
     parts.append(session.prefill(1, ids[_FIRST:_SECOND], _FIRST, _SECOND - _FIRST).copy())
-    parts += [session.decode(1, ids[i : i + 1], np.array([i])).copy() for i in range(_SECOND, _TOKENS)]
+    parts += [decode_logits(session, 1, ids[i : i + 1], np.array([i])).copy() for i in range(_SECOND, _TOKENS)]
     return np.concatenate(parts)

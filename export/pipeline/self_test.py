@@ -11,6 +11,7 @@ from runtime.errors import PlanError
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package
 from runtime.session.distribution import kl_divergence, log_softmax
+from runtime.session.session import decode_logits
 
 MAX_KL = 0.2
 """Nats between prefill and decode of the same token, at worst. Rounding alone costs the default model 0.013 in int8,
@@ -29,7 +30,7 @@ def self_test(package: Package) -> dict[str, str]:
         whole = session.prefill(0, tokens, 0, _DECODED).copy()
         session.prefill(1, tokens[:-_DECODED], 0, 1)
         rows = [
-            session.decode(1, tokens[place : place + 1], np.array([place], np.int64))[0].copy()
+            decode_logits(session, 1, tokens[place : place + 1], np.array([place], np.int64))[0].copy()
             for place in range(length - _DECODED, length)
         ]
     finally:

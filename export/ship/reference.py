@@ -5,9 +5,10 @@ Knows the words alone, no registry.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
+
+from runtime.loopback import is_loopback
 
 from export.errors import TransferError
 
@@ -91,12 +92,7 @@ def _split_digest(word: str, rest: str) -> tuple[str, str | None]:
     return start, digest
 
 
-def is_loopback(place: str) -> bool:
+def is_local_place(place: str) -> bool:
     """Whether only programs on this machine answer at ``HOST[:PORT]``."""
     host = place.rpartition(":")[0] if re.search(r":[0-9]+$", place) else place
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(host.strip("[]"))

@@ -21,7 +21,7 @@ from export.errors import TransferError
 from export.ship.artifact import MANIFEST_TYPE, MAX_MANIFEST_BYTES
 from export.ship.credentials import find_credentials
 from export.ship.depot import BlobStream, Interrupted
-from export.ship.reference import Reference, is_loopback
+from export.ship.reference import Reference, is_local_place
 from export.ship.registry_login import answer_challenge
 
 _TIMEOUT = httpx.Timeout(60.0, connect=15.0)
@@ -49,7 +49,7 @@ class Registry:
         self._host, self._name, self._config = reference.place, reference.name, docker_config
         self._plain_http = plain_http
         api = _HUB_API if reference.place == _HUB_HOST else reference.place
-        self._base = f"{'http' if plain_http or is_loopback(reference.place) else 'https'}://{api}/v2/{self._name}/"
+        self._base = f"{'http' if plain_http or is_local_place(reference.place) else 'https'}://{api}/v2/{self._name}/"
         self._login = ""
         self._client = httpx.Client(
             timeout=_TIMEOUT,
@@ -151,7 +151,7 @@ class Registry:
 
     def _check_way(self, request: httpx.Request) -> None:
         """Raise TransferError for plain HTTP that nobody asked for, be it by a redirect or the place of an upload."""
-        is_local = is_loopback(self._host) and is_loopback(request.url.netloc.decode("ascii"))
+        is_local = is_local_place(self._host) and is_local_place(request.url.netloc.decode("ascii"))
         if request.url.scheme != "https" and not self._plain_http and not is_local:
             raise TransferError(f"{self._host} leads to {request.url.host[:200]!r} without TLS, where nothing is sent")
 

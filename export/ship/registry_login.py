@@ -14,7 +14,7 @@ import msgspec
 
 from export.errors import TransferError
 from export.ship.credentials import Credentials
-from export.ship.reference import is_loopback
+from export.ship.reference import is_local_place
 
 _CHALLENGE = re.compile(r"(?P<kind>Bearer|Basic)(?:\s+(?P<rest>.*))?", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(r'(?P<name>[a-z]+)="(?P<value>[^"]*)"', re.IGNORECASE)
@@ -62,7 +62,7 @@ def _checked_realm(realm: str, host: str, *, plain_http: bool) -> str:
         parts = urlsplit(realm)
     except ValueError:
         raise TransferError(f"{host} asks for a login at a place that is none") from None
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and (plain_http or is_loopback(parts.netloc)))
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and (plain_http or is_local_place(parts.netloc)))
     if not is_safe or not parts.netloc or "@" in parts.netloc:
         raise TransferError(f"{host} asks for a login at a place that is not safe to send one to")
     return realm

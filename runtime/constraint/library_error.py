@@ -1,6 +1,7 @@
 """What llguidance says of a grammar or a text that it cannot go on with -> a sentence for whoever asked for it.
 
-Its first line names a cause; the lines that follow quote a grammar that the client never wrote. Compiles nothing.
+Its first line names a cause; what stands in brackets after two spaces, and the lines that follow, quote a grammar that
+the client never wrote. Compiles nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _TOO_MANY_STEPS = f"its patterns need more than the {limits.INITIAL_LEXER_FUEL:,
 _MEANINGS = (
     ("NoExtension", "no text satisfies it"),
     ("no extension", "no text satisfies it"),
+    ("Unable to determine if regex is empty", "a string's pattern and lengths take too many steps to be compared"),
+    ("Regex is empty", "no text satisfies all that is asked of a string: pattern, format, minLength and maxLength"),
     ("Too many items", "it can be read in too many ways"),
     ("Current row has", "it has too many alternatives in one place"),
     ("schema too large", "the schema is too large once its parts are merged"),
@@ -28,6 +31,6 @@ _MEANINGS = (
 
 def meaning(message: str) -> str:
     """One line, at most 300 characters."""
-    first = (message.splitlines() or ["it cannot be compiled"])[0]
+    first = (message.splitlines() or ["it cannot be compiled"])[0].split(":  (")[0]
     told = next((f"{meaning} ({first})" for words, meaning in _MEANINGS if words in first), first)
     return told[:_MAX_CHARS]

@@ -11,7 +11,8 @@ import numpy as np
 
 from runtime.engine.ahead import Ahead
 from runtime.engine.call_health import BACKEND_FAILURES, said
-from runtime.engine.drawing import ALONE_WAIT_S, Draft
+from runtime.engine.constrained import ALONE_WAIT_S, Constrained, Draft
+from runtime.engine.drawing import Drawing
 from runtime.engine.flight import Flight, NextRow, known
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
@@ -24,14 +25,23 @@ from runtime.session.selected import Selected
 class DecodeCalls:
     """The decode call of one step. ``ahead`` and ``totals`` are the engine's."""
 
-    def __init__(self, calls: SessionCalls, scheduler: Scheduler, ahead: Ahead, totals: Totals) -> None:
-        self._calls, self._scheduler, self._ahead, self._totals = calls, scheduler, ahead, totals
-        self._drawing = calls.drawing
+    def __init__(
+        self,
+        calls: SessionCalls,
+        drawing: Drawing,
+        constrained: Constrained,
+        scheduler: Scheduler,
+        *,
+        ahead: Ahead,
+        totals: Totals,
+    ) -> None:
+        self._calls, self._drawing, self._constrained = calls, drawing, constrained
+        self._scheduler, self._ahead, self._totals = scheduler, ahead, totals
 
     def decode(self, sequences: Rows[Sequence]) -> int:
         """Compute the next token of each; returns how many were drawn. Raises DeviceLost, as ``land`` does."""
         if len(sequences) == 1:
-            draft = self._drawing.draft(sequences[0])
+            draft = self._constrained.draft(sequences[0])
             if draft.token_ids:
                 return self._verify(sequences[0], draft)
         asked = self._drawing.ask(sequences)

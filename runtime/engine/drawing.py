@@ -1,41 +1,31 @@
-"""A call's answer -> tokens, events and ends: masks waited for, tokens drawn and committed, sequences taken out.
+"""A call's answer -> tokens: taken or drawn, committed, and told of with the ends that they bring.
 
 What the session chose is taken; the other rows are drawn here, from their logits. A row whose constraint's mask is not
 there yet is held: it keeps its logits, and is drawn at the beginning of the first step that finds the mask, so that no
-neighbour waits. Whatever a constraint fails at ends its own sequence. Owns what a step has to tell, and the time that
-drawing took; knows no session, no plan and no text.
+neighbour waits. Owns the time that drawing took; knows no session, no plan and no text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.engine.constrained import ALONE_WAIT_S, Constrained
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase, Sequence
+from runtime.engine.step_events import StepEvents
 from runtime.errors import ConstraintFailed
-from runtime.events import Event, FinishReason, PromptEvent, TokenEvent
+from runtime.events import FinishReason, PromptEvent, TokenEvent
 from runtime.sampling.allowed_tokens import Allowed
 from runtime.sampling.prompt_scores import prompt_scores
 from runtime.sampling.row_rules import RowRules, taken
-from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, likeliest, sample
+from runtime.sampling.sampler import UNUSABLE, NoToken, Sampled, SamplerState, sample
 from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FloatArray
-
-ALONE_WAIT_S = 0.002
-"""Wait for a mask when nothing else decodes: long for a mask (0.3 ms are rare), short for who comes or goes now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """Guesses at a sequence's next tokens; ``is_forced`` if its constraint leaves no other text."""
-
-    token_ids: list[int]
-    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +39,19 @@ class Asked:
 class Drawing:
     """One step's drawing of tokens. ``clock`` returns nanoseconds. ``rules`` is None where the session chooses none."""
 
-    def __init__(self, scheduler: Scheduler, rules: RowRules | None, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        rules: RowRules | None,
+        told: StepEvents,
+        constrained: Constrained,
+        clock: Callable[[], int],
+    ) -> None:
         self._scheduler = scheduler
+        self._told = told
+        self._constrained = constrained
         self._rules = rules
         self._clock = clock
-        self.events: list[Event] = []
         self.sample_ns = 0
         self.commit_ns = 0
 
@@ -61,28 +59,6 @@ class Drawing:
     def spent_ns(self) -> int:
         """Time of all that was drawn and committed so far."""
         return self.sample_ns + self.commit_ns
-
-    def end(self, sequence: Sequence, reason: FinishReason, *, stop_token_id: int | None = None) -> None:
-        """Take a sequence out of the scheduler and say so."""
-        self._scheduler.finish(sequence)
-        self.events.append(sequence.finished(reason, self._clock(), stop_token_id=stop_token_id))
-
-    def fail(self, sequence: Sequence, error: str, *, for_client: bool = False) -> None:
-        """End a sequence with an error: the client's, or the backend's, after which its rows may be damaged."""
-        self._scheduler.finish(sequence, rows_valid=for_client)
-        ended = sequence.finished(FinishReason.ERROR, self._clock(), error=error, for_client=for_client)
-        self.events.append(ended)
-
-    def begin(self, sequence: Sequence) -> None:
-        """Make the matcher of an admitted sequence: its first mask is computed while the model reads the prompt."""
-        constraint = sequence.request.constraint
-        if constraint is None:
-            return
-        try:
-            sequence.matcher = constraint.matcher()
-            sequence.matcher.start()
-        except ConstraintFailed as error:
-            self._refuse(sequence, error)
 
     def score(self, logits: FloatArray, sequence: Sequence, start: int) -> bool:
         """Note what the model thought of the prompt's tokens ``start + 1`` on, given ``logits`` [T, V] of ``start`` on.
@@ -111,7 +87,7 @@ class Drawing:
         states = []
         for sequence, ahead in zip(sequences, unknown or [0] * len(sequences), strict=True):
             state = self._asked_for(sequence, self._rules, ahead)
-            if _lives(sequence):
+            if sequence.phase is not Phase.FINISHED:
                 states.append(state)
         self.sample_ns += self._clock() - begin
         return Asked(self._rules.table if any(states) else None, states)
@@ -120,24 +96,18 @@ class Drawing:
         """The sampler of a sequence whose rules are written; None where its token is the host's to draw."""
         allowed: Allowed | None = None
         if sequence.request.constraint is not None:
-            allowed = self._allowed(sequence, 0.0) if sequence.num_left else None
+            allowed = self._constrained.allowed(sequence, 0.0) if sequence.num_left else None
             if allowed is None:
                 return None
         return sequence.sampler if rules.write(sequence.slot, sequence.sampler, allowed, ahead) else None
 
-    def draw_answer(
-        self,
-        answer: Selected,
-        sequences: Rows[Sequence],
-        asked: Rows[SamplerState | None],
-        wait_s: float = 0.0,
-    ) -> int:
+    def draw_answer(self, answer: Selected, sequences: Rows[Sequence], asked: Rows[SamplerState | None]) -> int:
         """Take or draw one token per row and commit it; returns how many there were. See ``draw``.
 
         ``asked`` are the states that ``ask`` gave for the rows.
         """
         if answer.chosen is None or not any(asked):
-            return self.draw(answer.logits(range(len(sequences))), sequences, wait_s)
+            return self.draw(answer.logits(range(len(sequences))), sequences)
         begin = self._clock()
         tokens = taken(answer.chosen, asked)
         places = [place for place, token in enumerate(tokens) if token is None]
@@ -145,7 +115,7 @@ class Drawing:
         logits = answer.logits(places) if places else None
         self.sample_ns += fetched - begin  # fetching logits is the session's time
         committed = self.take(tokens, sequences)
-        drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places], wait_s)
+        drawn = 0 if logits is None else self.draw(logits, [sequences[place] for place in places])
         return committed + drawn
 
     def take(self, tokens: Rows[Sampled | NoToken | None], sequences: Rows[Sequence]) -> int:
@@ -156,7 +126,7 @@ class Drawing:
             for sequence, token in zip(sequences, tokens, strict=True)
             if token is not None and self._take(sequence, token, begin)
         ]
-        self._start_masks(committed)
+        self._constrained.start(committed)
         self.commit_ns += self._clock() - begin
         return len(committed)
 
@@ -166,32 +136,12 @@ class Drawing:
         ``asked`` is what ``ask`` gave for it, if it was asked. Where nothing is to be drawn the sequence ends.
         """
         if sequence.is_scored:
-            told = PromptEvent(sequence.request.request_id, sequence.index, tuple(sequence.scores))
-            self.events.append(told)
+            scores = tuple(sequence.scores)
+            self._told.events.append(PromptEvent(sequence.request.request_id, sequence.index, scores))
         if sequence.num_left:
             self.draw_answer(answer, [sequence], [asked])
         else:
-            self.end(sequence, FinishReason.LENGTH)
-
-    def draft(self, sequence: Sequence) -> Draft:
-        """Guesses at the next tokens, as far as the sequence's constraint allows them. May end the sequence.
-
-        What the constraint forces is the best guess. It is drawn all the same: text that must come can often be written
-        in other tokens too, and which are likely is the model's to say.
-        """
-        matcher = sequence.matcher
-        if matcher is None or sequence.draft is None:
-            return Draft(sequence.proposed_draft())
-        try:
-            if not matcher.wait(ALONE_WAIT_S):
-                return Draft([])
-            if forced := matcher.forced():
-                return Draft(forced[: min(sequence.num_left - 1, sequence.draft.max_tokens)], is_forced=True)
-            draft = sequence.proposed_draft()
-            return Draft(draft[: matcher.num_allowed(draft)] if draft else [])
-        except ConstraintFailed as error:
-            self._refuse(sequence, error)
-            return Draft([])
+            self._told.end(sequence, FinishReason.LENGTH)
 
     def draw(self, logits: FloatArray, sequences: Rows[Sequence], wait_s: float = 0.0) -> int:
         """Draw one token per row, and commit it; returns how many were drawn.
@@ -201,13 +151,13 @@ class Drawing:
         begin = self._clock()
         states: list[SamplerState | None] = [None] * len(sequences)
         allowed: list[Allowed | None] = [None] * len(sequences)
-        admitted = [self._admitted(logits[row], sequence) for row, sequence in enumerate(sequences)]
+        admitted = [self._constrained.admitted(logits[row], sequence) for row, sequence in enumerate(sequences)]
         for row, sequence in enumerate(sequences):
             if admitted[row] is not None:
                 continue
             if sequence.request.constraint is None:
                 states[row] = sequence.sampler
-            elif (may_come := self._allowed(sequence, wait_s)) is not None:
+            elif (may_come := self._constrained.allowed(sequence, wait_s)) is not None:
                 states[row], allowed[row] = sequence.sampler, may_come
             elif sequence.phase is not Phase.FINISHED and not sequence.is_held:
                 sequence.held_logits = logits[row].copy()
@@ -225,44 +175,17 @@ class Drawing:
         """Sleep a little if some sequence is held."""
         held = next((sequence for sequence in self._scheduler.running if sequence.is_held), None)
         if held is not None:
-            self._allowed(held, ALONE_WAIT_S)
-
-    def _admitted(self, logits: FloatArray, sequence: Sequence) -> Sampled | None:
-        """The likeliest token of a row [V] whose mask is not computed, if the constraint admits it.
-
-        For all rows before any mask is waited for: those that need theirs after all have it computed together.
-        """
-        matcher = sequence.matcher
-        if matcher is None or not matcher.is_deferred:
-            return None
-        best = likeliest(logits, sequence.sampler)
-        try:
-            return Sampled(best, None) if best is not None and matcher.admits(best) else None
-        except ConstraintFailed as error:
-            self._refuse(sequence, error)
-            return None
-
-    def _allowed(self, sequence: Sequence, wait_s: float) -> Allowed | None:
-        """What a sequence's constraint allows next; None if that is not known in time, or failed and ended it."""
-        matcher = sequence.matcher
-        try:
-            if matcher is None or not matcher.wait(wait_s):
-                return None
-            may_end = bool(sequence.request.sampling.stop_token_ids) and matcher.may_end
-            return Allowed(matcher.mask(), may_end, matcher.sole())
-        except ConstraintFailed as error:
-            self._refuse(sequence, error)
-            return None
+            self._constrained.allowed(held, ALONE_WAIT_S)
 
     def _take(self, sequence: Sequence, token: Sampled | NoToken, now_ns: int) -> bool:
         """Commit a drawn token, or end its sequence; True if there is one."""
         if isinstance(token, NoToken):
-            self.fail(sequence, token.error, for_client=token.for_client)
+            self._told.fail(sequence, token.error, for_client=token.for_client)
             return False
         try:
             self._commit(sequence, token, now_ns)
         except ConstraintFailed as error:
-            self._refuse(sequence, error)
+            self._told.refuse(sequence, error)
         return True
 
     def _commit(self, sequence: Sequence, token: Sampled, now_ns: int) -> None:
@@ -277,32 +200,11 @@ class Drawing:
         sequence.held_logits = None
         sequence.token_ids.append(token_id)
         sequence.first_token_ns = sequence.first_token_ns or now_ns
-        told = (request.request_id, sequence.index, token_id, token.logprobs, sequence.admitted_ns, ends)
-        self.events.append(TokenEvent(*told, num_cached_tokens=sequence.num_cached))
+        what = (request.request_id, sequence.index, token_id, token.logprobs, sequence.admitted_ns, ends)
+        self._told.events.append(TokenEvent(*what, num_cached_tokens=sequence.num_cached))
         if is_end:
-            self.end(sequence, FinishReason.STOP, stop_token_id=token_id if is_stop else None)
+            self._told.end(sequence, FinishReason.STOP, stop_token_id=token_id if is_stop else None)
         elif sequence.num_generated >= params.max_tokens:
-            self.end(sequence, FinishReason.LENGTH)
+            self._told.end(sequence, FinishReason.LENGTH)
         elif matcher is not None:
             matcher.commit(token_id)
-
-    def _start_masks(self, sequences: Iterable[Sequence]) -> None:
-        """Have the next masks computed. After all commits: the threads that this wakes would hold them up.
-
-        A greedy choice whose token nothing else decides does without most of them, where the host draws: what the
-        session is to choose it must know before.
-        """
-        for sequence in sequences:
-            try:
-                if sequence.matcher is not None:
-                    knows_best = self._rules is None and sequence.sampler.takes_best and sequence.draft is None
-                    sequence.matcher.start(lazily=knows_best)
-            except ConstraintFailed as error:
-                self._refuse(sequence, error)
-
-    def _refuse(self, sequence: Sequence, error: ConstraintFailed) -> None:
-        self.fail(sequence, str(error), for_client=True)
-
-
-def _lives(sequence: Sequence) -> bool:
-    return sequence.phase is not Phase.FINISHED

@@ -128,10 +128,10 @@ class Engine:
             ahead=self._ahead,
             clock=self._clock,
         )
-        self._untold = step.drawing.events
+        self._untold = step.told.events
         if self._queue_limit_ns is not None:
             for sequence in self._scheduler.waiting_since_before(self._awake.now_ns() - self._queue_limit_ns):
-                step.drawing.end(sequence, FinishReason.EXPIRED)
+                step.told.end(sequence, FinishReason.EXPIRED)
         result = step.run()
         self._totals.run_ns += result.times.run_ns
         self._untold = []

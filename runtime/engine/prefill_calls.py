@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.engine.call_health import BACKEND_FAILURES
+from runtime.engine.drawing import Drawing
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Phase
 from runtime.engine.session_calls import SessionCalls
@@ -20,9 +21,8 @@ SCORED_ROWS = 32
 class PrefillCalls:
     """The prefill calls of one step."""
 
-    def __init__(self, calls: SessionCalls, scheduler: Scheduler) -> None:
-        self._calls, self._scheduler = calls, scheduler
-        self._drawing = calls.drawing
+    def __init__(self, calls: SessionCalls, drawing: Drawing, scheduler: Scheduler) -> None:
+        self._calls, self._drawing, self._scheduler = calls, drawing, scheduler
 
     def compute(self, chunk: PrefillChunk) -> int:
         """Compute a chunk of a prompt; returns how many tokens were computed."""

@@ -7,17 +7,17 @@ the device leaves, as DeviceLost. Knows no plan and draws nothing.
 from __future__ import annotations
 
 from runtime.engine.call_health import BACKEND_FAILURES, CallHealth, said
-from runtime.engine.drawing import Drawing
 from runtime.engine.sequence import Phase, Sequence
+from runtime.engine.step_events import StepEvents
 from runtime.errors import DeviceLost
 from runtime.session.session import FloatArray, Int64Array, Session
 
 
 class SessionCalls:
-    """``session`` as one step asks it. ``health`` is the engine's, ``drawing`` the step's."""
+    """``session`` as one step asks it. ``health`` is the engine's, ``told`` the step's."""
 
-    def __init__(self, session: Session, health: CallHealth, drawing: Drawing) -> None:
-        self.session, self.health, self.drawing = session, health, drawing
+    def __init__(self, session: Session, health: CallHealth, told: StepEvents) -> None:
+        self.session, self.health, self._told = session, health, told
 
     def fail(self, error: Exception, sequences: list[Sequence]) -> None:
         """End the sequences of a call that failed. Raises DeviceLost if it was one too many.
@@ -28,7 +28,7 @@ class SessionCalls:
             self.health.failed(error)
         for sequence in sequences:
             if sequence.phase is not Phase.FINISHED:
-                self.drawing.fail(sequence, said(error))
+                self._told.fail(sequence, said(error))
 
     def appended(self, sequence: Sequence, token_ids: Int64Array, start: int, num_logits: int) -> FloatArray | None:
         """Logits [num_logits, V] of a prefill call; None if the backend failed, which ends the sequence."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from runtime.engine.adapter_places import place_adapters
 from runtime.engine.ahead import Ahead
 from runtime.engine.call_health import BACKEND_FAILURES, CallHealth, said
+from runtime.engine.constrained import Constrained
 from runtime.engine.decode_calls import DecodeCalls
 from runtime.engine.drawing import Drawing
 from runtime.engine.flight import Flight
@@ -23,6 +24,7 @@ from runtime.engine.prefill_calls import PrefillCalls
 from runtime.engine.scheduler import Scheduler
 from runtime.engine.sequence import Sequence
 from runtime.engine.session_calls import SessionCalls
+from runtime.engine.step_events import StepEvents
 from runtime.engine.step_plan import StepPlan
 from runtime.engine.step_report import StepResult, StepTimes, Totals
 from runtime.events import TokenEvent
@@ -57,18 +59,20 @@ class Step:
         self._ahead = ahead
         self._clock = clock
         self._run_before_ns = session.run_ns
-        self.drawing = Drawing(scheduler, rules, clock)
-        calls = SessionCalls(session, health, self.drawing)
-        self._decodes = DecodeCalls(calls, scheduler, ahead, totals)
-        self._prefills = PrefillCalls(calls, scheduler)
+        self.told = StepEvents(scheduler, clock)
+        self._constrained = Constrained(self.told, chooses=rules is not None)
+        self._drawing = Drawing(scheduler, rules, self.told, self._constrained, clock)
+        calls = SessionCalls(session, health, self.told)
+        self._decodes = DecodeCalls(calls, self._drawing, self._constrained, scheduler, ahead=ahead, totals=totals)
+        self._prefills = PrefillCalls(calls, self._drawing, scheduler)
         self.begin_ns = clock()
 
     def run(self) -> StepResult:
         """Plan and do it; with no work left nothing happens. Raises DeviceLost."""
         if self._ahead.flight is not None:
             return self._run_ahead(self._ahead.flight)
-        self.drawing.draw_held()
-        before_ns = self.drawing.spent_ns
+        self._drawing.draw_held()
+        before_ns = self._drawing.spent_ns
         plan = self._scheduler.plan()
         planned = self._clock()
         admitted = self._admitted(planned)
@@ -76,25 +80,25 @@ class Step:
         place_adapters(self._session, self._scheduler.running)
         num_cached = self._note_prefix_hits(plan)
         for sequence in admitted:
-            self.drawing.begin(sequence)
+            self._constrained.begin(sequence)
         copied = self._clock()
         num_decoded = self._decodes.decode(plan.decode) if plan.decode else 0
         num_prefilled = sum(self._prefills.compute(chunk) for chunk in plan.prefills)
         if not plan.is_empty:
             self._totals.num_steps += 1
         else:
-            self.drawing.wait_for_mask()
+            self._drawing.wait_for_mask()
         self._count_tokens(num_cached + num_prefilled)
         run_ns = self._session.run_ns - self._run_before_ns
         times = StepTimes(
             plan_ns=planned - self.begin_ns - before_ns,
             copy_ns=copied - planned,
-            bind_ns=self._clock() - copied - run_ns - (self.drawing.spent_ns - before_ns),
+            bind_ns=self._clock() - copied - run_ns - (self._drawing.spent_ns - before_ns),
             run_ns=run_ns,
-            sample_ns=self.drawing.sample_ns,
-            commit_ns=self.drawing.commit_ns,
+            sample_ns=self._drawing.sample_ns,
+            commit_ns=self._drawing.commit_ns,
         )
-        return StepResult(self.drawing.events, num_decoded, num_prefilled, times)
+        return StepResult(self.told.events, num_decoded, num_prefilled, times)
 
     def _run_ahead(self, flight: Flight) -> StepResult:
         """The step of a call that is on its way. ``run_ns`` is what the host still waited, beside launching."""
@@ -102,18 +106,18 @@ class Step:
         num_decoded = self._decodes.land(flight)
         self._totals.num_steps += counts
         self._count_tokens(0)
-        run_ns, spent_ns = self._session.run_ns - self._run_before_ns, self.drawing.spent_ns
+        run_ns, spent_ns = self._session.run_ns - self._run_before_ns, self._drawing.spent_ns
         times = StepTimes(
             bind_ns=self._clock() - self.begin_ns - run_ns - spent_ns,
             run_ns=run_ns,
-            sample_ns=self.drawing.sample_ns,
-            commit_ns=self.drawing.commit_ns,
+            sample_ns=self._drawing.sample_ns,
+            commit_ns=self._drawing.commit_ns,
         )
-        return StepResult(self.drawing.events, num_decoded, 0, times)
+        return StepResult(self.told.events, num_decoded, 0, times)
 
     def _count_tokens(self, num_read: int) -> None:
         """Note how many tokens of prompts and answers the step brought."""
-        num_generated = sum(isinstance(event, TokenEvent) for event in self.drawing.events)
+        num_generated = sum(isinstance(event, TokenEvent) for event in self.told.events)
         if num_tokens := num_read + num_generated:
             self._totals.step_tokens.observe(num_tokens)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.package.golden import GoldenRows
-from runtime.session.session import FloatArray, Int64Array, Session
+from runtime.session.session import FloatArray, Int64Array, Session, decode_logits
 
 _MAX_SLOTS = 4
 """Slots that the script uses, of those that there are."""
@@ -61,10 +61,7 @@ def last_rows(session: Session, golden: GoldenRows) -> tuple[FloatArray, FloatAr
     slot, start = min(_MAX_SLOTS, info.num_slots) - 1, info.max_model_len - length
     tail = np.resize(golden.texts[-1], length)
     prefilled = session.prefill(slot, tail, start, count).copy()
-    decoded = [
-        session.decode(slot, tail[place : place + 1], np.array([start + place])).copy()
-        for place in range(length - count, length)
-    ]
+    decoded = [_after(session, slot, tail[place], start + place).copy() for place in range(length - count, length)]
     return prefilled, np.concatenate(decoded)
 
 
@@ -80,10 +77,7 @@ def moved_rows(session: Session, golden: GoldenRows) -> tuple[FloatArray, FloatA
     session.prefill(0, text[:held], 0, 0)
     session.copy_slot(0, 1, held // 2)
     session.copy_slot(0, 1, held, held // 2)
-    rows = [
-        [session.decode(slot, text[place : place + 1], np.array([place])).copy() for place in range(held, len(text))]
-        for slot in (0, 1)
-    ]
+    rows = [[_after(session, slot, text[place], place).copy() for place in range(held, len(text))] for slot in (0, 1)]
     return np.concatenate(rows[0]), np.concatenate(rows[1])
 
 
@@ -95,7 +89,7 @@ def _long_text(session: Session, text: _Text, slot: int) -> Iterator[Rows]:
         if number % 2:
             session.prefill(slot, text.ids[held:first], held, 0)
             for index, position in enumerate(run):
-                yield [row + index], session.decode(slot, text.ids[position : position + 1], np.array([position]))
+                yield [row + index], _after(session, slot, text.ids[position], position)
         else:
             yield list(range(row, row + len(run))), session.prefill(slot, text.ids[held:end], held, len(run))
         row, held = row + len(run), end
@@ -113,7 +107,7 @@ def _together(session: Session, texts: Sequence[_Text], *, moves: bool) -> Itera
         for first, end in itertools.pairwise(sorted({0, len(texts)} | cuts)):
             places = [(text, text.positions[step]) for text in texts[first:end]]
             ids = np.array([text.ids[position] for text, position in places])
-            logits = session.decode(first, ids, np.array([position for _, position in places]))
+            logits = decode_logits(session, first, ids, np.array([position for _, position in places]))
             yield [text.row + step for text, _ in places], logits
     if moves:
         yield from _moved(session, texts[0], steps)
@@ -125,7 +119,12 @@ def _moved(session: Session, text: _Text, steps: int) -> Iterator[Rows]:
     session.copy_slot(0, 1, held // 2)
     session.copy_slot(0, 1, held, held // 2)
     for index, position in enumerate(text.positions[steps:], steps):
-        yield [text.row + index], session.decode(1, text.ids[position : position + 1], np.array([position]))
+        yield [text.row + index], _after(session, 1, text.ids[position], position)
+
+
+def _after(session: Session, slot: int, token_id: np.int64, position: int) -> FloatArray:
+    """Logits [1, V] of what comes after a token, decoded alone."""
+    return decode_logits(session, slot, np.array([token_id]), np.array([position]))
 
 
 def _runs(positions: Sequence[int]) -> Iterator[list[int]]:

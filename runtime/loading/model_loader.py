@@ -46,7 +46,6 @@ class ModelOptions:
     kv_cache_bytes: int | None = None
     kv_cache_share: float | None = None
     threads: int | None = None
-    spin_us: int | None = None
     decode_thread: bool = False
     backend: BackendChoice = ON_CPU
     self_test: bool = True
@@ -110,23 +109,20 @@ def session_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Call
 
 
 def _cpu_factory(package: Package, kv: KVPlan, options: ModelOptions) -> Callable[[], Session]:
-    threads = options.threads or default_threads()
-    graph = _ort_graph(package)
-    defaults = OrtOptions(intra_op_threads=threads)
-    chosen = OrtOptions(
-        intra_op_threads=threads, spin_us=defaults.spin_us if options.spin_us is None else options.spin_us
-    )
+    graph, shape = _ort_graph(package), package.manifest.shape
+    chosen = OrtOptions(intra_op_threads=options.threads or default_threads())
+
+    def opened() -> Session:
+        path = package.path(graph.path)
+        if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
+            return GrowingCacheSession(path, shape, kv, chosen)
+        room = adapter_room(package)
+        probe = None if room is None else made_up_adapter(room, seed=0)
+        return OrtSession(path, shape, kv, chosen, graph.kv_dtype, room=room, probe=probe)
 
     def build() -> Session:
         session = opened()
         return ThreadedSession(session) if options.decode_thread else session
-
-    def opened() -> Session:
-        if package.manifest.graphs.get(OPTIMUM_GRAPH) is graph:
-            return GrowingCacheSession(package.path(graph.path), package.manifest.shape, kv, chosen)
-        room, path = adapter_room(package), package.path(graph.path)
-        probe = None if room is None else made_up_adapter(room, seed=0)
-        return OrtSession(path, package.manifest.shape, kv, chosen, graph.kv_dtype, room=room, probe=probe)
 
     return build
 

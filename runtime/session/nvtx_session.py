@@ -17,7 +17,7 @@ from runtime.install import install_line
 from runtime.session.selected import Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import AheadSession, FloatArray, HostDraw, Int64Array, Session, SessionInfo, runs_ahead
-from runtime.session.takes_adapters import TakesAdapters
+from runtime.session.takes_adapters import pass_adapter
 
 
 def marking(build: Callable[[], Session]) -> Callable[[], Session]:
@@ -86,11 +86,6 @@ class NvtxSession:
         with self._range("prefill", len(token_ids)):
             return self._inner.prefill(slot, token_ids, start, num_logits)
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        with self._range("decode", len(token_ids)):
-            return self._inner.decode(first_slot, token_ids, positions)
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
         with self._range("copy", num_tokens - start):
@@ -98,10 +93,7 @@ class NvtxSession:
 
     def set_adapter(self, slot: int, adapter: Adapter | None) -> None:
         """See ``TakesAdapters``; of no use but to a session that is one."""
-        if isinstance(self._inner, TakesAdapters):
-            self._inner.set_adapter(slot, adapter)
-        elif adapter is not None:
-            raise ValueError("the graph has no room for adapters")
+        pass_adapter(self._inner, slot, adapter)
 
     def close(self) -> None:
         """See ``Session.close``."""

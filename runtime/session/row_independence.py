@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.session.session import Session
+from runtime.session.session import Session, decode_logits
 
 _BATCHES = (2, 4, 16)
 
@@ -22,9 +22,9 @@ def rows_are_independent(session: Session, most: int = _BATCHES[-1]) -> bool:
     for size in (size for size in _BATCHES if size <= min(most, session.info.num_slots)):
         token_ids = np.arange(1, size + 1, dtype=np.int64) % session.info.vocab_size
         positions = np.zeros(size, np.int64)
-        together = session.decode(0, token_ids, positions)[[0, -1]].copy()  # the next call reuses the rows
+        together = decode_logits(session, 0, token_ids, positions)[[0, -1]].copy()  # the next call reuses the rows
         for row, slot in zip(together, (0, size - 1), strict=True):
-            alone = session.decode(slot, token_ids[slot : slot + 1], positions[:1])
+            alone = decode_logits(session, slot, token_ids[slot : slot + 1], positions[:1])
             if not np.array_equal(alone[0], row):
                 return False
     return True

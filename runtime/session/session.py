@@ -4,7 +4,7 @@ A session owns a KV cache of ``num_slots`` slots, allocated once, and knows noth
 rows with the rules by which their tokens are to be chosen, and gives tokens: ``decode_tokens`` for any set of slots,
 ``prefill_token`` for the end of a prompt. What it could not choose is the host's to draw, from logits that are asked
 for row by row and come from wherever they lie; a session that chooses nothing (``SessionInfo.selects``) is asked for
-all. ``prefill`` and ``decode`` give whole rows of logits: to prompts that are scored, drafts that are checked, reports.
+all. ``prefill`` gives whole rows of logits: to prompts that are scored, drafts that are checked, reports.
 
 Axes are those of ``runtime.package.graph_io`` and ``runtime.package.selection_io``.
 A row's logits depend on that row's tokens alone: not on its slot, its batch, or how its prompt was cut into chunks
@@ -104,13 +104,6 @@ class Session(Protocol):
         """
         ...
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """As ``decode_tokens``, for the slots ``[first_slot, first_slot + B)``; their logits float32 [B, V].
-
-        Writable by the caller.
-        """
-        ...
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """Copy the cache rows ``start`` to ``num_tokens`` of a slot over another's.
 
@@ -146,6 +139,15 @@ class AheadSession(Session, Protocol[Rules_contra]):
         and the tokens are what that returned. When it raises, the call is over.
         """
         ...
+
+
+def decode_logits(session: Session, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+    """``Session.decode_tokens`` of the slots ``[first_slot, first_slot + B)``, for their logits: float32 [B, V].
+
+    Writable by the caller, and valid until the session's next call. For whoever compares sessions; no token is chosen.
+    """
+    slots = np.arange(first_slot, first_slot + len(token_ids))
+    return session.decode_tokens(slots, token_ids, positions).logits(range(len(slots)))
 
 
 def runs_ahead(session: Session) -> TypeGuard[AheadSession[Any]]:

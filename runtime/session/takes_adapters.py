@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from runtime.adapter import Adapter
+from runtime.session.session import Session
 
 
 @runtime_checkable
@@ -17,3 +18,11 @@ class TakesAdapters(Protocol):
         Costs nothing where the slot has it already. Raises ValueError for an adapter where the graph takes none.
         """
         ...
+
+
+def pass_adapter(inner: Session, slot: int, adapter: Adapter | None) -> None:
+    """``TakesAdapters.set_adapter`` of a session around another one, which may take none."""
+    if isinstance(inner, TakesAdapters):
+        inner.set_adapter(slot, adapter)
+    elif adapter is not None:
+        raise ValueError("the graph has no room for adapters")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.scripted_server import TOOL_TEMPLATE, RunningServer, running_server
+from tests.api.programs import TOOL_TEMPLATE
+from tests.api.scripted_server import RunningServer, running_server
 
 
 @pytest.fixture(scope="session")

@@ -23,18 +23,11 @@ from api.observe.model_metrics import watch_models
 from api.process.launch import engine_config
 from api.request.reception import new_reception
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from runtime.engine.async_engine import AsyncEngine
 from runtime.engine.step_report import EngineStats
-from tests.api.scripted_server import (
-    MAX_MODEL_LEN,
-    NUM_SLOTS,
-    VOCAB_SIZE,
-    Gate,
-    RunningServer,
-    listening,
-    model_script,
-    scripted_model,
-)
+from tests.api.programs import VOCAB_SIZE, model_script
+from tests.api.scripted_server import MAX_MODEL_LEN, NUM_SLOTS, Gate, RunningServer, listening, scripted_model
 from tests.fakes import ScriptedSession
 
 ADMIN = {"authorization": "Bearer the-admins-key"}
@@ -109,7 +102,7 @@ def running_models(
     """Serve models of ``sizes`` bytes until the block ends. ``broken`` are those whose package cannot be served."""
     plain = {"port": 0, "num_slots": NUM_SLOTS, "admin_key": ("the-admins-key",), "more_models": ("b",), "model": "a"}
     chosen = Settings(**{**plain, **settings})
-    chosen.check()
+    check_settings(chosen)
     models = {name: ScriptedModel(name, session_type, load_error=(load_errors or {}).get(name)) for name in sizes}
     for model in models.values():
         model.gate.open.set()

@@ -13,10 +13,12 @@ import pytest
 from api import served_model
 from api.served_model import ServedModel, served_model_from_package
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from runtime.package.generation_config import GenerationConfig
 from runtime.package.manifest import load_package
-from tests.api.scripted_server import RunningServer, running_server, tokenizer_json, user
-from tests.runtime.package.test_manifest import make_package
+from tests.api.programs import tokenizer_json
+from tests.api.scripted_server import RunningServer, running_server, user
+from tests.runtime.package.made import make_package
 from tests.security.test_d_packages import edit_manifest
 
 PACKAGE = {"temperature": 0.6, "top_p": 0.95, "top_k": 50, "max_new_tokens": 77, "eos_token_id": 2}
@@ -32,7 +34,7 @@ def served(tmp_path: Path, digest: str = "0" * 64, **settings: Any) -> ServedMod
     edit_manifest(root, "files", {one: {"size": (root / one).stat().st_size, "sha256": digest} for one in names})
     edit_manifest(root, "shape.vocab_size", 512)
     chosen = Settings(**settings)
-    chosen.check()
+    check_settings(chosen)
     model = served_model_from_package(load_package(root, verify_digests=False), settings=chosen, max_model_len=32)
     model.close()
     return model

@@ -21,7 +21,7 @@ from runtime.errors import UnknownParser
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import TEMPLATE, VOCAB_SIZE, tokenizer_json
 from tests.paths import ROOT
 
 SEVERAL = {"POWERTRAIN_MODEL": "a", "POWERTRAIN_MORE_MODELS": "b"}
@@ -130,6 +130,8 @@ def test_lists_and_switches_from_the_environment() -> None:
         ({"POWERTRAIN_SERVED_MODEL_NAME": "x", **SEVERAL}, "served_model_name is one model's, and there are several"),
         ({"POWERTRAIN_CHAT_TEMPLATE": "x", **SEVERAL}, "say --model-setting MODEL:chat_template="),
         ({"POWERTRAIN_KV_CACHE_SHARE": "0.5", **SEVERAL}, "kv_cache_share is for one model"),
+        ({"POWERTRAIN_MAX_REPLICAS": "2"}, "max_replicas is set but replicas is not; add --replicas"),
+        ({"POWERTRAIN_REPLICAS": "3", "POWERTRAIN_MAX_REPLICAS": "2"}, "max_replicas: 2 is below replicas, 3"),
         ({"POWERTRAIN_ADMIN_KEY": "a,"}, "admin_key: an empty value is not allowed"),
         ({"NIM_LOG_LEVEL": "loud"}, "log_level .from NIM_LOG_LEVEL."),
     ],
@@ -137,6 +139,11 @@ def test_lists_and_switches_from_the_environment() -> None:
 def test_what_cannot_be_meant_is_an_error(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         resolve_settings({}, environ=environ)
+
+
+def test_as_many_replicas_as_were_started_may_be_the_most() -> None:
+    settings = resolve_settings({"replicas": 2, "max_replicas": 2}, environ={}).settings
+    assert (settings.replicas, settings.max_replicas) == (2, 2)
 
 
 def test_public_addresses_need_a_key_or_consent() -> None:

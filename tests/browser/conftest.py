@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.scripted_server import TOOL_TEMPLATE, RunningServer, running_server
+from tests.api.programs import TOOL_TEMPLATE
+from tests.api.scripted_server import RunningServer, running_server
 
 PLAYWRIGHT = "these tests need Playwright: make test-browser installs it into an environment of its own"
 CHROMIUM = "no browser: install Debian's chromium, or name one with CHROMIUM=/path/to/it"

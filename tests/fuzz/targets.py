@@ -55,7 +55,7 @@ from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.text_stream import TextRules, TextStream
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import IM_END, TEMPLATE, VOCAB_SIZE, tokenizer_json
 from tests.fuzz.mutate import changed_objects, mutated
 
 SEEDS = Path(__file__).parent / "seeds"

@@ -22,6 +22,7 @@ from export.progress import SilentReporter
 from export.source.recipe import FolderSource, Recipe
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package, load_package
+from runtime.session.session import decode_logits
 from tests.export.interop.foreign_folders import write_genai
 from tests.export.tiny_models import write_tiny_folder
 
@@ -63,7 +64,7 @@ def greedy(package: Package, ids: list[int], count: int) -> list[int]:
     tokens = [int(session.prefill(0, np.array(ids, np.int64), 0, 1)[0].argmax())]
     while len(tokens) < count and tokens[-1] not in package.manifest.stop_token_ids:
         position = np.array([len(ids) + len(tokens) - 1])
-        tokens.append(int(session.decode(0, np.array(tokens[-1:]), position)[0].argmax()))
+        tokens.append(int(decode_logits(session, 0, np.array(tokens[-1:]), position)[0].argmax()))
     session.close()
     return tokens
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import DeviceError, DeviceOutOfMemory, PlanError
-from runtime.session.session import FloatArray, Int64Array, Session
+from runtime.session.session import FloatArray, Int64Array, Session, decode_logits
 from tests.around_session import AroundSession
 from tests.gpu import models
 from tests.gpu.checks import CHECKS, churn, soak, speed
@@ -74,7 +74,7 @@ class Faulty(AroundSession):
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         self.calls += 1
         first_slot, token_ids, positions = self._changed(first_slot, token_ids, positions)
-        rows = self.inner.decode(first_slot, token_ids, positions)
+        rows = decode_logits(self.inner, first_slot, token_ids, positions)
         return self._answer(rows, first_slot)
 
     def _changed(self, first: int, ids: Int64Array, positions: Int64Array) -> tuple[int, Int64Array, Int64Array]:

@@ -22,7 +22,7 @@ from export.source.recipe import FolderSource, Recipe
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import CHAT_TEMPLATE_FILE, Package, load_package
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import Session
+from runtime.session.session import Session, decode_logits
 from tests.export.tiny_models import tiny_input_ids, tiny_tokenizer_json
 from tests.paths import MODELS
 
@@ -90,7 +90,7 @@ def test_an_architecture_outside_the_native_list_computes_what_transformers_does
     chunks = [session.prefill(1, ids[start:stop], start, stop - start) for start, stop in ((0, 9), (9, 10), (10, 20))]
     assert np.abs(np.concatenate(chunks) - expected[:20]).max() < 1e-3
     session.prefill(2, ids[:5], 0, 0)
-    rows = session.decode(0, ids[[23, 20, 5]], np.array([23, 20, 5]))
+    rows = decode_logits(session, 0, ids[[23, 20, 5]], np.array([23, 20, 5]))
     assert np.abs(rows - expected[[23, 20, 5]]).max() < 1e-3
 
 
@@ -102,8 +102,8 @@ def test_slots_are_copied_and_rewound(neox: tuple[Package, npt.NDArray[np.float3
     assert np.abs(session.prefill(1, ids[8:14], 8, 6) - expected[8:14]).max() < 1e-3
     session.copy_slot(1, 2, 8)
     session.copy_slot(1, 2, 14, 8)
-    assert np.abs(session.decode(2, ids[14:15], np.array([14])) - expected[14:15]).max() < 1e-3
-    assert np.abs(session.decode(0, ids[12:13], np.array([12])) - expected[12:13]).max() < 1e-3
+    assert np.abs(decode_logits(session, 2, ids[14:15], np.array([14])) - expected[14:15]).max() < 1e-3
+    assert np.abs(decode_logits(session, 0, ids[12:13], np.array([12])) - expected[12:13]).max() < 1e-3
     assert np.abs(session.prefill(0, ids, 0, 24) - expected).max() < 1e-3
 
 
@@ -139,6 +139,6 @@ def greedy(session: Session, ids: npt.NDArray[np.int64], count: int) -> list[int
     tokens = [int(session.prefill(0, ids, 0, 1)[0].argmax())]
     while len(tokens) < count:
         position = np.array([len(ids) + len(tokens) - 1])
-        tokens.append(int(session.decode(0, np.array(tokens[-1:]), position)[0].argmax()))
+        tokens.append(int(decode_logits(session, 0, np.array(tokens[-1:]), position)[0].argmax()))
     session.close()
     return tokens

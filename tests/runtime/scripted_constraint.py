@@ -5,7 +5,7 @@ The masks are late by as many looks as the test says, so no clock and no thread 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -169,6 +169,12 @@ def by_fives(generated: tuple[int, ...]) -> set[int]:
     return {token for token in range(500) if token % 5 == len(generated) % 5} | (
         {END} if len(generated) >= 5 else set()
     )
+
+
+def one_of(token_ids: Iterable[int]) -> Rule:
+    """Any of these tokens, whatever came before."""
+    allowed = set(token_ids)
+    return lambda _generated: set(allowed)
 
 
 def only(*token_ids: int) -> Rule:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.text.template.wire import TemplateLimits
-from tests.api.scripted_server import GUEST_QUEUE, TEMPLATE, RunningServer, running_server, user
+from tests.api.programs import TEMPLATE
+from tests.api.scripted_server import GUEST_QUEUE, RunningServer, running_server, user
 
 RENDER = "/v1/chat/completions/render"
 LIMITS = TemplateLimits(deadline_s=0.3, output_chars=100_000, memory_bytes=256 * 1024 * 1024)

@@ -21,8 +21,8 @@ from runtime.package.limits import MAX_TOKENIZER_BYTES
 from runtime.package.manifest import load_package
 from runtime.package.package_file import file_info
 from runtime.package.plan_sidecar import read_sidecar, sidecar_path
-from tests.api.scripted_server import tokenizer_json
-from tests.runtime.package.test_manifest import make_package
+from tests.api.programs import tokenizer_json
+from tests.runtime.package.made import make_package
 
 PEAK_BYTES = 64 * 2**20
 DEEP = "[" * 400_000 + "]" * 400_000

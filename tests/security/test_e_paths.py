@@ -21,7 +21,7 @@ from runtime.package.manifest import ModelShape, load_package, read_manifest, wr
 from runtime.package.package_file import FileInfo, file_info
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVWishes, plan_kv_cache
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 SECRET = np.arange(4, dtype=np.float32).tobytes()
 

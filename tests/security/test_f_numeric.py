@@ -25,7 +25,8 @@ from runtime.sampling.sampler import Sampled, SamplerState, sample
 from runtime.text.chat_template import ChatTemplate
 from runtime.text.template.process import TemplateWorker
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import IM_END, TEMPLATE, VOCAB_SIZE, RunningServer, tokenizer_json, user
+from tests.api.programs import IM_END, TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.api.scripted_server import RunningServer, user
 from tests.runtime.sampling.sample_rows import KINDS, row
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)

@@ -21,17 +21,8 @@ from hypothesis import strategies as st
 from runtime.text.template.rendering import Renderer
 from runtime.text.template.wire import Job, Rendering, TemplateLimits
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import (
-    CONTROL,
-    IM_END,
-    IM_START,
-    TEMPLATE,
-    VOCAB_SIZE,
-    RunningServer,
-    running_server,
-    tokenizer_json,
-    user,
-)
+from tests.api.programs import CONTROL, IM_END, IM_START, TEMPLATE, VOCAB_SIZE, tokenizer_json
+from tests.api.scripted_server import RunningServer, running_server, user
 from tests.golden.real_templates.archive import TemplatesUnavailableError, fetch_templates
 from tests.paths import GOLDEN as GOLDEN_FOLDER
 from tests.paths import ROOT

@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.api.scripted_server import IM_END, RunningServer, chunks_of, content_of, running_server, user
+from tests.api.programs import IM_END
+from tests.api.scripted_server import RunningServer, chunks_of, content_of, running_server, user
 
 ENDED = {200, 429, 503}
 

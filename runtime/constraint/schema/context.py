@@ -95,6 +95,10 @@ class Context:
         """Where the first schema of a state is, for a message."""
         return min((self.located(literal).place for literal in state if literal >= 0), default="")
 
+    def dead(self) -> list[Located]:
+        """The schemas that had to be met and admit nothing, as far as they were looked into; outer ones first."""
+        return [located for number, located in enumerate(self._schemas) if self._covers.get(2 * number) == {}]
+
     def cover(self, state: State) -> Cover:
         """What a state admits. Raises SchemaRefused, or Unfinished while the same is being found out."""
         if state not in self._states:

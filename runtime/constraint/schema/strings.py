@@ -12,6 +12,7 @@ from runtime.constraint.schema.formats import EXACT, FORMATS, LONGEST, OUTSIDE
 from runtime.constraint.schema.lost import Lost, either
 from runtime.constraint.schema.regex.characters import EVERY, WRITABLE
 from runtime.constraint.schema.regex.language import Languages, LanguageTooLarge
+from runtime.constraint.schema.regex.lengths import lengths
 from runtime.constraint.schema.regex.reading import found
 from runtime.constraint.schema.regex.spelling import MAX_POSITIONS, spelled
 from runtime.constraint.schema.regex.syntax import PatternRefused
@@ -67,6 +68,18 @@ def _format(languages: Languages, name: str, place: str) -> list[Strings]:
     return sets
 
 
+def check_together(languages: Languages, keywords: dict[str, JsonValue], place: str) -> None:
+    """Raise SchemaRefused where no text satisfies the lengths of one schema, or them and one other of its keywords."""
+    bounds: dict[str, JsonValue] = {key: keywords[key] for key in ("minLength", "maxLength") if key in keywords}
+    said = " and ".join(f"{key} {value}" for key, value in bounds.items())
+    if not strings_of(languages, bounds, place):
+        raise SchemaRefused("maxLength", place, f"no text satisfies both {said}")
+    for key in ("pattern", "format"):
+        if key in keywords and not strings_of(languages, {key: keywords[key], **bounds}, place):
+            asked = f"{str(keywords[key])[:80]!r}" + (f" together with {said}" if said else "")
+            raise SchemaRefused(key, place, f"no text satisfies {asked}")
+
+
 def listed(languages: Languages, text: str) -> Strings:
     """One text."""
     return Strings(languages.anything, listed=(text,))
@@ -99,19 +112,33 @@ def outside(languages: Languages, keywords: dict[str, JsonValue], place: str) ->
 
 def joined(languages: Languages, one: Strings, other: Strings) -> Strings | None:
     """Texts in both sets; None where none is known to be."""
-    most = other.most if one.most is None else one.most if other.most is None else min(one.most, other.most)
+    most = _least(one.most, other.most)
     language = languages.both((one.language, other.language))
     barred = one.barred | other.barred
     strings = Strings(language, max(one.least, other.least), most, None, barred, either(one.lost, other.lost))
     if one.listed is None and other.listed is None:
-        empty = strings.language == languages.nothing or (most is not None and most < strings.least)
-        return None if empty else strings
+        return strings if _may_hold(languages, strings) else None
     texts = one.listed if one.listed is not None else other.listed or ()
     if one.listed is not None and other.listed is not None:
         kept = set(other.listed)
         texts = tuple(text for text in texts if text in kept)
     texts = tuple(text for text in texts if holds(languages, strings, text))
     return Strings(languages.anything, listed=texts, lost=strings.lost) if texts else None
+
+
+def _may_hold(languages: Languages, strings: Strings) -> bool:
+    """False where no text is in the set, which is not ``listed``: by its language alone, or by its lengths."""
+    if strings.language == languages.nothing:
+        return False
+    least, most = strings.least, strings.most
+    if strings.language != languages.anything and (least or most is not None):
+        fewest, many = lengths(languages, strings.language)
+        least, most = max(least, fewest), _least(most, many)
+    return most is None or least <= most
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def holds(languages: Languages, strings: Strings, text: str) -> bool:

@@ -7,6 +7,7 @@ llguidance reads exactly. Knows no meaning of keywords beyond that.
 from __future__ import annotations
 
 from runtime.constraint.schema.context import Context
+from runtime.constraint.schema.contradictions import check_strings
 from runtime.constraint.schema.document import JsonValue
 from runtime.constraint.schema.plan import ArrayPlan, Finished, ObjectPlan, Plan
 from runtime.constraint.schema.planning import plans_of
@@ -23,6 +24,7 @@ def written(context: Context, root: State) -> JsonValue:
     plans = _all_plans(context, root)
     _drop_endless(plans)
     if not plans[root]:
+        check_strings(context)
         raise SchemaRefused("schema", context.place(root), "admits no value at all: its demands contradict each other")
     return _Writer(plans).document(root)
 

@@ -95,11 +95,6 @@ class GrowingCacheSession:
         logits = self._run(slot, token_ids, start)
         return logits[len(token_ids) - num_logits :]
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        slots = np.arange(first_slot, first_slot + len(token_ids))
-        return self.decode_tokens(slots, token_ids, positions).logits(range(len(slots)))
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``. Values are shared: no call changes one."""
         del start  # whole values are shared, and the first rows are equal

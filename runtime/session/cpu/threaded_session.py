@@ -21,7 +21,7 @@ from runtime.errors import DeviceError
 from runtime.session.selected import Logits, Selected
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import FROM_DEVICE, FloatArray, HostDraw, Int64Array, Session, SessionInfo
-from runtime.session.takes_adapters import TakesAdapters
+from runtime.session.takes_adapters import pass_adapter
 
 MOST_LAUNCHED = 2
 
@@ -125,11 +125,6 @@ class ThreadedSession:
         with self._direct() as inner:
             return inner.prefill(slot, token_ids, start, num_logits)
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        with self._direct() as inner:
-            return inner.decode(first_slot, token_ids, positions)
-
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         """See ``Session.copy_slot``."""
         with self._direct() as inner:
@@ -137,10 +132,7 @@ class ThreadedSession:
 
     def set_adapter(self, slot: int, adapter: Adapter | None) -> None:
         """See ``TakesAdapters``; of no use but around a session that is one."""
-        if isinstance(self._inner, TakesAdapters):
-            self._inner.set_adapter(slot, adapter)
-        elif adapter is not None:
-            raise ValueError("the graph has no room for adapters")
+        pass_adapter(self._inner, slot, adapter)
 
     def close(self) -> None:
         """See ``Session.close``. A call that runs is waited for, one behind it is not begun."""

@@ -36,8 +36,6 @@ from runtime.session.session import FROM_DEVICE, FloatArray, Int64Array, Session
 from runtime.session.slot_rows import SlotRows
 
 _LOG = logging.getLogger("powertrain.backend")
-
-
 _COPY_BYTES = 2**30
 """A GPU's memory moves as much in a millisecond."""
 
@@ -200,11 +198,6 @@ class StaticSession:
             chosen = lane.selection.chosen(launched.slots)
         rows = launched.slots.tolist()
         return Selected(lambda places: self._decoded_rows(lane, [rows[place] for place in places]), chosen)
-
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        """See ``Session.decode``."""
-        slots = np.arange(first_slot, first_slot + len(token_ids))
-        return self.decode_tokens(slots, token_ids, positions).logits(range(len(slots)))
 
     def _decoded_rows(self, lane: DecodeLane, rows: list[int]) -> FloatArray:
         """Logits of a lane's last call's rows; with a head they come down only now."""

@@ -20,6 +20,7 @@ from api.errors import NotFoundError, SettingsError
 from api.model_settings import settings_of_models
 from api.process.trusted import adapter_check
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from export.provenance.signing import sign_adapter
 from runtime.errors import AdapterError, TrustError
 from runtime.package.adapter_room import AdapterPart, AdapterProjection, AdapterRoom
@@ -274,7 +275,7 @@ def test_two_loads_at_once_give_a_name_to_one_of_them(several: ManyServer, monke
 
 def test_one_model_with_a_folder_needs_no_name(source: Path) -> None:
     settings = Settings(model="a", more_models=("b",), allow_runtime_lora_updating=True)
-    settings.check()
+    check_settings(settings)
     with pytest.raises(SettingsError, match=r"no model has a lora_source to load from; say --model-setting MODEL:lora"):
         settings_of_models(settings, [{"a"}, {"b"}])
     given = dataclasses.replace(settings, model_setting=(f"b:lora_source={source}", "a:num_slots=2"))
@@ -320,6 +321,6 @@ def test_a_start_with_what_cannot_be_served_ends_with_one_line(source: Path) -> 
     with pytest.raises(SettingsError, match="there is no folder /nowhere"):
         adapters_from_settings(Settings(lora_source="/nowhere"), ROOM, NAMES)
     with pytest.raises(SettingsError, match="lora_source names no folder to load from"):
-        Settings(allow_runtime_lora_updating=True).check()
+        check_settings(Settings(allow_runtime_lora_updating=True))
     with pytest.raises(AdapterError, match="0 adapters are loaded"):
         Adapters(ROOM).add("math", source / "math")

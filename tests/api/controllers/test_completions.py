@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.api.scripted_server import IM_END, NAMES, VOCAB_SIZE, RunningServer, chunks_of, running_server, token_counts
+from tests.api.programs import IM_END, VOCAB_SIZE
+from tests.api.scripted_server import NAMES, RunningServer, chunks_of, running_server, token_counts
 
 
 def complete(server: RunningServer, prompt: Any, status: int = 200, **fields: Any) -> dict[str, Any]:

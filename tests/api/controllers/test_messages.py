@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.api.scripted_server import NAMES, TEMPLATE, RunningServer, running_server
+from tests.api.programs import TEMPLATE
+from tests.api.scripted_server import NAMES, RunningServer, running_server
 
 PATH = "/v1/messages"
 TOOL = {

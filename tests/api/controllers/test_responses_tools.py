@@ -13,8 +13,9 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 from tests.api.controllers.test_responses import PATH, comparable, respond, stream
+from tests.api.programs import TEMPLATE
 from tests.api.refusals import refused
-from tests.api.scripted_server import NAMES, TEMPLATE, RunningServer, running_server
+from tests.api.scripted_server import NAMES, RunningServer, running_server
 
 LOOK = {
     "type": "function",

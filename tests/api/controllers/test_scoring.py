@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from api.request.scoring import MAX_SCORES
-from tests.api.scripted_server import CONTROL, IM_END, NAMES, VOCAB_SIZE, RunningServer, chunks_of, user
+from tests.api.programs import CONTROL, IM_END, VOCAB_SIZE
+from tests.api.scripted_server import NAMES, RunningServer, chunks_of, user
 from tests.fakes import CHOSEN_LOGIT
 
 # One token has CHOSEN_LOGIT, the others 0: log-softmax by hand.

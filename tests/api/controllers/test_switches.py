@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from api.error_answer import answer_from
-from tests.api.scripted_server import IM_END, RunningServer, chunks_of, running_server, user
+from tests.api.programs import IM_END
+from tests.api.scripted_server import RunningServer, chunks_of, running_server, user
 
 RENDER = "/v1/chat/completions/render"
 

@@ -13,6 +13,7 @@ from api.controllers.openapi import OPERATIONS
 from api.edge.paths import path_rule
 from api.errors import SettingsError
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from tests.api.scripted_server import NAMES, RunningServer, running_server, user
 
 KEY = "secret-key"
@@ -101,7 +102,7 @@ def test_a_client_below_a_prefix(behind_proxy: RunningServer) -> None:
 @pytest.mark.parametrize("root_path", ["llm", "/llm/", "/", "//llm", "/a b", "/a?b", "https://a.example/llm"])
 def test_a_prefix_that_is_no_path_is_refused(root_path: str) -> None:
     with pytest.raises(SettingsError, match=r"root_path: .* is not a path such as /llm"):
-        Settings(root_path=root_path).check()
+        check_settings(Settings(root_path=root_path))
 
 
 def test_probes_are_open_by_every_name_and_every_other_path_takes_a_key_in_either_header() -> None:

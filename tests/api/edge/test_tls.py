@@ -21,6 +21,7 @@ import powertrain
 from api.edge.tls import ServerCertificate
 from api.errors import SettingsError
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from tests.api.edge.test_client_limits import reload
 from tests.api.scripted_server import RunningServer, running_server, user
 
@@ -196,7 +197,7 @@ def test_files_that_do_not_serve_end_the_start(
             ServerCertificate(cert, key)
     for settings in (Settings(tls_cert="x"), Settings(tls_key="x")):
         with pytest.raises(SettingsError, match=r"is set but .* is not; HTTPS needs both"):
-            settings.check()
+            check_settings(settings)
 
 
 def test_what_clients_will_refuse_is_a_warning(

@@ -16,6 +16,7 @@ from api.errors import SettingsError
 from api.process import several
 from api.served_model import ServedModel
 from api.server_settings import Settings
+from api.settings_rules import check_settings
 from runtime.engine.config import EngineConfig
 from runtime.errors import PackageError
 from runtime.package.manifest import MANIFEST_FILE, Package, load_package
@@ -57,7 +58,7 @@ def _text_sides(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(home: Path) -> Callable[..., ModelRegistry]:
     def built(*own: str, words: tuple[str, ...] = ("a", "b"), folder: Path = home, **settings: Any) -> ModelRegistry:
         chosen = Settings(model=words[0], more_models=words[1:], model_setting=own, backend="cpu", **settings)
-        chosen.check()
+        check_settings(chosen)
         return several.build_registry(chosen, [(word, folder / word) for word in words])
 
     return built

@@ -7,8 +7,9 @@ from typing import Any
 import openai
 import pytest
 
+from tests.api.programs import VOCAB_SIZE
 from tests.api.refusals import MESSAGES, accepted, refused, refused_param
-from tests.api.scripted_server import VOCAB_SIZE, RunningServer, chunks_of, running_server, user
+from tests.api.scripted_server import RunningServer, chunks_of, running_server, user
 
 
 @pytest.mark.parametrize("body", [b"{", b'"text"', b"[1]", b"42", b"null", b"", b"\xff{}", b'{"messages":[]} x'])

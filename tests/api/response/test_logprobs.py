@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.scripted_server import IM_END, VOCAB_SIZE, RunningServer
+from tests.api.programs import IM_END, VOCAB_SIZE
+from tests.api.scripted_server import RunningServer
 from tests.fakes import CHOSEN_LOGIT
 
 # One token has CHOSEN_LOGIT, the others 0: log-softmax by hand.

@@ -10,7 +10,8 @@ from typing import Any
 
 import jsonschema_rs
 
-from tests.api.scripted_server import IM_END, RunningServer, chunks_of, content_of, user
+from tests.api.programs import IM_END
+from tests.api.scripted_server import RunningServer, chunks_of, content_of, user
 
 Check = Callable[[str], object]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}

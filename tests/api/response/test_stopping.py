@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.scripted_server import CONTROL, IM_END, PIECE_IDS, RunningServer, content_of, token_counts
+from tests.api.programs import CONTROL, IM_END, PIECE_IDS
+from tests.api.scripted_server import RunningServer, content_of, token_counts
 
 
 def tokens(*parts: str | int) -> str:

@@ -75,6 +75,7 @@ def test_case_076_text_is_plain(server: RunningServer) -> None:
         ),
         ({"guided_json": {"properties": []}}, "guided_json"),
         ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": {"type": "string", "pattern": "^a{5}$", "maxLength": 3}}, "guided_json"),
         ({"guided_regex": "[.*"}, "guided_regex"),
         ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex"),
         ({"structured_outputs": {"grammar": "start: nothing"}}, "structured_outputs.grammar"),

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.api.programs import IM_END, TOOL_CALLS
 from tests.api.refusals import refused, refused_param
-from tests.api.scripted_server import IM_END, TOOL_CALLS, RunningServer, running_server, token_counts, user
+from tests.api.scripted_server import RunningServer, running_server, token_counts, user
 
 RENDER = "/v1/chat/completions/render"
 CITY = {"type": "object", "properties": {"city": {"enum": ["Rom", "Ulm"]}}, "required": ["city"],

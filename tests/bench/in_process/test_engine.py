@@ -41,6 +41,7 @@ from bench.in_process.synthetic_session import SyntheticSession
 from runtime.loading.first_that_loads import FirstThatLoads
 from runtime.loading.model_loader import ModelOptions
 from runtime.package.manifest import Package
+from runtime.session.session import decode_logits
 from tests.adapting_session import AdaptingSession, named_adapter
 from tests.export.tiny_package import write_package
 from tests.fakes import Call, ScriptedSession, counting
@@ -318,11 +319,11 @@ def test_a_synthetic_session_lends_the_same_rows_anew_only_where_it_is_told_to()
     ticks = iter(range(0, 1000, 10))
     restoring = SyntheticSession(3, 40, 64, ticks.__next__, restores=True)
     ids = np.zeros(3, np.int64)
-    first = restoring.decode(0, ids, ids).copy()
-    restoring.decode(0, ids, ids)[:] = 0.0
+    first = decode_logits(restoring, 0, ids, ids).copy()
+    decode_logits(restoring, 0, ids, ids)[:] = 0.0
     assert restoring.run_ns == 20
-    assert restoring.decode(0, ids, ids)[0].tolist() == first[2].tolist()
+    assert decode_logits(restoring, 0, ids, ids)[0].tolist() == first[2].tolist()
     lending = SyntheticSession(3, 40, 64, ticks.__next__, restores=False)
-    assert np.shares_memory(lending.decode(0, ids, ids), lending.decode(0, ids, ids))
-    assert lending.decode(0, ids, ids).tolist() == first.tolist()
+    assert np.shares_memory(decode_logits(lending, 0, ids, ids), decode_logits(lending, 0, ids, ids))
+    assert decode_logits(lending, 0, ids, ids).tolist() == first.tolist()
     assert lending.run_ns == 0

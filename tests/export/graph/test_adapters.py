@@ -7,79 +7,46 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from export.checkpoint.precision import EXACT
-from export.commands.export import export_command
-from export.commands.inspect import inspect_command
-from export.errors import QualityError, RecipeError, UnsupportedError
 from export.graph.ort.graph import write_ort_graph
 from export.measure import gauge
 from export.measure.folded import FoldedCheckpoint
 from export.measure.smoothing import fit_projections
-from export.package.builder import build_package
-from export.package.optimum import build_optimum_package
-from export.pipeline.cache import Stored, new_entry
-from export.pipeline.steps import FetchStep, PackageStep
-from export.progress import Reporter, SilentReporter
+from export.progress import SilentReporter
 from export.source.opener import open_source
-from export.source.recipe import FolderSource, LoraRoom, QualityLimits, Recipe, check_recipe
+from export.source.recipe import LoraRoom, QualityLimits
 from runtime.adapter import Adapter
 from runtime.adapters.factors import FACTORS_FILE, read_factors
 from runtime.adapters.fitted import fitted
 from runtime.adapters.peft import read_adapter
-from runtime.errors import AdapterError, PackageError
-from runtime.loading.model_loader import ModelOptions, adapter_room, plan_model, session_factory
-from runtime.package.manifest import Package, load_package
+from runtime.errors import PackageError
+from runtime.loading.model_loader import adapter_room
+from runtime.package.manifest import Package
 from runtime.package.package_file import file_info
 from runtime.session.cpu import ort_session
 from runtime.session.cpu.adapter_arena import AdapterArena
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import FloatArray
-from tests.adapter_folders import modules_of, random_pairs, write_adapter
+from runtime.session.session import FloatArray, decode_logits
+from tests.adapter_folders import modules_of, random_pairs
+from tests.export.graph.adapted import (
+    IDS,
+    RANK,
+    TOLERANCE,
+    built,
+    logits,
+    package_of,
+    recipe_of,
+    session_of,
+    tiny_adapter,
+    with_adapter,
+)
 from tests.export.reference import reference_logits
-from tests.export.source.hf.test_gptq import write_folder as write_gptq_folder
-from tests.export.tiny_models import tiny_config, tiny_input_ids, tiny_tensors, write_tiny_folder
+from tests.export.tiny_models import tiny_config, tiny_tensors, write_tiny_folder
 
-IDS = tiny_input_ids()
-TOLERANCE = 1e-4  # of logits up to 15; what is seen is below 2e-5
-RANK = 9
-"""Three of them need two blocks of 16 columns."""
 # A scaled residual, fused matrices, norms of queries and keys, norms behind the blocks.
 ARCHITECTURES = ("granite", "phi3", "qwen3", "olmo2")
-
-
-def recipe_of(folder: Path, **changes: object) -> Recipe:
-    recipe = Recipe(name="tiny", source=FolderSource(path=str(folder)), precision="fp32", quality=None)
-    return msgspec.structs.replace(recipe, **changes)
-
-
-def tiny_adapter(folder: Path, architecture: str, seed: int = 1) -> Path:
-    pairs = random_pairs(modules_of(tiny_tensors(tiny_config(architecture))), RANK, seed)
-    return write_adapter(folder, pairs, lora_alpha=2 * RANK)
-
-
-def built(recipe: Recipe, root: Path) -> Package:
-    return load_package(build_package(recipe, root, root / "package", SilentReporter()).root)
-
-
-def session_of(package: Package, num_slots: int = 5) -> OrtSession:
-    options = ModelOptions(num_slots=num_slots, max_model_len=64, threads=2)
-    session = session_factory(package, plan_model(package, options), options)()
-    assert isinstance(session, OrtSession)
-    return session
-
-
-def logits(session: OrtSession, slot: int = 0) -> FloatArray:
-    return session.prefill(slot, IDS, 0, len(IDS)).copy()
-
-
-def with_adapter(session: OrtSession, package: Package, folder: Path, slot: int) -> FloatArray:
-    room = adapter_room(package)
-    assert room is not None
-    session.set_adapter(slot, fitted(read_adapter(folder), room))
-    return logits(session, slot)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -102,24 +69,6 @@ def test_merged_and_given_at_run_time_are_the_changed_weights(architecture: str,
     plain = reference_logits(open_source(recipe_of(folder), tmp_path, SilentReporter()).checkpoint, IDS)
     assert np.abs(logits(session) - plain).max() < TOLERANCE
     assert np.abs(plain - expected).max() > 0.5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint, ``hf``, two adapters for it, ``one`` and ``two``, and packages in int8."""
-    root = tmp_path_factory.mktemp("adapters")
-    write_tiny_folder(root / "hf", "llama")
-    tiny_adapter(root / "one", "llama", seed=1)
-    tiny_adapter(root / "two", "llama", seed=2)
-    recipe = recipe_of(root / "hf", precision="int8")
-    built(recipe, root / "plain")
-    built(msgspec.structs.replace(recipe, lora=LoraRoom(rank=RANK)), root / "room")
-    built(msgspec.structs.replace(recipe, adapter="../one"), root / "merged")
-    return root
-
-
-def package_of(folder: Path, name: str) -> Package:
-    return load_package(folder / name / "package")
 
 
 def test_int8_with_an_adapter_is_as_good_as_int8_with_it_merged(folder: Path) -> None:
@@ -190,18 +139,18 @@ def test_rows_with_adapters_are_the_same_bits_alone_in_a_mixed_batch_and_in_chun
         assert np.array_equal(chunk, prompts[0][start:stop])
     assert np.array_equal(session.prefill(3, IDS, 0, 1)[0], prompts[0][-1])  # however many rows of logits are asked for
     tokens, positions = np.arange(5) + 7, np.full(5, len(IDS))
-    together = session.decode(0, tokens, positions).copy()
+    together = decode_logits(session, 0, tokens, positions).copy()
     for first, count in ((0, 1), (1, 1), (2, 2), (3, 1), (1, 3), (4, 1)):
         rows = slice(first, first + count)
-        assert np.array_equal(session.decode(first, tokens[rows], positions[rows]), together[rows])
+        assert np.array_equal(decode_logits(session, first, tokens[rows], positions[rows]), together[rows])
     room = adapter_room(package)
     assert room is not None
     session.set_adapter(1, fitted(read_adapter(folder / "two"), room))  # where a call was bound and run without one
-    assert not np.allclose(session.decode(1, tokens[1:2], positions[1:2]), together[1:2])
+    assert not np.allclose(decode_logits(session, 1, tokens[1:2], positions[1:2]), together[1:2])
     session.set_adapter(0, None)  # its matrices were written for the batch before
     assert np.array_equal(logits(session), prompts[1])
-    alone = session.decode(0, tokens[:1], positions[:1]).copy()
-    assert np.array_equal(session.decode(0, tokens, positions)[0], alone[0])
+    alone = decode_logits(session, 0, tokens[:1], positions[:1]).copy()
+    assert np.array_equal(decode_logits(session, 0, tokens, positions)[0], alone[0])
     assert session.prefill(0, IDS[:5], 0, 0).shape == (0, 96)
 
 
@@ -213,18 +162,18 @@ def test_what_is_bound_once_for_all_rows_or_not_at_all_changes_no_bit(folder: Pa
     few = Adapter("few", "few", {name: matrix for name, matrix in two.matrices.items() if ".o." in name})
     tokens, positions = np.full(5, 7), np.full(5, len(IDS))
 
-    def decoded(*adapters: Adapter | None) -> FloatArray:
+    def after(*adapters: Adapter | None) -> FloatArray:
         for slot, adapter in enumerate(adapters):
             session.set_adapter(slot, adapter)
             session.prefill(slot, IDS, 0, 1)
-        return session.decode(0, tokens[: len(adapters)], positions[: len(adapters)]).copy()
+        return decode_logits(session, 0, tokens[: len(adapters)], positions[: len(adapters)]).copy()
 
-    mixed = decoded(one, two, few, None, one)
-    alone = [decoded(adapter)[0] for adapter in (one, two, few, None)]
+    mixed = after(one, two, few, None, one)
+    alone = [after(adapter)[0] for adapter in (one, two, few, None)]
     assert np.array_equal(mixed, [*alone, alone[0]])
     assert len({row.tobytes() for row in alone}) == 4
     for rows in ((one,) * 5, (two,) * 5, (few,) * 5, (few, None, few, None, None), (one,) * 5):  # in bindings kept
-        assert np.array_equal(decoded(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
+        assert np.array_equal(after(*rows), [alone[(one, two, few, None).index(row)] for row in rows])
 
 
 class Shapes:
@@ -260,85 +209,6 @@ def test_a_call_reads_no_more_than_its_rows_adapters_change(folder: Path) -> Non
     }  # fmt: skip
 
 
-def test_the_manifest_tells_of_room_and_of_what_was_merged(folder: Path) -> None:
-    plain, room, merged = (package_of(folder, name) for name in ("plain", "room", "merged"))
-    for package in (plain, merged):
-        assert b'"adapters"' not in (package.root / "manifest.json").read_bytes()
-    assert b'"adapter"' not in (plain.root / "manifest.json").read_bytes()
-    info, adapter = merged.manifest.source.adapter, read_adapter(folder / "one")
-    assert isinstance(info, msgspec.Struct)
-    assert (info.name, info.sha256) == ("one", adapter.digest)
-    found = adapter_room(room)
-    assert found is not None
-    assert found.roles == ("q", "k", "v", "o", "gate", "up", "down")
-    assert found.adapter_bytes == sum(
-        4 * 2 * blocks * 16 * (inputs + outputs)
-        for blocks, inputs, outputs in ((2, 64, 128), (1, 64, 64), (2, 64, 192), (1, 96, 64))
-    )
-    with pytest.raises(ValueError, match="no room"):
-        session_of(plain).set_adapter(0, fitted(adapter, found))
-
-
-def test_a_changed_adapter_is_another_package_and_none_the_digest_it_always_had(folder: Path, tmp_path: Path) -> None:
-    fields = msgspec.structs.asdict(recipe_of(folder / "hf"))
-    assert recipe_of(folder / "hf").digest() == recipe_of(folder / "hf", adapter=None).digest()
-    assert {"adapter", "lora"} < fields.keys()
-    first = tiny_adapter(tmp_path / "a", "llama")
-    recipe = recipe_of(folder / "hf", adapter=str(first))
-    build_package(recipe, tmp_path, tmp_path / "p", SilentReporter())
-    assert build_package(recipe, tmp_path, tmp_path / "p", SilentReporter()).was_up_to_date
-    tiny_adapter(first, "llama", seed=5)
-    again = build_package(recipe, tmp_path, tmp_path / "p", SilentReporter())
-    assert not again.was_up_to_date
-    opened = [open_source(one, tmp_path, SilentReporter()) for one in (recipe, recipe_of(folder / "hf"))]
-    assert opened[0].info.sha256 == opened[1].info.sha256 == opened[1].weights_sha256 != opened[0].weights_sha256
-
-
-def test_what_cannot_be_is_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
-    for changes in ({"precision": "fp16"}, {"precision": "bf16"}, {"dialects": ("ort", "trt")}):
-        with pytest.raises(RecipeError, match="room for adapters needs a graph for the CPU"):
-            check_recipe(recipe_of(folder / "hf", lora=LoraRoom(), **changes))
-    with pytest.raises(RecipeError, match="lora targets are lm_head; choose among q_proj"):
-        check_recipe(recipe_of(folder / "hf", lora=LoraRoom(targets=("lm_head",))))
-    other = write_tiny_folder(tmp_path / "qwen3", "qwen3")
-    with pytest.raises(AdapterError, match="has 32 outputs, the model's has 64; it was trained for another model"):
-        open_source(recipe_of(other, adapter=str(folder / "one")), tmp_path, SilentReporter())
-    with pytest.raises(UnsupportedError, match="native exporter alone"):
-        build_optimum_package(recipe_of(folder / "hf", lora=LoraRoom()), tmp_path, tmp_path / "o", SilentReporter())
-
-
-def test_nothing_is_merged_into_codes(folder: Path, tmp_path: Path) -> None:
-    quantization = {"quant_method": "gptq", "bits": 8, "group_size": 32, "sym": True, "desc_act": False}
-    write_gptq_folder(tmp_path / "gptq", quantization, "llama")
-    with pytest.raises(UnsupportedError, match=r"layers.0.\w+: its codes are quantized already"):
-        open_source(recipe_of(tmp_path / "gptq", adapter=str(folder / "one")), tmp_path, SilentReporter())
-
-
-def test_the_command_line_merges_and_makes_room(folder: Path, tmp_path: Path) -> None:
-    words = [str(folder / "hf"), "--precision", "fp32", "-o", str(tmp_path / "p"), "--adapter", str(folder / "one")]
-    given = [*words, "--lora-rank", "4", "--lora-targets", "q_proj,down_proj"]
-    explained = CliRunner().invoke(export_command, [*given, "--explain"], env={"COLUMNS": "200"})
-    assert "adapters of rank 4 on q_proj, down_proj" in explained.output
-    assert "one, merged into the weights" in explained.output
-    done = CliRunner().invoke(export_command, [*given, "--no-quality"])
-    assert done.exit_code == 0, done.output
-    package = load_package(tmp_path / "p")
-    room = adapter_room(package)
-    assert room is not None
-    assert (room.rank, room.roles) == (4, ("q", "down"))
-    assert not isinstance(package.manifest.source.adapter, msgspec.UnsetType)
-    narrow = "".join(CliRunner().invoke(inspect_command, [str(tmp_path / "p")], env={"COLUMNS": "60"}).output.split())
-    assert package.manifest.files["tokenizer.json"].sha256[:50] in narrow  # folded, not cut
-    assert "…" not in narrow
-    shown = CliRunner().invoke(inspect_command, [str(tmp_path / "p")], env={"COLUMNS": "200"}).output
-    assert "one (sha256 " in shown
-    assert "rank up to 4 on q, down, 0.0 MB each" in shown
-    session, merged = session_of(package), session_of(package_of(folder, "merged"))
-    assert np.abs(logits(session) - logits(merged)).max() < 3  # the other is in int8
-    wrong = CliRunner().invoke(export_command, [*words, "--lora-rank", "0"], env={"COLUMNS": "200"})
-    assert "--lora-rank 0: Expected `int` >= 1" in wrong.output
-
-
 def test_factors_that_smoothing_moved_are_moved_into_adapters(folder: Path, tmp_path: Path) -> None:
     """Every projection's spread is moved and nothing is rounded, so only a lost factor could make a difference."""
     checkpoint = open_source(recipe_of(folder / "hf"), folder, SilentReporter()).checkpoint
@@ -367,33 +237,3 @@ def test_factors_that_smoothing_moved_are_moved_into_adapters(folder: Path, tmp_
     short = msgspec.structs.replace(listed, files={FACTORS_FILE: file_info(tmp_path / FACTORS_FILE)})
     with pytest.raises(PackageError, match=r"adapter_factors.bin has 8 bytes, its room needs 5888"):
         read_factors(Package(tmp_path, short), room)
-
-
-def test_a_choice_for_the_plain_weights_does_not_hold_for_merged_ones(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe, asked = recipe_of(folder / "hf", adapter=str(folder / "one"), precision="w8a8"), []
-
-    def choose(_gauge: gauge.Gauge, weights_sha256: str, _reporter: Reporter) -> None:
-        asked.append(weights_sha256)
-        raise QualityError("enough")
-
-    monkeypatch.setattr(gauge.Gauge, "choose", choose)
-    with pytest.raises(QualityError, match="enough"):
-        built(msgspec.structs.replace(recipe, quality=QualityLimits()), tmp_path)
-    opened = open_source(recipe, tmp_path, SilentReporter())
-    assert asked == [opened.weights_sha256] != [opened.info.sha256]
-
-
-def test_a_pipeline_fetches_the_base_once_and_builds_anew_for_another_adapter(folder: Path) -> None:
-    recipes = [
-        recipe_of(folder / "hf", adapter=adapter) for adapter in (None, str(folder / "one"), str(folder / "two"))
-    ]
-    fetches = [FetchStep("tiny", (), recipe, folder) for recipe in recipes]
-    assert fetches[0].inputs({}) == fetches[1].inputs({})
-    assert fetches[1].task({}, 0).recipe.adapter is None
-    facts = {"weights": "w", "licence": ""}
-    entry = new_entry(folder / "one", kind="fetch", label="tiny", key="0", inputs={}, facts=facts)
-    done = {"fetch": Stored(entry, folder)}
-    found = [PackageStep("tiny", ("fetch",), recipe).inputs(done)["adapter"] for recipe in recipes]
-    assert found == ["none", read_adapter(folder / "one").digest, read_adapter(folder / "two").digest]

@@ -24,6 +24,7 @@ from export.progress import SilentReporter
 from export.source.recipe import FolderSource, Recipe
 from runtime.loading.model_loader import ModelOptions, plan_model, session_factory
 from runtime.package.manifest import Package, load_package
+from runtime.session.session import decode_logits
 from tests.export.interop.foreign_folders import SPEC, write_genai, write_optimum
 from tests.export.random_checkpoint import ARCHITECTURES
 
@@ -58,7 +59,7 @@ def logits_of(package: Package) -> npt.NDArray[np.float32]:
     session.prefill(0, IDS[::-1].copy(), 0, 0)
     parts = [session.prefill(1, IDS[:4], 0, 4).copy(), session.prefill(1, IDS[4:7], 4, 3).copy()]
     for place in (7, 8, 9):
-        rows = session.decode(0, np.array([3, IDS[place]]), np.array([len(IDS) + place - 7, place]))
+        rows = decode_logits(session, 0, np.array([3, IDS[place]]), np.array([len(IDS) + place - 7, place]))
         parts.append(rows[1:].copy())
     session.close()
     return np.concatenate(parts)

@@ -16,9 +16,6 @@ from export.package import replace
 from export.package.replace import exchange, put_in_place
 from runtime.package.manifest import load_package, write_manifest
 from runtime.package.plan_sidecar import (
-    SCHEMA_VERSION,
-    PlanKey,
-    PlanSidecar,
     check_plan_bytes,
     graph_digests,
     plan_path,
@@ -29,6 +26,7 @@ from runtime.package.plan_sidecar import (
 )
 from tests.export.ship.packages import pull, push
 from tests.export.tiny_package import write_package
+from tests.runtime.package.made import plan_key, plan_sidecar
 
 
 def forbidden(*_: object) -> NoReturn:
@@ -50,15 +48,9 @@ def add_plan(root: Path, target: str, digests: dict[str, str]) -> None:
     plan = plan_path(root, target)
     plan.write_bytes(target.encode())
     plan.with_name(plan.name + ".kernels").write_bytes(b"kernels")
-    key = PlanKey(library="tensorrt_rtx", library_version="1", target=target, compute_capability="8.0",
-                  hardware_compatibility="none", graph_sha256=digests, max_slots=1, max_model_len=1,
-                  prefill_tokens=1, max_logits=1, optimization_level=3, workspace_bytes=0,
-                  attention="mask")  # fmt: skip
+    key = plan_key(target=target, compute_capability="8.0", graph_sha256=digests)
     digest = hashlib.sha256(target.encode()).hexdigest()
-    write_sidecar(sidecar_path(plan), sealed(PlanSidecar(
-        schema_version=SCHEMA_VERSION, key=key, precision={}, capacity=1, plan_bytes=4, decoder_bytes=4,
-        selection_bytes=0, scratch_bytes=0, plan_sha256=digest, driver="", build_seconds=0.0, peak_memory_bytes=1,
-        created_unix=0)))  # fmt: skip
+    write_sidecar(sidecar_path(plan), sealed(plan_sidecar(key, plan_sha256=digest)))
 
 
 def test_a_package_is_replaced_in_one_step_with_the_plans_that_still_fit(

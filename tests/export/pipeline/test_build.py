@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from export.commands.build import FAILED, NOTHING_TO_DO, POOR, exit_status
@@ -23,6 +24,8 @@ from export.pipeline.upkeep import damaged_entries
 from runtime.package import plan_sidecar
 from runtime.package.manifest import BOM_FILE, PROVENANCE_FILE, load_package, read_manifest
 from runtime.session.cpu.ort_session import OrtSession
+from runtime.session.selected import Selected, from_logits
+from runtime.session.session import Int64Array
 from tests.export.pipeline.rehearsing import (
     ALL,
     CPU_ONLY,
@@ -191,8 +194,12 @@ def test_two_names_of_one_package_are_built_once(shop: Workshop) -> None:
 def test_a_package_that_decodes_another_model_is_not_put_in_place(
     factor: float, words: str, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = OrtSession.decode
-    monkeypatch.setattr(OrtSession, "decode", lambda *args: real(*args) * factor)
+    real = OrtSession.decode_tokens
+
+    def scaled(session: OrtSession, slots: Int64Array, *rest: Any) -> Selected:
+        return from_logits(real(session, slots, *rest).logits(range(len(slots))) * np.float32(factor))
+
+    monkeypatch.setattr(OrtSession, "decode_tokens", scaled)
     for entry in (shop.folder / "cache/steps").iterdir():
         if json.loads((entry / "entry.json").read_bytes())["kind"] == "self-test":
             shutil.rmtree(entry)

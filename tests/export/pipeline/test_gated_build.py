@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,8 @@ from runtime.loading.gpu import Gpu, GpuReport
 from runtime.package import plan_sidecar
 from runtime.package.manifest import Package, load_package
 from runtime.session.cpu.ort_session import OrtSession
+from runtime.session.selected import Selected, from_logits
+from runtime.session.session import Int64Array
 from tests.export.pipeline.rehearsing import FULL, Workshop
 from tests.export.tiny_package import write_package
 
@@ -182,14 +185,17 @@ def test_a_plan_that_computes_something_else_fails_its_test(tmp_path: Path, monk
     assert facts["target"] == "sm89"
     assert abs(float(facts["kl"])) < abs(float(facts["max_kl"])) < 1e-6
     ended: list[OrtSession] = []
-    close, real = OrtSession.close, OrtSession.decode
+    close, real = OrtSession.close, OrtSession.decode_tokens
 
     def closed(session: OrtSession) -> None:
         ended.append(session)
         close(session)
 
+    def doubled(session: OrtSession, slots: Int64Array, *rest: Any) -> Selected:
+        return from_logits(real(session, slots, *rest).logits(range(len(slots))) * 2)
+
     monkeypatch.setattr(OrtSession, "close", closed)
-    monkeypatch.setattr(OrtSession, "decode", lambda *args: real(*args) * 2)
+    monkeypatch.setattr(OrtSession, "decode_tokens", doubled)
     with pytest.raises(PlanError, match="does not compute this package's model"):
         engine_test.engine_test(package, "tensorrt", "sm89", choices)
     assert len(ended) == 1

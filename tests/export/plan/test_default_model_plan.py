@@ -30,7 +30,7 @@ from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import Session
+from runtime.session.session import Session, decode_logits
 from runtime.text.tokenizer import Tokenizer
 from tests.host_device import HostDevice
 from tests.host_tensorrt import HostCudaEngine, HostPlan
@@ -61,7 +61,7 @@ def greedy(session: Session, prompt: list[int]) -> list[int]:
     logits = session.prefill(1, np.array(prompt[5:]), 5, 1)
     tokens = [int(logits[0].argmax())]
     while len(tokens) < NUM_TOKENS:
-        logits = session.decode(1, np.array(tokens[-1:]), np.array([len(prompt) + len(tokens) - 1]))
+        logits = decode_logits(session, 1, np.array(tokens[-1:]), np.array([len(prompt) + len(tokens) - 1]))
         tokens.append(int(logits[0].argmax()))
     return tokens
 

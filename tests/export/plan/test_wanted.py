@@ -15,7 +15,7 @@ from runtime.errors import PlanError
 from runtime.package.graph_profiles import MAX_LOGITS
 from runtime.package.manifest import GraphInfo, Package, load_package
 from runtime.package.plan_sidecar import PlanKey
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 
 @pytest.fixture

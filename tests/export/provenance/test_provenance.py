@@ -23,7 +23,6 @@ from export.provenance.files import (
 from export.provenance.statement import package_predicate
 from export.source.hub import snapshot_commit
 from export.source.recipe import FileSource, FolderSource, Recipe
-from runtime.package import plan_sidecar as sidecars
 from runtime.package.manifest import (
     BOM_FILE,
     PROVENANCE_FILE,
@@ -36,8 +35,8 @@ from runtime.package.manifest import (
     read_manifest,
     write_manifest,
 )
-from runtime.package.plan_sidecar import PlanKey, PlanSidecar
-from tests.runtime.package.test_manifest import make_package
+from runtime.package.plan_sidecar import PlanSidecar
+from tests.runtime.package.made import make_package, plan_key, plan_sidecar
 
 COMMIT = "c0ffee" + "0" * 34
 SOURCE = SourceInfo("safetensors", "owner/tiny@main", "5" * 64, "Apache-2.0", COMMIT)
@@ -56,16 +55,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def sidecar(root: Path) -> PlanSidecar:
-    key = PlanKey(
-        library="tensorrt_rtx", library_version="1.7.1", target="sm89", compute_capability="8.9",
-        hardware_compatibility="none", graph_sha256={"trt/model.onnx": "7" * 64}, max_slots=4, max_model_len=64,
-        prefill_tokens=32, max_logits=1, optimization_level=3, workspace_bytes=0, attention="mask")  # fmt: skip
+    key = plan_key(graph_sha256={"trt/model.onnx": "7" * 64}, max_logits=1)
     (root / "trt").mkdir(exist_ok=True)
-    return PlanSidecar(
-        schema_version=sidecars.SCHEMA_VERSION, key=key, precision={"mlp": "int8"}, capacity=64, plan_bytes=4,
-        decoder_bytes=4, selection_bytes=0,
-        scratch_bytes=0, plan_sha256="9" * 64, driver="", build_seconds=0.0, peak_memory_bytes=1, created_unix=0,
-    )  # fmt: skip
+    return plan_sidecar(key, precision={"mlp": "int8"})
 
 
 def check_statement(statement: dict[str, Any], subjects: dict[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from export.ship.reference import parse_reference
 from export.ship.retrying import Patience
 from runtime.package.manifest import load_package, read_manifest, write_manifest
 from runtime.package.package_file import file_info
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 IMPATIENT = Patience(tries=3, pause=lambda _seconds: None)
 

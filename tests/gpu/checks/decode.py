@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from runtime.session.session import decode_logits
 from tests.gpu.checks.rig import CheckFailed, Comparison, Rig, both, opened, prompt, worst_kl
 
 _STEPS = 8
@@ -26,7 +27,7 @@ def ragged_slots_to_the_last_row(rig: Rig) -> str:
         for step in range(_STEPS):
             positions = np.array(lengths) + step
             ids = np.array([text[position] for text, position in zip(texts, positions, strict=True)])
-            ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+            ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
             compared.add(f"positions {positions.tolist()}", theirs, ours)
         return compared.explain()
 
@@ -46,7 +47,7 @@ def every_range_of_slots(rig: Rig) -> str:
             for first, end in ranges:
                 positions = np.array(lengths[first:end])
                 ids = np.array([texts[slot][lengths[slot]] for slot in range(first, end)])
-                ours, theirs = (one.decode(first, ids, positions).copy() for one in (session, reference))
+                ours, theirs = (decode_logits(one, first, ids, positions).copy() for one in (session, reference))
                 compared.add(f"slots {first} to {end - 1} at {positions.tolist()}", theirs, ours)
         return compared.explain()
 
@@ -59,7 +60,7 @@ def equal_slots_give_equal_logits(rig: Rig) -> str:
         for slot in range(count):
             session.prefill(slot, text[:30], 0, 0)
         for position in range(30, 34):
-            rows = session.decode(0, np.full(count, text[position]), np.full(count, position)).copy()
+            rows = decode_logits(session, 0, np.full(count, text[position]), np.full(count, position)).copy()
             worst = max(worst, worst_kl(np.broadcast_to(rows[0], rows.shape), rows))
         if not worst <= model.limits.mean:
             raise CheckFailed(f"equal slots differ by a KL of {worst:.3g} nats, the limit is {model.limits.mean:g}")

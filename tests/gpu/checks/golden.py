@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.loading.self_test import check_session
-from runtime.session.session import Session
+from runtime.session.session import Session, decode_logits
 from tests.gpu.checks.rig import Rig, opened
 
 _STEPS = 20
@@ -42,8 +42,8 @@ def _step_seconds(rig: Rig, session: Session, row: int) -> float:
     count = session.info.num_slots
     ids, positions = np.zeros(count, np.int64), np.full(count, row, np.int64)
     for _ in range(3):
-        session.decode(0, ids, positions)
+        decode_logits(session, 0, ids, positions)
     begin = rig.clock()
     for _ in range(_STEPS):
-        session.decode(0, ids, positions)
+        decode_logits(session, 0, ids, positions)
     return (rig.clock() - begin) / _STEPS

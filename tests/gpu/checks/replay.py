@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.session.session import FloatArray, Session
+from runtime.session.session import FloatArray, Session, decode_logits
 from tests.gpu.checks.rig import CheckFailed, Rig, check_equal_bits, opened, prompt
 
 _HELD, _CALLS = 20, 6
@@ -36,6 +36,6 @@ def _answers(session: Session) -> dict[tuple[str, int], FloatArray]:
         for end in range(first + 1, count + 1):
             inputs = np.arange(first, end) + 1, np.arange(first, end) % (vocab_size - 9) + 9
             for call in range(_CALLS):
-                rows = session.decode(first, inputs[call % 2], np.arange(first, end) + _HELD)
+                rows = decode_logits(session, first, inputs[call % 2], np.arange(first, end) + _HELD)
                 answers[f"slots {first} to {end - 1}", call] = rows.copy()
     return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from runtime.session.session import decode_logits
 from tests.gpu.checks.rig import CheckFailed, Model, Rig, check_equal_bits, opened, prompt
 
 
@@ -27,5 +28,5 @@ def _logits(rig: Rig, model: Model) -> np.ndarray[tuple[int, int], np.dtype[np.f
         rows = [session.prefill(slot, text[: 20 + slot], 0, 2).copy() for slot in range(count)]
         for step in range(3):
             positions = np.arange(count) + 20 + step
-            rows.append(session.decode(0, text[positions], positions).copy())
+            rows.append(decode_logits(session, 0, text[positions], positions).copy())
         return np.concatenate(rows)

@@ -12,7 +12,7 @@ from typing import Any
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.events import TokenEvent
-from runtime.session.session import FloatArray, Int64Array, Session
+from runtime.session.session import FloatArray, Int64Array, Session, decode_logits
 from tests.around_session import AroundSession
 from tests.gpu.checks.rig import CheckFailed, Rig, opened, prompt
 from tests.runtime.engine_driver import request
@@ -40,7 +40,7 @@ class _Watched(AroundSession):
         return rows
 
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        rows = self.inner.decode(first_slot, token_ids, positions)
+        rows = decode_logits(self.inner, first_slot, token_ids, positions)
         self.answers.append(rows.copy())
         return rows
 

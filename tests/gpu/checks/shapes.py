@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from runtime.session.session import decode_logits
 from tests.gpu.checks.rig import Comparison, Rig, both, prompt
 from tests.gpu.models import HEADS, WINDOWS
 
@@ -28,6 +29,6 @@ def _compared(rig: Rig, name: str) -> str:
         for step in range(4):
             positions = np.array(lengths) + step
             ids = np.array([text[position] for text, position in zip(texts, positions, strict=True)])
-            ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+            ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
             compared.add(f"{name}, step {step}", theirs, ours)
         return compared.explain()

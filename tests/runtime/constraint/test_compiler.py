@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -78,6 +79,23 @@ def test_a_refusal_is_remembered_and_names_the_field_of_whoever_asked(
             compiler.submit(ConstraintSpec(Pattern("remembered(?=x)"), field)).result(60)
         assert refused.value.field == field
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least", "most", "words"),
+    [
+        ("^([a-z]{2}|[a-z]{7})$", 3, 6, "asked of a string: pattern, format, minLength and maxLength (Unsatisfiable"),
+        ("^(ab)*$", 2001, 2001, "a string's pattern and lengths take too many steps to be compared (Unable"),
+    ],
+)
+def test_a_string_that_only_the_library_finds_empty_is_refused_without_its_grammar(
+    compiler: ConstraintCompiler, pattern: str, least: int, most: int, words: str
+) -> None:
+    schema = {"type": "string", "pattern": pattern, "minLength": least, "maxLength": most}
+    with pytest.raises(RequestError) as refused:
+        compiled(compiler, Json(json.dumps(schema)))
+    assert words in str(refused.value)
+    assert "SearchRegex" not in str(refused.value)
 
 
 def test_what_went_wrong_by_chance_is_not_remembered(

@@ -24,7 +24,7 @@ from runtime.constraint.spec import (
     Until,
 )
 from runtime.errors import RequestError
-from tests.api.scripted_server import IM_START
+from tests.api.programs import IM_START
 from tests.runtime.constraint.walks import accepts_text, allowed, compiled, walk, with_text
 
 ONE = Json('{"type":"object","properties":{"a":{"const":1}},"required":["a"],"additionalProperties":false}')

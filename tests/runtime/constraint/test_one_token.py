@@ -15,7 +15,7 @@ from runtime.constraint.constraint import CompiledConstraint
 from runtime.constraint.matcher import GrammarMatcher
 from runtime.constraint.spec import Choice, Json, Lark, Literal, Part, Pattern, Sequence, Until
 from runtime.errors import ConstraintFailed
-from tests.api.scripted_server import IM_START, PIECE_IDS
+from tests.api.programs import IM_START, PIECE_IDS
 from tests.runtime.constraint.walks import END_IDS, TOKENIZER, allowed, compiled
 from tests.runtime.engine_driver import Driver, request
 

@@ -13,7 +13,7 @@ from runtime.constraint.control_names import ControlNames
 from runtime.constraint.matcher import GrammarMatcher, satisfied
 from runtime.constraint.spec import ConstraintSpec, Part
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import CONTROL, IM_END, IM_START, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import CONTROL, IM_END, IM_START, VOCAB_SIZE, tokenizer_json
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 END_IDS = (IM_END, CONTROL)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -18,27 +16,9 @@ from runtime.errors import EngineUnavailable, Overloaded
 from runtime.events import FinishEvent, FinishReason, TokenEvent
 from runtime.session.session import SessionInfo
 from tests.fakes import Call, ScriptedSession, adding
+from tests.runtime.async_driver import WARM_UP_CALLS, Gate, with_engine
 from tests.runtime.engine_driver import adding_reply, request
 from tests.runtime.scripted_constraint import ScriptedConstraint
-
-
-class Gate:
-    """Holds the engine thread inside a call until opened; the first ``free`` calls pass."""
-
-    def __init__(self, free: int = 0) -> None:
-        self.free = free
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self, _call: Call) -> None:
-        if self.free > 0:
-            self.free -= 1
-            return
-        self.reached.set()
-        self.opened.wait(timeout=60)
-
-
-WARM_UP_CALLS = 3
 
 
 async def collect(stream: EventStream) -> tuple[list[int], list[FinishReason]]:
@@ -47,26 +27,6 @@ async def collect(stream: EventStream) -> tuple[list[int], list[FinishReason]]:
         tokens += [event.token_id for event in events if isinstance(event, TokenEvent)]
         ends += [event.reason for event in events if isinstance(event, FinishEvent)]
     return tokens, ends
-
-
-def with_engine(
-    test: Callable[[AsyncEngine, ScriptedSession], Coroutine[Any, Any, None]],
-    session: ScriptedSession | None = None,
-    **config: Any,
-) -> None:
-    chosen = session or ScriptedSession(adding)
-
-    async def body() -> None:
-        engine = AsyncEngine(lambda: chosen, EngineConfig(**config))
-        engine.start()
-        try:
-            await engine.wait_ready()
-            await test(engine, chosen)
-        finally:
-            await engine.close()
-
-    asyncio.run(body())
-    assert chosen.closed
 
 
 def test_concurrent_requests_get_their_own_tokens() -> None:

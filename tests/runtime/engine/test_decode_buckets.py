@@ -18,11 +18,23 @@ from tests.fakes import Call
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
 SIXTY_FOUR = (1, 2, 4, 8, 16, 32, 64)
+TEXTS = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
 
 
 def driver_of(num_slots: int = 8, *, cache: bool = True, copy_rows: int = 2**20) -> Driver:
     config = EngineConfig(copy_bytes_per_step=copy_rows, prefix_cache=cache)
     return Driver(num_slots=num_slots, config=config, decode_buckets=decode_buckets(num_slots))
+
+
+def driver_of_four_texts() -> Driver:
+    """Each of four slots retains one of TEXTS, in order; the first was used last, by somebody who went on from it."""
+    driver = driver_of(4)
+    for name, prompt in TEXTS.items():
+        driver.add(request(name, prompt, max_tokens=2))
+    driver.run()
+    driver.add(request("u1", [*TEXTS["t1"], 7, 8], max_tokens=2))
+    check(driver, {"u1": [*TEXTS["t1"], 7, 8]})
+    return driver
 
 
 def sizes(driver: Driver) -> list[int]:
@@ -127,36 +139,28 @@ def test_a_call_that_grows_again_in_time_moves_nothing() -> None:
 
 def test_what_a_low_slot_retains_makes_room_and_is_found_where_it_went() -> None:
     """All slots retain something: the newcomer gets slot 0 all the same, whose rows go where the oldest were."""
-    driver = driver_of(4)
-    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
-    for name, prompt in texts.items():
-        driver.add(request(name, prompt, max_tokens=2))
-    driver.run()  # t1 to t4 in slots 0 to 3
-    again = {"u1": [*texts["t1"], 7, 8]}
-    driver.add(request("u1", again["u1"], max_tokens=2))  # goes on in slot 0, now the last one used
-    driver.run()
+    driver = driver_of_four_texts()
     calls = len(driver.session.calls)
     driver.add(request("new", [9, 9, 9], max_tokens=3))
     driver.run()
     made = driver.session.calls[calls:]
     assert [call.slots for call in made] == [(0, 1), (0,), (0,), (0,)]  # t2 was the oldest
     assert made[0].kind == "copy"
-    more = {"v1": [*texts["t1"], 7, 8, 9], "v3": [*texts["t3"], 7, 8], "v2": [*texts["t2"], 7]}
+    more = {"v1": [*TEXTS["t1"], 7, 8, 9], "v3": [*TEXTS["t3"], 7, 8], "v2": [*TEXTS["t2"], 7]}
     for name, prompt in more.items():
         driver.add(request(name, prompt, max_tokens=2))
-    check(driver, again | more)
+    check(driver, more)
     cached = {name: driver.finishes[name, 0].num_cached_tokens for name in more}
     assert cached == {"v1": 21, "v3": 20, "v2": 0}
 
 
 def test_one_conversation_after_another_decodes_in_the_first_slot_and_all_are_retained() -> None:
     driver = driver_of(8)
-    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
-    for name, prompt in texts.items():
+    for name, prompt in TEXTS.items():
         driver.add(request(name, prompt, max_tokens=4))
         driver.run()
     assert (set(sizes(driver)), copies(driver)) == ({1}, [(0, 1), (0, 2), (0, 3)])
-    again = {f"again{name}": [*prompt, 7, 8] for name, prompt in texts.items()}
+    again = {f"again{name}": [*prompt, 7, 8] for name, prompt in TEXTS.items()}
     for name, prompt in again.items():
         driver.add(request(name, prompt, max_tokens=2))
         check(driver, {name: prompt})
@@ -165,10 +169,10 @@ def test_one_conversation_after_another_decodes_in_the_first_slot_and_all_are_re
 
 def test_rows_that_a_step_may_not_copy_whole_stay_where_they_are() -> None:
     driver = driver_of(4, copy_rows=2)
-    for number in range(1, 5):
-        driver.add(request(f"t{number}", [100 * number + place for place in range(20)], max_tokens=2))
+    for name, prompt in TEXTS.items():
+        driver.add(request(name, prompt, max_tokens=2))
         driver.run()
-    driver.add(request("u4", [*range(400, 420), 7, 8], max_tokens=2))
+    driver.add(request("u4", [*TEXTS["t4"], 7, 8], max_tokens=2))
     driver.run()
     calls = len(driver.session.calls)
     driver.add(request("new", [9, 9, 9], max_tokens=3))
@@ -177,13 +181,7 @@ def test_rows_that_a_step_may_not_copy_whole_stay_where_they_are() -> None:
 
 
 def test_room_that_could_not_be_made_costs_what_was_retained_and_no_answer() -> None:
-    driver = driver_of(4)
-    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
-    for name, prompt in texts.items():
-        driver.add(request(name, prompt, max_tokens=2))
-    driver.run()
-    driver.add(request("u1", [*texts["t1"], 7, 8], max_tokens=2))
-    driver.run()
+    driver = driver_of_four_texts()
 
     def refuse(_call: Call) -> None:
         raise DeviceError("a copy failed")
@@ -197,7 +195,7 @@ def test_room_that_could_not_be_made_costs_what_was_retained_and_no_answer() -> 
     for name, prompt in beside.items():
         driver.add(request(name, prompt, max_tokens=4))
     check(driver, {"new": [9, 9, 9]} | beside)
-    more = {"v1": [*texts["t1"], 7, 8, 9], "v3": [*texts["t3"], 7, 8]}
+    more = {"v1": [*TEXTS["t1"], 7, 8, 9], "v3": [*TEXTS["t3"], 7, 8]}
     for name, prompt in more.items():
         driver.add(request(name, prompt, max_tokens=2))
     check(driver, more)
@@ -206,16 +204,10 @@ def test_room_that_could_not_be_made_costs_what_was_retained_and_no_answer() -> 
 
 def test_a_newcomers_own_prefix_is_not_moved_away() -> None:
     """The text begins in slot 0 like the newcomer's, who copies from there; so nothing makes room for it."""
-    driver = driver_of(4)
-    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
-    for name, prompt in texts.items():
-        driver.add(request(name, prompt, max_tokens=2))
-    driver.run()
-    driver.add(request("u1", [*texts["t1"], 7, 8], max_tokens=9))
-    driver.run()
+    driver = driver_of_four_texts()
     calls = len(driver.session.calls)
-    driver.add(request("branch", [*texts["t1"][:18], 9, 9], max_tokens=2))
-    check(driver, {"branch": [*texts["t1"][:18], 9, 9]})
+    driver.add(request("branch", [*TEXTS["t1"][:18], 9, 9], max_tokens=2))
+    check(driver, {"branch": [*TEXTS["t1"][:18], 9, 9]})
     assert [call.slots for call in driver.session.calls[calls:] if call.kind == "copy"] == [(0, 1)]
     assert driver.finishes["branch", 0].num_cached_tokens == 18
 
@@ -247,13 +239,7 @@ def test_what_a_step_may_copy_is_the_sessions() -> None:
 
 def test_who_counted_on_rows_that_were_to_make_room_computes_them() -> None:
     """A newcomer gets a slot whose rows were to go elsewhere, from where another was to copy them in the same step."""
-    driver = driver_of(4)
-    texts = {f"t{number}": [100 * number + place for place in range(20)] for number in range(1, 5)}
-    for name, prompt in texts.items():
-        driver.add(request(name, prompt, max_tokens=2))
-    driver.run()
-    driver.add(request("u1", [*texts["t1"], 7, 8], max_tokens=9))
-    driver.run()
+    driver = driver_of_four_texts()
     refused: list[tuple[int, ...]] = []
 
     def refuse_first(call: Call) -> None:
@@ -262,7 +248,7 @@ def test_who_counted_on_rows_that_were_to_make_room_computes_them() -> None:
             raise DeviceError("a copy failed")
 
     driver.session.before_copy = refuse_first
-    prompts = {"new": [9, 9, 9], "branch": [*texts["t1"][:18], 9, 9]}
+    prompts = {"new": [9, 9, 9], "branch": [*TEXTS["t1"][:18], 9, 9]}
     for name, prompt in prompts.items():
         driver.add(request(name, prompt, max_tokens=4))
     check(driver, prompts)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from runtime.engine.config import EngineConfig
-from runtime.engine.drawing import Drawing
+from runtime.engine.constrained import Constrained
 from runtime.engine.sequence import Sequence
-from runtime.sampling.row_rules import RowRules
+from runtime.engine.step_events import StepEvents
 from tests.runtime.engine_driver import Driver, request
 from tests.runtime.scripted_constraint import END, ScriptedConstraint, ruled_reply
 
@@ -86,16 +86,16 @@ def test_a_session_that_chooses_tokens_has_the_mask_before_it_does() -> None:
             matcher.start = start  # type: ignore[method-assign]
             return matcher
 
-    scheduler = Driver().engine._scheduler
-    for rules in (None, RowRules(4, 512)):
-        drawing = Drawing(scheduler, rules, lambda: 1)
+    told = StepEvents(Driver().engine._scheduler, lambda: 1)
+    for chooses in (False, True):
+        constrained = Constrained(told, chooses=chooses)
         sequence = Sequence(request("a", [1, 2], 4, constraint=Watched(most)), 0)
-        drawing.begin(sequence)
+        constrained.begin(sequence)
         assert sequence.matcher is not None
         sequence.matcher.wait(0)
         sequence.matcher.mask()
         sequence.matcher.commit(3)
-        drawing._start_masks([sequence])
+        constrained.start([sequence])
     assert starts == [False, True, False, False]  # the first mask is needed while the prompt is read
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from runtime.engine.async_engine import AsyncEngine, EngineState
@@ -14,7 +15,7 @@ from runtime.engine.config import EngineConfig
 from runtime.errors import DeviceError, DeviceLost, DeviceOutOfMemory, EngineUnavailable
 from runtime.events import FinishEvent, FinishReason
 from tests.fakes import Call, ScriptedSession, adding
-from tests.runtime.engine.test_async_engine import WARM_UP_CALLS, Gate, with_engine
+from tests.runtime.async_driver import WARM_UP_CALLS, Gate, with_engine
 from tests.runtime.engine.test_slot_moves import HIGH, LOW, MIDDLE, check_answers, with_a_hole
 from tests.runtime.engine_driver import Driver, adding_reply, request
 
@@ -42,6 +43,40 @@ def refuse_copies(driver: Driver, *numbers: int) -> None:
 
 def prefilled(driver: Driver, since: int) -> int:
     return sum(len(call.tokens) for call in driver.session.calls[since:] if call.kind == "prefill")
+
+
+def test_a_failing_decode_ends_its_sequences_and_the_engine_recovers() -> None:
+    driver = Driver()
+    error = MemoryError("no memory for step 3")
+    driver.session.before_call = failing(
+        error, lambda call: call.kind == "decode" and driver.session.count("decode") == 3
+    )
+    driver.add(request("a", [1, 2], max_tokens=9), request("b", [3, 4], max_tokens=9))
+    driver.run()
+    assert {event.error for event in driver.finishes.values()} == {"MemoryError: no memory for step 3"}
+    driver.add(request("c", [1, 2], max_tokens=9))
+    driver.run()
+    assert driver.tokens["c", 0] == adding_reply([1, 2], 9)
+
+
+def test_a_failing_prefill_ends_its_own_sequence_only() -> None:
+    driver = Driver()
+    driver.session.before_call = failing(DeviceError("cannot"), lambda call: len(call.tokens) == 60)
+    driver.add(request("a", [1, 2], max_tokens=9), request("b", PROMPT))
+    driver.run()
+    assert driver.finishes["b", 0].reason is FinishReason.ERROR
+    assert driver.tokens["a", 0] == adding_reply([1, 2], 9)
+
+
+def test_a_row_of_nan_ends_that_row_only() -> None:
+    def nan_for_nine(history: list[int]) -> object:
+        return np.full(512, np.nan, np.float32) if history[0] == 9 and len(history) > 4 else sum(history) % 500
+
+    driver = Driver(script=nan_for_nine)  # type: ignore[arg-type]
+    driver.add(request("bad", [9, 1]), request("good", [1, 2]))
+    driver.run()
+    assert driver.finishes["bad", 0].error == "the model produced no usable number"
+    assert driver.tokens["good", 0] == adding_reply([1, 2], 8)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3])

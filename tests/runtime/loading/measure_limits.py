@@ -34,7 +34,7 @@ from runtime.loading.self_test import compare_with_golden
 from runtime.session.gpu.ort.providers import graph_id_entry
 from runtime.session.gpu.ort.runner import OrtRunner, Provider
 from runtime.session.gpu.static_session import StaticSession
-from runtime.session.session import FloatArray, Int64Array
+from runtime.session.session import FloatArray, Int64Array, decode_logits
 from tests.around_session import AroundSession
 from tests.host_device import HostDevice
 from tests.paths import MODELS
@@ -66,7 +66,9 @@ class Faulty(AroundSession):
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         shift = {"decode is one row late": 1, "decode is one row early": -1}.get(self.fault, 0)
         moved = np.minimum(positions + shift, _CAPACITY - 1)
-        return self.inner.decode(first_slot, token_ids, moved * (self.fault != "decode sees the first row only"))
+        return decode_logits(
+            self.inner, first_slot, token_ids, moved * (self.fault != "decode sees the first row only")
+        )
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:
         if self.fault != "a slot is not moved":

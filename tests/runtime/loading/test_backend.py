@@ -17,34 +17,16 @@ from runtime.errors import BackendError, KVBudgetError
 from runtime.install import backend_line
 from runtime.loading.backend import Backend, BackendChoice, Probe, backend_choices, probe_in_subprocess
 from runtime.loading.backend_probe import ProbeResult, probe
-from runtime.loading.gpu import Gpu, GpuReport, find_gpus
+from runtime.loading.gpu import GpuReport, find_gpus
 from runtime.loading.gpu_loader import plan_gpu_cache
 from runtime.package.adapter_room import AdapterRoom
 from runtime.package.manifest import Package
-from runtime.package.package_file import sha256_of_file
-from runtime.package.plan_sidecar import SCHEMA_VERSION, PlanKey, PlanSidecar, graph_digests, write_sidecar
 from runtime.session.kv_budget import KVWishes
 from tests.export.tiny_package import write_package
+from tests.runtime.loading.machine import ADA, NONE, VERSIONS, add_plan, broken, working
 
-ADA = Gpu(0, "GPU-00000", "RTX 4090", "8.9", 24 * 2**30, 20 * 2**30, "595.10")
 CUDA_BINDINGS = "cuda.bindings.runtime (in cuda-bindings)"
 PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx (in onnxruntime-ep-nv-tensorrt-rtx-cu13)"
-NONE = GpuReport((), "no driver", "install one")
-VERSIONS = {
-    Backend.TENSORRT: "11.4.0",
-    Backend.TENSORRT_RTX: "1.7.1.116",
-    Backend.CUDA: "1.31.1",
-    Backend.ORT_TENSORRT: "1.31.1",
-    Backend.ORT_TENSORRT_RTX: "0.5.0",
-}
-
-
-def working(backend: Backend) -> ProbeResult:
-    return ProbeResult(VERSIONS[backend])
-
-
-def broken(backend: Backend) -> ProbeResult:
-    return ProbeResult(problem=f"{backend} is broken", fix=f"fix {backend}")
 
 
 def first_choice(package: Package, wanted: str, probe: Probe, gpus: Callable[[], GpuReport]) -> BackendChoice:
@@ -53,46 +35,6 @@ def first_choice(package: Package, wanted: str, probe: Probe, gpus: Callable[[],
 
 def never(backend: Backend) -> ProbeResult:
     raise AssertionError(f"{backend} was probed on a machine without a GPU")
-
-
-def add_plan(package: Package, name: str, library: str, version: str, capability: str, *, head_bytes: int = 0) -> None:
-    """A plan file of nonsense with a right sidecar: enough for every check that comes before TensorRT.
-
-    Its last ``head_bytes`` are the selection head's.
-    """
-    path = package.root / f"trt/{name}.plan"
-    path.write_bytes(b"plan of " + name.encode())
-    key = PlanKey(
-        library=library,
-        library_version=version,
-        target=name,
-        compute_capability=capability,
-        hardware_compatibility="none",
-        graph_sha256=graph_digests(package),
-        max_slots=4,
-        max_model_len=64,
-        prefill_tokens=32,
-        max_logits=16,
-        optimization_level=3,
-        workspace_bytes=0,
-        attention="mask",
-    )
-    sidecar = PlanSidecar(
-        schema_version=SCHEMA_VERSION,
-        key=key,
-        precision={},
-        capacity=64,
-        plan_bytes=path.stat().st_size,
-        decoder_bytes=path.stat().st_size - head_bytes,
-        selection_bytes=head_bytes,
-        scratch_bytes=1000,
-        plan_sha256=sha256_of_file(path),
-        driver="",
-        build_seconds=1.0,
-        peak_memory_bytes=1,
-        created_unix=1,
-    )
-    write_sidecar(path.with_name(f"{name}.plan.json"), sidecar)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from runtime.loading.doctor import Finding, examine
 from runtime.loading.gpu import Gpu, GpuReport
 from runtime.package.manifest import Package, load_package, write_manifest
 from tests.export.tiny_package import write_package
-from tests.runtime.loading.test_backend import ADA, NONE, VERSIONS, add_plan, broken, working
+from tests.runtime.loading.machine import ADA, NONE, VERSIONS, add_plan, broken, working
 
 CPU = Finding("cpu", "ok", "4 cores, AVX2, AVX-512 VNNI, 12.5 GiB of memory available")
 NO_GPU = Finding("gpu", "missing", "no driver", "install one")

@@ -20,7 +20,7 @@ from runtime.loading.gpu import Gpu, GpuReport
 from runtime.loading.model_loader import ModelOptions
 from runtime.package.manifest import Package
 from tests.export.tiny_package import write_package
-from tests.runtime.loading.test_backend import ADA, VERSIONS, add_plan, working
+from tests.runtime.loading.machine import ADA, VERSIONS, add_plan, working
 
 ADVICE = "; run 'powertrain doctor', or serve with --backend cpu"
 OPTIONS = ModelOptions(num_slots=2, kv_cache_bytes=2**22, threads=1)

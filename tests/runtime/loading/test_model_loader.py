@@ -17,7 +17,7 @@ from runtime.package.manifest import MANIFEST_FILE, GraphInfo, load_package
 from runtime.package.package_file import hashed
 from runtime.package.plan_sidecar import PlanFile, PlanSidecar
 from tests.fakes import ScriptedSession, adding
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 # 2 x 1 layer x 1 head x 8 x 4 bytes = 64 bytes a token, 2,048 a slot of 32 tokens.
 FREE_BYTES = 100_000

@@ -8,24 +8,10 @@ import msgspec
 import pytest
 
 from runtime.loading.plan_choice import _runs_on
-from runtime.package.plan_sidecar import PlanKey
-from tests.runtime.loading.test_backend import ADA
+from tests.runtime.loading.machine import ADA
+from tests.runtime.package.made import plan_key
 
-KEY = PlanKey(
-    library="tensorrt",
-    library_version="11.4.0",
-    target="current-sm86",
-    compute_capability="8.6",
-    hardware_compatibility="none",
-    graph_sha256={},
-    max_slots=4,
-    max_model_len=64,
-    prefill_tokens=32,
-    max_logits=16,
-    optimization_level=3,
-    workspace_bytes=0,
-    attention="mask",
-)
+KEY = plan_key(library="tensorrt", library_version="11.4.0", target="current-sm86", compute_capability="8.6")
 
 
 @pytest.mark.parametrize(

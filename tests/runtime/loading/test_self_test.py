@@ -23,7 +23,7 @@ from runtime.package.manifest import Package
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.distribution import best_tokens, gathered_kl, gathered_log_probs
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import FloatArray, Int64Array
+from runtime.session.session import FloatArray, Int64Array, decode_logits
 from tests.around_session import AroundSession
 from tests.export.random_checkpoint import plan, write_ort
 from tests.export.tiny_package import SPEC, write_package
@@ -72,12 +72,12 @@ class Faulty(AroundSession):
     def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
         self.calls.append(("decode", first_slot, int(positions[0]), len(token_ids)))
         if self.fault == "decode sees the first key only":
-            return self.inner.decode(first_slot, token_ids, np.zeros_like(positions))
+            return decode_logits(self.inner, first_slot, token_ids, np.zeros_like(positions))
         if self.fault == "decode one row late":
-            return self.inner.decode(first_slot, token_ids, np.minimum(positions + 1, 63))
+            return decode_logits(self.inner, first_slot, token_ids, np.minimum(positions + 1, 63))
         if self.fault == "the last row is never written" and positions.max() == 63:
-            return self.inner.decode(first_slot, token_ids, np.minimum(positions, 62))
-        rows = self.inner.decode(first_slot, token_ids, positions)
+            return decode_logits(self.inner, first_slot, token_ids, np.minimum(positions, 62))
+        rows = decode_logits(self.inner, first_slot, token_ids, positions)
         return rows[::-1] if self.fault == "answers of a batch exchanged" else rows
 
     def copy_slot(self, source: int, target: int, num_tokens: int, start: int = 0) -> None:

@@ -22,7 +22,7 @@ from runtime.package.golden import (
 )
 from runtime.package.manifest import Package, load_package
 from runtime.package.package_file import file_info
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 GOLDEN = GoldenRows(
     texts=(np.array([3, 4, 5]), np.array([6])),

@@ -7,43 +7,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runtime.errors import PackageError
-from runtime.package.manifest import GraphInfo, Manifest, ModelShape, SourceInfo, load_package, write_manifest
-from runtime.package.package_file import FileInfo, file_info
-
-
-def make_package(root: Path, **changes: Any) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "ort").mkdir(exist_ok=True)
-    (root / "tokenizer.json").write_text("{}")
-    (root / "ort" / "model.onnx").write_bytes(b"graph")
-    files = {name: file_info(root / name) for name in ("tokenizer.json", "ort/model.onnx")}
-    fields: dict[str, Any] = {
-        "schema_version": 1,
-        "name": "tiny",
-        "served_names": ("tiny",),
-        "source": SourceInfo(kind="gguf", name="tiny.gguf", sha256="0" * 64, license="Apache-2.0"),
-        "architecture": "llama",
-        "spec": {},
-        "shape": ModelShape(num_layers=1, num_kv_heads=1, head_dim=8, vocab_size=16),
-        "max_model_len": 32,
-        "stop_token_ids": (2,),
-        "special_tokens": {},
-        "graphs": {"ort": GraphInfo("ort/model.onnx", "float32", ("cpu",), {}, 1, 1)},
-        "quality": None,
-        "recipe_digest": "",
-        "files": files,
-        "tools": {},
-        "build_seconds": 0.0,
-        "created_unix": 0,
-    }
-    fields.update(changes)
-    write_manifest(root, Manifest(**fields))
-    return root
+from runtime.package.manifest import GraphInfo, load_package
+from runtime.package.package_file import FileInfo
+from tests.runtime.package.made import make_package
 
 
 def test_a_whole_package_loads(tmp_path: Path) -> None:

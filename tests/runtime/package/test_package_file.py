@@ -11,7 +11,7 @@ import pytest
 from runtime.errors import PackageError
 from runtime.package.manifest import MANIFEST_FILE, Package, load_package
 from runtime.package.package_file import hashed, holds, read_at_most
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 
 def write_later(path: Path, data: bytes) -> None:

@@ -76,6 +76,28 @@ def test_a_long_bad_word_is_banned_after_all_of_its_beginning_only() -> None:
         assert (applied(subject, [0.0] * 4)[3] == -math.inf) == banned
 
 
+def test_which_rules_ask_for_tokens() -> None:
+    asking: list[dict[str, Any]] = [
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 0.7},
+        {"frequency_penalty": 0.4},
+        {"bad_words": ((9, 10),)},
+    ]
+    free: list[dict[str, Any]] = [{"bad_words": ((9,),)}, {"min_tokens": 3}, {"logit_bias": ((1, 2.0),)}, {"top_k": 3}]
+    assert [rules(**asked).asks_for_tokens for asked in (*asking, *free)] == [True] * 4 + [False] * 4
+
+
+def test_an_end_is_banned_for_so_many_tokens_and_no_more_however_early_that_is_asked() -> None:
+    subject = rules(min_tokens=2, stop_token_ids=frozenset({7}))
+    found: list[list[int]] = []
+    for _ in range(3):
+        for ahead_of in (0, 1):
+            edits = subject.edits(32, ahead_of)
+            found.append([] if edits is None else edits.ids.tolist())
+        subject.observe(9)
+    assert found == [[7], [7], [7], [], [], []]
+
+
 def test_neutral_rules_touch_nothing() -> None:
     subject = rules()
     assert subject.is_neutral

@@ -10,7 +10,7 @@ import pytest
 from runtime.session.row_independence import rows_are_independent
 from runtime.session.session import FloatArray, Int64Array
 from tests.fakes import ScriptedSession, adding
-from tests.runtime.engine.test_async_engine import with_engine
+from tests.runtime.async_driver import with_engine
 
 
 class _RoundsByBatch(ScriptedSession):
@@ -18,8 +18,8 @@ class _RoundsByBatch(ScriptedSession):
 
     differs_at = 99
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        logits = super().decode(first_slot, token_ids, positions)
+    def _decoded(self, slots: tuple[int, ...], token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        logits = super()._decoded(slots, token_ids, positions)
         return np.nextafter(logits, np.float32(np.inf)) if len(token_ids) >= self.differs_at else logits
 
 
@@ -33,8 +33,8 @@ def test_one_bit_in_a_batch_is_found(differs_at: int, expected: bool) -> None:
 class _RoundsLastRow(ScriptedSession):
     """The last of several rows comes out one unit in the last place higher."""
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        logits = super().decode(first_slot, token_ids, positions)
+    def _decoded(self, slots: tuple[int, ...], token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        logits = super()._decoded(slots, token_ids, positions)
         if len(token_ids) > 1:
             logits[-1] = np.nextafter(logits[-1], np.float32(np.inf))
         return logits
@@ -43,9 +43,9 @@ class _RoundsLastRow(ScriptedSession):
 class _RoundsBySlot(ScriptedSession):
     """A row that is alone in any slot but the first comes out one unit in the last place higher."""
 
-    def decode(self, first_slot: int, token_ids: Int64Array, positions: Int64Array) -> FloatArray:
-        logits = super().decode(first_slot, token_ids, positions)
-        return np.nextafter(logits, np.float32(np.inf)) if first_slot else logits
+    def _decoded(self, slots: tuple[int, ...], token_ids: Int64Array, positions: Int64Array) -> FloatArray:
+        logits = super()._decoded(slots, token_ids, positions)
+        return np.nextafter(logits, np.float32(np.inf)) if slots[0] else logits
 
 
 @pytest.mark.parametrize(

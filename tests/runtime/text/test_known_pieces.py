@@ -13,7 +13,7 @@ import runtime.text.tokenizer as tokenizer_module
 from runtime.errors import RequestError
 from runtime.text.known_pieces import LONG_PIECE_CHARS, KnownPieces, is_encoded_by_piece
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import IM_END, IM_START, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import IM_END, IM_START, VOCAB_SIZE, tokenizer_json
 
 START, END = "<|im_start|>", "<|im_end|>"
 LONG = "a long text of many words. " * 20

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from runtime.events import TokenEvent
 from runtime.text.text_stream import TextDelta, TextRules, TextStream
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import CONTROL, IM_END, IM_START, PIECE_IDS, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import CONTROL, IM_END, IM_START, PIECE_IDS, VOCAB_SIZE, tokenizer_json
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 

@@ -13,7 +13,7 @@ from runtime.package.manifest import Package
 from runtime.text.token_bound import TokenBound, token_bound
 from runtime.text.token_bytes import byte_alphabet
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import VOCAB_SIZE, tokenizer_json
+from tests.api.programs import VOCAB_SIZE, tokenizer_json
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 DOCUMENT: dict[str, Any] = msgspec.json.decode(tokenizer_json())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runtime.errors import PackageError, RequestError
 from runtime.text.token_bytes import token_bytes_table
 from runtime.text.tokenizer import Tokenizer
-from tests.api.scripted_server import CONTROL, IM_END, IM_START, VOCAB_SIZE, tokenizer_json
+from tests.api.programs import CONTROL, IM_END, IM_START, VOCAB_SIZE, tokenizer_json
 
 TOKENIZER = Tokenizer(tokenizer_json(), VOCAB_SIZE)
 

@@ -36,7 +36,7 @@ from runtime.trust.signatures import sign_statement
 from runtime.trust.trust_file import read_trust_file, trust_entry
 from runtime.trust.verify import VerifiedPackage, signed_files, verify_package
 from tests.adapter_folders import write_adapter
-from tests.runtime.package.test_manifest import make_package
+from tests.runtime.package.made import make_package
 
 TODAY = datetime.date(2027, 3, 1)
 PAIRS = {"model.layers.0.self_attn.q_proj": (np.ones((2, 3), np.float32), np.ones((4, 2), np.float32))}

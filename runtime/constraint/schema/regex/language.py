@@ -45,9 +45,11 @@ class Languages:
     anything: int
     read: dict[str, int]
     """Patterns that were read already."""
+    lengths: dict[int, tuple[int, int | None]]
+    """What is known of how long a language's texts can be."""
 
     def __init__(self) -> None:
-        self.read, self._work = {}, 0
+        self.read, self.lengths, self._work = {}, {}, 0
         self.nodes, self._numbers, self._nullable, self._after = [], {}, [], {}
         self.nothing = self._number(Node("set"), nullable=False)
         self.empty = self._number(Node("empty"), nullable=True)

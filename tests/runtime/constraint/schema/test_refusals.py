@@ -19,6 +19,7 @@ _TOLD_TWICE = {
         {"type": "object", "required": ["a", "b"]},
     ]
 }
+_FIVE = {"type": "string", "pattern": "^[a-z]{5}$", "maxLength": 3}
 _CHOICES = {
     "type": "object",
     "properties": {f"p{i}": {} for i in range(40)},
@@ -43,6 +44,31 @@ _CHOICES = {
         (False, "schema", "", "admits no value"),
         ({"type": "string", "const": 1}, "schema", "", "admits no value"),
         ({"type": "number", "minimum": 1, "exclusiveMaximum": 1}, "schema", "", "admits no value"),
+        (_FIVE, "pattern", "", "no text satisfies '^[a-z]{5}$' together with maxLength 3"),
+        (
+            {"type": "string", "pattern": "^(a|bb)*c$", "minLength": 2, "maxLength": 0},
+            "maxLength",
+            "",
+            "both minLength 2 and maxLength 0",
+        ),
+        ({"type": "string", "pattern": "^a?b?$", "minLength": 3, "maxLength": 9}, "pattern", "", "3 and maxLength 9"),
+        ({"type": "string", "format": "date", "maxLength": 9}, "format", "", "'date' together with maxLength 9"),
+        ({"required": ["a"], "type": "object", "properties": {"a": _FIVE}}, "pattern", "/properties/a", "maxLength 3"),
+        ({"type": "array", "items": _FIVE, "minItems": 1}, "pattern", "/items", "together with maxLength 3"),
+        ({"allOf": [{"type": "string"}, {"allOf": [_FIVE]}]}, "pattern", "/allOf/1/allOf/0", "maxLength 3"),
+        ({"type": "string", "pattern": "^a{4}", "allOf": [{"maxLength": 3}]}, "schema", "", "contradict each other"),
+        ({"type": "string", "pattern": "^[]$"}, "pattern", "", "no text satisfies '^[]$'"),
+        (
+            {
+                "required": ["a", "b"],
+                "properties": {"a": {**_FIVE, "type": ["string", "null"]}, "b": False},
+                "type": "object",
+            },
+            "schema",
+            "",
+            "contradict each other",
+        ),
+        ({"not": {"not": _FIVE}, "type": "string"}, "pattern", "/not/not", "together with maxLength 3"),
         ({"items": {"type": "text"}}, "type", "/items", "null, boolean, number, string, array, object, integer"),
         ({"minLength": -1}, "minLength", "", "a whole number, 0 or greater"),
         ({"multipleOf": 0}, "multipleOf", "", "above 0"),
@@ -94,6 +120,22 @@ def test_a_refusal_names_keyword_place_and_limit(schema: Any, keyword: str, plac
 def test_text_that_is_no_schema_is_refused(text: str, says: str) -> None:
     with pytest.raises(SchemaRefused, match=says):
         rewritten(text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "left"),
+    [
+        ({"anyOf": [_FIVE, {"type": "integer"}]}, {"type": "integer"}),
+        ({"type": ["string", "null"], "pattern": "a{4}", "maxLength": 3}, {"type": "null"}),
+        ({"type": ["string", "null"], "pattern": "^[]$"}, {"type": "null"}),
+        (
+            {"type": "object", "properties": {"a": _FIVE}},
+            {"type": "object", "properties": {"a": False}, "additionalProperties": True},
+        ),
+    ],
+)
+def test_strings_that_no_text_can_be_are_left_out_where_something_else_is_admitted(schema: Any, left: Any) -> None:
+    assert json.loads(rewritten(json.dumps(schema))) == left
 
 
 def _doubling(depth: int) -> dict[str, Any]:

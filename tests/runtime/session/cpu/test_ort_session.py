@@ -14,7 +14,7 @@ import pytest
 
 from runtime.session.cpu.ort_session import OrtOptions, OrtSession
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import FloatArray
+from runtime.session.session import FloatArray, decode_logits
 from tests.export.tiny_package import write_package
 
 SLOTS = 5
@@ -41,7 +41,7 @@ def test_every_call_shares_one_buffer_of_the_most_rows(session: OrtSession) -> N
     answers = [session.prefill(slot, PROMPT, 0, count) for slot in range(SLOTS) for count in (0, 1, 3)]
     for first in range(SLOTS):
         for count in range(1, SLOTS - first + 1):
-            answers.append(session.decode(first, np.full(count, 7), np.full(count, len(PROMPT))))
+            answers.append(decode_logits(session, first, np.full(count, 7), np.full(count, len(PROMPT))))
             assert answers[-1].shape == (count, session.info.vocab_size)
     assert {id(block_of(answer)) for answer in answers} == {id(block_of(answers[0]))}
     assert block_of(answers[0]).nbytes == SLOTS * session.info.vocab_size * 4
@@ -50,14 +50,14 @@ def test_every_call_shares_one_buffer_of_the_most_rows(session: OrtSession) -> N
 def test_a_grown_buffer_replaces_the_old_one_and_all_calls_follow(session: OrtSession) -> None:
     """The fault would be a call that still writes to the block that was freed."""
     session.prefill(0, PROMPT, 0, 0)
-    before = session.decode(0, np.array([7]), np.array([len(PROMPT)])).copy()
+    before = decode_logits(session, 0, np.array([7]), np.array([len(PROMPT)])).copy()
     old = weakref.ref(block_of(session.prefill(1, PROMPT, 0, 1)))
     last = session.prefill(1, PROMPT, 0, len(PROMPT))[-1].copy()
     assert old() is None
     wide = block_of(session.prefill(1, PROMPT, 0, 2))
     assert len(wide) == len(PROMPT)
     wide[:] = np.nan
-    np.testing.assert_array_equal(session.decode(0, np.array([7]), np.array([len(PROMPT)])), before)
+    np.testing.assert_array_equal(decode_logits(session, 0, np.array([7]), np.array([len(PROMPT)])), before)
     wide[:] = np.nan
     np.testing.assert_array_equal(session.prefill(1, PROMPT, 0, 1)[0], last)
 
@@ -68,21 +68,23 @@ def test_any_slots_decode_together_and_those_between_keep_their_rows(session: Or
     for slot, length in enumerate(lengths):
         session.prefill(slot, np.arange(slot, slot + length) % 90, 0, 0)
     slots = np.array([0, 2, 4])
-    expected = [session.decode(slot, np.array([7]), np.array([lengths[slot]])).copy() for slot in slots]
+    expected = [decode_logits(session, slot, np.array([7]), np.array([lengths[slot]])).copy() for slot in slots]
     for _ in range(2):
         answer = session.decode_tokens(slots, np.full(3, 7), np.array([lengths[slot] for slot in slots]))
         assert answer.chosen is None
         np.testing.assert_array_equal(answer.logits(range(3)), np.concatenate(expected))
         np.testing.assert_array_equal(answer.logits([0, 2]), np.concatenate([expected[0], expected[2]]))
-    others = [session.decode(slot, np.array([8]), np.array([place])).copy() for slot, place in ((3, 20), (1, 62))]
+    others = [
+        decode_logits(session, slot, np.array([8]), np.array([place])).copy() for slot, place in ((3, 20), (1, 62))
+    ]
     session.prefill(0, np.arange(3, 23) % 90, 0, 0)
     session.prefill(2, np.arange(1, 63) % 90, 0, 0)
-    again = [session.decode(slot, np.array([8]), np.array([place])) for slot, place in ((0, 20),)]
+    again = [decode_logits(session, slot, np.array([8]), np.array([place])) for slot, place in ((0, 20),)]
     np.testing.assert_array_equal(again[0], others[0])
-    np.testing.assert_array_equal(session.decode(2, np.array([8]), np.array([62])), others[1])
+    np.testing.assert_array_equal(decode_logits(session, 2, np.array([8]), np.array([62])), others[1])
     for step in range(2):  # a slot takes a longer one's rows, and keeps them through a call of its neighbours
         session.copy_slot(2, 1 + 2 * step, 62)
         session.decode_tokens(slots, np.full(3, 7), np.array([23, 62, 5]) + step)
-        one = session.decode(1 + 2 * step, np.array([8]), np.array([62]))
+        one = decode_logits(session, 1 + 2 * step, np.array([8]), np.array([62]))
         np.testing.assert_array_equal(one, others[1])
     assert session.prefill_token(0, np.arange(4), 0).logits([0]).shape == (1, session.info.vocab_size)

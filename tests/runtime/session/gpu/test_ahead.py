@@ -2,110 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
-from export.graph.ort.dialect import OPSET
-from export.graph.selection import write_selection_graph
 from runtime.engine import ahead
-from runtime.engine.config import EngineConfig
-from runtime.engine.engine import Engine
 from runtime.errors import DeviceError, DeviceLost
-from runtime.events import Event, FinishEvent, FinishReason, TokenEvent
-from runtime.package import selection_io
+from runtime.events import FinishReason
 from runtime.request import Request
-from runtime.sampling.logit_rules import LogitRules
-from runtime.session.selection_table import SelectionTable
-from tests.export.random_checkpoint import write_ort, write_trt
 from tests.runtime.engine_driver import request
-from tests.runtime.scripted_constraint import ScriptedConstraint
-from tests.runtime.session.gpu.heads import SHAPE, SPEC, Opened, opened
+from tests.runtime.scripted_constraint import ScriptedConstraint, one_of
+from tests.runtime.session.gpu.heads import SHAPE
+from tests.runtime.session.gpu.served import Served
 
 V = SHAPE.vocab_size
 PROMPTS = [np.random.default_rng([3, seed]).integers(0, V, 4 + 5 * seed).tolist() for seed in range(5)]
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {
-        "ort": write_ort(SPEC, folder / "ort"),
-        "trt": write_trt(SPEC, folder / "trt"),
-        "selection": write_selection_graph(folder / "selection", V, OPSET, has_mask=True),
-    }
-
-
-class Served:
-    """An engine over a session of a kind, and all that it told."""
-
-    def __init__(
-        self,
-        graphs: dict[str, Path],
-        *,
-        on: bool = True,
-        has_head: bool = True,
-        kind: str = "recorded",
-        **config: Any,
-    ) -> None:
-        self.parts: Opened = opened(kind, graphs, has_head=has_head, runs_ahead=True)
-        self.engine = Engine(self.parts.session, EngineConfig(run_ahead=on, **config), count(1).__next__)
-        self.tokens: dict[str, list[int]] = {}
-        self.logprobs: dict[str, list[Any]] = {}
-        self.ends: dict[str, FinishEvent] = {}
-
-    def add(self, *requests: Request) -> Served:
-        for one in requests:
-            self.engine.add(one)
-        return self
-
-    def take(self, events: list[Event]) -> None:
-        for event in events:
-            assert event.request_id not in self.ends, f"{event} after its end"
-            if isinstance(event, TokenEvent):
-                self.tokens.setdefault(event.request_id, []).append(event.token_id)
-                self.logprobs.setdefault(event.request_id, []).append(event.logprobs)
-            elif isinstance(event, FinishEvent):
-                self.ends[event.request_id] = event
-
-    def step(self, times: int = 1) -> Served:
-        for _ in range(times):
-            self.take(self.engine.step().events)
-        return self
-
-    def run(self, before_step: Callable[[int], None] = lambda _step: None) -> Served:
-        for step in range(500):
-            if not self.engine.has_work:
-                return self
-            before_step(step)
-            self.step()
-        raise AssertionError("the engine does not come to an end")
-
-    @property
-    def num_ahead(self) -> int:
-        """Calls that were launched while another one was not waited for."""
-        return self._counted()[0]
-
-    @property
-    def num_flying(self) -> int:
-        """Calls that were not waited for."""
-        return self._counted()[1]
-
-    def _counted(self) -> tuple[int, int]:
-        found = flying = 0
-        for done in self.order:
-            flying += 1 if done.startswith("mark") else -1
-            found += flying > 1 and done.startswith("mark")
-        return found, flying
-
-    @property
-    def order(self) -> list[str]:
-        return [done for done in self.parts.device.order if done != "wait"]
 
 
 def several() -> list[Request]:
@@ -345,16 +258,11 @@ def test_a_lane_that_was_void_pauses_what_is_launched_ahead(graphs: dict[str, Pa
     assert served.num_ahead > before
 
 
-def every(said: tuple[int, ...]) -> set[int]:
-    del said
-    return set(range(V))
-
-
 @pytest.mark.parametrize(
     "rules",
     [
         {"repetition_penalty": 1.3},
-        {"constraint": ScriptedConstraint(every, vocab_size=V)},
+        {"constraint": ScriptedConstraint(one_of(range(V)), vocab_size=V)},
         {"logit_bias": tuple((token_id, 1.0) for token_id in range(33))},
     ],
     ids=lambda rules: next(iter(rules)),
@@ -400,44 +308,3 @@ def test_sequences_still_move_to_smaller_calls(graphs: dict[str, Path]) -> None:
     served.run()
     assert served.num_ahead > ahead_by_then > 10
     assert served.tokens == Served(graphs, on=False).add(*requests).run().tokens
-
-
-def test_the_token_that_is_none_is_one_of_the_vocabulary(graphs: dict[str, Path]) -> None:
-    """The call behind it reads it before anybody could look: a row of NaN has no token."""
-    head = ort.InferenceSession(str(graphs["selection"]), providers=["CPUExecutionProvider"])
-    table = SelectionTable(2, V)
-    mask = np.full((2, selection_io.mask_bytes(V)), 0xFF, np.uint8)
-    logits = np.full((2, V), np.nan, np.float32)
-    logits[1] = -np.inf
-    chosen = dict(
-        zip(
-            selection_io.OUTPUTS,
-            head.run(list(selection_io.OUTPUTS), {"logits": logits, "mask": mask, **table.columns}),
-            strict=True,
-        )
-    )
-    assert not (chosen["settled"] & selection_io.TOKEN_SETTLED).any()
-    assert all(0 <= token < V for token in chosen["token"])
-
-
-def test_which_rules_ask_for_tokens() -> None:
-    asking: list[dict[str, Any]] = [
-        {"repetition_penalty": 1.3},
-        {"presence_penalty": 0.7},
-        {"frequency_penalty": 0.4},
-        {"bad_words": ((9, 10),)},
-    ]
-    free: list[dict[str, Any]] = [{"bad_words": ((9,),)}, {"min_tokens": 3}, {"logit_bias": ((1, 2.0),)}, {"top_k": 3}]
-    found = [LogitRules(request("one", [1], **rules)).asks_for_tokens for rules in (*asking, *free)]
-    assert found == [True] * 4 + [False] * 4
-
-
-def test_an_end_is_banned_for_so_many_tokens_and_no_more_however_early_that_is_asked() -> None:
-    rules = LogitRules(request("one", [1], min_tokens=2, stop_token_ids=frozenset({7})))
-    found: list[list[int]] = []
-    for _ in range(3):
-        for ahead_of in (0, 1):
-            edits = rules.edits(32, ahead_of)
-            found.append([] if edits is None else edits.ids.tolist())
-        rules.observe(9)
-    assert found == [[7], [7], [7], [], [], []]

@@ -23,7 +23,7 @@ from runtime.session.gpu.ort.runner import OrtRunner
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt import bound_run
 from runtime.session.gpu.trt.runner import TrtRunner
-from runtime.session.session import Session
+from runtime.session.session import Session, decode_logits
 from tests.export.random_checkpoint import CAPACITY
 from tests.host_cuda import HostCuda
 from tests.host_cuda_memory import HostCudaError
@@ -31,9 +31,7 @@ from tests.host_cuda_session import HostCudaSession
 from tests.host_device import HostDevice, HostRecording
 from tests.host_tensorrt import HostCudaEngine, HostPlan
 from tests.runtime.engine_driver import request
-from tests.runtime.session.gpu.test_static_session import SHAPE, SLOTS, graphs, ort_session
-
-__all__ = ["graphs"]
+from tests.runtime.session.gpu.test_static_session import SHAPE, SLOTS, ort_session
 
 PROMPTS = [np.random.default_rng(seed).integers(0, SHAPE.vocab_size, 5 + 9 * seed).tolist() for seed in range(3)]
 
@@ -141,10 +139,10 @@ def test_a_library_that_refuses_on_a_lost_gpu_tells_the_loss(
         raise DeviceError("the plan refused to run; see the log for TensorRT's reason")
 
     if step == "recorded decode":
-        session.decode(0, one, one)
+        decode_logits(session, 0, one, one)
     monkeypatch.setattr(bound_run.TrtRun, "enqueue", refuse)
     with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
-        session.prefill(0, one, 0, 1) if step == "prefill" else session.decode(0, one, one)
+        session.prefill(0, one, 0, 1) if step == "prefill" else decode_logits(session, 0, one, one)
     session.close()
 
 

@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
-from export.graph.ort.dialect import OPSET
-from export.graph.selection import write_selection_graph
 from runtime.engine.config import EngineConfig
 from runtime.engine.engine import Engine
 from runtime.errors import DeviceError
 from runtime.events import FinishEvent, TokenEvent
+from runtime.package import selection_io
 from runtime.request import Request
 from runtime.sampling import sampler
 from runtime.session.selection_table import SelectionTable
 from runtime.session.session import Session
-from tests.export.random_checkpoint import write_ort, write_trt
 from tests.runtime.engine_driver import request
 from tests.runtime.scripted_constraint import ScriptedConstraint
-from tests.runtime.session.gpu.heads import KINDS, SHAPE, SLOTS, SPEC, Opened, opened
+from tests.runtime.session.gpu.heads import KINDS, SHAPE, SLOTS, Opened, opened
 
 V = SHAPE.vocab_size
 ROW_BYTES = 4 * V
@@ -30,16 +29,6 @@ TOLD_BYTES = 3 * 256 + 2 * 512
 """Of four rows: three numbers each, and two lists of twenty, each column aligned to 256 bytes."""
 PROMPTS = [np.random.default_rng([3, seed]).integers(0, V, 4 + 9 * seed).tolist() for seed in range(5)]
 EVERY = frozenset(range(V))
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {
-        "ort": write_ort(SPEC, folder / "ort"),
-        "trt": write_trt(SPEC, folder / "trt"),
-        "selection": write_selection_graph(folder / "selection", V, OPSET, has_mask=True),
-    }
 
 
 RULES: dict[str, dict[str, Any]] = {
@@ -220,3 +209,21 @@ def test_rows_of_logits_in_a_step_leave_the_others_their_numbers(graphs: dict[st
         assert len(tokens) == 23
         found.append(tokens)
     assert found[0] == found[1]
+
+
+def test_the_token_that_is_none_is_one_of_the_vocabulary(graphs: dict[str, Path]) -> None:
+    """The call behind it reads it before anybody could look: a row of NaN has no token."""
+    head = ort.InferenceSession(str(graphs["selection"]), providers=["CPUExecutionProvider"])
+    table = SelectionTable(2, V)
+    mask = np.full((2, selection_io.mask_bytes(V)), 0xFF, np.uint8)
+    logits = np.full((2, V), np.nan, np.float32)
+    logits[1] = -np.inf
+    chosen = dict(
+        zip(
+            selection_io.OUTPUTS,
+            head.run(list(selection_io.OUTPUTS), {"logits": logits, "mask": mask, **table.columns}),
+            strict=True,
+        )
+    )
+    assert not (chosen["settled"] & selection_io.TOKEN_SETTLED).any()
+    assert all(0 <= token < V for token in chosen["token"])

@@ -17,8 +17,8 @@ from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt import bound_run
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import FloatArray, Session
-from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
+from runtime.session.session import FloatArray, Session, decode_logits
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape
 from tests.host_device import HostDevice, HostError, HostRecording
 from tests.host_tensorrt import HostCudaEngine, HostPlan
 
@@ -36,12 +36,6 @@ class Parts(NamedTuple):
     engine: HostCudaEngine
     device: HostDevice
     plan: HostPlan
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {"ort": write_ort(SPEC, folder / "ort"), "trt": write_trt(SPEC, folder / "trt")}
 
 
 def opened(graphs: dict[str, Path], *, compiles: bool, kv: str = "float32") -> Parts:
@@ -69,7 +63,7 @@ def chunks_to_the_end(session: Session) -> list[FloatArray]:
         rows.append(session.prefill(1, TEXT[start : start + count], start, num_logits).copy())
         start += count
     assert start == CAPACITY - 1
-    return [*rows, session.decode(1, TEXT[start:], np.array([start])).copy()]
+    return [*rows, decode_logits(session, 1, TEXT[start:], np.array([start])).copy()]
 
 
 def every_request(session: Session) -> None:
@@ -78,7 +72,7 @@ def every_request(session: Session) -> None:
     for first in range(SLOTS):
         for count in range(1, SLOTS - first + 1):
             for position in (20, 21):
-                session.decode(first, np.full(count, 3), np.full(count, position))
+                decode_logits(session, first, np.full(count, 3), np.full(count, position))
 
 
 def test_a_slot_is_filled_to_its_last_row_and_no_further(parts: Parts, reference: OrtSession) -> None:
@@ -89,11 +83,11 @@ def test_a_slot_is_filled_to_its_last_row_and_no_further(parts: Parts, reference
     for ours, theirs in zip(chunks_to_the_end(parts.session), chunks_to_the_end(reference), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     for slot in (0, 2):
-        ours, theirs = (one.decode(slot, TEXT[:1], np.array([20])) for one in (parts.session, reference))
+        ours, theirs = (decode_logits(one, slot, TEXT[:1], np.array([20])) for one in (parts.session, reference))
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     for call in (
         partial(parts.session.prefill, 1, TEXT[:2], CAPACITY - 1, 1),
-        partial(parts.session.decode, 0, TEXT[:2], np.array([3, CAPACITY])),
+        partial(decode_logits, parts.session, 0, TEXT[:2], np.array([3, CAPACITY])),
     ):
         with pytest.raises(DeviceError, match="a slot holds 64 tokens, row 65 was to be written"):
             call()
@@ -129,8 +123,8 @@ def test_the_warm_up_records_what_requests_replay(graphs: dict[str, Path]) -> No
     session.warm_up()
     assert (len(device.recordings), device.launches) == (len(BUCKETS), len(BUCKETS))
     session.prefill(0, TEXT[:9], 0, 0)
-    session.decode(0, TEXT[:2], np.array([9, 0]))
-    session.decode(2, TEXT[:1], np.array([3]))
+    decode_logits(session, 0, TEXT[:2], np.array([9, 0]))
+    decode_logits(session, 2, TEXT[:1], np.array([3]))
     assert (len(device.recordings), device.launches) == (len(BUCKETS), len(BUCKETS) + 2)
 
 
@@ -139,7 +133,7 @@ def test_shapes_are_inferred_when_they_changed_and_only_then(parts: Parts) -> No
     session.prefill(0, TEXT[:16], 0, 1)
     device.refuses_recordings = True
     for position in range(16, 21):
-        session.decode(0, TEXT[:1], np.array([position]))
+        decode_logits(session, 0, TEXT[:1], np.array([position]))
     assert engine.num_inferences == 2
     session.prefill(1, TEXT[:16], 0, 1)
     assert engine.num_inferences == 2
@@ -167,7 +161,7 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
         for count in (2, 4):
             for position in range(4):
                 ids, positions = np.full(count, position), np.full(count, position)
-                ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+                ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
                 np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert (len(tried), device.launches) == (2, 0)  # each shape once
     assert [(line.levelno, line.getMessage()) for line in caplog.records] == [
@@ -181,14 +175,14 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
         for level, count in ((logging.WARNING, 2), (logging.INFO, 4))
     ]
     device.refuses_recordings = False
-    session.decode(0, np.full(2, 1), np.full(2, 4))
+    decode_logits(session, 0, np.full(2, 1), np.full(2, 4))
     assert len(tried) == 2
     session.close()
 
 
 def test_the_plans_refusal_while_recording_is_one_of_recording(graphs: dict[str, Path]) -> None:
     session, engine, device, _ = opened(graphs, compiles=False)
-    session.decode(0, TEXT[:1], np.array([0]))
+    decode_logits(session, 0, TEXT[:1], np.array([0]))
     execute = bound_run.TrtRun.enqueue
 
     def refuse_in_capture(run: bound_run.TrtRun) -> None:
@@ -198,7 +192,7 @@ def test_the_plans_refusal_while_recording_is_one_of_recording(graphs: dict[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bound_run.TrtRun, "enqueue", refuse_in_capture)
         for position in (1, 2, 3):
-            session.decode(0, TEXT[:1], np.array([position]))
+            decode_logits(session, 0, TEXT[:1], np.array([position]))
     assert device.launches == 0
 
 
@@ -206,10 +200,10 @@ def test_a_first_run_that_failed_is_no_ground_for_a_recording(graphs: dict[str, 
     session, engine, device, _ = opened(graphs, compiles=False)
     engine.refused = {"execute_async_v3"}
     with pytest.raises(DeviceError, match="refused to run"):
-        session.decode(0, TEXT[:1], np.array([0]))
+        decode_logits(session, 0, TEXT[:1], np.array([0]))
     engine.refused = set()
     for position in range(3):
-        session.decode(0, TEXT[:1], np.array([position]))
+        decode_logits(session, 0, TEXT[:1], np.array([position]))
     assert device.launches == 2
 
 
@@ -235,11 +229,11 @@ def test_rows_that_nobody_asked_for_write_where_nothing_valid_is(parts: Parts, r
         for slot in (3, 1, 2, 0):
             ids, positions = TEXT[step : step + 1], np.array([lengths[slot] + step])
             one = parts.session.decode_tokens(np.array([slot]), ids, positions).logits([0])
-            np.testing.assert_allclose(one, reference.decode(slot, ids, positions), atol=1e-4)
+            np.testing.assert_allclose(one, decode_logits(reference, slot, ids, positions), atol=1e-4)
     for session in (parts.session, reference):
         session.copy_slot(2, 0, 33)
         session.decode_tokens(np.array([1, 3]), TEXT[:2], np.array([20, 12]))
-    ours, theirs = (one.decode(0, TEXT[:1], np.array([33])) for one in (parts.session, reference))
+    ours, theirs = (decode_logits(one, 0, TEXT[:1], np.array([33])) for one in (parts.session, reference))
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -256,7 +250,7 @@ def test_caches_in_half_precision_lie_where_they_should(
             one.copy_slot(0, 3, 21)
         for position in (21, 22, 23):
             ids, positions = TEXT[position : position + SLOTS], np.full(SLOTS, position)
-            ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+            ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
             np.testing.assert_allclose(ours, theirs, atol=0.01 if kv == "float16" else 0.08)
             np.testing.assert_allclose(ours[3] - ours[0], theirs[3] - theirs[0], atol=0.02 if kv == "float16" else 0.1)
 

@@ -24,7 +24,7 @@ from runtime.session.gpu.trt.session import open_trt_session
 from runtime.session.kv_budget import KVPlan, KVWishes
 from tests.export.tiny_package import write_package
 from tests.host_device import HostDevice, HostError
-from tests.runtime.loading.test_backend import add_plan
+from tests.runtime.loading.machine import add_plan
 from tests.runtime.session.gpu.plan_library import FakeCudaEngine, FakeHead, fake_library
 
 

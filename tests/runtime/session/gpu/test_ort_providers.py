@@ -33,6 +33,7 @@ from runtime.session.gpu.ort.session import open_ort_session
 from runtime.session.gpu.selection_staging import selection_bytes
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.kv_budget import KVPlan, KVWishes
+from runtime.session.session import decode_logits
 from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
 from tests.export.tiny_package import write_package
 from tests.host_cuda_session import HostBinding, HostCudaSession
@@ -75,7 +76,7 @@ def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Parts:
 
 
 def decode(session: StaticSession, first_slot: int, *positions: int) -> None:
-    session.decode(first_slot, np.full(len(positions), 5), np.array(positions))
+    decode_logits(session, first_slot, np.full(len(positions), 5), np.array(positions))
 
 
 def test_each_size_of_decode_calls_has_a_graph_and_prefill_has_none(parts: Parts) -> None:
@@ -117,7 +118,7 @@ def test_inputs_stay_where_they_are_and_change_in_place(parts: Parts) -> None:
     seen = []
     for step in range(1, 4):
         ids = np.array([10 + step, 20 + step])
-        session.decode(0, ids, np.array([7 + step, 12 + step]))
+        decode_logits(session, 0, ids, np.array([7 + step, 12 + step]))
         shape, address = graph.inputs["input_ids"]
         assert shape == (2, 1)
         seen.append(device.view(address, 16).view(np.int64).tolist())
@@ -131,8 +132,8 @@ def test_positions_reach_the_graph_in_its_own_terms(tmp_path: Path) -> None:
     """``seqlens_k``, int32: rows after the call, minus 1. The total is the slot's length, captured once and for all."""
     parts = open_session(write_ort(ARCHITECTURES["llama"], tmp_path / "ort"), cuda_provider())
     parts.session.prefill(0, np.arange(7), 0, 0)
-    parts.session.decode(0, np.array([1, 2]), np.array([7, 0]))
-    parts.session.decode(0, np.array([1, 2]), np.array([8, 1]))
+    decode_logits(parts.session, 0, np.array([1, 2]), np.array([7, 0]))
+    decode_logits(parts.session, 0, np.array([1, 2]), np.array([8, 1]))
     graph = parts.inner.captured[1]
     assert parts.device.view(graph.inputs["seqlens_k"][1], 8).view(np.int32).tolist() == [8, 1]
     assert graph.total == CAPACITY
@@ -150,7 +151,7 @@ def test_captured_steps_give_the_cpu_sessions_logits(tmp_path: Path, name: str) 
         one.prefill(1, np.arange(40, 43), 0, 1)
     for step in range(4):
         ids, positions = np.array([step, 9 - step, 3]), np.array([30 + step, 3 + step, step])
-        ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+        ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 

@@ -23,8 +23,8 @@ from runtime.session.gpu.runner import Call
 from runtime.session.gpu.static_session import StaticSession
 from runtime.session.gpu.trt.runner import TrtRunner
 from runtime.session.kv_budget import KVPlan
-from runtime.session.session import Session
-from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape, write_ort, write_trt
+from runtime.session.session import Session, decode_logits
+from tests.export.random_checkpoint import ARCHITECTURES, CAPACITY, model_shape
 from tests.host_cuda_session import HostCudaSession
 from tests.host_device import HostDevice, HostError
 from tests.host_tensorrt import HostCudaEngine, HostPlan
@@ -40,12 +40,6 @@ SLOTS = 4
 
 
 PROMPTS = [np.random.default_rng(seed).integers(0, SPEC.vocab_size, 5 + 9 * seed).tolist() for seed in range(5)]
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("graphs")
-    return {"ort": write_ort(SPEC, folder / "ort"), "trt": write_trt(SPEC, folder / "trt")}
 
 
 def ort_session(graph: Path) -> OrtSession:
@@ -154,7 +148,7 @@ def test_logits_equal_the_ort_graphs(graphs: dict[str, Path], session: Session) 
             one.prefill(slot, prompt[:length], 0, 0)
     for _ in range(3):
         positions, ids = np.array([7, 20, 41]), np.array([3, 5, 8])
-        ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+        ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -178,7 +172,7 @@ def test_every_range_of_slots_gets_its_own_rows_when_it_is_replayed(
             count = SLOTS - first_slot
             ids = np.arange(count) + 11 * step + first
             positions = np.array(lengths[first : first + count]) + step
-            ours, theirs = (one.decode(first, ids, positions).copy() for one in (session, reference))
+            ours, theirs = (decode_logits(one, first, ids, positions).copy() for one in (session, reference))
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -200,7 +194,7 @@ def test_a_copy_in_pieces_touches_no_other_slot(
                 one.copy_slot(2, target, lengths[2])
             lengths[target] = lengths[2]
         ids, positions = np.array([9, 8, 7, 6]), np.array(lengths)
-        ours, theirs = (one.decode(0, ids, positions).copy() for one in (session, reference))
+        ours, theirs = (decode_logits(one, 0, ids, positions).copy() for one in (session, reference))
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -209,8 +203,8 @@ def test_only_the_wanted_rows_of_logits_come_back(session: StaticSession) -> Non
     row_bytes = 4 * SPEC.vocab_size
     session.prefill(0, np.array(PROMPTS[1], np.int64), 0, 3)
     session.prefill(1, np.array([5, 6, 7]), 0, 0)
-    session.decode(0, np.array([1, 2]), np.array([14, 3]))
-    session.decode(1, np.array([1]), np.array([4]))
+    decode_logits(session, 0, np.array([1, 2]), np.array([14, 3]))
+    decode_logits(session, 1, np.array([1]), np.array([4]))
     # None for none; without a head a decode step brings those of all rows that it covers: two slots, from the first on.
     assert device.downloaded_bytes == [count * row_bytes for count in (3, 2, 2)]
 
@@ -218,19 +212,19 @@ def test_only_the_wanted_rows_of_logits_come_back(session: StaticSession) -> Non
 def test_copied_slots_hold_their_rows(graphs: dict[str, Path], session: Session) -> None:
     prompt = np.array(PROMPTS[2], np.int64)
     session.prefill(0, prompt, 0, 1)
-    expected = session.decode(0, np.array([9]), np.array([len(prompt)])).copy()
+    expected = decode_logits(session, 0, np.array([9]), np.array([len(prompt)])).copy()
     for slot in (1, 3):
         session.prefill(slot, prompt[::-1].copy(), 0, 1)
     session.copy_slot(0, 1, len(prompt))
-    np.testing.assert_array_equal(session.decode(1, np.array([9]), np.array([len(prompt)])), expected)
-    assert not np.array_equal(session.decode(3, np.array([9]), np.array([len(prompt)])), expected)
+    np.testing.assert_array_equal(decode_logits(session, 1, np.array([9]), np.array([len(prompt)])), expected)
+    assert not np.array_equal(decode_logits(session, 3, np.array([9]), np.array([len(prompt)])), expected)
 
 
 def test_a_decode_shape_is_recorded_once_and_replayed(graphs: dict[str, Path]) -> None:
     session, _, device = trt_session(graphs["trt"])
     session.prefill(0, np.array([1, 2, 3]), 0, 0)
     for position in range(3, 8):
-        session.decode(0, np.array([4]), np.array([position]))
+        decode_logits(session, 0, np.array([4]), np.array([position]))
     assert device.launches == 4  # five calls, the first one queued
     assert len(device.recordings) == 1
 

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.constraint.schema.regex.automaton import MAX_STATES, is_nothing
 from runtime.constraint.schema.regex.language import Languages, LanguageTooLarge
+from runtime.constraint.schema.regex.lengths import lengths
 from runtime.constraint.schema.regex.reading import found
 from runtime.constraint.schema.regex.spelling import MAX_POSITIONS, spelled, spelled_once
 from runtime.constraint.schema.regex.syntax import PatternRefused
@@ -87,6 +88,30 @@ def test_classes_and_escapes_are_those_of_ecma_262(pattern: str, inside: str, ou
 def test_what_is_no_regular_expression_of_it_is_refused(pattern: str, reason: str) -> None:
     with pytest.raises(PatternRefused, match=re.escape(reason)):
         found(Languages(), pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fewest", "most"),
+    [
+        ("^ab?c$", 2, 3),
+        ("^(ab|c)$", 1, 2),
+        ("^(ab|c*)$", 0, None),
+        ("^(ab){2,3}$", 4, 6),
+        ("^(a?){0}$", 0, 0),
+        ("^(ab){2,}$", 4, None),
+        ("^a{3}", 3, None),
+        ("^$", 0, 0),
+        ("^(?=.{2})a{1,5}$", 2, 5),
+        ("(?!a)b", 1, None),
+        ("^" + "(a|b)" * 1500 + "$", 1500, 1500),
+    ],
+)
+def test_no_text_is_shorter_or_longer_than_a_language_s_lengths(pattern: str, fewest: int, most: int | None) -> None:
+    languages = Languages()
+    language = found(languages, pattern)
+    assert lengths(languages, language) == (fewest, most)
+    outside = languages.without(language)
+    assert lengths(languages, outside) == (int(not languages.nullable(outside)), None)
 
 
 def test_sizes_are_bounded() -> None:
