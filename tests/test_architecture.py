@@ -56,7 +56,7 @@ EDGES = {
     "runtime.constraint.schema.regex": "",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
-    "runtime.sealed": "",
+    "runtime.sealed": "runtime",
     "runtime.text.reasoning": "runtime runtime.constraint runtime.text",
     "runtime.text.template": "runtime runtime.sealed",
     "runtime.commands": "runtime runtime.loading runtime.package",
