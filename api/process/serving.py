@@ -22,6 +22,7 @@ from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
 from api.process.server import Server
 from api.process.several import build_registry
+from api.process.thread_room import check_threads
 from api.process.trusted import package_reader
 from api.server_settings import Settings
 from api.settings import ResolvedSettings
@@ -33,6 +34,7 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
     """Serve until a signal ends it. Raises PowertrainError when it cannot begin, or when the engine failed."""
     settings = resolved.settings
     configure_logging(settings)
+    check_threads()
     if resolved.unused_nim_names:
         _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
     keys = key_ring(settings)

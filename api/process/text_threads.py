@@ -21,9 +21,13 @@ def text_threads() -> ThreadPoolExecutor:
     count = NUM_PLACES + 1
     threads = ThreadPoolExecutor(count, thread_name_prefix="texts", initializer=_lower_priority)
     all_there = threading.Barrier(count + 1)  # a thread that waits is not idle: the next work starts another one
-    for _ in range(count):
-        threads.submit(all_there.wait)
-    all_there.wait()
+    try:
+        for _ in range(count):
+            threads.submit(all_there.wait)
+        all_there.wait()
+    except RuntimeError:
+        all_there.abort()  # or else those that started would never end, nor would this process
+        raise
     return threads
 
 
