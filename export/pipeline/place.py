@@ -17,6 +17,7 @@ import msgspec
 from runtime.errors import PackageError, PlanError
 from runtime.package import plan_sidecar as sidecars
 from runtime.package.manifest import PROVENANCE_FILES, Manifest, load_package, read_manifest, write_manifest
+from runtime.unwritten import why_unwritten
 
 from export.errors import CacheError, ExportError
 from export.folder_lock import exclusive, exclusive_folder
@@ -86,7 +87,7 @@ def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
                         sidecar = sidecars.read_sidecar(root, target).sidecar
                         add_plan_provenance(root, read_manifest(root), sidecar)
         except OSError as error:
-            raise ExportError(f"cannot write {root}: {error.strerror}; free some space") from error
+            raise ExportError(f"cannot write {root}: {why_unwritten(error, root)}") from error
 
 
 def _has_files_of(found: Manifest, wanted: Manifest) -> bool:
@@ -143,7 +144,7 @@ def copy_with_plan(package: Stored, plan: Stored, target: str, folder: Path) -> 
         for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
             shutil.copyfile(plan.folder / name, goal)
     except OSError as error:
-        raise ExportError(f"cannot write {folder}: {error.strerror or 'see the log'}; free some space") from error
+        raise ExportError(f"cannot write {folder}: {why_unwritten(error, folder)}") from error
 
 
 def _copy(stored: Stored, cache: Cache, name: str, goal: Path, advance: Advance) -> None:
