@@ -22,7 +22,7 @@ EDGES = {
     " runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint runtime.package",
-    "export.graph": "export export.checkpoint runtime.package",
+    "export.graph": "export export.checkpoint runtime runtime.package",
     "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
