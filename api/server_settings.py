@@ -298,6 +298,8 @@ class Settings:
             raise SettingsError(f"max_replicas: {self.max_replicas} is below replicas, {self.replicas}")
 
     def _check_access(self) -> None:
+        if self.host.startswith("["):
+            raise SettingsError(f"host {self.host}: an IPv6 address stands without brackets here, as ::1")
         for name in ("api_key", "admin_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
             if any(not item.strip() for item in getattr(self, name)):
                 raise SettingsError(f"{name}: an empty value is not allowed")

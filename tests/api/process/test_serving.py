@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,16 @@ def test_a_server_that_ends_while_the_model_loads_leaves_at_once(monkeypatch: py
 def test_a_name_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     serve(monkeypatch, model="x", name="a [red]b[/x]", is_loading=False, failure=None)
     assert "Serving a [red]b[/x] at http://" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_log_that_takes_nothing_ends_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Path("/dev/full").open("w")
+    monkeypatch.setattr("sys.stderr", stream)
+    assert serve(monkeypatch, model="x", is_loading=False, failure=None) == ["build x", "load built", "run"]
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):  # of what its buffer holds
+        stream.close()
 
 
 def test_a_server_that_ends_otherwise_returns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def test_who_ends_two_processes_is_not_taken_for_the_template(caplog: pytest.Log
     wait_until_busy(first)
     os.kill(first, signal.SIGKILL)
     os.kill(pid_of_second_attempt(worker, first), signal.SIGTERM)
-    with pytest.raises(ProcessUnavailable, match="^the process for chat templates was ended from outside, twice; try"):
+    with pytest.raises(ProcessUnavailable, match=r"^the process for chat templates was ended from outside, twice; try"):
         running.result()
     assert [record.args for record in caplog.records] == [
         ("chat templates", "was ended by SIGKILL"),
