@@ -14,12 +14,13 @@ from export.errors import ExportError
 
 
 @contextmanager
-def exclusive_folder(folder: Path, purpose: str) -> Iterator[Path]:
+def exclusive_folder(folder: Path, purpose: str, *, wait: bool = False) -> Iterator[Path]:
     """``folder``, made empty for this block alone and removed after it; what a killed process left there goes first.
 
-    Raises ExportError if another process holds it, or if it cannot be made.
+    Where another process holds it, this one waits, or without ``wait`` raises ExportError; so it does if the folder
+    cannot be made.
     """
-    with exclusive(folder.with_name(folder.name + ".lock"), purpose):
+    with exclusive(folder.with_name(folder.name + ".lock"), purpose, wait=wait):
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

@@ -112,19 +112,25 @@ def required(cache: Cache, key: str) -> Stored:
 
 
 def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
+    # Another build that puts the same there is waited for, as at every step; then there may be nothing to do.
+    with exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}", wait=True) as partial:
+        if not missing_parts(root, package, {}, names):
+            return
+        _fill(partial, package, names, cache, reporter)
+        put_in_place(partial, root)
+
+
+def _fill(partial: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
+    """Make the empty folder the package with its names."""
     from export.provenance.files import add_provenance
 
     manifest = read_manifest(package.folder)
     size = sum(info.size for info in manifest.files.values())
-    with (
-        exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial,
-        reporter.stage(f"Putting {root.name} in place", size, in_bytes=True) as advance,
-    ):
+    with reporter.stage(f"Putting {names.name} in place", size, in_bytes=True) as advance:
         for name in manifest.files.keys() - PROVENANCE_FILES:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(package, cache, name, partial / name, advance)
         write_manifest(partial, add_provenance(partial, named(manifest, names)))
-        put_in_place(partial, root)
 
 
 def _copy_plan(root: Path, target: str, plan: Stored, cache: Cache) -> None:
