@@ -113,7 +113,8 @@ def required(cache: Cache, key: str) -> Stored:
 
 def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
     # Another build that puts the same there is waited for, as at every step; then there may be nothing to do.
-    with exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}", wait=True) as partial:
+    folder = root.parent / f".{root.name}.partial"
+    with exclusive_folder(folder, f"building {root.name}", "choose another output in the file", wait=True) as partial:
         if not missing_parts(root, package, {}, names):
             return
         _fill(partial, package, names, cache, reporter)

@@ -249,9 +249,9 @@ def test_a_place_that_another_build_fills_is_waited_for_and_taken(
     other = root.rename(shop.folder / "other")
     waiting, build_once = threading.Event(), place.exclusive_folder
 
-    def told(folder: Path, purpose: str, *, wait: bool = False) -> AbstractContextManager[Path]:
+    def told(folder: Path, purpose: str, way_out: str, *, wait: bool = False) -> AbstractContextManager[Path]:
         waiting.set()
-        return build_once(folder, purpose, wait=wait)
+        return build_once(folder, purpose, way_out, wait=wait)
 
     monkeypatch.setattr(place, "exclusive_folder", told)
     with ThreadPoolExecutor(1) as pool:
