@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from export.errors import ExportError
 
-
 _ANOTHER = "choose another folder with -o"
 
 
