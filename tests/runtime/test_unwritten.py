@@ -17,7 +17,12 @@ def test_a_full_disk_says_what_is_free_where_the_file_would_go(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=3 * 2**20))
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=3 * 2**20)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     said = why_unwritten(OSError(number, ""), tmp_path / "not" / "made")
     assert said.endswith(" (3,072 KiB are free there); free some space or choose another folder")
     assert asked == [tmp_path]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from api.errors import SettingsError
 from api.process import serving
 from api.settings import resolve_settings
 from runtime.commands.surroundings import Surroundings
@@ -55,6 +57,17 @@ def test_a_log_that_takes_nothing_ends_no_server(monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     with contextlib.suppress(OSError):  # of what its buffer holds
         stream.close()
+
+
+def test_a_machine_without_room_for_its_threads_is_told_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(SettingsError, match="allows 0 more threads or processes here"):
+        serve(monkeypatch, model="x", is_loading=False, failure=None)
 
 
 def test_a_server_that_ends_otherwise_returns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import powertrain
 from tests.paths import ROOT
 
 CODE = """
@@ -39,3 +40,10 @@ def test_what_is_closed_becomes_the_null_device_and_nobody_else_s(closed: tuple[
     places = [null if str(number) in closed else kept for number in range(3)]
     assert report.read_text().split() == ["True", *places, "0", "1", "2"]
     assert Path(f"{report}.child").read_text().split() == [places[0], places[2]]
+
+
+def test_every_command_begins_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(powertrain, "open_closed_streams", lambda: done.append("opened"))
+    powertrain.main(["--help"], standalone_mode=False)
+    assert done == ["opened"]
