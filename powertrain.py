@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
 
 from runtime.commands.help_text import examples
 from runtime.commands.lazy_group import LazyGroup
+from runtime.commands.standard_streams import open_closed_streams
 from runtime.commands.surroundings import ServerAddress, ServerLaunch, Surroundings
 
 if TYPE_CHECKING:
@@ -173,8 +174,17 @@ def _leave(number: int, _frame: object) -> NoReturn:
 _AROUND = Surroundings(_home, _build, _address, _server, _client_key, _docker_config, _serve_fleet)
 
 
+class _Words(LazyGroup):
+    """The command line as a process of its own."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's
+        """See click; nothing is imported, opened or connected before."""
+        open_closed_streams()
+        return super().main(*args, **kwargs)
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Words,
     table=_COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],

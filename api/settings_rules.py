@@ -79,6 +79,8 @@ def _check_replicas(settings: Settings) -> None:
 
 
 def _check_access(settings: Settings) -> None:
+    if settings.host.startswith("["):
+        raise SettingsError(f"host {settings.host}: an IPv6 address stands without brackets here, as ::1")
     for name in ("api_key", "admin_key", "served_model_name", "cors_allow_origin", "allowed_host", "trusted_proxy"):
         if any(not item.strip() for item in getattr(settings, name)):
             raise SettingsError(f"{name}: an empty value is not allowed")

@@ -12,19 +12,22 @@ from typing import BinaryIO
 
 from export.errors import ExportError
 
+_ANOTHER = "choose another folder with -o"
+
 
 @contextmanager
-def exclusive_folder(folder: Path, purpose: str) -> Iterator[Path]:
+def exclusive_folder(folder: Path, purpose: str, way_out: str = _ANOTHER, *, wait: bool = False) -> Iterator[Path]:
     """``folder``, made empty for this block alone and removed after it; what a killed process left there goes first.
 
-    Raises ExportError if another process holds it, or if it cannot be made.
+    Where another process holds it, this one waits, or without ``wait`` raises ExportError; so it does if the folder
+    cannot be made.
     """
-    with exclusive(folder.with_name(folder.name + ".lock"), purpose):
+    with exclusive(folder.with_name(folder.name + ".lock"), purpose, way_out, wait=wait):
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         except OSError as error:
-            raise _unwritable(folder, error, "choose another folder with -o") from error
+            raise _unwritable(folder, error, way_out) from error
         try:
             yield folder
         finally:
@@ -32,9 +35,7 @@ def exclusive_folder(folder: Path, purpose: str) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(
-    path: Path, purpose: str, way_out: str = "choose another folder with -o", *, wait: bool = False
-) -> Iterator[None]:
+def exclusive(path: Path, purpose: str, way_out: str = _ANOTHER, *, wait: bool = False) -> Iterator[None]:
     """The lock file ``path``, for this block alone. Raises ExportError if it cannot be made.
 
     Where another process holds it, this one waits, or without ``wait`` raises ExportError.

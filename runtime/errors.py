@@ -19,6 +19,7 @@ PowertrainError                an expected failure; its text is one line for a p
 ├── TemplateError              a chat template refused or failed to render the messages
 ├── Overloaded                 the bounded queue is full; carries when to try again
 └── EngineUnavailable          the engine is loading, draining or dead
+    └── ProcessUnavailable     a process that a request needs cannot be started now, or was ended from outside
 
 Knows nothing of HTTP: the API room maps each class to a status.
 """
@@ -117,3 +118,7 @@ class Overloaded(PowertrainError):
 
 class EngineUnavailable(PowertrainError):
     """The engine is loading, draining or dead; nothing was accepted."""
+
+
+class ProcessUnavailable(EngineUnavailable):
+    """A sealed process cannot be started at the moment, or somebody ended it: no request's fault, and it may pass."""

@@ -22,7 +22,7 @@ EDGES = {
     " runtime.package",
     "export.source.gguf": "export export.checkpoint",
     "export.source.hf": "export export.checkpoint runtime.package",
-    "export.graph": "export export.checkpoint runtime.package",
+    "export.graph": "export export.checkpoint runtime runtime.package",
     "export.graph.ort": "export export.checkpoint export.graph runtime runtime.package",
     "export.graph.trt": "export export.checkpoint export.graph runtime.package",
     "export.measure": "export export.checkpoint export.graph export.graph.ort export.graph.trt export.source"
@@ -56,7 +56,7 @@ EDGES = {
     "runtime.constraint.schema.regex": "",
     "runtime.engine": "runtime runtime.sampling runtime.session",
     "runtime.text": "runtime runtime.constraint runtime.package runtime.text.template",
-    "runtime.sealed": "",
+    "runtime.sealed": "runtime",
     "runtime.text.reasoning": "runtime runtime.constraint runtime.text",
     "runtime.text.template": "runtime runtime.sealed",
     "runtime.commands": "runtime runtime.loading runtime.package",

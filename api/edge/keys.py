@@ -119,7 +119,8 @@ def _from_file(path: Path, setting: str = "api_key") -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{setting}_file: {path} is not readable: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{setting}_file: {path} is not readable: {reason}") from error
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise SettingsError(f"{setting}_file: {path} holds no key; write one per line, as SECRET or NAME=SECRET")

@@ -16,6 +16,12 @@ from api.server_settings import Settings
 _LOG = logging.getLogger("powertrain.server")
 
 
+def has_files(settings: Settings) -> bool:
+    """True when there is anything to read again."""
+    files = (settings.keys_file, settings.api_key_file, settings.admin_key_file, settings.tls_cert)
+    return any(file is not None for file in files)
+
+
 class Reloading:
     """The keys and the certificate of one server. Raises SettingsError when they are not usable at the start."""
 
@@ -28,13 +34,6 @@ class Reloading:
         self.certificate: ServerCertificate | None = server_certificate(settings)
         if self.certificate is not None:
             self.certificate.log_state()
-
-    @property
-    def has_files(self) -> bool:
-        """True when there is anything to read again."""
-        settings = self._settings
-        files = (settings.keys_file, settings.api_key_file, settings.admin_key_file, self.certificate)
-        return any(file is not None for file in files)
 
     def reload(self) -> None:
         """Read the files again; each is taken whole or not at all. Call on the event loop."""

@@ -24,7 +24,7 @@ from api.edge.connection_table import ConnectionTable
 from api.edge.limits import ConnectionLimits, limits_from
 from api.edge.listener import Listener, SpareDescriptors
 from api.process.app import create_app
-from api.process.reloading import Reloading
+from api.process.reloading import Reloading, has_files
 from api.process.text_threads import text_threads
 
 _LOG = logging.getLogger("powertrain.server")
@@ -115,7 +115,7 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Have SIGHUP reload, where there is anything to reload, beside uvicorn's own signals."""
         with super().capture_signals():
-            if not self._reloading.has_files or threading.current_thread() is not threading.main_thread():
+            if not has_files(self._service.settings) or threading.current_thread() is not threading.main_thread():
                 yield
                 return
             before = signal.signal(signal.SIGHUP, self._handle_hangup)

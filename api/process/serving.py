@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,8 +24,10 @@ from api.edge.keys import admin_key_ring, key_ring
 from api.edge.tls import server_certificate
 from api.observe.logs import configure_logging
 from api.process.launch import bind, build_service
+from api.process.reloading import has_files
 from api.process.server import Server
 from api.process.several import build_registry
+from api.process.thread_room import check_threads
 from api.process.trusted import package_reader
 from api.server_settings import Settings
 from api.settings import ResolvedSettings
@@ -33,6 +39,9 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
     """Serve until a signal ends it. Raises PowertrainError when it cannot begin, or when the engine failed."""
     settings = resolved.settings
     configure_logging(settings)
+    check_threads()
+    if has_files(settings) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, _not_yet)  # by itself it would end a start that it was to reach as a server
     if resolved.unused_nim_names:
         _LOG.warning("these variables have no effect here: %s", ", ".join(resolved.unused_nim_names))
     keys = key_ring(settings)
@@ -56,9 +65,10 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         shown = f"[{host}]" if ":" in host else host
         docs = "" if settings.docs == "off" else " (docs at /docs)"
         names = escape(", ".join(one.model.base_name for one in models.services))
-        Console(stderr=True, highlight=False).print(
-            f"Serving [bold]{names}[/bold] at {scheme}://{shown}:{port}/v1{docs}", soft_wrap=True
-        )
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe takes no log either, and ends no server
+            Console(stderr=True, highlight=False).print(
+                f"Serving [bold]{names}[/bold] at {scheme}://{shown}:{port}/v1{docs}", soft_wrap=True
+            )
         server = Server(service, models)
         server.run(sockets=sockets)
     if models.is_loading:
@@ -67,6 +77,10 @@ def serve(resolved: ResolvedSettings, around: Surroundings) -> None:
         os._exit(0)
     if models.failure is not None:
         raise PackageError(f"the engine failed: {models.failure}")
+
+
+def _not_yet(_signal: int, _frame: FrameType | None) -> None:
+    """What SIGHUP asks to be read again is read when the server is made."""
 
 
 def _models(settings: Settings, around: Surroundings, read: Callable[[Path], Package]) -> ModelRegistry:

@@ -13,8 +13,22 @@ _LOWER_PRIORITY = 5  # of 19: a quarter of a core that the model wants too, all 
 
 
 def text_threads() -> ThreadPoolExecutor:
-    """Threads for an event loop whose off-loop work is on texts: one per place and a spare, behind the model's."""
-    return ThreadPoolExecutor(NUM_PLACES + 1, thread_name_prefix="texts", initializer=_lower_priority)
+    """Threads for an event loop whose off-loop work is on texts: one per place and a spare, behind the model's.
+
+    They have started when this returns, so that no request meets a machine that has no thread left. Raises RuntimeError
+    where it has none already.
+    """
+    count = NUM_PLACES + 1
+    threads = ThreadPoolExecutor(count, thread_name_prefix="texts", initializer=_lower_priority)
+    all_there = threading.Barrier(count + 1)  # a thread that waits is not idle: the next work starts another one
+    try:
+        for _ in range(count):
+            threads.submit(all_there.wait)
+        all_there.wait()
+    except RuntimeError:
+        all_there.abort()  # or else those that started would never end, nor would this process
+        raise
+    return threads
 
 
 def _lower_priority() -> None:

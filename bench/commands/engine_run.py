@@ -43,7 +43,7 @@ from bench.in_process.made_up_adapters import made_up_adapters
 from bench.in_process.schema_constraint import schema_constraint
 from bench.in_process.schema_cost import measure_schema_cost, tokens_needed
 from bench.in_process.schema_report import SchemaCost, schema_table
-from bench.report.exports import write_whole
+from bench.report.exports import check_writable, write_whole
 from bench.report.tables import report_console
 
 EXIT_REGRESSION = 3
@@ -97,6 +97,7 @@ def run_engine(package: Path | None, flags: EngineFlags) -> None:
 
 def _run_package(package: Path, flags: EngineFlags) -> bool:
     baseline = load_engine_report(flags.baseline) if flags.baseline else None
+    check_writable(flags.output)
     report = _measure(package, flags)
     if flags.output is not None:
         path = flags.output / RESULT_FILE

@@ -29,7 +29,7 @@ from bench.evaluation.evaluate import Evaluation, evaluate, paired_change
 from bench.evaluation.scorer import Scorer
 from bench.evaluation.tables import change_table, evaluation_table, load_evaluation
 from bench.evaluation.task import prose, questions
-from bench.report.exports import write_whole
+from bench.report.exports import check_writable, write_whole
 from bench.report.tables import Table, report_console
 
 EXIT_WORSE = 4
@@ -59,6 +59,7 @@ class EvalFlags(msgspec.Struct, frozen=True):
 def run_eval(path: Path, flags: EvalFlags) -> None:
     """Evaluate, write and print. Ends the process with ``EXIT_WORSE`` when a gate does not hold."""
     try:
+        check_writable(flags.output)
         broken = _run_lm_eval(path, flags) if flags.lm_eval_tasks else _run_own(path, flags)
     except OSError as error:
         raise click.ClickException(f"cannot write the result: {error.strerror}") from error

@@ -14,6 +14,7 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 from runtime.errors import PowertrainError
+from runtime.unwritten import why_unwritten
 
 from bench.commands.http_flags import HttpFlags, lengths_from, loads_from, objectives_from, text_from, workload_from
 from bench.commands.written import say_written
@@ -27,7 +28,7 @@ from bench.http.preflight import choose_model, preflight
 from bench.http.tokens import load_counter
 from bench.metrics.catalog import BY_KEY, METRICS, explain
 from bench.metrics.records import RequestRecord
-from bench.report.exports import points_csv, report_json, report_markdown, requests_jsonl, write_whole
+from bench.report.exports import check_writable, points_csv, report_json, report_markdown, requests_jsonl, write_whole
 from bench.report.html_report import report_html
 from bench.report.plots import write_plots
 from bench.report.results import Point, Report, new_report
@@ -48,6 +49,7 @@ from bench.report.tables import (
 def run_command(urls: Sequence[str], flags: HttpFlags) -> None:
     """Measure, write what was asked for, print the tables. A failure is one line."""
     try:
+        check_writable(flags.output)
         report, records = _measure(urls, flags)
         written = _write(report, records, flags)
         _print(report, flags)
@@ -179,12 +181,12 @@ def _write(report: Report, records: list[tuple[str, str, int, RequestRecord]], f
         "report.html": report_html(report).encode(),
         "report.md": report_markdown(report, definitions=True).encode(),
     }
+    for name, data in forms.items():
+        write_whole(folder / name, data)
     try:
-        for name, data in forms.items():
-            write_whole(folder / name, data)
         plots = write_plots(report, folder) if flags.plots else []
     except OSError as error:
-        raise BenchError(f"cannot write results: {error.strerror}") from error
+        raise BenchError(f"cannot write plots in {folder}: {why_unwritten(error, folder)}") from error
     return [*(folder / name for name in forms), *plots]
 
 

@@ -22,7 +22,7 @@ from bench.in_process.synthetic_report import (
     streams_table,
 )
 from bench.in_process.synthetic_speed import CHOSEN_KINDS, KINDS, STREAM_KINDS, measure_step, measure_streams
-from bench.report.exports import write_whole
+from bench.report.exports import check_writable, write_whole
 from bench.report.tables import report_console
 
 RESULT_FILE = "engine-synthetic.json"
@@ -48,6 +48,7 @@ class SyntheticFlags(msgspec.Struct, frozen=True):
 def run_synthetic(flags: SyntheticFlags) -> bool:
     """Measure, write and print; True when a step is slower than the baseline's. Raises BenchError and OSError."""
     baseline = load_synthetic_report(flags.baseline) if flags.baseline else None
+    check_writable(flags.output)
     console = Console(stderr=True)
     with console.status("starting") as status:
         report = _measure(flags, status.update)

@@ -5,13 +5,16 @@ Every file is written beside its name and renamed, so a half-written one never l
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+from runtime.unwritten import why_unwritten
 
+from bench.errors import BenchError
 from bench.metrics.catalog import explain
 from bench.metrics.metrics import per_request
 from bench.metrics.records import Outcome, RequestRecord
@@ -19,13 +22,28 @@ from bench.metrics.stats import PERCENTILES, percentile_name
 from bench.report.results import Point, Report, over_repeats
 from bench.report.tables import checks_table, compare_table, latency_table, machine_line, sweep_table, totals_table
 
+_PROBE, _PROBE_BYTES = ".powertrain-probe", 64 * 1024  # about what a result takes
+
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, making its folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all, making its folder if needed. Raises BenchError where that cannot be."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise BenchError(f"cannot write {path}: {why_unwritten(error, path)}") from error
+
+
+def check_writable(folder: Path | None) -> None:
+    """Raise BenchError unless a file can be written into ``folder``, which is made: before minutes are measured."""
+    if folder is None:
+        return
+    write_whole(folder / _PROBE, bytes(_PROBE_BYTES))
+    (folder / _PROBE).unlink()
 
 
 def report_json(report: Report) -> bytes:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from runtime.package import dtypes
+from runtime.unwritten import why_unwritten
 
 from export.errors import ExportError
 
@@ -106,9 +107,8 @@ class GraphWriter:
                 self._data.write(np.ascontiguousarray(piece, dtype=stored).view(np.uint8).data)
             written = self._data.tell() - start
         except OSError as error:
-            raise ExportError(
-                f"cannot write the graph's data: {error.strerror}; free some space or choose another folder"
-            ) from error
+            path = self._folder / DATA_FILE
+            raise ExportError(f"cannot write the graph's data, {path}: {why_unwritten(error, path)}") from error
         if written != wanted:
             raise ExportError(f"initializer {name!r} got {written} bytes, its shape {list(shape)} needs {wanted}")
         self._initializers[name] = _external(name, np.dtype(dtype), shape, start, written)
@@ -140,9 +140,8 @@ class GraphWriter:
                 os.fsync(self._data.fileno())
             (self._folder / GRAPH_FILE).write_bytes(model.SerializeToString())
         except OSError as error:
-            raise ExportError(
-                f"cannot write the graph: {error.strerror}; free some space or choose another folder"
-            ) from error
+            path = self._folder / GRAPH_FILE
+            raise ExportError(f"cannot write the graph, {path}: {why_unwritten(error, path)}") from error
 
 
 def _onnx_type(dtype: DType) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from runtime.package import manifest as package
 from runtime.package.generation_config import SamplingDefaults
 from runtime.package.package_file import FileInfo, file_info
+from runtime.unwritten import size_text, why_unwritten
 
 from export.checkpoint.checkpoint import TextFiles
 from export.errors import ExportError
@@ -32,9 +33,7 @@ def workspace(root: Path) -> Iterator[Path]:
         try:
             yield partial
         except OSError as error:
-            raise ExportError(
-                f"cannot write {root.name}: {error.strerror}; free some space or choose another folder"
-            ) from error
+            raise ExportError(f"cannot write {root}: {why_unwritten(error, root)}") from error
 
 
 def check_space(folder: Path, wanted: int) -> None:
@@ -42,8 +41,8 @@ def check_space(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < wanted:
         raise ExportError(
-            f"{wanted / 2**20:,.0f} MiB are needed in {folder.parent} and {free / 2**20:,.0f} MiB are free; "
-            "free some space or choose another folder with -o"
+            f"{size_text(wanted)} are needed in {folder.parent} and {size_text(free)} are free; "
+            "free some space or choose another folder"
         )
 
 

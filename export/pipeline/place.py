@@ -17,6 +17,7 @@ import msgspec
 from runtime.errors import PackageError, PlanError
 from runtime.package import plan_sidecar as sidecars
 from runtime.package.manifest import PROVENANCE_FILES, Manifest, load_package, read_manifest, write_manifest
+from runtime.unwritten import why_unwritten
 
 from export.errors import CacheError, ExportError
 from export.folder_lock import exclusive, exclusive_folder
@@ -86,7 +87,7 @@ def place_package(task: PlaceTask, cache: Cache, reporter: Reporter) -> None:
                         sidecar = sidecars.read_sidecar(root, target).sidecar
                         add_plan_provenance(root, read_manifest(root), sidecar)
         except OSError as error:
-            raise ExportError(f"cannot write {root}: {error.strerror}; free some space") from error
+            raise ExportError(f"cannot write {root}: {why_unwritten(error, root)}") from error
 
 
 def _has_files_of(found: Manifest, wanted: Manifest) -> bool:
@@ -111,19 +112,26 @@ def required(cache: Cache, key: str) -> Stored:
 
 
 def _copy_package(root: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
+    # Another build that puts the same there is waited for, as at every step; then there may be nothing to do.
+    folder = root.parent / f".{root.name}.partial"
+    with exclusive_folder(folder, f"building {root.name}", "choose another output in the file", wait=True) as partial:
+        if not missing_parts(root, package, {}, names):
+            return
+        _fill(partial, package, names, cache, reporter)
+        put_in_place(partial, root)
+
+
+def _fill(partial: Path, package: Stored, names: Names, cache: Cache, reporter: Reporter) -> None:
+    """Make the empty folder the package with its names."""
     from export.provenance.files import add_provenance
 
     manifest = read_manifest(package.folder)
     size = sum(info.size for info in manifest.files.values())
-    with (
-        exclusive_folder(root.parent / f".{root.name}.partial", f"building {root.name}") as partial,
-        reporter.stage(f"Putting {root.name} in place", size, in_bytes=True) as advance,
-    ):
+    with reporter.stage(f"Putting {names.name} in place", size, in_bytes=True) as advance:
         for name in manifest.files.keys() - PROVENANCE_FILES:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(package, cache, name, partial / name, advance)
         write_manifest(partial, add_provenance(partial, named(manifest, names)))
-        put_in_place(partial, root)
 
 
 def _copy_plan(root: Path, target: str, plan: Stored, cache: Cache) -> None:
@@ -143,7 +151,7 @@ def copy_with_plan(package: Stored, plan: Stored, target: str, folder: Path) -> 
         for name, goal in ((f"{target}.plan", path), (f"{target}.plan.json", sidecars.sidecar_path(path))):
             shutil.copyfile(plan.folder / name, goal)
     except OSError as error:
-        raise ExportError(f"cannot write {folder}: {error.strerror or 'see the log'}; free some space") from error
+        raise ExportError(f"cannot write {folder}: {why_unwritten(error, folder)}") from error
 
 
 def _copy(stored: Stored, cache: Cache, name: str, goal: Path, advance: Advance) -> None:

@@ -21,6 +21,7 @@ from runtime.package.manifest import Package, load_package
 from runtime.package.package_file import sha256_of_file
 from runtime.package.plan_sidecar import PlanKey, PlanSidecar
 from runtime.session.kv_budget import kv_bytes_per_token
+from runtime.unwritten import why_unwritten
 
 from export.folder_lock import exclusive
 from export.plan.attention import supported_form
@@ -110,7 +111,7 @@ def _add_provenance(package: Package, sidecar: PlanSidecar) -> None:
     try:
         add_plan_provenance(package.root, package.manifest, sidecar)
     except OSError as error:
-        raise PlanError(f"cannot write beside the plan: {error.strerror}; free some space and build again") from error
+        raise PlanError(f"cannot write beside the plan: {why_unwritten(error, package.root)}") from error
 
 
 def write_plan(
@@ -158,7 +159,7 @@ def write_plan(
         sidecars.write_sidecar(temporary, sidecar)
         temporary.replace(sidecars.sidecar_path(path))
     except OSError as error:
-        raise PlanError(f"cannot write {path.name}: {error.strerror}; free some space and build again") from error
+        raise PlanError(f"cannot write {path.name}: {why_unwritten(error, path)}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return sidecars.sealed(sidecar)

@@ -6,14 +6,18 @@ files of a package by their digests alone, and where blobs come from by ``Depot`
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime.errors import PackageError
 from runtime.package.home import is_package
 from runtime.package.manifest import read_manifest
 from runtime.package.package_file import sha256_of_file
+from runtime.unwritten import why_unwritten
 
 from export.errors import TransferError
 from export.progress import Advance
@@ -127,20 +131,61 @@ class BlobFolder:
     def _append(self, digest: str, size: int, advance: Advance) -> None:
         """Go on where the file ends, until it is whole or the way breaks."""
         path, start = self._path(digest), self._length(digest)
-        with self._depot.read_blob(digest, start) as stream, path.open("r+b" if start else "wb") as file:
+        with self._depot.read_blob(digest, start) as stream, _growing(path) as file:
             if stream.start not in {0, start}:
                 raise Interrupted(f"a blob was asked for from byte {start} and came from byte {stream.start}")
-            file.seek(stream.start)
-            file.truncate()
+            file.truncate(stream.start)
             reached = stream.start
             for block in stream.blocks:
                 reached += len(block)
                 if reached > size:
                     raise TransferError(f"{digest[:19]} is longer than the {size} bytes that its artifact says")
-                file.write(block)
+                file.append(block)
                 advance(len(block))
         if reached < size:
             raise Interrupted(f"only {reached:,} of {size:,} bytes of {digest[:19]} came")
+
+
+class _Growing:
+    """A file that grows. What the disk refuses is a TransferError, never taken for a failure of where a blob is from,
+    which would be waited for and tried again."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+
+    def truncate(self, size: int) -> None:
+        """Go on after ``size`` bytes."""
+        with _told_of(self._path):
+            self._file.seek(size)
+            self._file.truncate()
+
+    def append(self, block: bytes) -> None:
+        """Add a block; it has left this process when this returns."""
+        with _told_of(self._path):
+            self._file.write(block)
+            self._file.flush()
+
+
+@contextmanager
+def _growing(path: Path) -> Iterator[_Growing]:
+    with _told_of(path):
+        file = path.open("r+b" if path.exists() else "wb")
+    try:
+        yield _Growing(path, file)
+    finally:
+        with contextlib.suppress(OSError):  # of what was to be appended when the disk was full
+            file.close()
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = path.parent
+        raise TransferError(
+            f"cannot write in {place}: {why_unwritten(error, place)}; what came so far is kept"
+        ) from error
 
 
 def _files_by_digest(package: Path) -> dict[str, Path]:

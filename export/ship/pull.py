@@ -6,6 +6,7 @@ off: the next one goes on where it ended. Files that another package here has ar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from runtime.errors import PackageError
 from runtime.package.home import is_package, packages_below
 from runtime.package.manifest import Package, load_package
+from runtime.unwritten import size_text, why_unwritten
 
 from export.errors import TransferError
 from export.folder_lock import exclusive
@@ -116,7 +118,10 @@ def _pull(
         put_in_place(folder, root, keep_plans=False)
         shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise TransferError(f"cannot write {root.name}: {error.strerror or error}; free some space") from error
+        raise TransferError(f"cannot write {root}: {why_unwritten(error, root)}") from error
+    finally:
+        with contextlib.suppress(OSError):  # nothing came, so there is nothing to go on with
+            work.rmdir()
     return Pulled(root, pinned, was_there=False, received_bytes=received, known_bytes=known)
 
 
@@ -149,5 +154,6 @@ def _check_space(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < wanted:
         raise TransferError(
-            f"{wanted / 2**20:,.0f} MiB are needed in {folder} and {free / 2**20:,.0f} MiB are free; free some space"
+            f"{size_text(wanted)} are needed in {folder} and {size_text(free)} are free; "
+            "free some space or choose another folder"
         )

@@ -8,13 +8,16 @@ pushes writes anew: of two who push tags to one store at the same moment, the la
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 from runtime.install import install_line
 from runtime.package.limits import decode_document
+from runtime.unwritten import why_unwritten
 
 from export.errors import TransferError
 from export.ship.artifact import ARTIFACT_TYPE, MANIFEST_TYPE, MAX_MANIFEST_BYTES, Descriptor
@@ -25,6 +28,8 @@ _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LOCAL = "file"
+_LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""What a folder refuses will be refused again a second later."""
 _MAX_INDEX_BYTES = 16 * 2**20  # some 60,000 tags
 
 
@@ -140,11 +145,16 @@ class Store:
         goal = f"{path}.{os.getpid()}.partial" if self._is_local else path
         with self._failing(""):
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            with self._fs.open(goal, "wb") as file:
-                for block in blocks:
-                    file.write(block)
-            if goal != path:
-                self._fs.mv(goal, path)
+            try:
+                with self._fs.open(goal, "wb") as file:
+                    for block in blocks:
+                        file.write(block)
+                if goal != path:
+                    self._fs.mv(goal, path)
+            except BaseException:
+                if goal != path:
+                    Path(goal).unlink(missing_ok=True)
+                raise
 
     @contextmanager
     def _failing(self, missing: str) -> Iterator[None]:
@@ -156,6 +166,8 @@ class Store:
         except PermissionError as error:
             raise TransferError(f"{self._url} does not let us in; {_ask_for(self._url)}") from error
         except _failures() as error:
+            if self._is_local and isinstance(error, OSError) and error.errno in _LASTING:
+                raise TransferError(f"{self._url}: {why_unwritten(error, Path(self._root))}") from error
             raise Interrupted(f"{self._url} failed ({str(error)[:200]})") from error
 
 

@@ -38,16 +38,13 @@ class TrialProcess:
         """The part's grammar, and the bytes of heap that its matcher takes.
 
         Raises RequestError, without a field, that says which limit was exceeded and by how much; ConstraintUntried
-        where that may be the machine's fault.
+        where that may be the machine's fault, ProcessUnavailable where there is no process.
         """
         try:
             job = msgspec.msgpack.encode(part)
         except UnicodeEncodeError as error:
             raise RequestError("the constraint holds half of a surrogate pair, which no UTF-8 text can") from error
-        trial = self._tried(job) or self._tried(job)  # a process may be ended from outside; two are not
-        if trial is None:
-            memory_mib, stack_mib = limits.TRIAL_MEMORY_BYTES // 2**20, limits.TRIAL_STACK_BYTES // 2**20
-            raise RequestError(self._given_up(f"{memory_mib} MiB of memory and {stack_mib} of stack"))
+        trial = self._tried(job)
         if trial.grammar is None:
             raise RequestError(trial.refusal)
         if trial.heap_bytes > limits.MAX_COMPILED_BYTES:
@@ -55,8 +52,8 @@ class TrialProcess:
             raise RequestError(f"the constraint takes {needed:.0f} MiB once compiled; at most {most:.0f} are allowed")
         return trial.grammar, trial.heap_bytes
 
-    def _tried(self, job: bytes) -> Trial | None:
-        """One trial; None where its process ended. Raises RequestError where it was given up."""
+    def _tried(self, job: bytes) -> Trial:
+        """One trial. Raises RequestError where it was given up, or its processes ended."""
         try:
             answer = self._process.exchange(job, limits.TRIAL_DEADLINE_S, cpu_limit_s=limits.TRIAL_CPU_S)
             return msgspec.msgpack.decode(answer, type=Trial)
@@ -64,8 +61,9 @@ class TrialProcess:
             allowed = f"{limits.TRIAL_CPU_S:g} s of computing, or {limits.TRIAL_DEADLINE_S:g} s by the clock,"
             was_slow = self._process.last_cost.cpu_s >= limits.TRIAL_CPU_S
             raise (RequestError if was_slow else ConstraintUntried)(self._given_up(allowed)) from error
-        except (OSError, EOFError, msgspec.MsgspecError):
-            return None
+        except (EOFError, msgspec.MsgspecError) as error:
+            memory_mib, stack_mib = limits.TRIAL_MEMORY_BYTES // 2**20, limits.TRIAL_STACK_BYTES // 2**20
+            raise RequestError(self._given_up(f"{memory_mib} MiB of memory and {stack_mib} of stack")) from error
 
     def _given_up(self, allowed: str) -> str:
         """What a trial that was given up may have taken, and what it had taken."""

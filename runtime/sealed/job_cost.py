@@ -5,6 +5,7 @@ A process that ended for want of memory has none left to look at, so it is looke
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,11 @@ class JobMeter:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._clock = process_clock(pid)
-        self._begin_s, self._begin_bytes = self._clock(), address_space_bytes(pid)
         self._cost = JobCost()
+        self._begin_s = 0.0
+        with contextlib.suppress(OSError):  # it ended before its job came; the job learns that soon enough
+            self._begin_s = self._clock()
+        self._begin_bytes = address_space_bytes(pid)
 
     def look(self) -> JobCost:
         """What the job has cost by now; of a process that has ended, as far as that can be told."""

@@ -251,3 +251,9 @@ def test_an_unknown_parser_is_refused_at_start(settings: Settings) -> None:
 
 def test_the_thread_of_decode_steps_is_the_loaders() -> None:
     assert [model_options(Settings(decode_thread=on)).decode_thread for on in (False, True)] == [False, True]
+
+
+def test_an_ipv6_address_in_brackets_is_told_how_to_be_written() -> None:
+    with pytest.raises(SettingsError, match=r"^host \[::1\]: an IPv6 address stands without brackets here, as ::1$"):
+        resolve_settings({"host": "[::1]"}, environ={})
+    assert resolve_settings({"host": "::1"}, environ={}).settings.host == "::1"

@@ -38,7 +38,7 @@ export const createActions = (store) => {
       const names = models.data.filter(({ id, root, parent }) => id === root || parent !== null).map(({ id }) => id);
       const { model } = store.get();
       storeKey(key);
-      set({ phase: 'ready', about, names, model: names.includes(model) ? model : names[0] });
+      set({ phase: 'ready', about, names, model: names.includes(model) ? model : names[0] ?? '' });
     } catch (error) {
       const isLocked = [401, 403, 429].includes(error.status);
       const said = error.status === 401 ? (key === '' ? '' : NOT_VALID) : error.message;

@@ -58,8 +58,9 @@ const Content = ({ node, isRunning }) => {
   if (node.content === '') return null;
   const form = node.request?.response_format;
   if (form === undefined || node.role !== 'assistant') return html`<${Markdown} text=${node.content} />`;
-  const { isWhole, value, problems } = fit(node.content, form.json_schema?.schema ?? true);
-  const verdict = isWhole ? (problems[0] ?? (form.json_schema ? 'Fits the schema' : 'Valid JSON')) : 'Not whole JSON';
+  const { isWhole, isDeep, value, problems } = fit(node.content, form.json_schema?.schema ?? true);
+  const whole = problems[0] ?? (form.json_schema ? 'Fits the schema' : 'Valid JSON');
+  const verdict = isWhole ? whole : isDeep ? 'Nested too deeply to be checked here' : 'Not whole JSON';
   return html`
     <${Code} text=${isWhole ? JSON.stringify(value, null, 2) : node.content} language="json" label="Answer as JSON" />
     ${!isRunning && html`<p class="verdict ${isWhole && problems.length === 0 ? 'right' : 'wrong'}">${verdict}</p>`}`;

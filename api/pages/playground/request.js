@@ -1,5 +1,7 @@
 // From what the page knows to the body of POST /v1/chat/completions. Pure: knows no element and no server.
 
+import { readJson } from './schema.js';
+
 export const TOP_LOGPROBS = 5;
 
 // The numbers, named as the server spells them, with their ranges. Each counts as the model's default, and is not sent,
@@ -43,7 +45,7 @@ const outputFields = ({ kind, schema, regex, choices, grammar }) => {
     case 'json_object': return { response_format: { type: 'json_object' } };
     case 'json_schema': return {
       response_format: {
-        type: 'json_schema', json_schema: { name: 'answer', schema: JSON.parse(schema), strict: true },
+        type: 'json_schema', json_schema: { name: 'answer', schema: readJson(schema), strict: true },
       },
     };
     case 'regex': return { structured_outputs: { regex } };
@@ -56,7 +58,7 @@ const outputFields = ({ kind, schema, regex, choices, grammar }) => {
 export const lines = (text) => text.split('\n').map((line) => line.trim()).filter((line) => line !== '');
 
 const toolFields = ({ on, list, choice }) => {
-  const offered = list.filter((tool) => tool.on).map((tool) => ({ type: 'function', function: JSON.parse(tool.text) }));
+  const offered = list.filter((tool) => tool.on).map((tool) => ({ type: 'function', function: readJson(tool.text) }));
   if (!on || offered.length === 0) return {};
   const named = !['auto', 'none', 'required'].includes(choice);
   const exists = offered.some((tool) => tool.function.name === choice);

@@ -10,11 +10,23 @@ const MAPS = ['properties', 'patternProperties', '$defs', 'definitions', 'depend
 const COUNTS = ['minLength', 'maxLength', 'minItems', 'maxItems', 'minProperties', 'maxProperties'];
 const BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'];
 const MAX_SHOWN = 5;
+const MAX_DEPTH = 200; // of objects and lists in each other: what goes through them, and writes them, does so by calls
+const STRINGS = /"(?:[^"\\]|\\.)*"/g;
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
+const isDeep = (text) => {
+  let depth = 0;
+  for (const [mark] of text.replace(STRINGS, '').matchAll(/[[\]{}]/g)) {
+    depth += mark === '[' || mark === '{' ? 1 : -1;
+    if (depth > MAX_DEPTH) return true;
+  }
+  return false;
+};
+
 // { value } or { problem }, which names the line where the text stops being JSON.
 export const parseJson = (text) => {
+  if (isDeep(text)) return { problem: `This is nested too deeply, in more than ${MAX_DEPTH} levels.`, isDeep: true };
   try {
     return { value: JSON.parse(text) };
   } catch (error) {
@@ -22,6 +34,13 @@ export const parseJson = (text) => {
     const line = place === null ? '' : `Line ${text.slice(0, Number(place[1])).split('\n').length}: `;
     return { problem: `${line}${error.message.replace(/ in JSON at position.*/, '')}.` };
   }
+};
+
+// The value of a text. Throws SyntaxError where there is none.
+export const readJson = (text) => {
+  const { value, problem } = parseJson(text);
+  if (problem) throw new SyntaxError(problem);
+  return value;
 };
 
 // What is wrong with a schema's own words, each with its place; an empty list where nothing is.
@@ -66,7 +85,7 @@ const keywordProblems = (schema, place) => {
 // against it.
 export const fit = (text, schema) => {
   const parsed = parseJson(text);
-  if (parsed.problem) return { isWhole: false, problems: [] };
+  if (parsed.problem) return { isWhole: false, isDeep: parsed.isDeep, problems: [] };
   try {
     const { errors } = new Validator(schema, '2020-12', false).validate(parsed.value);
     const inner = errors.slice(-MAX_SHOWN).reverse(); // the validator names the outermost first

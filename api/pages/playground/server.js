@@ -30,6 +30,7 @@ const refusalOf = async (response) => {
 
 // The response to a request for `path`, relative to the server's root. Throws Refused, or AbortError if told to stop.
 export const ask = async (path, { key, body, signal } = {}) => {
+  if (key && !/^[\x20-\x7e]*$/.test(key)) throw new Refused(401, 'No key of a server holds such characters.');
   let response;
   try {
     response = await fetch(new URL(path, base), {

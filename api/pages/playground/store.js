@@ -40,6 +40,10 @@ export const createStore = (state) => {
 // The state, for a component that draws itself anew whenever it changes.
 export const useStore = (store) => {
   const [, redraw] = useState(0);
-  useEffect(() => store.listen(() => redraw((count) => count + 1)), [store]);
+  useEffect(() => {
+    const again = () => redraw((count) => count + 1);
+    again(); // what changed between the first drawing and now
+    return store.listen(again);
+  }, [store]);
   return store.get();
 };

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
-from runtime.errors import Overloaded, TemplateError
+from runtime.errors import Overloaded, ProcessUnavailable, TemplateError
 from runtime.sealed.process import SealedProcess
 from runtime.text.template.wire import Job, Rendering, TemplateLimits
 
@@ -31,10 +31,17 @@ class TemplateWorker:
         self._process = SealedProcess("runtime.text.template.worker", setup, work="chat templates")
 
     def submit(self, job: Job) -> Future[Rendering]:
-        """A future of the rendering; it fails with TemplateError. Raises Overloaded when the queue is full."""
+        """A future of the rendering; it fails with TemplateError, or ProcessUnavailable where no process renders.
+
+        Raises Overloaded when the queue is full, ProcessUnavailable where the machine has no thread left.
+        """
         if not self._places.acquire(blocking=False):
             raise Overloaded(f"{self._queue} chat templates wait to be rendered, no more may wait")
-        future = self._executor.submit(self._run, job)
+        try:
+            future = self._executor.submit(self._run, job)
+        except RuntimeError as error:  # the first job starts the thread
+            self._places.release()
+            raise ProcessUnavailable("the server cannot start its thread for chat templates; try again") from error
         future.add_done_callback(lambda _future: self._places.release())
         return future
 
@@ -58,7 +65,7 @@ class TemplateWorker:
         except TimeoutError as error:
             limit_s = self.limits.deadline_s
             raise TemplateError(f"the chat template ran for longer than the {limit_s:g} s that are allowed") from error
-        except (OSError, EOFError, msgspec.MsgspecError) as error:
+        except (EOFError, msgspec.MsgspecError) as error:
             raise TemplateError("the chat template crashed the process that renders it") from error
         if rendering.error is not None:
             raise TemplateError(rendering.error)

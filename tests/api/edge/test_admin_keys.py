@@ -11,7 +11,7 @@ from api.controllers.openapi import openapi_document
 from api.controllers.openapi_schemas import Interface
 from api.edge.keys import admin_key_ring, key_ring
 from api.errors import SettingsError
-from api.process.reloading import Reloading
+from api.process.reloading import Reloading, has_files
 from api.server_settings import Settings
 from tests.api.scripted_server import NAMES, RunningServer, running_server
 
@@ -47,8 +47,9 @@ def test_an_unusable_admin_key_ends_the_start(settings: dict[str, object], messa
 def test_the_file_is_read_again_whole_or_not_at_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "admin"
     file.write_text("old=secret-of-old\n")
-    reloading = Reloading(Settings(admin_key_file=str(file)), Clients())
-    assert reloading.has_files
+    settings = Settings(admin_key_file=str(file))
+    assert has_files(settings)
+    reloading = Reloading(settings, Clients())
     ring = reloading.admin_keys
     file.write_text("new=secret-of-new\n")
     reloading.reload()

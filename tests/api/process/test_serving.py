@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from api.errors import SettingsError
 from api.process import serving
 from api.settings import resolve_settings
 from runtime.commands.surroundings import Surroundings
@@ -44,6 +47,27 @@ def test_a_server_that_ends_while_the_model_loads_leaves_at_once(monkeypatch: py
 def test_a_name_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     serve(monkeypatch, model="x", name="a [red]b[/x]", is_loading=False, failure=None)
     assert "Serving a [red]b[/x] at http://" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_log_that_takes_nothing_ends_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Path("/dev/full").open("w")  # noqa: SIM115 - its end fails, too
+    monkeypatch.setattr("sys.stderr", stream)
+    assert serve(monkeypatch, model="x", is_loading=False, failure=None) == ["build x", "load built", "run"]
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):  # of what its buffer holds
+        stream.close()
+
+
+def test_a_machine_without_room_for_its_threads_is_told_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(SettingsError, match="allows 0 more threads or processes here"):
+        serve(monkeypatch, model="x", is_loading=False, failure=None)
 
 
 def test_a_server_that_ends_otherwise_returns(monkeypatch: pytest.MonkeyPatch) -> None:

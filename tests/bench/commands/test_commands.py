@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.commands.bench import bench_group
+from bench.errors import BenchError
 from bench.proof.mock_server import MockBehaviour, MockServer
+from bench.report.exports import write_whole
 
 
 @contextmanager
@@ -155,6 +158,29 @@ def test_unknown_model_names_those_that_are_served() -> None:
         result = bench("http", url, "-m", "gpt-9")
     assert result.exit_code == 1
     assert "does not serve 'gpt-9'; it serves mock" in result.output
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_load(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with serving(FAST) as (url, server):
+        for words in (["http", url, "--request-count", "2"], ["engine", "--synthetic"]):
+            result = bench(*words, "-o", str(tmp_path / "file" / "results"))
+            assert result.exit_code == 1
+            assert "results/.powertrain-probe: Not a directory; choose another folder" in "".join(
+                result.stderr.split("\n")
+            )
+    assert server.num_requests == 0
+
+
+def test_a_result_that_does_not_fit_leaves_no_half_file(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(BenchError, match=r"report\.json: File too large; raise the limit"):
+            write_whole(tmp_path / "report.json", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_listens() -> None:

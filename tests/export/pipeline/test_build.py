@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 
 from export.commands.build import FAILED, NOTHING_TO_DO, POOR, exit_status
+from export.folder_lock import exclusive, exclusive_folder
 from export.measure import gauge
 from export.pipeline import place
 from export.pipeline.cache import Cache, new_entry
@@ -243,6 +247,31 @@ def test_a_step_that_another_build_makes_is_waited_for_and_taken(shop: Workshop)
 
     shop.build(text, launch=launch)
     assert len(made) == 1
+
+
+def test_a_place_that_another_build_fills_is_waited_for_and_taken(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, lock = shop.folder / "out/tiny-fp32", shop.folder / "out/.tiny-fp32.partial.lock"
+    other = root.rename(shop.folder / "other")
+    waiting = threading.Event()
+
+    def told(folder: Path, purpose: str, way_out: str, *, wait: bool = False) -> AbstractContextManager[Path]:
+        waiting.set()
+        assert wait  # and whether it had to is the machine's affair
+        return exclusive_folder(folder, purpose, way_out, wait=wait)
+
+    monkeypatch.setattr(place, "exclusive_folder", told)
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(lock, "building tiny-fp32"):
+            outcomes = pool.submit(shop.build, FULL)
+            assert waiting.wait(60)
+            other.rename(root)
+            inode = root.stat().st_ino
+        assert {one.state for one in outcomes.result(60)} == {State.FRESH, State.BUILT}
+    assert shop.started == ["place tiny-fp32"]
+    assert root.stat().st_ino == inode
+    load_package(root)
 
 
 KILLS: dict[str, tuple[Any, str, str]] = {

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -109,6 +114,51 @@ def test_a_pull_that_was_killed_at_its_end_fetches_nothing_again(tmp_path: Path)
     pulled = pull(f"file://{tmp_path}/shelf", home, home / "served")
     assert pulled.received_bytes == sum(len(data) for data in contents(root).values()) - 2048
     assert contents(pulled.root) == contents(root)
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Whatever this process writes for the time being: the nearest to a full disk that needs no privilege."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_store_that_takes_no_more_is_told_at_once_and_keeps_no_half_blob(tmp_path: Path) -> None:
+    """Nothing that waiting would change: a push is not tried again."""
+    root, shelf = some_package(tmp_path / "tiny"), tmp_path / "shelf"
+    words = r"^file://.*/shelf: File too large; raise the limit on the size of files \(ulimit -f\)$"
+    with files_of_at_most(1000), pytest.raises(TransferError, match=words):
+        push(root, f"file://{shelf}:1")
+    assert not list(shelf.rglob("*.partial"))
+    assert not (shelf / "index.json").exists()
+    push(root, f"file://{shelf}:1")
+    assert contents(pull(f"file://{shelf}:1", tmp_path / "home").root) == contents(root)
+
+
+def test_a_disk_that_takes_no_more_is_not_taken_for_the_store_s_failure(store: str, tmp_path: Path) -> None:
+    root, home = some_package(tmp_path / "tiny"), tmp_path / "home"
+    push(root, store)
+    words = r"^cannot write in .*/home/\.served\.pull: File too large; raise .*; what came so far is kept$"
+    with files_of_at_most(1000), pytest.raises(TransferError, match=words):
+        pull(store, home, home / "served")
+    assert not (home / "served").exists()
+    assert max(path.stat().st_size for path in (home / ".served.pull").iterdir()) == 1000
+    pulled = pull(store, home, home / "served")
+    assert pulled.received_bytes < sum(len(data) for data in contents(root).values())  # it went on
+    assert contents(pulled.root) == contents(root)
+
+
+def test_a_pull_without_the_space_leaves_nothing(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, home = some_package(tmp_path / "tiny"), tmp_path / "home"
+    push(root, store)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1024))
+    with pytest.raises(TransferError, match=r"^[2-9] KiB are needed in .*/home and 1 KiB are free; free some space or"):
+        pull(store, home, home / "served")
+    assert list(home.iterdir()) == []
 
 
 def test_plans_and_signatures_travel_and_kernels_stay(tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from runtime.errors import ProcessUnavailable
 from runtime.sealed.deadline import Deadline, process_clock
 from runtime.sealed.frame import body_bytes, framed
 from runtime.sealed.job_cost import JobMeter
 from runtime.sealed.process import SealedProcess
+from runtime.text.template.wire import Job, TemplateLimits
 
 
 def test_time_is_over_by_the_wall_or_by_what_was_computed() -> None:
@@ -64,15 +69,43 @@ def test_frames_say_how_long_they_are() -> None:
 def test_a_module_that_cannot_be_served_is_the_server_s_failure() -> None:
     process = SealedProcess("runtime.no_such_module", b"", work="nothing")
     assert process.pid is None
-    with pytest.raises(RuntimeError, match="the process for nothing did not start"):
+    with pytest.raises(ProcessUnavailable, match="the server cannot start its process for nothing at the moment"):
         process.exchange(b"", 1)
     assert process.pid is None
 
 
-def test_a_machine_that_starts_no_process_is_the_server_s_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EAGAIN, r"Resource temporarily unavailable \(no more processes are allowed: see ulimit -u, .*\)"),
+        (errno.ENOMEM, r"Cannot allocate memory \(the machine, .* has no memory left\)"),
+        (errno.ENOENT, "No such file or directory"),
+    ],
+)
+def test_a_machine_that_starts_no_process_is_the_server_s_failure(
+    number: int, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def none_left(*_args: object, **_options: object) -> None:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("runtime.sealed.process.subprocess.Popen", none_left)
-    with pytest.raises(RuntimeError, match="the process for nothing did not start"):
+    with pytest.raises(ProcessUnavailable, match="cannot start its process for nothing at the moment; try again"):
         SealedProcess("runtime.no_such_module", b"", work="nothing").exchange(b"", 1)
+    (line,) = caplog.messages
+    assert re.fullmatch(f"no process for nothing could be started, its requests get 503: {why}", line)
+
+
+def test_a_job_s_own_failure_is_told_although_no_other_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who took too long gets that for an answer, not that the machine has no process left for the next one."""
+    worker = SealedProcess("runtime.text.template.worker", msgspec.msgpack.encode(TemplateLimits()), work="templates")
+    worker.start()
+    with pytest.raises(EOFError):
+        worker.exchange(b"no job", 10)  # a fault of a job that ends the process, twice
+
+    def none_left(*_args: object, **_options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("runtime.sealed.process.subprocess.Popen", none_left)
+    with pytest.raises(TimeoutError):
+        worker.exchange(msgspec.msgpack.encode(Job(source="x", now="2026-03-04T05:06:00+00:00", messages=[])), 0)
+    assert worker.pid is None

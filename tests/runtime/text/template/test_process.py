@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from runtime.errors import Overloaded, TemplateError
+from runtime.errors import Overloaded, ProcessUnavailable, TemplateError
 from runtime.sealed import process
 from runtime.text.template.process import TemplateWorker
 from runtime.text.template.wire import Job, TemplateLimits
 from tests.paths import ROOT
 
 NOW = "2026-03-04T05:06:00+00:00"
+LONG = "{% for a in range(99) %}{% for b in range(9999) %}{% endfor %}{% endfor %}end"
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -50,6 +52,17 @@ def wait_until_ended(pid: int) -> None:
     deadline = time.monotonic() + 30
     while is_running(pid):
         assert time.monotonic() < deadline, "the process is still there"
+        time.sleep(0.01)
+
+
+def pid_of_second_attempt(worker: TemplateWorker, first: int) -> int:
+    """Return once a job whose first process was ended is another one's, which is told."""
+    deadline = time.monotonic() + 30
+    while True:
+        for child in tuple(worker._process._children):
+            if child.pid != first and child._is_started:
+                return child.pid
+        assert time.monotonic() < deadline, "no other process has started"
         time.sleep(0.01)
 
 
@@ -108,20 +121,19 @@ def test_a_job_that_runs_too_long_is_killed_and_the_next_one_served() -> None:
 
 
 @linux
-def test_a_killed_process_costs_one_job_and_close_leaves_none() -> None:
+def test_a_killed_process_costs_no_job_and_close_leaves_none(tmp_path: Path) -> None:
     worker = TemplateWorker(limits=TemplateLimits(deadline_s=30))
     worker.submit(job("x")).result()
     first = worker.pid
     assert first is not None
-    running = worker.submit(job(ENDLESS))
-    wait_until_busy(first)  # a process that is gone before its job is handed over costs nobody one
+    running = worker.submit(job(LONG))
+    wait_until_busy(first)  # amid the job
     os.kill(first, signal.SIGKILL)
-    with pytest.raises(TemplateError, match="crashed the process that renders it"):
-        running.result()
-    assert worker.submit(job("x")).result().text == "x"
+    assert running.result().text == "end"
     second = worker.pid
+    assert second not in {None, first}
     assert second is not None
-    os.kill(second, signal.SIGKILL)  # between two jobs nobody pays for it
+    os.kill(second, signal.SIGTERM)  # between two jobs, as a service manager that ends every process of a unit does
     wait_until_ended(second)
     assert worker.submit(job("x")).result().text == "x"
     worker.close()
@@ -132,6 +144,44 @@ def test_a_killed_process_costs_one_job_and_close_leaves_none() -> None:
     assert last is not None
     del worker, running
     wait_until_ended(last)
+
+
+@linux
+def test_who_ends_two_processes_is_not_taken_for_the_template(caplog: pytest.LogCaptureFixture) -> None:
+    worker = TemplateWorker(limits=TemplateLimits(deadline_s=30))
+    worker.submit(job("x")).result()
+    first = worker.pid
+    assert first is not None
+    running = worker.submit(job(ENDLESS))
+    wait_until_busy(first)
+    os.kill(first, signal.SIGKILL)
+    os.kill(pid_of_second_attempt(worker, first), signal.SIGTERM)
+    with pytest.raises(ProcessUnavailable, match=r"^the process for chat templates was ended from outside, twice; try"):
+        running.result()
+    assert [record.args for record in caplog.records] == [
+        ("chat templates", "was ended by SIGKILL"),
+        ("chat templates", "was ended by SIGTERM"),
+    ]
+    assert worker.submit(job("x")).result().text == "x"
+    worker.close()
+
+
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.close(0), time.sleep(60)", "ctypes.string_at(1)"])
+def test_a_template_that_ends_its_process_is_to_blame(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever way it found: the process is ended, closed from inside, or falls over its own memory."""
+    broken = (
+        "import sys, os, time, ctypes; from importlib import import_module; sys.path[:] = sys.argv[3:]; "
+        f"import runtime.text.template.worker as worker; worker._answer = lambda *_job: ({end}); "
+        "worker.main(int(sys.argv[2]))"
+    )
+    worker = TemplateWorker()
+    monkeypatch.setattr(process, "_END_S", 0.1)
+    monkeypatch.setattr(process, "_BOOT", broken)
+    with pytest.raises(TemplateError, match="crashed the process that renders it"):
+        worker.submit(job("x")).result()
+    monkeypatch.undo()
+    assert worker.submit(job("x")).result().text == "x"  # though the one that was started at once is broken too
+    worker.close()
 
 
 @linux
@@ -168,13 +218,31 @@ def test_the_queue_is_bounded() -> None:
     worker.close()
 
 
-def test_a_process_that_cannot_start_is_the_server_s_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_is_the_server_s_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     worker = TemplateWorker()
     monkeypatch.setattr(process, "_BOOT", "raise SystemExit(3)")
-    with pytest.raises(RuntimeError, match="did not start"):
+    with pytest.raises(ProcessUnavailable, match="cannot start its process for chat templates at the moment; try"):
         worker.submit(job("x")).result()
+    assert caplog.messages[-1].endswith("its requests get 503: it ended at once, with status 3")
     monkeypatch.undo()
     assert worker.submit(job("x")).result().text == "x"
+    worker.close()
+
+
+def test_a_machine_without_a_thread_left_costs_no_place_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = TemplateWorker(queue=1)
+
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    for _ in range(2):
+        with pytest.raises(ProcessUnavailable, match="cannot start its thread for chat templates"):
+            worker.submit(job("x"))
+    monkeypatch.undo()
+    assert worker.submit(job("y")).result().text == "y"
     worker.close()
 
 
