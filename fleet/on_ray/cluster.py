@@ -63,10 +63,13 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep this process's handlers of signals: Ray puts its own in their place, which abort the process."""
+    """Keep this process's handlers of signals: Ray puts its own in their place, which abort the process. What they ask
+    for meanwhile is a KeyboardInterrupt."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except SystemExit as error:  # Ray's first handler of SIGTERM
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

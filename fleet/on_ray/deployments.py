@@ -45,10 +45,13 @@ class _Resident:
         self._is_closed = False
 
     def __del__(self) -> None:
-        """Let running answers end, then free everything; only the first call counts."""
-        if not self._is_closed and not self._loop.is_closed():
+        """Let running answers end, then free everything; only the first call counts. Waits for it, but where nobody
+        unloaded it, so that the garbage collector calls this on the loop itself."""
+        if not self._is_closed and self._loop.is_running():
             self._is_closed = True
-            asyncio.run_coroutine_threadsafe(self.host.close(self._drain_s), self._loop).result()
+            closing = asyncio.run_coroutine_threadsafe(self.host.close(self._drain_s), self._loop)
+            if asyncio._get_running_loop() is not self._loop:  # noqa: SLF001 - a public one that raises nothing there is not
+                closing.result()
 
 
 class EngineReplica:
