@@ -176,7 +176,7 @@ class Cluster:
     fails: dict[str, Exception] = field(default_factory=dict)
     during: dict[str, Callable[[], None]] = field(default_factory=dict)
 
-    def _note(self, name: str, **given: Any) -> None:
+    def _note(self, name: str, /, **given: Any) -> None:
         self.calls.append((name, given))
         self.during.get(name, lambda: None)()
         if name in self.fails:
@@ -208,10 +208,10 @@ class Cluster:
     def shutdown(self) -> None:
         self._note("shutdown")
 
-    def serve_start(
-        self, *, proxy_location: str, http_options: dict[str, Any], logging_config: dict[str, Any]
-    ) -> None:
-        self._note("serve.start", proxy_location=proxy_location, http_options=http_options, logging_config=logging_config)
+    def serve_start(self, *, proxy_location: str, http_options: dict[str, Any], logging_config: dict[str, Any]) -> None:
+        self._note(
+            "serve.start", proxy_location=proxy_location, http_options=http_options, logging_config=logging_config
+        )
 
     def serve_run(self, target: Deployment, *, name: str, route_prefix: str, logging_config: dict[str, Any]) -> None:
         assert target.given is not None
@@ -349,7 +349,9 @@ def on_doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnDoubles]:
     _module(monkeypatch, "ray.serve.config", RequestRouterConfig=RequestRouterConfig)
     _module(monkeypatch, "ray.serve.deployment", Application=Deployment)
     _module(monkeypatch, "ray.serve.handle", DeploymentHandle=dict, DeploymentResponseGenerator=dict)
-    _module(monkeypatch, "ray.serve.request_router", RequestRouter=RequestRouter, RunningReplica=RunningReplica, **names)
+    _module(
+        monkeypatch, "ray.serve.request_router", RequestRouter=RequestRouter, RunningReplica=RunningReplica, **names
+    )
     _module(
         monkeypatch, "ray.serve.exceptions", BackPressureError=BackPressureError, RayServeException=RayServeException
     )
@@ -360,9 +362,7 @@ def on_doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnDoubles]:
         return 7
 
     _module(monkeypatch, "ray.serve._private.replica", add_port_to_grpc_server=add_port_to_grpc_server)
-    _module(
-        monkeypatch, "ray.exceptions", RayActorError=RayActorError, RayError=RayError, RayTaskError=RayTaskError
-    )
+    _module(monkeypatch, "ray.exceptions", RayActorError=RayActorError, RayError=RayError, RayTaskError=RayTaskError)
     _module(monkeypatch, "ray._private", __path__=[])
     _module(monkeypatch, "ray._private.services", resolve_ip_for_localhost=lambda host: f"address of {host}")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
