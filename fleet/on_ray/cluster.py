@@ -5,6 +5,7 @@ It is always a cluster of its own; a fleet on a cluster that runs already is ``p
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 
 from fleet.errors import FleetError
 from fleet.on_ray.deployments import fleet_application
+from fleet.on_ray.left_over import nothing_left
 from fleet.on_ray.loopback import node_on_loopback
 from fleet.plan.spec import FleetSpec
 
@@ -36,29 +38,26 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
     with bind(settings.host, settings.port) as sock:  # a taken port is one line; Ray would try for a minute
         port = int(sock.getsockname()[1])
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    try:
+    with nothing_left(), contextlib.ExitStack() as running:
+        running.callback(ray.shutdown)
         try:
             with node_on_loopback(), _own_signals():
                 _start(spec)
         except Exception as error:  # ray raises no narrower one
             raise FleetError(f"Ray could not be started on this machine: {error}") from error
-        try:
-            serve.start(
-                proxy_location="HeadOnly",
-                http_options={
-                    "host": settings.host,
-                    "port": port,
-                    "ssl_keyfile": _absolute(settings.tls_key),
-                    "ssl_certfile": _absolute(settings.tls_cert),
-                    "keep_alive_timeout_s": int(settings.idle_timeout_s),
-                },
-                logging_config=_LOGGING,
-            )
-            yield port
-        finally:
-            serve.shutdown()
-    finally:
-        ray.shutdown()
+        running.callback(serve.shutdown)  # not before: it would start Ray where there is none
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={
+                "host": settings.host,
+                "port": port,
+                "ssl_keyfile": _absolute(settings.tls_key),
+                "ssl_certfile": _absolute(settings.tls_cert),
+                "keep_alive_timeout_s": int(settings.idle_timeout_s),
+            },
+            logging_config=_LOGGING,
+        )
+        yield port
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from api.error_answer import answer_from
 from litestar.types import Send
 from runtime.errors import EngineUnavailable
 
-from fleet.errors import ReplicaLostError
+from fleet.errors import CutOffError, ReplicaLostError
 from fleet.relay.stream_end import broken_stream
 from fleet.relay.wire import Piece
 
@@ -36,17 +36,20 @@ class PassingOn:
         self._is_stream = False
 
     async def run(self, pieces: AsyncIterator[Piece]) -> None:
-        """Pass everything on. Raises ClientLimitError or RequestError when the client has not the tokens for it, and
-        ReplicaLostError when the replica is lost before anything was sent."""
+        """Pass everything on. Raises ClientLimitError or RequestError when the client has not the tokens for it,
+        ReplicaLostError when the replica is lost before anything was sent, and CutOffError when it is lost later and
+        the answer is no stream."""
         try:
             async for piece in pieces:
                 self._count(piece)
                 for message in piece.messages:
                     await self._pass(message)
         except ReplicaLostError as error:
-            if not self._is_stream:
+            if not self._status:
                 raise
-            _LOG.error("a stream's replica is gone: %s", error)
+            _LOG.error("an answer's replica is gone: %s", error)
+            if not self._is_stream:
+                raise CutOffError from error
             failure = answer_from(EngineUnavailable("the replica that worked on this request is gone"))
             await self._send(
                 {"type": "http.response.body", "body": broken_stream(self._path, failure), "more_body": False}

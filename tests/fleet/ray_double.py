@@ -366,7 +366,7 @@ def on_doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnDoubles]:
     _module(monkeypatch, "ray._private", __path__=[])
     _module(monkeypatch, "ray._private.services", resolve_ip_for_localhost=lambda host: f"address of {host}")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    owned = ("router", "engines", "loopback", "deployments", "cluster")
+    owned = ("router", "engines", "loopback", "left_over", "deployments", "cluster")
     for name in owned:
         monkeypatch.delitem(sys.modules, f"fleet.on_ray.{name}", raising=False)
     made.modules = {name: importlib.import_module(f"fleet.on_ray.{name}") for name in owned}

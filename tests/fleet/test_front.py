@@ -59,7 +59,6 @@ class Replicas:
     after: int = 0
     is_up: bool = True
     seen: list[Forwarded] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
 
     async def answer(self, request: Forwarded) -> AsyncGenerator[Piece, None]:
         self.seen.append(request)
