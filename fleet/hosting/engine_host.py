@@ -57,11 +57,6 @@ class EngineHost:
         """True when a request would be answered."""
         return self._service.is_ready
 
-    @property
-    def num_live(self) -> int:
-        """Requests that have not ended."""
-        return self._service.engine.num_live
-
     def check(self) -> None:
         """Raise EngineUnavailable when the engine died or hangs: only a new replica helps."""
         self._service.require_alive()

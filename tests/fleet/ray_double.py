@@ -112,7 +112,7 @@ class Deployment:
         return Deployment(self.made_from, self.options, given)
 
 
-def deployment(  # noqa: PLR0913 - Ray's
+def deployment(
     _func_or_class: type,
     *,
     name: str,
@@ -185,7 +185,7 @@ class Cluster:
     def names(self) -> list[str]:
         return [name for name, _ in self.calls]
 
-    def init(  # noqa: PLR0913 - Ray's
+    def init(
         self,
         *,
         address: str,

@@ -1,4 +1,4 @@
-"""A cluster of this machine alone and the process that serves a fleet on it, on doubles: its start, signals, its end."""
+"""A cluster of this machine alone and the process that serves on it, on doubles: its start, signals, its end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-import fleet.process.serving as serving
 from api.errors import SettingsError
 from api.server_settings import Settings
 from api.settings import ResolvedSettings
 from fleet.errors import FleetError
+from fleet.process import serving
 from fleet.process.serving import serve_fleet
 from runtime.commands.surroundings import Surroundings
 from tests.api.edge.test_tls import make

@@ -110,10 +110,15 @@ def test_a_place_is_free_again_however_a_request_ends(keys: Settings, tmp_path: 
 
     async def two(client: httpx.AsyncClient) -> list[int]:
         until = asyncio.Event()
-        replicas.app = stream(b"data: 1\n\n", until=until)
+        begun = asyncio.Event()
+
+        async def waits(scope: Any, receive: Any, send: Any) -> None:
+            begun.set()
+            await stream(b"data: 1\n\n", until=until)(scope, receive, send)
+
+        replicas.app = waits
         first = asyncio.create_task(client.post(CHAT, content=b"{}", headers=ALPHA))
-        while not replicas.seen:
-            await asyncio.sleep(0)
+        await begun.wait()
         refused = await client.post(CHAT, content=b"{}", headers=ALPHA)
         first.cancel()
         await asyncio.wait([first])

@@ -105,7 +105,7 @@ def test_a_replica_has_no_keys_and_refuses_nobody_that_the_front_let_in() -> Non
 
 
 def test_keys_that_are_unusable_are_said_before_ray_starts(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="keys_file: .*none.toml"):
+    with pytest.raises(SettingsError, match=r"keys_file: .*none\.toml"):
         spec(keys_file=str(tmp_path / "none.toml"))
     key = tmp_path / "key"
     key.write_text("secret-of-somebody\n")

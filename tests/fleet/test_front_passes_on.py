@@ -1,0 +1,174 @@
+"""What the front hands on of a request and of its answer, whole or broken, and what it answers by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from api.server_settings import Settings
+from fleet.errors import CutOffError, ReplicaLostError
+from fleet.relay.application import front_application
+from tests.fleet.test_front import CHAT, PACKAGES, PLAIN, Replicas, ask, keys, post, stream, whole
+
+__all__ = ["keys"]
+
+
+def test_a_request_travels_whole_but_for_its_key(keys: Settings) -> None:
+    """Every part of it that a replica's answer may depend on."""
+    replicas = Replicas(whole(b"{}"))
+    headers = [("x-api-key", "alpha-secret"), ("x-session-id", "s"), ("x-a", "1"), ("x-a", "2")]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        await client.put("/v1/some/thing?a=1&b=%20", content=b"a body", headers=headers)
+        await client.post("/v1/some/thing", content=b"{}", headers=[*headers[:1], ("session-id", "s")])
+        await client.post("/v1/some/thing", content=b"{}", headers=headers[:1])
+        await client.head("/version", headers=headers[:1])
+
+    ask(replicas, work, keys)
+    told, session, plain, head = replicas.seen
+    assert (told.method, told.path, told.query, told.body) == ("PUT", "/v1/some/thing", b"a=1&b=%20", b"a body")
+    assert (told.http_version, told.client) == ("1.1", ("127.0.0.1", 123))
+    names = [name for name, _ in told.headers]
+    assert [value for name, value in told.headers if name == b"x-a"] == [b"1", b"2"]
+    assert names.count(b"x-request-id") == 1
+    assert b"x-api-key" not in names
+    assert (told.marks, len(session.marks), plain.marks) == ((), 1, ())
+    assert (head.method, head.body) == ("GET", b"")  # the server below leaves the body out
+
+
+def test_bodies_in_flight_are_counted_while_they_are(keys: Settings) -> None:
+    until = asyncio.Event()
+
+    async def work(client: httpx.AsyncClient) -> list[int]:
+        begun = asyncio.Event()
+
+        async def waits(scope: Any, receive: Any, send: Any) -> None:
+            begun.set()
+            await stream(until=until)(scope, receive, send)
+
+        replicas.app = waits
+        first = asyncio.create_task(client.post(CHAT, content=b"x" * 60))
+        await begun.wait()
+        replicas.app = whole(b"{}")
+        during = (await client.post(CHAT, content=b"x" * 60)).status_code
+        until.set()
+        await first
+        return [during, *[(await client.post(CHAT, content=b"x" * 60)).status_code for _ in range(3)]]
+
+    replicas = Replicas(whole(b"{}"))
+    assert ask(replicas, work, Settings(max_in_flight_bytes=100)) == [429, 200, 200, 200]
+
+
+def test_an_answer_that_is_no_stream_breaks_off_as_one_that_nobody_takes_for_whole() -> None:
+    async def file(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+        await asyncio.Event().wait()
+
+    with pytest.raises(CutOffError):
+        post(Replicas(file, fails=ReplicaLostError("x"), after=1), {})
+
+
+@pytest.mark.parametrize(
+    ("path", "whole_end"),
+    [
+        (CHAT, b'"code":503}}\n\ndata: [DONE]\n\n'),
+        ("/v1/messages", b'gone"}}\n\n'),
+        ("/v1/messages/more", b'gone"}}\n\n'),
+        ("/v1/responses", b'"param":null}\n\n'),
+    ],
+)
+def test_a_broken_streams_last_event_is_whole_and_the_last_message(path: str, whole_end: bytes) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        replicas = Replicas(stream(b"data: 1\n\n", until=asyncio.Event()), fails=ReplicaLostError("killed"), after=1)
+        app = front_application(replicas, PLAIN, PACKAGES)
+        scope = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"host", b"localhost")], "http_version": "1.1", "client": None, "scheme": "http",
+        }  # fmt: skip
+        bodies = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+        async def receive() -> Any:
+            return bodies.pop()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)  # type: ignore[arg-type]
+
+    asyncio.run(run())
+    assert [message["type"] for message in sent].count("http.response.start") == 1
+    assert sent[-1]["body"].endswith(whole_end)
+    assert [message["more_body"] for message in sent[1:]] == [False]
+
+
+def test_paths_without_their_version_mean_the_same_to_the_front_where_they_are_asked_for() -> None:
+    replicas = Replicas(whole(b"passed on"))
+
+    async def paths(client: httpx.AsyncClient) -> dict[str, str]:
+        names = (
+            "/models",
+            "/models/two",
+            "/models/two/",
+            "/health/live",
+            "/health/ready",
+            "/llm/v1/models",
+            "/metrics",
+        )
+        return {name: (await client.get(name)).text[:9] for name in names}
+
+    told = ask(replicas, paths, Settings(unversioned_paths=True, root_path="/llm"))
+    assert "passed on" not in told.values()
+    assert replicas.seen == []
+    assert ask(replicas, paths)["/models"] == "passed on"
+    lost = Replicas(whole(b"{}"), fails=ReplicaLostError("x"))
+    assert post(lost, {}, "/messages", Settings(unversioned_paths=True)).json()["type"] == "error"
+
+
+@pytest.mark.parametrize("path", ["/v1/health/ready", "/v1/health/ready/", "/health", "/ping"])
+def test_ready_is_200_while_a_replica_is(path: str) -> None:
+    replicas = Replicas(whole(b"passed on"))
+    assert ask(replicas, lambda client: client.get(path)).json()["message"] == "Service is ready."
+    replicas.is_up = False
+    answer = ask(replicas, lambda client: client.get(path))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def test_the_front_has_a_life_of_its_own_and_no_sockets_but_http() -> None:
+    sent: list[str] = []
+
+    async def run() -> None:
+        app = front_application(Replicas(whole(b"{}")), PLAIN, PACKAGES)
+        kinds = ["lifespan.shutdown", "lifespan.startup"]
+
+        async def receive() -> Any:
+            return {"type": kinds.pop()}
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await app({"type": "lifespan"}, receive, send)  # type: ignore[arg-type,typeddict-item]
+        await app({"type": "websocket"}, receive, send)  # type: ignore[arg-type,typeddict-item]
+
+    asyncio.run(run())
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_metrics_are_opened_by_what_may_read_them_and_hold_the_fronts_own_without_a_replica(keys: Settings) -> None:
+    replicas = Replicas(whole(b"{}"))
+    replicas.pages = {}
+    settings = replace(keys, api_key=("boss=secret-of-the-boss",))
+    page = ask(
+        replicas, lambda c: c.get("/v1/metrics", headers={"authorization": "Bearer secret-of-the-boss"}), settings
+    )
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/plain; version=")
+    assert 'replica="front"' in page.text
+    assert 'client="boss"' in page.text
+    assert ask(replicas, lambda c: c.get("/v1/metrics")).status_code == 200  # where no key is asked for
