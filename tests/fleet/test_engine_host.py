@@ -67,7 +67,8 @@ def building(monkeypatch: pytest.MonkeyPatch) -> Building:
 async def ask(host: EngineHost, text: str = "hello") -> dict[str, Any]:
     """The answer to one conversation, with the status in it."""
     forwarded = Forwarded(
-        method="POST", path="/v1/chat/completions", query=b"", headers=((b"content-type", b"application/json"), (b"host", b"x")),
+        method="POST", path="/v1/chat/completions", query=b"",
+        headers=((b"content-type", b"application/json"), (b"host", b"x")),
         http_version="1.1", client=None, key_name=None, package="one",
         body=json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": 4}).encode(),
     )  # fmt: skip
@@ -107,7 +108,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_nothing_of_it_stays(building:
     building.load = fail
 
     async def run() -> None:
-        with pytest.raises(PackageError, match="could not be loaded: .*no room"):
+        with pytest.raises(PackageError, match=r"could not be loaded: .*no room"):
             await open_host(Settings(), FOLDER)
         assert building.services[0].engine.has_ended
         assert "frozen" not in building.told

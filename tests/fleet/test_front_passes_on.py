@@ -77,8 +77,8 @@ def test_an_answer_that_is_no_stream_breaks_off_as_one_that_nobody_takes_for_who
     ("path", "whole_end"),
     [
         (CHAT, b'"code":503}}\n\ndata: [DONE]\n\n'),
-        ("/v1/messages", b'gone"}}\n\n'),
-        ("/v1/messages/more", b'gone"}}\n\n'),
+        ("/v1/messages", b'is gone","param":null}}\n\n'),
+        ("/v1/messages/more", b'is gone","param":null}}\n\n'),
         ("/v1/responses", b'"param":null}\n\n'),
     ],
 )
@@ -165,10 +165,12 @@ def test_metrics_are_opened_by_what_may_read_them_and_hold_the_fronts_own_withou
     replicas.pages = {}
     settings = replace(keys, api_key=("boss=secret-of-the-boss",))
     page = ask(
-        replicas, lambda c: c.get("/v1/metrics", headers={"authorization": "Bearer secret-of-the-boss"}), settings
+        replicas,
+        lambda client: client.get("/v1/metrics", headers={"authorization": "Bearer secret-of-the-boss"}),
+        settings,
     )
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/plain; version=")
     assert 'replica="front"' in page.text
     assert 'client="boss"' in page.text
-    assert ask(replicas, lambda c: c.get("/v1/metrics")).status_code == 200  # where no key is asked for
+    assert ask(replicas, lambda client: client.get("/v1/metrics")).status_code == 200  # where no key is asked for
