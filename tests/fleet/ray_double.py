@@ -200,7 +200,7 @@ class Cluster:
         given = dict(locals())
         del given["self"]
         services = sys.modules["ray._private.services"]
-        given["node"] = services.resolve_ip_for_localhost(_node_ip_address)  # type: ignore[attr-defined]
+        given["node"] = services.resolve_ip_for_localhost(_node_ip_address)
         # Ray's own handlers, which abort.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._note("init", **given)
@@ -330,7 +330,8 @@ def _module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> Modul
 @pytest.fixture
 def on_doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnDoubles]:
     """``fleet.on_ray`` over the doubles; handlers of signals are what they were afterwards."""
-    cluster, addresses = Cluster(), []
+    cluster = Cluster()
+    addresses: list[str] = []
     made = OnDoubles(cluster, {}, addresses)
     names = {"MultiplexMixin": MultiplexMixin, "PendingRequest": PendingRequest, "ReplicaID": ReplicaID}
     _module(monkeypatch, "ray", init=cluster.init, shutdown=cluster.shutdown, __path__=[])

@@ -116,7 +116,7 @@ class Served:
             monkeypatch.setattr(serving._LOG, name, lambda text, *more: self.log.append(text % more if more else text))
 
     def signals(self, *numbers: int, during: str) -> None:
-        """``during`` a call, but its first times where it is named again with ``+``, these signals come."""
+        """``during`` the first such call these signals come."""
         waiting = list(numbers)
 
         def come() -> None:
@@ -160,7 +160,11 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]],
 
 
 def send(*numbers: int) -> Callable[[], None]:
-    return lambda: [os.kill(os.getpid(), number) for number in numbers] and None
+    def kill() -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    return kill
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

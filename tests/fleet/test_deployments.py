@@ -110,7 +110,7 @@ def deployments(on_doubles: OnDoubles, spec: FleetSpec) -> tuple[Deployment, Dep
 async def replica(on_doubles: OnDoubles, spec: FleetSpec) -> Any:
     """One engine replica, made as Ray makes it."""
     _, engines = deployments(on_doubles, spec)
-    made = engines.made_from.__new__(engines.made_from)
+    made: Any = object.__new__(engines.made_from)
     assert engines.given is not None
     await made.__init__(*engines.given)
     return made

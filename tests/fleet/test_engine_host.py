@@ -7,6 +7,7 @@ import gc
 import json
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Building:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.services: list[Service] = []
         self.sessions: list[ScriptedSession] = []
-        self.load = lambda: None
+        self.load: Callable[[], None] = lambda: None
         self.told: list[Any] = []
         monkeypatch.setattr(engine_host, "package_reader", lambda settings: lambda folder: (settings, folder))
         monkeypatch.setattr(engine_host, "build_service", self.build)
@@ -87,14 +88,14 @@ def test_a_host_is_ready_when_it_is_open_and_answers_until_it_is_closed(building
         assert built[0].num_slots == 7
         assert built[1] == (built[0], FOLDER)
         assert building.told == [0.0005, built, "frozen"]
-        assert host.is_ready
+        ready = [host.is_ready]
         host.check()
         answer = await ask(host)
         assert answer["status"] == 200, answer
         assert answer["usage"]["completion_tokens"] == 4
         assert "num_requests_running" in host.metrics_page()
         await host.close(0.0)
-        assert not host.is_ready
+        assert [*ready, host.is_ready] == [True, False]
         assert (await ask(host))["status"] == 503
         assert building.services[0].engine.has_ended
 

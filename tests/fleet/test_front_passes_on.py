@@ -153,8 +153,8 @@ def test_the_front_has_a_life_of_its_own_and_no_sockets_but_http() -> None:
         async def send(message: Any) -> None:
             sent.append(message["type"])
 
-        await app({"type": "lifespan"}, receive, send)  # type: ignore[arg-type,typeddict-item]
-        await app({"type": "websocket"}, receive, send)  # type: ignore[arg-type,typeddict-item]
+        await app({"type": "lifespan"}, receive, send)  # type: ignore[arg-type]
+        await app({"type": "websocket"}, receive, send)  # type: ignore[arg-type]
 
     asyncio.run(run())
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -29,6 +29,7 @@ def test_a_turn_has_the_marks_of_the_one_before() -> None:
     assert second[0] == first[0]
     assert len(set(second)) == 3
     assert marks(SYSTEM) == ()
+    assert marks({"role": "developer", "content": "Be brief."}) == ()
     assert marks({"role": "developer", "content": "x"}, user("a")) != first
 
 
@@ -57,7 +58,9 @@ def test_a_session_is_the_only_mark() -> None:
 
 
 def test_more_messages_than_the_api_takes_are_not_marked() -> None:
-    assert len(marks(*[user("a")] * 4096)) == MOST_MARKS
+    long = [user(str(number)) for number in range(4096)]
+    assert len(marks(*long)) == MOST_MARKS
+    assert marks(*long)[:-1] == marks(*long[:-1])[1:]  # the last ones, which the next turn shares
     assert marks(*[user("a")] * 4097) == ()
 
 

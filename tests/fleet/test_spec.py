@@ -87,6 +87,7 @@ def test_a_replica_has_no_keys_and_refuses_nobody_that_the_front_let_in() -> Non
         root_path="/x",
     )
     own = fleet_spec(asked, [Path("one"), Path("two")]).engine_settings
+    assert own.kv_cache_share == pytest.approx(0.4 / 3)
     assert own == dataclasses.replace(
         asked,
         api_key=(),
@@ -97,7 +98,7 @@ def test_a_replica_has_no_keys_and_refuses_nobody_that_the_front_let_in() -> Non
         replicas=None,
         max_replicas=None,
         threads=4,
-        kv_cache_share=pytest.approx(0.4 / 3),
+        kv_cache_share=own.kv_cache_share,
     )
     secrets = Settings(tls_cert="c", tls_key="k", keys_file=None, replicas=2)
     own = fleet_spec(secrets, [Path("one")]).engine_settings
@@ -144,9 +145,9 @@ def test_rays_own_command_takes_settings_as_words_and_as_environment(
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text("{}")
     words = {"model": str(tmp_path / "one"), "more_models": str(tmp_path / "two"), "replicas": "4", "backend": "cpu"}
-    made = powertrain_ray.app(words).given[1]  # type: ignore[attr-defined]
+    made = powertrain_ray.app(words).given[1]
     assert (made.min_replicas, made.busy_at, made.threads, made.on_loopback) == (4, 3, 3, False)
     assert [package.folder.name for package in made.packages] == ["one", "two"]
     (tmp_path / "two" / "manifest.json").unlink()
     (tmp_path / "two").rmdir()
-    assert powertrain_ray.app({}).given[1].packages[0].folder.name == "one"  # type: ignore[attr-defined]
+    assert powertrain_ray.app({}).given[1].packages[0].folder.name == "one"
