@@ -102,6 +102,27 @@ def test_each_piece_tells_what_was_used_so_far_and_the_reserve_comes_first_and_o
     ]
 
 
+def test_what_is_said_while_a_reader_is_away_waits_for_it() -> None:
+    ended = asyncio.Event()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(START)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await send(body(b"last", more=False))
+        ended.set()
+
+    async def run() -> list[Piece]:
+        pieces = answer_pieces(app, request())
+        found = [await anext(pieces)]
+        await ended.wait()
+        await asyncio.sleep(0)  # the application has returned
+        return [*found, *await all_of(pieces)]
+
+    last = Piece(messages=(body(b"last", more=False),))
+    assert asyncio.run(run()) == [Piece(messages=(START,)), last]
+
+
 def test_what_was_said_before_a_fault_is_passed_on() -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send(START)
