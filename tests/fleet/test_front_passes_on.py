@@ -20,7 +20,13 @@ __all__ = ["keys"]
 def test_a_request_travels_whole_but_for_its_key(keys: Settings) -> None:
     """Every part of it that a replica's answer may depend on."""
     replicas = Replicas(whole(b"{}"))
-    headers = [("x-api-key", "alpha-secret"), ("x-session-id", "s"), ("x-a", "1"), ("x-a", "2")]
+    headers = [
+        ("x-api-key", "alpha-secret"),
+        ("x-session-id", "s"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("x-request-id", "mine"),
+    ]
 
     async def work(client: httpx.AsyncClient) -> None:
         await client.put("/v1/some/thing?a=1&b=%20", content=b"a body", headers=headers)
@@ -34,7 +40,7 @@ def test_a_request_travels_whole_but_for_its_key(keys: Settings) -> None:
     assert (told.http_version, told.client) == ("1.1", ("127.0.0.1", 123))
     names = [name for name, _ in told.headers]
     assert [value for name, value in told.headers if name == b"x-a"] == [b"1", b"2"]
-    assert names.count(b"x-request-id") == 1
+    assert [value for name, value in told.headers if name == b"x-request-id"] == [b"mine"]
     assert b"x-api-key" not in names
     assert (told.marks, len(session.marks), plain.marks) == ((), 1, ())
     assert (head.method, head.body) == ("GET", b"")  # the server below leaves the body out
@@ -131,6 +137,30 @@ def test_paths_without_their_version_mean_the_same_to_the_front_where_they_are_a
     assert post(lost, {}, "/messages", Settings(unversioned_paths=True)).json()["type"] == "error"
 
 
+def test_what_is_no_question_is_a_replicas_to_refuse() -> None:
+    replicas = Replicas(whole(b"passed on", status=405))
+    for path in ("/v1/models", "/v1/health/ready", "/metrics"):
+        assert post(replicas, {}, path).text == "passed on"
+
+
+def test_a_client_that_leaves_before_its_body_is_sent_nothing_and_reaches_no_replica() -> None:
+    replicas = Replicas(whole(b"{}"))
+    sent: list[Any] = []
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
+        "headers": [(b"host", b"localhost")], "http_version": "1.1", "client": None, "scheme": "http",
+    }  # fmt: skip
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(front_application(replicas, PLAIN, PACKAGES)(scope, receive, send))  # type: ignore[arg-type]
+    assert (sent, replicas.seen) == ([], [])
+
+
 @pytest.mark.parametrize("path", ["/v1/health/ready", "/v1/health/ready/", "/health", "/ping"])
 def test_ready_is_200_while_a_replica_is(path: str) -> None:
     replicas = Replicas(whole(b"passed on"))
@@ -164,13 +194,17 @@ def test_metrics_are_opened_by_what_may_read_them_and_hold_the_fronts_own_withou
     replicas = Replicas(whole(b"{}"))
     replicas.pages = {}
     settings = replace(keys, api_key=("boss=secret-of-the-boss",))
-    page = ask(
-        replicas,
-        lambda client: client.get("/v1/metrics", headers={"authorization": "Bearer secret-of-the-boss"}),
-        settings,
-    )
+    boss = {"authorization": "Bearer secret-of-the-boss"}
+
+    async def asked_and_read(client: httpx.AsyncClient) -> httpx.Response:
+        await client.post(CHAT, content=b"{}", headers=boss)
+        return await client.get("/v1/metrics", headers=boss)
+
+    page = ask(replicas, asked_and_read, settings)
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/plain; version=")
     assert 'replica="front"' in page.text
-    assert 'client="boss"' in page.text
+    for name, count in (("alpha", "0.0"), ("boss", "1.0"), ("scrape", "0.0")):  # each its own
+        line = f'powertrain_client_requests_total{{client="{name}",model_name="team/one",replica="front"}} {count}'
+        assert line in page.text
     assert ask(replicas, lambda client: client.get("/v1/metrics")).status_code == 200  # where no key is asked for
