@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from api.edge.access import VISIT_KEY
 from api.server_settings import Settings
 from fleet.errors import CutOffError, ReplicaLostError
 from fleet.relay.application import front_application
 from tests.fleet.test_front import CHAT, PACKAGES, PLAIN, Replicas, ask, keys, post, stream, whole
 
 __all__ = ["keys"]
+BODY = {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+def told(
+    replicas: Replicas,
+    *given: dict[str, Any],
+    path: str = CHAT,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    settings: Settings = PLAIN,
+    on_send: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """The messages that a client is sent, who gives these and nothing more."""
+    sent: list[dict[str, Any]] = []
+    rest = list(given)
+    scope: Any = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"host", b"localhost"), *headers], "http_version": "1.1", "client": None, "scheme": "http",
+    }  # fmt: skip
+
+    async def receive() -> Any:
+        return rest.pop(0)
+
+    async def send(message: Any) -> None:
+        on_send()
+        sent.append(message)
+
+    asyncio.run(front_application(replicas, settings, PACKAGES)(scope, receive, send))  # type: ignore[arg-type]
+    return sent
 
 
 def test_a_request_travels_whole_but_for_its_key(keys: Settings) -> None:
@@ -35,14 +65,14 @@ def test_a_request_travels_whole_but_for_its_key(keys: Settings) -> None:
         await client.head("/version", headers=headers[:1])
 
     ask(replicas, work, keys)
-    told, session, plain, head = replicas.seen
-    assert (told.method, told.path, told.query, told.body) == ("PUT", "/v1/some/thing", b"a=1&b=%20", b"a body")
-    assert (told.http_version, told.client) == ("1.1", ("127.0.0.1", 123))
-    names = [name for name, _ in told.headers]
-    assert [value for name, value in told.headers if name == b"x-a"] == [b"1", b"2"]
-    assert [value for name, value in told.headers if name == b"x-request-id"] == [b"mine"]
+    seen, session, plain, head = replicas.seen
+    assert (seen.method, seen.path, seen.query, seen.body) == ("PUT", "/v1/some/thing", b"a=1&b=%20", b"a body")
+    assert (seen.http_version, seen.client) == ("1.1", ("127.0.0.1", 123))
+    names = [name for name, _ in seen.headers]
+    assert [value for name, value in seen.headers if name == b"x-a"] == [b"1", b"2"]
+    assert [value for name, value in seen.headers if name == b"x-request-id"] == [b"mine"]
     assert b"x-api-key" not in names
-    assert (told.marks, len(session.marks), plain.marks) == ((), 1, ())
+    assert (seen.marks, len(session.marks), plain.marks) == ((), 1, ())
     assert (head.method, head.body) == ("GET", b"")  # the server below leaves the body out
 
 
@@ -89,26 +119,8 @@ def test_an_answer_that_is_no_stream_breaks_off_as_one_that_nobody_takes_for_who
     ],
 )
 def test_a_broken_streams_last_event_is_whole_and_the_last_message(path: str, whole_end: bytes) -> None:
-    sent: list[dict[str, Any]] = []
-
-    async def run() -> None:
-        replicas = Replicas(stream(b"data: 1\n\n", until=asyncio.Event()), fails=ReplicaLostError("killed"), after=1)
-        app = front_application(replicas, PLAIN, PACKAGES)
-        scope = {
-            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
-            "headers": [(b"host", b"localhost")], "http_version": "1.1", "client": None, "scheme": "http",
-        }  # fmt: skip
-        bodies = [{"type": "http.request", "body": b"{}", "more_body": False}]
-
-        async def receive() -> Any:
-            return bodies.pop()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app(scope, receive, send)  # type: ignore[arg-type]
-
-    asyncio.run(run())
+    replicas = Replicas(stream(b"data: 1\n\n", until=asyncio.Event()), fails=ReplicaLostError("killed"), after=1)
+    sent = told(replicas, BODY, path=path)
     assert [message["type"] for message in sent].count("http.response.start") == 1
     assert sent[-1]["body"].endswith(whole_end)
     assert [message["more_body"] for message in sent[1:]] == [False]
@@ -129,8 +141,8 @@ def test_paths_without_their_version_mean_the_same_to_the_front_where_they_are_a
         )
         return {name: (await client.get(name)).text[:9] for name in names}
 
-    told = ask(replicas, paths, Settings(unversioned_paths=True, root_path="/llm"))
-    assert "passed on" not in told.values()
+    answers = ask(replicas, paths, Settings(unversioned_paths=True, root_path="/llm"))
+    assert "passed on" not in answers.values()
     assert replicas.seen == []
     assert ask(replicas, paths)["/models"] == "passed on"
     lost = Replicas(whole(b"{}"), fails=ReplicaLostError("x"))
@@ -145,20 +157,33 @@ def test_what_is_no_question_is_a_replicas_to_refuse() -> None:
 
 def test_a_client_that_leaves_before_its_body_is_sent_nothing_and_reaches_no_replica() -> None:
     replicas = Replicas(whole(b"{}"))
-    sent: list[Any] = []
-    scope = {
-        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
-        "headers": [(b"host", b"localhost")], "http_version": "1.1", "client": None, "scheme": "http",
-    }  # fmt: skip
-
-    async def receive() -> Any:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asyncio.run(front_application(replicas, PLAIN, PACKAGES)(scope, receive, send))  # type: ignore[arg-type]
+    sent = told(replicas, {"type": "http.disconnect"})
     assert (sent, replicas.seen) == ([], [])
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_waited_for() -> None:
+    sent = told(Replicas(whole(b"{}")), headers=((b"content-length", b"1001"),), settings=Settings(max_body_bytes=1000))
+    assert sent[0]["status"] == 413
+
+
+def test_a_name_that_nobody_has_is_told_in_part() -> None:
+    answer = ask(Replicas(whole(b"{}")), lambda client: client.get("/v1/models/" + "x" * 300))
+    assert answer.json()["error"]["message"] == f"The model `{'x' * 256}` does not exist."
+
+
+def test_what_is_refused_has_stopped_before_its_client_is_told(keys: Settings) -> None:
+    order: list[str] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        scope["state"][VISIT_KEY].reserve(10, 95)  # of 100
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("stopped")
+
+    key = ((b"authorization", b"Bearer alpha-secret"),)
+    told(Replicas(app), BODY, headers=key, settings=keys, on_send=lambda: order.append("told"))
+    assert order == ["stopped", "told", "told"]
 
 
 @pytest.mark.parametrize("path", ["/v1/health/ready", "/v1/health/ready/", "/health", "/ping"])
@@ -208,3 +233,19 @@ def test_metrics_are_opened_by_what_may_read_them_and_hold_the_fronts_own_withou
         line = f'powertrain_client_requests_total{{client="{name}",model_name="team/one",replica="front"}} {count}'
         assert line in page.text
     assert ask(replicas, lambda client: client.get("/v1/metrics")).status_code == 200  # where no key is asked for
+
+
+def test_the_edge_is_that_of_one_server(keys: Settings) -> None:
+    """Refusals in a path's own form, what needs no key, other pages' scripts, and hosts where there are no keys."""
+    replicas = Replicas(whole(b"passed on"))
+    denied = post(replicas, {}, "/v1/messages", keys)
+    assert (denied.status_code, denied.json()["type"]) == (401, "error")
+    assert ask(replicas, lambda client: client.get("/docs"), keys).text == "passed on"
+    page = {"origin": "https://page.example"}
+    opened = replace(keys, cors_allow_origin=("https://page.example",))
+    answer = ask(replicas, lambda client: client.get("/v1/health/live", headers=page), opened)
+    assert answer.headers["access-control-allow-origin"] == "https://page.example"
+    foreign = {"host": "page.example"}
+    assert ask(replicas, lambda client: client.get("/v1/models", headers=foreign)).status_code == 403
+    with_key = {**foreign, "authorization": "Bearer alpha-secret"}
+    assert ask(replicas, lambda client: client.get("/v1/models", headers=with_key), keys).status_code == 200
