@@ -13,7 +13,6 @@ from api.edge.hosts import host_rule
 from api.edge.keys import KeyRing, key_ring
 from api.edge.paths import Paths, path_rule
 from api.server_settings import Settings
-from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.relay.front import Engines, Front
@@ -54,10 +53,10 @@ def front_application(engines: Engines, settings: Settings, packages: Packages) 
     layers = Paths(Cors(edge, settings.cors_allow_origin), path_rule(settings, _KNOWN_PATHS))
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP:
-            await layers(scope, receive, send)
-        elif str(scope["type"]) == "lifespan":
+        if str(scope["type"]) == "lifespan":
             await _live(receive, send)
+        else:
+            await layers(scope, receive, send)
 
     return application
 
