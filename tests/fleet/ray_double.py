@@ -173,7 +173,7 @@ class Cluster:
     runs."""
 
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    fails: dict[str, Exception] = field(default_factory=dict)
+    fails: dict[str, BaseException] = field(default_factory=dict)
     during: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def _note(self, name: str, /, **given: Any) -> None:

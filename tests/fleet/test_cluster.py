@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def local(port: int = 0, **changes: Any) -> Settings:
 
 def test_what_a_cluster_of_ours_is_asked_for(on_doubles: OnDoubles, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = local(tls_cert="c.pem", tls_key=str(tmp_path / "k.pem"), idle_timeout_s=9.5)
+    settings = local(tls_cert="c.pem", tls_key="k.pem", idle_timeout_s=9.5)
     spec = dataclasses.replace(spec_of(settings), threads=3, max_replicas=5)
     with on_doubles.modules["cluster"].running_cluster(spec) as port:
         assert port > 0
@@ -55,6 +56,24 @@ def test_what_a_cluster_of_ours_is_asked_for(on_doubles: OnDoubles, tmp_path: Pa
     assert on_doubles.cluster.names()[2:] == ENDED
     services = on_doubles.loopback.ray._private.services
     assert services.resolve_ip_for_localhost("127.0.0.1") == "address of 127.0.0.1"  # Ray's own again
+
+
+def test_what_ray_leaves_behind_is_looked_for_after_it_has_ended(on_doubles: OnDoubles, monkeypatch: Any) -> None:
+    seen: list[list[str]] = []
+
+    @contextmanager
+    def nothing_left() -> Iterator[None]:
+        seen.append(on_doubles.cluster.names())
+        try:
+            yield
+        finally:
+            seen.append(on_doubles.cluster.names())
+
+    monkeypatch.setattr(on_doubles.modules["cluster"], "nothing_left", nothing_left)
+    on_doubles.cluster.fails["serve.start"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt), on_doubles.modules["cluster"].running_cluster(spec_of(local())):
+        pass
+    assert seen == [[], [*STARTED[:2], *ENDED]]
 
 
 def test_a_port_that_is_taken_is_said_before_ray_starts(on_doubles: OnDoubles) -> None:
@@ -87,7 +106,7 @@ def test_a_start_that_fails_ends_what_it_had_started(
 
 
 def test_ray_ends_also_when_serve_does_not(on_doubles: OnDoubles) -> None:
-    on_doubles.cluster.fails["serve.shutdown"] = KeyboardInterrupt()  # type: ignore[assignment]
+    on_doubles.cluster.fails["serve.shutdown"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt), on_doubles.modules["cluster"].running_cluster(spec_of(local())):
         pass
     assert on_doubles.cluster.names()[2:] == ENDED
@@ -187,7 +206,7 @@ def test_a_signal_ends_a_fleet_that_starts_and_what_it_has_started(
 ) -> None:
     lines = announced(send())
     if (during, number) == ("init", signal.SIGTERM):
-        served.cluster.fails["init"] = SystemExit(15)  # type: ignore[assignment]  # Ray's handler of that moment
+        served.cluster.fails["init"] = SystemExit(15)  # Ray's handler of that moment
     else:
         served.signals(number, number, during=during)
     # What comes again meanwhile does not keep it from ending all of it.
