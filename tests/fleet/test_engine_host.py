@@ -21,8 +21,10 @@ from api.server_settings import Settings
 from fleet.hosting import engine_host
 from fleet.hosting.engine_host import EngineHost, open_host
 from fleet.relay.wire import Forwarded
+from runtime.constraint.compiler import ConstraintCompiler
 from runtime.engine.async_engine import AsyncEngine
 from runtime.errors import EngineUnavailable, PackageError
+from runtime.text.tokenizer import Tokenizer
 from tests.api.scripted_server import MAX_MODEL_LEN, NUM_SLOTS, VOCAB_SIZE, model_script, scripted_model
 from tests.fakes import ScriptedSession
 from tests.fleet.ray_double import all_of
@@ -37,11 +39,18 @@ class Building:
         self.services: list[Service] = []
         self.sessions: list[ScriptedSession] = []
         self.load: Callable[[], None] = lambda: None
+        self.may_step = threading.Event()  # the engine does nothing before
+        self.may_step.set()
         self.told: list[Any] = []
         monkeypatch.setattr(engine_host, "package_reader", lambda settings: lambda folder: (settings, folder))
         monkeypatch.setattr(engine_host, "build_service", self.build)
+        monkeypatch.setattr(Tokenizer, "prepare", lambda _tokenizer: self.told.append("tokenizer"))
+        monkeypatch.setattr(ConstraintCompiler, "prepare", lambda _compiler: self.told.append("compiler"))
         monkeypatch.setattr(gc, "freeze", lambda: self.told.append("frozen"))
         monkeypatch.setattr(sys, "setswitchinterval", self.told.append)
+
+    def before_call(self, *_: Any) -> None:
+        self.may_step.wait(30)
 
     def build(self, settings: Settings, package: Any) -> Service:
         self.told.append((settings, package))
@@ -50,7 +59,7 @@ class Building:
         def open_session() -> ScriptedSession:
             self.load()
             sizes: dict[str, Any] = {"num_slots": NUM_SLOTS, "max_model_len": MAX_MODEL_LEN, "vocab_size": VOCAB_SIZE}
-            self.sessions.append(ScriptedSession(model_script, **sizes))
+            self.sessions.append(ScriptedSession(model_script, before_call=self.before_call, **sizes))
             return self.sessions[-1]
 
         engine, model = AsyncEngine(open_session, engine_config(chosen)), scripted_model(chosen)
@@ -87,7 +96,7 @@ def test_a_host_is_ready_when_it_is_open_and_answers_until_it_is_closed(building
         assert built[0].model == str(FOLDER)
         assert built[0].num_slots == 7
         assert built[1] == (built[0], FOLDER)
-        assert building.told == [0.0005, built, "frozen"]
+        assert building.told == [0.0005, built, "tokenizer", "compiler", "frozen"]
         ready = [host.is_ready]
         host.check()
         answer = await ask(host)
@@ -98,6 +107,27 @@ def test_a_host_is_ready_when_it_is_open_and_answers_until_it_is_closed(building
         assert [*ready, host.is_ready] == [True, False]
         assert (await ask(host))["status"] == 503
         assert building.services[0].engine.has_ended
+
+    asyncio.run(run())
+
+
+def test_running_answers_end_before_a_host_is_closed(building: Building) -> None:
+    async def run() -> None:
+        host = await open_host(Settings(), FOLDER)
+        name = await asyncio.to_thread(lambda: threading.current_thread().name)
+        assert name.startswith("text")  # the threads that a server has for texts
+        building.may_step.clear()
+        asked = asyncio.create_task(ask(host))
+        engine = building.services[0].engine
+        while not engine.num_live:
+            await asyncio.to_thread(lambda: None)
+        closing = asyncio.create_task(host.close(30.0))
+        while host.is_ready:
+            await asyncio.to_thread(lambda: None)
+        building.may_step.set()
+        answer = await asked
+        assert (answer["status"], answer["choices"][0]["finish_reason"]) == (200, "length")
+        await closing
 
     asyncio.run(run())
 

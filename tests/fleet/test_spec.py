@@ -112,6 +112,8 @@ def test_keys_that_are_unusable_are_said_before_ray_starts(tmp_path: Path) -> No
     key.write_text("secret-of-somebody\n")
     key.chmod(0o600)
     assert spec(api_key_file=str(key)).engine_settings.api_key_file is None
+    key.write_text(f'[[key]]\nname = "a"\nsha256 = "{"0" * 64}"\n')
+    assert spec(keys_file=str(key)).engine_settings.keys_file is None
 
 
 def test_a_context_that_is_asked_for_is_no_longer_than_the_packages() -> None:
