@@ -120,7 +120,8 @@ def _check(settings: Settings, num_packages: int) -> None:
         "allow_runtime_lora_updating": "a fleet has no adapters; merge them with 'powertrain export --adapter'",
         "lora_source": "a fleet's list of models has no adapters; merge them with 'powertrain export --adapter'",
     }.items():
-        if getattr(settings, name):
+        value = getattr(settings, name)
+        if value is not None and value is not False and value != ():
             raise SettingsError(f"{name} is set together with replicas: {why}; leave it out")
     if settings.load_models != "start":
         raise SettingsError("load_models is set together with replicas, which load what is asked for; leave it out")

@@ -210,9 +210,16 @@ def test_a_signal_ends_a_fleet_that_starts_and_what_it_has_started(
     else:
         served.signals(number, number, during=during)
     # What comes again meanwhile does not keep it from ending all of it.
-    served.cluster.during["serve.shutdown"] = send(number)
+    ended: list[bool] = []
+
+    def come_again() -> None:
+        send(number)()
+        ended.append(True)
+
+    served.cluster.during["shutdown"] = come_again
     begun = STARTED[: STARTED.index(during) + 1]
     assert served() == [*begun, *(ENDED if during != "init" else ENDED[1:])]
+    assert ended == [True]
     assert lines == []
     assert served.log == ["ended by a signal, without waiting for anything"]
 

@@ -121,6 +121,11 @@ def test_a_context_that_is_asked_for_is_no_longer_than_the_packages() -> None:
     assert spec(served_model_name=("x", "y")).packages[0].names == ("x", "y")
 
 
+def test_a_folder_is_found_from_every_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fleet_spec(Settings(), [Path("one")]).packages[0].folder == tmp_path.resolve() / "one"
+
+
 def test_a_name_is_one_packages() -> None:
     one, two = (
         FleetPackage(names=names, folder=Path("x"), created_unix=1, max_model_len=length)
