@@ -62,16 +62,20 @@ def running_cluster(spec: FleetSpec) -> Iterator[int]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep this process's handlers of signals: Ray puts its own in their place, which abort the process. What they ask
-    for meanwhile is a KeyboardInterrupt."""
+    """Keep this process's handlers of signals: Ray puts its own in their place, which abort the process. What those
+    take meanwhile is told to ours, and is a KeyboardInterrupt whatever ours does."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    is_asked = False
     try:
         yield
-    except SystemExit as error:  # Ray's first handler of SIGTERM
-        raise KeyboardInterrupt from error
+    except SystemExit:  # Ray's first handler of SIGTERM
+        is_asked = True
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if is_asked:
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt
 
 
 def _absolute(file: str | None) -> str | None:
