@@ -199,6 +199,21 @@ def test_a_fleet_serves_until_a_signal(served: Served, announced: Any, number: i
     assert run["target"].given[1].on_loopback
 
 
+def test_every_package_that_is_named_is_served_or_the_only_one_there_is(
+    served: Served, announced: Any, tmp_path: Path
+) -> None:
+    announced(send(signal.SIGTERM))
+    served.settings = local(more_models=("/models/two", "/models/three"))
+    served()
+    served.settings = dataclasses.replace(local(), model=None)
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "manifest.json").write_text("{}")
+    serve_fleet(ResolvedSettings(served.settings, {}), Surroundings(home=lambda: tmp_path))
+    runs = [given["target"].given[1] for name, given in served.cluster.calls if name == "serve.run"]
+    named = [[package.names[0] for package in spec.packages] for spec in runs]
+    assert named == [["one", "two", "three"], ["only"]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("during", ["init", "serve.start", "serve.run"])
 def test_a_signal_ends_a_fleet_that_starts_and_what_it_has_started(
