@@ -14,7 +14,7 @@ from api.edge.access import VISIT_KEY
 from api.server_settings import Settings
 from fleet.errors import CutOffError, ReplicaLostError
 from fleet.relay.application import front_application
-from tests.fleet.test_front import CHAT, PACKAGES, PLAIN, Replicas, ask, keys, post, stream, whole
+from tests.fleet.test_front import ALPHA, CHAT, PACKAGES, PLAIN, Replicas, ask, keys, post, stream, whole
 
 __all__ = ["keys"]
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
@@ -222,14 +222,15 @@ def test_metrics_are_opened_by_what_may_read_them_and_hold_the_fronts_own_withou
     boss = {"authorization": "Bearer secret-of-the-boss"}
 
     async def asked_and_read(client: httpx.AsyncClient) -> httpx.Response:
-        await client.post(CHAT, content=b"{}", headers=boss)
+        for headers in (boss, ALPHA):
+            await client.post(CHAT, content=b"{}", headers=headers)
         return await client.get("/v1/metrics", headers=boss)
 
     page = ask(replicas, asked_and_read, settings)
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/plain; version=")
     assert 'replica="front"' in page.text
-    for name, count in (("alpha", "0.0"), ("boss", "1.0"), ("scrape", "0.0")):  # each its own
+    for name, count in (("alpha", "1.0"), ("boss", "1.0"), ("scrape", "0.0")):  # each its own
         line = f'powertrain_client_requests_total{{client="{name}",model_name="team/one",replica="front"}} {count}'
         assert line in page.text
     assert ask(replicas, lambda client: client.get("/v1/metrics")).status_code == 200  # where no key is asked for
