@@ -76,6 +76,15 @@ def test_what_ray_leaves_behind_is_looked_for_after_it_has_ended(on_doubles: OnD
     assert seen == [[], [*STARTED[:2], *ENDED]]
 
 
+def test_a_signal_that_rays_handler_took_ends_the_start_whatever_ours_does(on_doubles: OnDoubles) -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))  # as it was, after the test
+    on_doubles.cluster.fails["init"] = SystemExit(15)
+    with pytest.raises(KeyboardInterrupt), on_doubles.modules["cluster"].running_cluster(spec_of(local())):
+        pass
+    assert (seen, on_doubles.cluster.names()) == ([signal.SIGTERM], ["init", "shutdown"])
+
+
 def test_a_port_that_is_taken_is_said_before_ray_starts(on_doubles: OnDoubles) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         spec = spec_of(local(taken.getsockname()[1]))
