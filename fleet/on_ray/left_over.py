@@ -19,6 +19,7 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE_S = 2.0
+_GIVE_UP_S = 5.0  # nothing ends a process that waits for a broken device
 _PAUSE_S = 0.05
 
 
@@ -34,8 +35,8 @@ def nothing_left(grace_s: float = _GRACE_S) -> Iterator[None]:
         yield
     finally:
         until = time.monotonic() + grace_s
-        while left := _children() - before:
-            if time.monotonic() >= until:
+        while (left := _children() - before) and (beyond_s := time.monotonic() - until) < _GIVE_UP_S:
+            if beyond_s >= 0:
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
