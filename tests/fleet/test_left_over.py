@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from tests.fleet.ray_double import OnDoubles
 
+PR_GET_CHILD_SUBREAPER = 37
 _ORPHAN = "import subprocess, sys; print(subprocess.Popen(['sleep', '60'], stdout=2).pid, flush=True); sys.exit()"
 
 
@@ -31,4 +33,7 @@ def test_what_loses_its_parent_is_ended_and_what_was_there_before_is_not(on_doub
             assert lives(orphan)
         assert not lives(orphan)  # no zombie either
         assert lives(mine.pid)
+        adopts = ctypes.c_int(-1)
+        ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
+        assert adopts.value == 0  # orphans are init's again
         mine.send_signal(signal.SIGTERM)
