@@ -18,7 +18,6 @@ from ray.serve.request_router import (
     RequestRouter,
     RunningReplica,
 )
-from runtime.defaults import DEFAULT_SLOTS
 
 from fleet.relay.wire import Forwarded
 from fleet.routing.affinity import Affinity, choose
@@ -27,7 +26,7 @@ from fleet.routing.affinity import Affinity, choose
 class ConversationRouter(MultiplexMixin, RequestRouter):
     """Sends a conversation back to the replica that holds its cache, everything else to the least loaded one."""
 
-    def initialize_state(self, busy_at: int = DEFAULT_SLOTS) -> None:
+    def initialize_state(self, busy_at: int) -> None:
         """``busy_at`` is the number of requests from which a conversation may leave its replica."""
         self._busy_at = busy_at
         self._affinity: Affinity[ReplicaID] = Affinity()

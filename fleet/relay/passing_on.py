@@ -31,7 +31,6 @@ class PassingOn:
         self._visit = visit
         self._path = path
         self._used = (0, 0)
-        self._charged = False
         self._status = 0
         self._is_stream = False
 
@@ -62,9 +61,7 @@ class PassingOn:
             self._visit.reserve(piece.reserve.num_prompt_tokens, piece.reserve.max_generated)
         if piece.used is not None:
             self._used = piece.used
-            if not self._charged:
-                self._charged = True
-                self._visit.charge(lambda: self._used, is_whole=piece.is_whole)
+            self._visit.charge(lambda: self._used, is_whole=piece.is_whole)
 
     async def _pass(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":

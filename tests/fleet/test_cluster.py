@@ -139,7 +139,8 @@ class Served:
         self.settings = local()
         monkeypatch.setitem(__import__("sys").modules, "fleet.on_ray.cluster", on_doubles.modules["cluster"])
         self.log: list[str] = []
-        monkeypatch.setattr(serving, "configure_logging", lambda _settings: None)
+        self.configured: list[Settings] = []
+        monkeypatch.setattr(serving, "configure_logging", self.configured.append)
         for name in ("info", "error", "warning"):
             monkeypatch.setattr(serving._LOG, name, lambda text, *more: self.log.append(text % more if more else text))
 
@@ -199,6 +200,7 @@ def send(*numbers: int) -> Callable[[], None]:
 def test_a_fleet_serves_until_a_signal(served: Served, announced: Any, number: int) -> None:
     lines = announced(send(number))
     assert served() == [*STARTED, *ENDED]
+    assert served.configured == [served.settings]
     (line,) = lines
     assert re.fullmatch(r"Serving \[bold\]one\[/bold\] at http://127.0.0.1:\d+/v1 from 2 replicas", line)
     (_, start) = served.cluster.calls[1]

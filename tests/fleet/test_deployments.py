@@ -256,6 +256,7 @@ def test_a_client_that_leaves_takes_no_package_from_the_next_one(on_doubles: OnD
         first.cancel()
         await asyncio.wait([first])
         assert first.cancelled()
+        assert len(made._loading) == 1  # whose task nobody else holds
         second = asyncio.create_task(all_of(made.answer(forwarded(package="two"))))
         loading.gate.set()
         assert await second == [Piece(), ANSWER, ANSWER]
@@ -279,6 +280,18 @@ def test_each_replica_of_a_cluster_of_ours_listens_on_loopback(
 def front_of(on_doubles: OnDoubles, spec: FleetSpec, handle: Any = None) -> Any:
     front, _ = deployments(on_doubles, spec)
     return front.made_from(handle, spec)
+
+
+def test_each_replica_logs_as_the_settings_say(
+    on_doubles: OnDoubles, loading: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(on_doubles.deployments, "configure_logging", lambda settings: told.append(settings.log_level))
+    spec = dataclasses.replace(spec_of(), settings=Settings(log_level="debug"))
+    front_of(on_doubles, spec)
+    asyncio.run(replica(on_doubles, dataclasses.replace(spec, engine_settings=Settings(log_level="error"))))
+    assert told == ["debug", "error"]
+    assert loading.hosts
 
 
 @pytest.mark.parametrize(("queue_s", "begin_s"), [(20.0, 20.0), (2.0, 10.0), (0.0, 10.0)])

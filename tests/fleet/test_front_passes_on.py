@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from api.clients.client import Clients
 from api.edge.access import VISIT_KEY
 from api.server_settings import Settings
 from fleet.errors import CutOffError, ReplicaLostError
 from fleet.relay.application import front_application
+from fleet.relay.front import Front
 from tests.fleet.test_front import ALPHA, CHAT, PACKAGES, PLAIN, Replicas, ask, keys, post, stream, whole
 
 __all__ = ["keys"]
@@ -97,6 +99,18 @@ def test_bodies_in_flight_are_counted_while_they_are(keys: Settings) -> None:
 
     replicas = Replicas(whole(b"{}"))
     assert ask(replicas, work, Settings(max_in_flight_bytes=100)) == [429, 200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        (Settings(max_body_bytes=1000), 64 * 2**20),
+        (Settings(max_body_bytes=2**21), 64 * 2**21),
+        (Settings(max_body_bytes=2**21, max_in_flight_bytes=5), 5),
+    ],
+)
+def test_bodies_in_flight_are_64_large_ones_unless_it_is_said(settings: Settings, most: int) -> None:
+    assert Front(Replicas(whole(b"{}")), settings, PACKAGES, Clients())._budget._limit_bytes == most
 
 
 def test_an_answer_that_is_no_stream_breaks_off_as_one_that_nobody_takes_for_whole() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fleet.routing.affinity import Affinity, choose, returns_home
-from fleet.routing.marks import BLOCK_BYTES, MOST_MARKS, asked_of
+from fleet.routing.marks import MOST_MARKS, asked_of
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -71,7 +71,7 @@ def test_more_messages_than_the_api_takes_are_not_marked() -> None:
 
 
 def test_prompts_without_messages() -> None:
-    text = "x" * (2 * BLOCK_BYTES)
+    text = "x" * 2048
     one = asked_of(json.dumps({"prompt": text + "abc"}).encode(), "")
     two = asked_of(json.dumps({"prompt": text + "d"}).encode(), "")
     assert one.model is None
@@ -82,6 +82,7 @@ def test_prompts_without_messages() -> None:
     one, two = (asked_of(json.dumps({"input": turns[:most]}).encode(), "") for most in (1, 2))
     assert one.marks == two.marks[:1]
     assert len(two.marks) == 2
+    assert {len(mark) for mark in two.marks} == {16}  # bytes, so that no two are alike by chance
     assert asked_of(b'{"input": "a"}', "").marks == asked_of(b'{"prompt": "a"}', "").marks
     assert len(marks(*(user(str(number)) for number in range(MOST_MARKS + 9)))) == MOST_MARKS
 
