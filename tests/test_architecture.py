@@ -90,13 +90,13 @@ EDGES = {
     " bench.report bench.simulate runtime runtime.commands runtime.loading runtime.package runtime.session"
     " runtime.text",
     "fleet": "runtime",
-    "fleet.plan": "api fleet fleet.relay runtime runtime.loading runtime.package",
+    "fleet.plan": "api api.edge fleet fleet.relay runtime runtime.loading runtime.package",
     "fleet.process": "api api.edge api.observe fleet fleet.on_ray fleet.plan runtime runtime.commands runtime.package",
     "fleet.routing": "",
     "fleet.relay": "api api.clients api.controllers api.edge api.observe api.request api.response fleet fleet.routing"
     " runtime",
     "fleet.hosting": "api api.controllers api.edge api.process fleet.relay runtime",
-    "fleet.on_ray": "api.observe api.process fleet fleet.hosting fleet.plan fleet.relay fleet.routing runtime",
+    "fleet.on_ray": "api api.observe api.process fleet fleet.hosting fleet.plan fleet.relay fleet.routing runtime",
     "chat": "runtime runtime.commands",
     "chat.commands": "chat runtime runtime.commands",
 }

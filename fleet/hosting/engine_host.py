@@ -7,6 +7,7 @@ promises. Knows no ray.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import sys
@@ -39,7 +40,8 @@ class EngineHost:
         self._lifespan = LifespanOn(Config(self._app, lifespan="on", log_config=None))
 
     async def start(self) -> None:
-        """Load, and return when requests would be answered. Raises PackageError when the model cannot be loaded."""
+        """Load, and return when requests would be answered. Raises PackageError when the model cannot be loaded; what
+        fails, or is cancelled, leaves the rest to ``close``."""
         await self._lifespan.startup()
         model = self._service.model
         await asyncio.to_thread(model.tokenizer.prepare)
@@ -47,7 +49,6 @@ class EngineHost:
         try:
             await self._service.engine.wait_ready()
         except EngineUnavailable as error:
-            await self.close(0.0)
             raise PackageError(f"{model.base_name} could not be loaded: {error}") from error
         gc.freeze()  # what lives now lives on
 
@@ -55,11 +56,6 @@ class EngineHost:
     def is_ready(self) -> bool:
         """True when a request would be answered."""
         return self._service.is_ready
-
-    @property
-    def num_live(self) -> int:
-        """Requests that have not ended."""
-        return self._service.engine.num_live
 
     def check(self) -> None:
         """Raise EngineUnavailable when the engine died or hangs: only a new replica helps."""
@@ -88,5 +84,8 @@ async def open_host(settings: Settings, folder: Path) -> EngineHost:
     own = dataclasses.replace(settings, model=str(folder))
     service = await asyncio.to_thread(lambda: build_service(own, package_reader(own)(folder)))
     host = EngineHost(service)
-    await host.start()
+    async with contextlib.AsyncExitStack() as unless_ready:
+        unless_ready.push_async_callback(host.close, 0.0)
+        await host.start()
+        unless_ready.pop_all()
     return host

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -44,10 +45,13 @@ class _Resident:
         self._is_closed = False
 
     def __del__(self) -> None:
-        """Let running answers end, then free everything; only the first call counts."""
-        if not self._is_closed and not self._loop.is_closed():
+        """Let running answers end, then free everything; only the first call counts. Waits for it, but where nobody
+        unloaded it, so that the garbage collector calls this on the loop itself."""
+        if not self._is_closed and self._loop.is_running():
             self._is_closed = True
-            asyncio.run_coroutine_threadsafe(self.host.close(self._drain_s), self._loop).result()
+            closing = asyncio.run_coroutine_threadsafe(self.host.close(self._drain_s), self._loop)
+            if asyncio._get_running_loop() is not self._loop:  # noqa: SLF001 - a public one that raises nothing there is not
+                closing.result()
 
 
 class EngineReplica:
@@ -58,6 +62,7 @@ class EngineReplica:
         self._spec = spec
         self._name = serve.get_replica_context().replica_id.unique_id
         self._hosts: dict[str, EngineHost] = {}
+        self._loading: set[asyncio.Future[_Resident]] = set()
         await self.resident(spec.packages[0].names[0])
 
     async def resident(self, package: str) -> _Resident:
@@ -73,7 +78,10 @@ class EngineReplica:
     async def answer(self, request: Forwarded) -> AsyncGenerator[Piece, None]:
         """The pieces of the answer; the first, empty, says that the request has a replica."""
         yield Piece()
-        resident = await self.resident(request.package)
+        loading = asyncio.ensure_future(self.resident(request.package))
+        self._loading.add(loading)  # the event loop keeps none of its tasks
+        loading.add_done_callback(self._loading.discard)
+        resident = await asyncio.shield(loading)  # a client that leaves does not take the model from the next one
         async with contextlib.aclosing(resident.host.answer(request)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -124,7 +132,7 @@ def fleet_application(spec: FleetSpec) -> Application:
             "runtime_env": {"env_vars": _ENVIRONMENT},
         },
         max_ongoing_requests=spec.max_ongoing,
-        max_queued_requests=spec.settings.max_queue,
+        max_queued_requests=spec.max_ongoing,  # Ray counts what is about to be taken as well, and knows no 0
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=drain_s + 5.0,
         health_check_period_s=_HEALTH_PERIOD_S,
@@ -145,7 +153,8 @@ def fleet_application(spec: FleetSpec) -> Application:
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         max_surge_percent=100,  # an update starts the new front before the old one ends
     )
-    return front.bind(engines.bind(spec), spec)
+    keyless = dataclasses.replace(spec, settings=spec.engine_settings)
+    return front.bind(engines.bind(keyless), spec)
 
 
 def _begin(spec: FleetSpec) -> None:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ray.exceptions import RayActorError, RayError
+from api.errors import ModelFailedError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from runtime.errors import EngineUnavailable, Overloaded, PowertrainError
@@ -27,21 +28,23 @@ class RayEngines:
     async def answer(self, request: Forwarded) -> AsyncGenerator[Piece, None]:
         """The pieces of the answer of the replica that the router chooses.
 
-        Raises ReplicaLostError, EngineUnavailable when none takes it in time, Overloaded when too many wait for one.
+        Raises ReplicaLostError, EngineUnavailable when none takes it in time, Overloaded when too many wait for one,
+        and ModelFailedError when the replica cannot load the package.
         """
-        handle = self._handle.options(stream=True, multiplexed_model_id=request.package)
-        response: DeploymentResponseGenerator[Piece] = handle.answer.remote(request)
+        response: DeploymentResponseGenerator[Piece] = self._handle.options(stream=True).answer.remote(request)
         try:
             yield await self._first(response)
             async for piece in response:
                 yield piece
-        except PowertrainError:
-            raise
         except BackPressureError as error:
             raise Overloaded("too many requests wait for a replica") from error
         except RayActorError as error:
             raise ReplicaLostError(type(error).__name__) from error
         except (RayError, RayServeException) as error:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, PowertrainError):
+                # All but a package that does not load is answered there. The error's text is Ray's, with a trace.
+                told = f"The model `{request.package}` is not available: it failed. Its operator sees why."
+                raise ModelFailedError(told) from error
             raise ReplicaLostError(f"{type(error).__name__}: {error}") from error
         finally:
             response.cancel()
@@ -63,6 +66,13 @@ class RayEngines:
             return False
 
     async def metric_pages(self) -> dict[str, str]:
-        """The pages of all replicas that answer; one that is going away is left out."""
-        found = await self._handle.broadcast("metric_pages").results_async(timeout_s=_PROBE_S, return_exceptions=True)
+        """The pages of all replicas that answer; one that is going away is left out.
+
+        None while there is no replica, and while one of them does not answer: Ray tells all of them or none.
+        """
+        asked = self._handle.broadcast("metric_pages")
+        try:
+            found = await asked.results_async(timeout_s=_PROBE_S, return_exceptions=True)
+        except (TimeoutError, RayError, RayServeException):
+            return {}
         return {name: page for pages in found if isinstance(pages, dict) for name, page in pages.items()}

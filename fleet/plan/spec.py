@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.edge.keys import key_ring
 from api.errors import SettingsError
 from api.server_settings import Settings
 from runtime.defaults import DEFAULT_SLOTS
@@ -57,15 +58,18 @@ class FleetSpec:
         return {package.names[0]: package.folder for package in self.packages}
 
 
-def fleet_spec(settings: Settings, folders: Sequence[Path]) -> FleetSpec:
+def fleet_spec(
+    settings: Settings, folders: Sequence[Path], *, on_loopback: bool = False, generation: int = 0
+) -> FleetSpec:
     """The fleet that settings ask for, with the packages in ``folders``, the first loaded at the start.
 
-    Raises SettingsError for settings that a fleet cannot keep, FleetError without a GPU where one is asked for, and
-    PackageError for an unusable package.
+    Raises SettingsError for settings that a fleet cannot keep and for unusable keys, FleetError without a GPU where one
+    is asked for, and with ``on_loopback`` for fewer GPUs than replicas, and PackageError for an unusable package.
     """
     least, most = settings.replicas or 1, settings.max_replicas or settings.replicas or 1
     _check(settings, len(folders))
-    num_gpus = _num_gpus(settings)
+    key_ring(settings)  # the front reads it again; there Ray would try for long, and say nothing of why
+    num_gpus = _num_gpus(settings, most if on_loopback else 1)
     num_resident = min(settings.resident_models, len(folders))
     threads = settings.threads or max(1, default_threads() // (1 if num_gpus else most))
     share = settings.kv_cache_share or (_GPU_KV_SHARE if num_gpus else _CPU_KV_SHARE)
@@ -97,6 +101,8 @@ def fleet_spec(settings: Settings, folders: Sequence[Path]) -> FleetSpec:
         num_gpus=num_gpus,
         busy_at=settings.num_slots or DEFAULT_SLOTS,
         num_resident=num_resident,
+        generation=generation,
+        on_loopback=on_loopback,
     )
 
 
@@ -114,7 +120,8 @@ def _check(settings: Settings, num_packages: int) -> None:
         "allow_runtime_lora_updating": "a fleet has no adapters; merge them with 'powertrain export --adapter'",
         "lora_source": "a fleet's list of models has no adapters; merge them with 'powertrain export --adapter'",
     }.items():
-        if getattr(settings, name):
+        value = getattr(settings, name)
+        if value is not None and value is not False and value != ():
             raise SettingsError(f"{name} is set together with replicas: {why}; leave it out")
     if settings.load_models != "start":
         raise SettingsError("load_models is set together with replicas, which load what is asked for; leave it out")
@@ -122,13 +129,18 @@ def _check(settings: Settings, num_packages: int) -> None:
         raise SettingsError("served_model_name names one package, and several are served; leave it out")
 
 
-def _num_gpus(settings: Settings) -> int:
+def _num_gpus(settings: Settings, wanted: int) -> int:
+    """GPUs of each replica. ``wanted`` of them must be here: Ray would wait for more without end."""
     if settings.backend == "cpu":
         return 0
-    found = bool(find_gpus().gpus)
+    found = len(find_gpus().gpus)
     if not found and settings.backend != "auto":
         raise FleetError(f"backend {settings.backend} needs a GPU and CUDA shows none here; leave --backend out")
-    return int(found)
+    if 0 < found < wanted:
+        raise FleetError(
+            f"{wanted} replicas take a GPU each and CUDA shows {found} here; ask for {found}, or for --backend cpu"
+        )
+    return min(found, 1)
 
 
 def _package(settings: Settings, folder: Path) -> FleetPackage:

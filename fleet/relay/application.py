@@ -11,14 +11,27 @@ from api.edge.access import Edge
 from api.edge.cors import Cors
 from api.edge.hosts import host_rule
 from api.edge.keys import KeyRing, key_ring
-from api.edge.paths import PathRule, Paths
+from api.edge.paths import Paths, path_rule
 from api.server_settings import Settings
-from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.relay.front import Engines, Front
 from fleet.relay.packages import Packages
 from fleet.relay.stream_end import error_body
+
+_KNOWN_PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/health/live",
+    "/v1/health/ready",
+    "/v1/messages",
+    "/v1/metrics",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/{name}",
+    "/v1/responses",
+)
+"""What the front answers, or ends, by its path; a replica knows the rest, under the same setting."""
 
 
 def front_application(engines: Engines, settings: Settings, packages: Packages) -> ASGIApp:
@@ -37,13 +50,13 @@ def front_application(engines: Engines, settings: Settings, packages: Packages) 
         error_body=error_body,
         keyless=keyless_paths(settings),
     )
-    layers = Paths(Cors(edge, settings.cors_allow_origin), PathRule(settings.root_path))
+    layers = Paths(Cors(edge, settings.cors_allow_origin), path_rule(settings, _KNOWN_PATHS))
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP:
-            await layers(scope, receive, send)
-        elif str(scope["type"]) == "lifespan":
+        if str(scope["type"]) == "lifespan":
             await _live(receive, send)
+        else:
+            await layers(scope, receive, send)
 
     return application
 

@@ -15,6 +15,7 @@ from api.clients.visit import Visit
 from api.controllers.management import HealthBody
 from api.edge.access import API_KEY_KEY, REQUEST_ID_KEY, VISIT_KEY
 from api.edge.api_key import ApiKey, Role
+from api.edge.keys import KEY_HEADERS
 from api.error_answer import ErrorAnswer, answer_from
 from api.errors import ClientGoneError, ForbiddenError, NotFoundError
 from api.observe.client_metrics import ClientFamilies
@@ -27,7 +28,7 @@ from api.server_settings import Settings
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, generate_latest
-from runtime.errors import EngineUnavailable, PowertrainError
+from runtime.errors import EngineUnavailable, Overloaded, PowertrainError
 
 from fleet.errors import ReplicaLostError
 from fleet.relay.metric_pages import merged_pages
@@ -44,7 +45,7 @@ _LEAST_BUDGET_BYTES = 64 * 2**20
 _BODIES_IN_BUDGET = 64
 _METRICS = frozenset({"/v1/metrics", "/metrics"})
 _READY = frozenset({"/v1/health/ready", "/health", "/ping"})
-_OWN_HEADERS = frozenset({b"authorization", b"x-api-key", b"x-request-id"})
+_OWN_HEADERS = KEY_HEADERS | {b"x-request-id"}
 
 
 class Engines(Protocol):
@@ -94,7 +95,11 @@ class Front:
         except ClientGoneError:
             return
         except PowertrainError as error:
-            await _refuse(send, path, answer_from(_told(error)))
+            answer = answer_from(_told(error))
+            visit: Visit | None = scope["state"].get(VISIT_KEY)
+            if visit is not None and (answer.status >= 500 or isinstance(error, Overloaded)):
+                visit.take_back()  # as a server of one engine does
+            await _refuse(send, path, answer)
 
     async def _own_answer(self, scope: HTTPScope) -> tuple[bytes, Headers] | None:
         """Body and headers of what the front answers itself. Raises what a refusal is made from."""

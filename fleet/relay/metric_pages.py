@@ -20,7 +20,7 @@ def merged_pages(pages: Mapping[str, str]) -> str:
             family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
             for sample in found.samples:
                 labels = {**sample.labels, REPLICA_LABEL: replica}
-                family.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
+                family.add_sample(sample.name, labels, sample.value)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(list(families.values())))
     return generate_latest(registry).decode()

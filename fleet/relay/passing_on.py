@@ -14,7 +14,7 @@ from api.error_answer import answer_from
 from litestar.types import Send
 from runtime.errors import EngineUnavailable
 
-from fleet.errors import ReplicaLostError
+from fleet.errors import CutOffError, ReplicaLostError
 from fleet.relay.stream_end import broken_stream
 from fleet.relay.wire import Piece
 
@@ -31,22 +31,24 @@ class PassingOn:
         self._visit = visit
         self._path = path
         self._used = (0, 0)
-        self._charged = False
         self._status = 0
         self._is_stream = False
 
     async def run(self, pieces: AsyncIterator[Piece]) -> None:
-        """Pass everything on. Raises ClientLimitError or RequestError when the client has not the tokens for it, and
-        ReplicaLostError when the replica is lost before anything was sent."""
+        """Pass everything on. Raises ClientLimitError or RequestError when the client has not the tokens for it,
+        ReplicaLostError when the replica is lost before anything was sent, and CutOffError when it is lost later and
+        the answer is no stream."""
         try:
             async for piece in pieces:
                 self._count(piece)
                 for message in piece.messages:
                     await self._pass(message)
         except ReplicaLostError as error:
-            if not self._is_stream:
+            if not self._status:
                 raise
-            _LOG.error("a stream's replica is gone: %s", error)
+            _LOG.error("an answer's replica is gone: %s", error)
+            if not self._is_stream:
+                raise CutOffError from error
             failure = answer_from(EngineUnavailable("the replica that worked on this request is gone"))
             await self._send(
                 {"type": "http.response.body", "body": broken_stream(self._path, failure), "more_body": False}
@@ -59,9 +61,7 @@ class PassingOn:
             self._visit.reserve(piece.reserve.num_prompt_tokens, piece.reserve.max_generated)
         if piece.used is not None:
             self._used = piece.used
-            if not self._charged:
-                self._charged = True
-                self._visit.charge(lambda: self._used, is_whole=piece.is_whole)
+            self._visit.charge(lambda: self._used, is_whole=piece.is_whole)
 
     async def _pass(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -59,7 +59,7 @@ class Replicas:
     after: int = 0
     is_up: bool = True
     seen: list[Forwarded] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
+    pages: dict[str, str] = field(default_factory=lambda: {"a": PAGE, "b": PAGE})
 
     async def answer(self, request: Forwarded) -> AsyncGenerator[Piece, None]:
         self.seen.append(request)
@@ -81,7 +81,7 @@ class Replicas:
         return self.is_up
 
     async def metric_pages(self) -> dict[str, str]:
-        return {"a": PAGE, "b": PAGE}
+        return self.pages
 
 
 def whole(text: bytes, *, status: int = 200, prompt: int = 0, most: int = 0, generated: int = 0) -> ASGIApp:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fleet.routing.affinity import Affinity, choose, returns_home
-from fleet.routing.marks import BLOCK_BYTES, MOST_MARKS, asked_of
+from fleet.routing.marks import MOST_MARKS, asked_of
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -28,7 +28,9 @@ def test_a_turn_has_the_marks_of_the_one_before() -> None:
     assert len(second) == 3
     assert second[0] == first[0]
     assert len(set(second)) == 3
+    assert len(marks(user("a"), SYSTEM)) == 2  # no opening there
     assert marks(SYSTEM) == ()
+    assert marks({"role": "developer", "content": "Be brief."}) == ()
     assert marks({"role": "developer", "content": "x"}, user("a")) != first
 
 
@@ -41,6 +43,9 @@ def test_a_turn_has_the_marks_of_the_one_before() -> None:
         marks(SYSTEM, user("a"), cache_salt="s"),
         marks(SYSTEM, user("a"), tools=[]),
         marks(SYSTEM, user("a"), session="1"),
+        marks(SYSTEM, user("a"), model="other"),
+        marks(SYSTEM, user("a"), system="s"),
+        marks(SYSTEM, user("a"), instructions="i"),
     ],
 )
 def test_what_is_not_the_same_beginning_shares_no_mark(other: tuple[bytes, ...]) -> None:
@@ -54,22 +59,30 @@ def test_fields_after_the_prompt_make_no_difference() -> None:
 def test_a_session_is_the_only_mark() -> None:
     assert marks(user("a"), session="1") == marks(user("b"), session="1") != marks(user("a"), session="2")
     assert len(marks(user("a"), user("b"), session="1")) == 1
+    assert marks(session="1", domain="team") != marks(session="1")
+    assert marks(session="session1") != marks(session="1", domain="session")  # where each begins counts
 
 
 def test_more_messages_than_the_api_takes_are_not_marked() -> None:
-    assert len(marks(*[user("a")] * 4096)) == MOST_MARKS
+    long = [user(str(number)) for number in range(4096)]
+    assert len(marks(*long)) == MOST_MARKS
+    assert marks(*long)[:-1] == marks(*long[:-1])[1:]  # the last ones, which the next turn shares
     assert marks(*[user("a")] * 4097) == ()
 
 
 def test_prompts_without_messages() -> None:
-    text = "x" * (2 * BLOCK_BYTES)
+    text = "x" * 2048
     one = asked_of(json.dumps({"prompt": text + "abc"}).encode(), "")
     two = asked_of(json.dumps({"prompt": text + "d"}).encode(), "")
     assert one.model is None
     assert len(one.marks) == 2  # what follows the last whole block is no mark: it grows with the next turn
     assert one.marks == two.marks
     assert len(asked_of(b'{"prompt": "short"}', "").marks) == 1
-    assert asked_of(b'{"input": [{"role": "user", "content": "a"}]}', "").marks
+    turns = [user("a"), user("b")]
+    one, two = (asked_of(json.dumps({"input": turns[:most]}).encode(), "") for most in (1, 2))
+    assert one.marks == two.marks[:1]
+    assert len(two.marks) == 2
+    assert {len(mark) for mark in two.marks} == {16}  # bytes, so that no two are alike by chance
     assert asked_of(b'{"input": "a"}', "").marks == asked_of(b'{"prompt": "a"}', "").marks
     assert len(marks(*(user(str(number)) for number in range(MOST_MARKS + 9)))) == MOST_MARKS
 
