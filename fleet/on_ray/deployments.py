@@ -50,8 +50,16 @@ class _Resident:
         if not self._is_closed and self._loop.is_running():
             self._is_closed = True
             closing = asyncio.run_coroutine_threadsafe(self.host.close(self._drain_s), self._loop)
-            if asyncio._get_running_loop() is not self._loop:  # noqa: SLF001 - a public one that raises nothing there is not
+            if _loop_here() is not self._loop:
                 closing.result()
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs on this thread; None where there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class EngineReplica:
