@@ -83,9 +83,10 @@ $(VENV)/.tensorrt-rtx: requirements/tensorrt-rtx.txt $(VENV)/.cpu
 model: setup ## Build the package of MODEL if it is missing
 	@$(RUN) export $(MODEL)
 
+# exec: a signal that ends make is passed on to the server itself, not to a shell before it.
 serve: model ## Serve MODEL on HOST:PORT (more flags in ARGS)
 	@echo 'The command itself, for this terminal: export PATH="$(CURDIR)/$(BIN):$$PATH", then: powertrain --help'
-	@$(RUN) serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+	@exec env $(RUN) serve models/$(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
 # In two processes, whatever the machine has: tests start servers and take memory.
 test: setup-dev setup-tensorrt model ## Run every test that needs no GPU and no torch (pytest flags in ARGS)
